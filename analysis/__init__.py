@@ -1,0 +1,1 @@
+"""Who judges: scores, evidence, front, report."""

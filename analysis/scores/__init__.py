@@ -1,0 +1,1 @@
+"""Scores: one module a score, found by name."""

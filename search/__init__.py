@@ -1,0 +1,1 @@
+"""Who decides: sampling, trials, Ray Tune, the ledger, the command line."""

@@ -1,0 +1,1 @@
+"""What can be removed, what it costs, which policies exist."""

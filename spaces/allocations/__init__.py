@@ -1,0 +1,1 @@
+"""Allocations: pure functions from scores to a mask."""

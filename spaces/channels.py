@@ -1,0 +1,69 @@
+"""The channel map: which atoms a network has, and which rows and columns each of them owns.
+
+Everything downstream is array work on this record: masking multiplies a layer's input by
+`keep[in_atoms]`, surgery indexes weights with the same vectors, and the price is a sum over layers
+of `c_l * kept_out(l) * kept_in(l)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """One module whose tensors are indexed by channels.
+
+    conv, linear: weights. channelwise: one parameter row a channel (a norm, a PReLU), out = in.
+    shortcut: our parameter-free zero-padding shortcut. heads: the core of our attention.
+    """
+
+    name: str
+    kind: Kind
+    out_atoms: NDArray[np.int32]  # [C_out], -1 = never removed
+    in_atoms: NDArray[np.int32]  # [C_in], -1 = never removed
+    conv_groups: int = 1
+    macs_per_pair: int = 0  # multiply-adds a (in, out) pair costs, one sample, all calls
+    params_per_pair: int = 0  # weights of a (in, out) pair: the kernel's size
+    params_per_out: int = 0  # parameters of an output channel besides: bias, norm's affine
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The atoms of one coupled set of layers: the "layer" of the papers, for any network."""
+
+    name: str  # its first producing layer's name
+    layers: tuple[str, ...]  # the layers that produce its channels, in forward order
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """Output channels of a layer that are never removed, and why."""
+
+    layer: str
+    channels: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelMap:
+    """All atoms of one network at one input shape. Atoms are numbered group by group."""
+
+    layers: tuple[Layer, ...]  # in forward order
+    groups: tuple[Group, ...]
+    group_of: NDArray[np.int32]  # [A]
+    protected: tuple[Protected, ...]
+    input_shape: tuple[int, ...]  # of one sample
+    fixed_macs: int = 0  # of weights that no layer describes
+    fixed_params: int = 0
+
+    @property
+    def atoms(self) -> int:
+        """A, the number of atoms."""
+        return len(self.group_of)

@@ -1,0 +1,1 @@
+"""Who runs networks: data, model zoo, loops, masking, surgery, timing."""
