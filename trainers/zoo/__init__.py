@@ -1,0 +1,1 @@
+"""Networks of our own, one family a file; every builder takes `classes` and `channels`."""
