@@ -36,6 +36,9 @@ def cut_torn_tail(path: Path) -> Path | None:
     whole = whole_length(content)
     if whole == len(content):
         return None
+    if is_record(content[whole:]):  # only its line end was lost: the record itself counts
+        append(path, b"\n")
+        return None
     if b"\n" in content[whole:].rstrip(b"\n"):
         line = content[:whole].count(b"\n") + 1
         raise UserError(
@@ -57,13 +60,23 @@ def whole_length(content: bytes) -> int:
     """Length of the leading lines that are complete JSON records."""
     length = 0
     for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            break
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(record, dict):
+        if not line.endswith(b"\n") or not is_record(line):
             break
         length += len(line)
     return length
+
+
+def is_record(line: bytes) -> bool:
+    """True for a whole JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to a file, durably."""
+    with open(path, "ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -33,6 +33,7 @@ from .reading import (
     job_of,
     latest_by_slot,
     make_front,
+    quiet_optuna,
 )
 from .sampling import make_sampler, opening_policies, params_of, suggest_policy
 
@@ -54,7 +55,7 @@ class Ledger:
         seed: int,
     ) -> None:
         """Open (or create) the journal and settle what an earlier driver left behind."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        quiet_optuna()
         storage = open_journal(journal)
         self._search = optuna.create_study(
             storage=storage, study_name="search", directions=DIRECTIONS, load_if_exists=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import optuna
@@ -22,7 +23,7 @@ def front_in(journal: Path) -> Front | None:
     """The front of what the journal holds now; None before the first finished trial."""
     if not journal.exists():
         return None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet_optuna()
     storage = JournalStorage(JournalFileBackend(str(journal)))
     names = optuna.get_all_study_names(storage)
     if "search" not in names or "controls" not in names:
@@ -33,6 +34,12 @@ def front_in(journal: Path) -> Front | None:
     if not evaluations or summary is None:
         return None
     return make_front(evaluations, controls_in(controls), summary)
+
+
+def quiet_optuna() -> None:
+    """Neither a line a trial, nor a warning for an interface that Optuna calls experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
 def make_front(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,8 +40,6 @@ def opening_policies() -> list[Policy]:
 
 def make_sampler(seed: int) -> optuna.samplers.BaseSampler:
     """A fresh sampler: its choices depend on the seed and the ledger, not on what it did before."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
-        )
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+    )
