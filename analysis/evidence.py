@@ -15,7 +15,7 @@ from torch import nn
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.errors import UserError
 from ..spaces.evidence import SCHEMA, Evidence, load_evidence, save_evidence
-from ..trainers.data import Data, Split, prepare
+from ..trainers.split import Data, Split, prepare
 from .scores.registry import Network, Score, Scores, all_scores
 
 CALIBRATION_IMAGES = 1024

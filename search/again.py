@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..trainers.data import Data
+from ..trainers.split import Data
 from .plugins import Plugin, read_plugin
 from .settings import SearchSettings, settings_from_json
 

@@ -14,7 +14,8 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
 from ..spaces.target import parse_size
-from ..trainers.data import Data, user_data
+from ..trainers.datasets.user import user_data
+from ..trainers.split import Data
 from ..trainers.saved import load_network
 from .picking import Wish, choose, write_picked
 from .progress import Progress

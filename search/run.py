@@ -19,7 +19,7 @@ from .. import __version__
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
-from ..trainers.data import Data
+from ..trainers.split import Data
 from .again import same_again
 from .context import Context
 from .durable import write_json

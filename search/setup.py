@@ -23,9 +23,11 @@ from ..spaces.price import Price
 from ..spaces.recipe import Source
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
-from ..trainers.data import Data, load_data
+from ..trainers.data import load_data
+from ..trainers.split import Data
 from ..trainers.evaluate import evaluate
-from ..trainers.loop import Machine, Progress, Tuning, detect_machine, train
+from ..trainers.loop import Progress, Tuning, train
+from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from .context import Context
 from .durable import write_bytes

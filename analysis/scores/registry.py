@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...spaces.channels import ChannelMap, Layer
 from ...spaces.errors import UserError
-from ...trainers.data import Data, Split
+from ...trainers.split import Data, Split
 
 Scores = NDArray[np.float64]  # [A]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ...trainers.data import batches
+from ...trainers.batches import batches
 from ...trainers.masking import masked
 from .registry import Network, Scores, score
 
