@@ -48,7 +48,7 @@ class Progress:
     def say(self, line: str) -> None:
         """One line that stays."""
         if not self._quiet:
-            self._console.print(Text(line))
+            self._console.print(Text(line), soft_wrap=True)
             self._stream.flush()
 
     def begin(self, ledger: Ledger, target: Target, dense: Dense) -> None:

@@ -6,6 +6,7 @@ told as complete, and it writes no constraints.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,13 @@ class LedgerSearcher(Searcher):
             self._ledger.fail(job, reason)
             self._listener(job, reason)
             return
-        evaluation = evaluation_from_json(values)
+        evaluation = evaluation_from_json(json.loads(values))
         self._ledger.finish(job, evaluation)
         self._listener(job, evaluation)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher to restore it; we never restore, so nothing goes along."""
+        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the truth."""

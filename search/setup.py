@@ -134,7 +134,8 @@ def dense_weights(
         tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
         def each_epoch(progress: Progress) -> bool:
-            say(f"  epoch {progress.epoch:g}/{epochs:g}, loss {progress.loss:.4f}")
+            if progress.epoch % math.ceil(epochs / 8) == 0 or progress.epoch == epochs:
+                say(f"  epoch {progress.epoch:g}/{epochs:g}, loss {progress.loss:.4f}")
             return True
 
         train(model, data, tuning, seed=settings.seed, on_epoch=each_epoch, machine=machine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from pathlib import Path
@@ -29,7 +30,8 @@ def run_trial(config: dict[str, Any], holder: list[Any]) -> None:
     job = job_from_json(config["job"])
     try:
         context = resident_context(holder[0])
-        tune.report({"evaluation": carry_out(job, context).to_json(), "failure": None})
+        evaluation = json.dumps(carry_out(job, context).to_json())  # Tune would flatten a dict
+        tune.report({"evaluation": evaluation, "failure": None})
     except Exception as error:
         tune.report({"evaluation": None, "failure": describe(error)})
         keep_traceback(config["root"], job)
