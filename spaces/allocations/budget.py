@@ -1,17 +1,19 @@
 """The mask that keeps the best atoms within an exact budget.
 
-Units are ordered by (score, stable index) and removed until the budget is met: the prefix. Then, in
-reverse order, each unit that still fits is added back: the fill. The price rises with every unit,
-so one that does not fit once never fits later, and one pass leaves a maximal mask: no single unit
-can be added back. Prefixes of two budgets are nested; filled masks need not be.
+Units are ordered by (score, stable index) and removed until the budget is met: the prefix. Then,
+in reverse order, each unit that still fits is added back: the fill. The price rises with every
+unit, so one that does not fit once never fits later, and one pass leaves a maximal mask: no single
+unit can be added back. Prefixes of two budgets are nested; filled masks need not be.
 
-A unit is one atom or, with `round_to`, the atoms that take a group to its next lower allowed width;
-of those a group's later units wait for its earlier ones, else its width would be no multiple.
+A unit is one atom or, with `round_to`, the atoms that take a group to its next lower allowed
+width; if such a unit does not fit, the rest of its group stays out too, else its width would be no
+multiple.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd, lcm
 
 import numpy as np
@@ -126,12 +128,10 @@ def _chunks(atoms: NDArray[np.int64], floor: int, step: int) -> list[NDArray[np.
     lowest = -(-floor // step) * step
     widths = [len(atoms), *range((len(atoms) - 1) // step * step, lowest - 1, -step)]
     cuts = [len(atoms) - width for width in widths]
-    return [atoms[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [atoms[a:b] for a, b in pairwise(cuts)]
 
 
-def prefix(
-    units: Units, dense: NDArray[np.int64], price: Price, budget: Budget
-) -> int | None:
+def prefix(units: Units, dense: NDArray[np.int64], price: Price, budget: Budget) -> int | None:
     """How many units must go, in their order, until the budget is met; None: all do not do."""
 
     def meets(count: int) -> bool:
@@ -200,10 +200,11 @@ def _unreachable(
     round_to: int,
 ) -> str:
     lowest = price.of(units.of_atom < 0)
-    wishes = zip(("macs", "params"), (budget.macs, budget.params), lowest, price.dense, strict=True)
+    wishes = zip(
+        ("macs", "params"), (budget.macs, budget.params), lowest, price.dense, strict=True
+    )
     missed = [
-        f"{name} cannot go below {100 * least / whole:.2f} % of dense ({least:,}), asked "
-        f"{limit:,}"
+        f"{name} cannot go below {100 * least / whole:.2f} % of dense ({least:,}), asked {limit:,}"
         for name, limit, least, whole in wishes
         if limit is not None and least > limit
     ]
