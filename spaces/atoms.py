@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .channels import ChannelMap, Group, Layer, Protected
-from .labels import Couplings, Ids
+from .labels import Couplings, Ids, Site
 from .leaves import Slot
 
 PRODUCERS = ("conv", "linear", "shortcut")
@@ -79,24 +79,26 @@ def _roots(known: Couplings) -> Ids:
 
 def _reasons(trace: Trace, root: Ids, suspects: Sequence[int]) -> dict[int, str]:
     """For every set of tied ids that must stay, why."""
-    sites = [*trace.known.protected, *_tied_parameters(trace)]
+    fixed = [trace.known.fragile[index] for index in suspects]
+    fixed = [Site(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
+    unread = Site(_unread(trace, root), "no layer reads it")
     found: dict[int, str] = {}
-    for site in sites:
-        for r in np.unique(root[site[0] if isinstance(site, tuple) else site.ids]).tolist():
-            found.setdefault(r, site[1] if isinstance(site, tuple) else site.reason)
-    for index in suspects:
-        suspect = trace.known.fragile[index]
-        for r in np.unique(root[suspect.ids]).tolist():
-            found.setdefault(r, f"sizes are fixed in the code ({suspect.reason})")
-    readers = [s for s in trace.slots.values() if s.kind in PRODUCERS]
-    read = set(np.unique(np.concatenate([root[_ids(s.ids_in)] for s in readers] or [[]])).tolist())
-    for r in np.unique(root).tolist():
-        if r not in read:
-            found.setdefault(r, "no layer reads it")
+    for site in (*trace.known.protected, *_tied_parameters(trace), *fixed, unread):
+        for r in np.unique(root[site.ids]).tolist():
+            found.setdefault(r, site.reason)
     return found
 
 
-def _tied_parameters(trace: Trace) -> list[tuple[Ids, str]]:
+def _unread(trace: Trace, root: Ids) -> Ids:
+    """Ids that no layer has for its input, even by way of what they are tied to."""
+    read = np.zeros(len(root), dtype=bool)
+    for slot in trace.slots.values():
+        if slot.kind in PRODUCERS:
+            read[root[_ids(slot.ids_in)]] = True
+    return np.flatnonzero(~read[root])
+
+
+def _tied_parameters(trace: Trace) -> list[Site]:
     """The channels of layers that share a weight with another layer."""
     users: dict[int, list[Slot]] = defaultdict(list)
     for slot in trace.slots.values():
@@ -104,12 +106,16 @@ def _tied_parameters(trace: Trace) -> list[tuple[Ids, str]]:
             if parameter is not None:
                 users[id(parameter)].append(slot)
     return [
-        (_ids(ids), f"shares its weight with {' and '.join(s.name for s in slots if s != slot)}")
+        Site(_ids(ids), f"shares its weight with {_names(slots, slot)}")
         for slots in users.values()
         if len(slots) > 1
         for slot in slots
         for ids in (slot.ids_out, slot.ids_in)
     ]
+
+
+def _names(slots: list[Slot], but: Slot) -> str:
+    return " and ".join(slot.name for slot in slots if slot is not but)
 
 
 def _ids(labels: Tensor | None) -> Ids:

@@ -1,8 +1,8 @@
 """Attention with explicit heads, so that a whole head can be masked and cut.
 
-`nn.MultiheadAttention` and torchvision's swin read the weights of their projections without calling
-them, so no hook sees them. Here the projections are called `nn.Linear` children around a core that
-knows its heads: `softmax(q k^T * scale + bias) v` for every head alone.
+`nn.MultiheadAttention` reads the weights of its projections without calling them, so no hook sees
+them. Here the projections are called `nn.Linear` children around a core that knows its heads:
+`softmax(q k^T * scale + mask) v` for every head alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Heads(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """[N, L, heads * head_dim] -> [N, heads, L, head_dim]."""
-        return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
     def cut(self, kept: Tensor) -> None:
         """Keep these heads."""
@@ -85,9 +85,11 @@ class MultiHead(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend; `is_causal` is a hint that the mask given already says."""
         single = query.ndim == 2
-        axis = 0 if single else 0 if self.batch_first else 1
-        swap = (lambda t: t.unsqueeze(0)) if single else (lambda t: t.transpose(0, axis))
-        q, k, v = self.q(swap(query)), self.k(swap(key)), self.v(swap(value))
+        axis = 0 if single or self.batch_first else 1
+        if single:
+            query, key, value = (t.unsqueeze(0) for t in (query, key, value))
+        query, key, value = (t.transpose(0, axis) for t in (query, key, value))
+        q, k, v = self.q(query), self.k(key), self.v(value)
         mask = self._mask(attn_mask, key_padding_mask, q)
         mixed, attention = self.core(q, k, v, mask, need_weights)
         out = self.proj(mixed)

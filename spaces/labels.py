@@ -104,7 +104,8 @@ def compact(labels: Tensor) -> Tensor:
 
 def shrink_together(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Broadcast labels to one shape, then narrow the dimensions in which none of them varies."""
-    spread = list(torch.broadcast_tensors(*tensors))
+    shape = np.broadcast_shapes(*(t.shape for t in tensors))
+    spread = [t.expand(shape) for t in tensors]
     for dim in range(spread[0].ndim):
         if all(t.shape[dim] > 1 and t.stride(dim) == 0 for t in spread):
             spread = [t.narrow(dim, 0, 1) for t in spread]

@@ -133,9 +133,14 @@ def _record_heads(
     parts = []
     for x in inputs:
         ids = _read(x, x.ndim - 1, slot, labels, known)
-        parts.append(ids.view(-1, core.heads, core.head_dim).permute(1, 0, 2).flatten(1))
+        parts.append(ids.view(-1, core.heads, _own_channels(core, x)).transpose(0, 1).flatten(1))
     rows = torch.cat(parts, dim=1)
     rows = known.tie_along(rows, 1, f"a head of {slot.name} with a fixed channel")
     slot.ids_in = slot.ids_out = rows[:, 0]
     vector = rows[:, :1].expand(-1, core.head_dim).flatten()
     labels.put(out, vector.expand(out.shape))
+
+
+def _own_channels(core: Heads, x: Tensor) -> int:
+    """Neighbouring channels of one head in an input: its width, or 1 for a number a head."""
+    return core.head_dim if x.shape[-1] % (core.heads * core.head_dim) == 0 else 1

@@ -69,15 +69,22 @@ class Price:
         return prices[0] if single else prices
 
     def _chunk(self, masks: NDArray[np.bool_]) -> Counts:
-        kept = self._kept(masks)
-        pairs = kept[:, self._left] * kept[:, self._right]
-        return self._fixed + pairs @ self._pair_cost + kept @ self._side_cost
+        return self.at(self.kept(masks))
 
-    def _kept(self, masks: NDArray[np.bool_]) -> Counts:
-        """Kept channels of every side: int64 [B, K]."""
+    @property
+    def rows(self) -> Counts:
+        """What each atom adds to the kept channels of every side: int64 [A, K]."""
+        return self._membership
+
+    def kept(self, masks: NDArray[np.bool_]) -> Counts:
+        """Kept channels of every side of a layer: int64 [B, K]."""
         counts = masks.astype(self._matrix.dtype) @ self._matrix
-        kept: Counts = counts.astype(np.int64) + self._constant
-        return kept
+        return np.asarray(counts.astype(np.int64) + self._constant)
+
+    def at(self, kept: Counts) -> Counts:
+        """The price at so many kept channels of every side [B, K]: int64 [B, 2]."""
+        pairs = kept[:, self._left] * kept[:, self._right]
+        return np.asarray(self._fixed + pairs @ self._pair_cost + kept @ self._side_cost)
 
     def fraction(self, mask: NDArray[np.bool_]) -> tuple[float, float]:
         """Macs and params of a mask [A] relative to the whole network."""
@@ -86,7 +93,7 @@ class Price:
 
     def marginal(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What each kept atom's removal saves and each removed one's return costs: [A, 2]."""
-        kept = self._kept(mask[None])[0]
+        kept = self.kept(mask[None])[0]
         slope = self._side_cost.copy()
         np.add.at(slope, self._left, kept[self._right, None] * self._pair_cost)
         np.add.at(slope, self._right, kept[self._left, None] * self._pair_cost)

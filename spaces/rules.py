@@ -143,8 +143,8 @@ def _without_broadcast(call: Call, known: list[Tensor], ndim: int) -> list[Tenso
 @_rule("bernoulli_", "dropout", "flip")
 def same(call: Call) -> None:
     """Keep the labels of the first argument: one output of its shape."""
-    labels = call.first
-    if call.op.overloadpacket is aten.flip:
+    labels: Tensor | None = call.first
+    if labels is not None and call.op.overloadpacket is aten.flip:
         labels = _steady(call, labels, [d % labels.ndim for d in call.args[1]])
     call.labels.put(call.out, labels)
 
@@ -195,13 +195,19 @@ def _share(call: Call, labels: Tensor, dim: int, outs: list[Tensor]) -> None:
             call.protect(labels, "splits channels into unequal parts")
             return
         call.couplings.mark_fragile(labels, call.place)
-        folded = labels.unflatten(dim, (len(outs), sizes[0]))
+        folded = _folded(labels, dim, len(outs))
         folded = call.couplings.tie_along(folded, dim, f"unequal parts ({call.place})")
         labels = folded.flatten(dim, dim + 1)
     for out, start in zip(outs, _starts(sizes), strict=True):
         part = labels.narrow(dim, start, sizes[0] if not unbound else 1)
         part = part.squeeze(dim) if unbound else labels.narrow(dim, start, out.shape[dim])
         call.labels.put(out, compact(part))
+
+
+def _folded(labels: Tensor, dim: int, parts: int) -> Tensor:
+    """One dimension as two: the part, and the place within it."""
+    shape = list(labels.shape)
+    return labels.reshape(*shape[:dim], parts, shape[dim] // parts, *shape[dim + 1 :])
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
@@ -221,7 +227,7 @@ def sliced(call: Call) -> None:
             call.protect(labels, "takes some of the channels")
             return
         call.couplings.mark_fragile(labels, call.place)
-        folded = labels.unflatten(dim, (whole // size, size))
+        folded = _folded(labels, dim, whole // size)
         folded = call.couplings.tie_along(folded, dim, f"unequal parts ({call.place})")
         labels = folded.flatten(dim, dim + 1)
     call.labels.put(call.out, compact(call.op(labels, *call.args[1:], **call.kwargs)))

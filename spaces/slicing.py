@@ -41,12 +41,12 @@ def _slice(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -
         case "linear":
             _index(module, "weight", kept_out, kept_in)
             _index(module, "bias", kept_out)
-            module.out_features, module.in_features = _count(kept_out), _count(kept_in)
+            _set(module, out_features=_count(kept_out), in_features=_count(kept_in))
         case "channelwise":
             for name in ("weight", "bias", "running_mean", "running_var"):
                 _index(module, name, kept_out)
             width = "num_parameters" if isinstance(module, nn.PReLU) else "num_features"
-            setattr(module, width, _count(kept_out))
+            _set(module, **{width: _count(kept_out)})
         case "shortcut":
             assert isinstance(module, Shortcut)
             module.cut(kept_out.to(module.index.device), kept_in.to(module.index.device))
@@ -60,7 +60,7 @@ def _slice_conv(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tens
     out: Tensor | slice = kept_out
     into: Tensor | slice = kept_in
     if layer.conv_groups > 1:  # whole convolution groups go: the other side is one group's width
-        module.groups = layer.conv_groups * _count(kept_in) // len(kept_in)
+        _set(module, groups=layer.conv_groups * _count(kept_in) // len(kept_in))
         if isinstance(module, _ConvTransposeNd):
             out = slice(None)
         else:
@@ -68,7 +68,12 @@ def _slice_conv(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tens
     sides = (into, out) if isinstance(module, _ConvTransposeNd) else (out, into)
     _index(module, "weight", *sides)
     _index(module, "bias", kept_out)
-    module.out_channels, module.in_channels = _count(kept_out), _count(kept_in)
+    _set(module, out_channels=_count(kept_out), in_channels=_count(kept_in))
+
+
+def _set(module: nn.Module, **widths: int) -> None:
+    for name, width in widths.items():
+        setattr(module, name, width)
 
 
 def _count(kept: Tensor) -> int:

@@ -20,6 +20,7 @@ from .atoms import Trace, keep_layers
 from .channels import ChannelMap
 from .labels import Couplings
 from .leaves import Slot, leaf_kind, record_call
+from .products import product_macs
 from .rules import Call, Labels, carry
 from .verify import verified
 
@@ -42,7 +43,7 @@ def trace_channels(
 
 def run_traced(model: nn.Module, sample: Tensor) -> Trace:
     """Run the network once and write down what its channels do."""
-    training, recorder = model.training, _Recorder()
+    training, recorder = model.training, _Recorder(model)
     try:
         with recorder.hooked(model.eval()), torch.no_grad(), recorder:
             out = model(sample)
@@ -60,22 +61,23 @@ def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
     place = recorder.modules[-1] if recorder.modules else "the network itself"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"the network must run on one input of shape {tuple(sample.shape[1:])}, but {place} failed "
-        f"({first[:160]}); give the shape it expects, or wrap it so that it takes one tensor"
+        f"the network must run on one input of shape {tuple(sample.shape[1:])}, but {place} "
+        f"failed ({first[:160]}); give the shape it expects, or wrap it to take one tensor"
     )
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation outside leaves, and every call of a leaf."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.labels = Labels()
         self.known = Couplings()
         self.slots: dict[str, Slot] = {}
         self.modules: list[str] = []  # the names of the modules now running
         self.inside = 0  # > 0: in a leaf
         self.fixed_macs = 0
+        self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -86,6 +88,7 @@ class _Recorder(TorchDispatchMode):
             module = self.modules[-1] if self.modules else ""
             place = f"{func.overloadpacket.__name__} in {module or 'the network itself'}"
             carry(Call(func, args, kwargs, out, self.labels, self.known, place))
+            self.fixed_macs += product_macs(func, args, out, self.weights)
         return out
 
     @contextmanager

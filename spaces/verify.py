@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, build_map
 from .channels import ChannelMap
+from .lively import lively_copy, relative_error
 from .shortcut import Shortcut
 from .slicing import kept, slice_layers
 
@@ -29,7 +30,7 @@ MANY_SITES = 24
 def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> ChannelMap:
     """The channel map, with everything protected that a cut network does not survive."""
     build = partial(build_map, model, trace, input_shape)
-    whole = build()
+    whole, model = build(), lively_copy(model, input_shape, seed=0)
     failure = cut_failure(model, whole)
     if failure is None:
         return whole
@@ -51,21 +52,21 @@ def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> Ch
 def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
     """Why the network cut to a random mask is wrong; None if it is right."""
     keep = random_mask(channel_map, 0.6, np.random.default_rng(0))
-    generator = torch.Generator().manual_seed(0)
-    sample = torch.randn(1, *channel_map.input_shape, generator=generator)
-    small, zeroed = copy.deepcopy(model), copy.deepcopy(model)
+    zeroed = copy.deepcopy(model)
+    small = copy.deepcopy(model)
     slice_layers(small, channel_map, keep)
     _zero_inputs(zeroed, channel_map, keep)
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(2, *channel_map.input_shape, generator=generator)
     with torch.no_grad():
-        expected = _flat(zeroed.eval()(sample))
+        expected = _flat(zeroed(sample))
         try:
-            found = _flat(small.eval()(sample))
-        except Exception as error:
-            return f"it stops ({(str(error).splitlines() or [''])[0][:160]})"
+            found = _flat(small(sample))
+        except Exception as problem:
+            return f"it stops ({(str(problem).splitlines() or [''])[0][:160]})"
     if expected.shape != found.shape:
         return f"its output has {found.numel()} numbers instead of {expected.numel()}"
-    scale = float(expected.abs().max()) or 1.0
-    error = float((expected - found).abs().max()) / scale
+    error = relative_error(found, expected)
     return None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest"
 
 
