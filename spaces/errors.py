@@ -1,7 +1,7 @@
-"""Errors that a user can mend: one sentence of rule, value and remedy. The door prints it and exits 2."""
+"""The error that a user can mend: one sentence with the rule, the value and the remedy."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake in what was asked; its text is the whole message."""
+    """Shown by the command line as one line, exit code 2, without a traceback."""

@@ -1,0 +1,25 @@
+"""Random pad-crop and flip on a whole batch at once, on the device it lies on.
+
+One gather serves all samples: `unfold` shows every crop of the padded batch as a view, and
+indexing it with one offset a sample copies just those that were drawn.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PAD_SHARE = 8  # CIFAR's usual 4 pixels of 32
+
+
+def pad_crop_flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Shift each image [B, C, H, W] by up to an eighth of its side and mirror one in two."""
+    count, _, height, width = images.shape
+    pad = max(1, height // PAD_SHARE)
+    draws = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).to(images.device)
+    flips = torch.randint(0, 2, (count,), generator=generator).to(images.device, torch.bool)
+    crops = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
+    rows = torch.arange(count, device=images.device)
+    shifted = crops[rows, :, draws[0], draws[1]]
+    return torch.where(flips.view(-1, 1, 1, 1), shifted.flip(3), shifted)

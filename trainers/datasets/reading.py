@@ -1,0 +1,23 @@
+"""How a source is to be read: the settings that every reader gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def memory_limit() -> int:
+    """Bytes of decoded images that may be kept as arrays: PARETOPRUNE_MEMORY_GB, default 8."""
+    return int(float(os.environ.get("PARETOPRUNE_MEMORY_GB", "8")) * 2**30)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The seed of the validation cut, and what may be fetched, resized and kept."""
+
+    seed: int = 0
+    download: bool = False
+    validation_share: float = 0.1
+    image_size: int | None = None
+    memory_limit: int = field(default_factory=memory_limit)
+    workers: int = 4

@@ -1,0 +1,48 @@
+"""The loss of a step: labels, and a teacher's soft answers (Hinton, Vinyals and Dean 2015).
+
+    L = (1 - w) CE(z, y) + w T^2 KL(softmax(z_t / T) || softmax(z / T))
+
+z are the network's logits, z_t the teacher's, w `distill`, T `temperature`.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .evaluate import logits_of
+from .machine import Machine, lay, place, precision
+from .optimisation import Tuning
+
+
+def loss_of(logits: Tensor, labels: Tensor, taught: Tensor | None, tuning: Tuning) -> Tensor:
+    """The mean loss of a batch; without the teacher's logits only the labels count."""
+    logits = logits.float()
+    hard = F.cross_entropy(logits, labels, label_smoothing=tuning.label_smoothing)
+    if taught is None or tuning.distill == 0:
+        return hard
+    warmth = tuning.temperature
+    soft = F.kl_div(
+        F.log_softmax(logits / warmth, 1),
+        F.log_softmax(taught.float() / warmth, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return (1 - tuning.distill) * hard + tuning.distill * warmth**2 * soft
+
+
+class Teacher:
+    """A frozen copy of the dense network, kept cheap: no gradients, the machine's precision."""
+
+    def __init__(self, model: nn.Module, machine: Machine) -> None:
+        self.model = place(copy.deepcopy(model), machine).eval().requires_grad_(False)
+        self.machine = machine
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The teacher's logits for prepared images."""
+        with precision(self.machine):
+            return logits_of(self.model(lay(images, self.machine)))

@@ -1,0 +1,62 @@
+"""How good a network is on a split: top-1, top-5 and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .batches import batches
+from .machine import Machine, lay, machine_for, place, precision, threads
+from .split import Data, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Fractions in 0..1 and the mean cross-entropy; top5 only where there are more classes."""
+
+    accuracy: float
+    top5: float | None
+    loss: float
+    images: int
+
+
+def logits_of(output: object) -> Tensor:
+    """The class scores in what a network returns (googlenet and inception return a tuple)."""
+    if isinstance(output, tuple):
+        output = output[0]
+    assert isinstance(output, Tensor), f"a classifier must return a tensor, got {type(output)}"
+    return output
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    data: Data,
+    *,
+    batch_size: int = 512,
+    machine: Machine | None = None,
+) -> Score:
+    """Measure the model in eval mode; its own mode is given back afterwards."""
+    machine = machine or machine_for(model, data.input_shape)
+    place(model, machine)
+    training = model.training
+    model.eval()
+    hits = hits5 = 0
+    loss = 0.0
+    with threads(machine):
+        for images, labels in batches(split, data, batch_size=batch_size, device=machine.device):
+            with precision(machine):
+                logits = logits_of(model(lay(images, machine)))
+            logits = logits.float()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            hits += int((logits.argmax(1) == labels).sum())
+            if data.classes > 5:
+                best = logits.topk(5, dim=1).indices
+                hits5 += int((best == labels[:, None]).any(1).sum())
+    model.train(training)
+    count = len(split)
+    return Score(hits / count, hits5 / count if data.classes > 5 else None, loss / count, count)

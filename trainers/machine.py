@@ -1,0 +1,101 @@
+"""What the machine does best: device, memory layout, precision. Known by flags, never by timing.
+
+Timing would make two runs differ; capability flags do not, so the choice is the same in every
+worker and can be written to the run's config.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# Below 16x16 the casts cost more than bf16 saves, and float32 keeps small runs exactly repeatable.
+SMALLEST_SIDE = 16
+NARROWEST = 16  # channels; thinner convolutions do not fill a tile
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How networks run: the record goes into logs and configs, and every worker reuses it."""
+
+    device: str = "cpu"
+    channels_last: bool = False
+    bf16: bool = False
+    threads: int = 1
+    compile: bool = False
+
+
+def detect_machine(
+    model: nn.Module | None = None, input_shape: tuple[int, ...] | None = None
+) -> Machine:
+    """The best settings here; with a model and its input, the best for that network."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
+    if model is not None and input_shape is not None and not gains(model, input_shape):
+        return Machine(device=device)
+    return Machine(device=device, channels_last=True, bf16=fast)
+
+
+def machine_for(model: nn.Module, input_shape: tuple[int, ...]) -> Machine:
+    """The best settings on the device where the model already lies."""
+    machine = detect_machine(model, input_shape)
+    here = device_of(model).type
+    if here == torch.device(machine.device).type:
+        return machine
+    bf16 = machine.channels_last and here == "cpu" and cpu_has_bf16()
+    return Machine(device=here, channels_last=machine.channels_last, bf16=bf16)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulation is slower."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+
+
+def gains(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Whether a network is large enough for channels_last and bf16: images and wide layers."""
+    if len(input_shape) != 3 or min(input_shape[1:]) < SMALLEST_SIDE:
+        return False
+    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return bool(widths) and max(widths) >= NARROWEST
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's parameters lie."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def place(model: nn.Module, machine: Machine) -> nn.Module:
+    """Move a model, in place, to the machine's device and layout."""
+    if machine.channels_last:
+        return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(machine.device)
+
+
+def lay(images: Tensor, machine: Machine) -> Tensor:
+    """Images in the machine's layout."""
+    if machine.channels_last and images.ndim == 4:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images
+
+
+def precision(machine: Machine) -> AbstractContextManager[object]:
+    """Autocast to bf16 where the machine gains from it."""
+    kind = torch.device(machine.device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=machine.bf16)
+
+
+@contextlib.contextmanager
+def threads(machine: Machine) -> Iterator[None]:
+    """Run with the machine's thread count and give the former one back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(machine.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,64 @@
+"""Networks by name: the zoo, torchvision's classifiers, and the user's own factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+from torch import nn
+
+from ..spaces.errors import UserError
+from .factory import call_with_known, load_object
+from .weights import load_weights
+
+__all__ = ["ZOO", "build_model", "load_weights"]
+
+# Name -> (module of `zoo`, function); imported when asked for.
+ZOO = {
+    "digits-resnet": ("digits_resnet", "digits_resnet"),
+    "fc": ("lenet", "fc"),
+    "lenet5": ("lenet", "lenet5"),
+    "vgg16": ("vgg", "vgg16"),
+    "resnet20": ("resnet", "resnet20"),
+    "resnet32": ("resnet", "resnet32"),
+    "resnet44": ("resnet", "resnet44"),
+    "resnet56": ("resnet", "resnet56"),
+    "resnet110": ("resnet", "resnet110"),
+    "densenet40": ("densenet", "densenet40"),
+}
+
+
+def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: int) -> nn.Module:
+    """A network by name, with weights drawn under the seed; global random state is untouched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(name, classes, input_shape)
+
+
+def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    kind, _, rest = name.partition(":")
+    offered = {"classes": classes, "num_classes": classes, "input_shape": input_shape}
+    if name in ZOO:
+        module, function = ZOO[name]
+        build: Callable[..., nn.Module] = getattr(
+            import_module(f".zoo.{module}", __package__), function
+        )
+        return build(classes=classes, channels=input_shape[0])
+    if kind == "torchvision" and rest:
+        from .zoo.torchvision_models import build_torchvision
+
+        return build_torchvision(rest, classes=classes, input_shape=input_shape)
+    if rest:
+        model = call_with_known(load_object(name, what="model"), offered)
+        if not isinstance(model, nn.Module):
+            raise UserError(
+                f"model {name!r} must return a torch.nn.Module, got {type(model).__name__}; "
+                "return the network itself"
+            )
+        return model
+    known = ", ".join(ZOO)
+    raise UserError(
+        f"model must be one of {known}, torchvision:NAME or module:factory, got {name!r}; "
+        "pick one of these"
+    )

@@ -1,0 +1,107 @@
+"""Image files decoded when they are needed: torchvision transforms in DataLoader workers.
+
+What a row looks like depends on its own drawn seed alone, never on how many workers there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..spaces.errors import UserError
+from .split import Data, Source, Split, prepare
+
+Row = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
+
+
+def decode(files: Sequence[Path], source: Source) -> Tensor:
+    """These files as uint8 [N, C, H, W], resized and cropped to the centre."""
+    still = _centre(source)
+    return torch.stack([still(open_image(file, source.channels)) for file in files])
+
+
+def open_image(file: Path, channels: int) -> Any:
+    """The file as a PIL image, RGB or grey; a broken one is named."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB" if channels == 3 else "L")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(
+            f"every image must be readable, got {file} which is not ({error}); "
+            "remove or replace that file"
+        ) from None
+
+
+def stream(
+    split: Split,
+    data: Data,
+    *,
+    batch_size: int,
+    generator: torch.Generator | None,
+    augment: bool,
+    device: str | torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One pass over a split of files; see `batches`."""
+    assert split.source is not None
+    loader = DataLoader(
+        _Rows(split),
+        batch_sampler=list(_plan(len(split), batch_size, generator, augment)),
+        num_workers=split.source.workers,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    for images, labels in loader:
+        placed = images.to(device, non_blocking=True)
+        yield prepare(placed, data), labels.to(device, non_blocking=True)
+
+
+def _plan(
+    count: int, batch_size: int, generator: torch.Generator | None, augment: bool
+) -> Iterator[list[Row]]:
+    from .batches import row_batches
+
+    for rows in row_batches(count, batch_size, generator):
+        chosen = torch.arange(count)[rows].tolist()
+        if augment and generator is not None:
+            seeds = torch.randint(0, 2**31, (len(chosen),), generator=generator).tolist()
+            yield list(zip(chosen, seeds, strict=True))
+        else:
+            yield [(row, None) for row in chosen]
+
+
+class _Rows(Dataset[tuple[Tensor, Tensor]]):
+    """A split's files, indexed by `Row`."""
+
+    def __init__(self, split: Split) -> None:
+        assert split.source is not None
+        self.source, self.labels = split.source, split.labels
+        self.still, self.moved = _centre(split.source), _random_crop(split.source)
+
+    def __getitem__(self, row: Row) -> tuple[Tensor, Tensor]:
+        index, seed = row
+        image = open_image(self.source.files[index], self.source.channels)
+        if seed is None:
+            return self.still(image), self.labels[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.moved(image), self.labels[index]
+
+
+def _centre(source: Source) -> Callable[[Any], Tensor]:
+    from torchvision.transforms import v2
+
+    fit = [v2.Resize(source.resize, antialias=True), v2.CenterCrop(source.size)]
+    return v2.Compose([*fit, v2.PILToTensor()])  # type: ignore[no-any-return]
+
+
+def _random_crop(source: Source) -> Callable[[Any], Tensor]:
+    from torchvision.transforms import v2
+
+    steps = [v2.RandomResizedCrop(source.size, antialias=True), v2.RandomHorizontalFlip()]
+    return v2.Compose([*steps, v2.PILToTensor()])  # type: ignore[no-any-return]

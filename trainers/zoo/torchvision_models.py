@@ -1,0 +1,61 @@
+"""`torchvision:NAME`: any classification model, its head fitted to the classes.
+
+Stock weights are used when they already lie in torch's cache; nothing is ever downloaded here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...spaces.errors import UserError
+
+WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
+
+
+def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """The model with `classes` outputs; cached stock weights fill all that fits."""
+    import torchvision.models as zoo
+
+    names = zoo.list_models(module=zoo)
+    if name not in names:
+        raise UserError(
+            f"torchvision:NAME must be a classification model, got {name!r}; "
+            f"close names are {_close(name, names)}"
+        )
+    if len(input_shape) != 3 or input_shape[0] != 3:
+        raise UserError(
+            f"torchvision models take 3-channel images, got input shape {input_shape}; "
+            "convert the images to RGB"
+        )
+    extra = {"init_weights": True} if name in WARN_WITHOUT_INIT else {}
+    model: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **extra)
+    file = stock_weights(name)
+    if file is not None:
+        _fill(model, file)
+    return model
+
+
+def stock_weights(name: str) -> Path | None:
+    """The file of the model's default weights in torch's cache, if it is there."""
+    import torchvision.models as zoo
+
+    url = str(zoo.get_model_weights(name).DEFAULT.url)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return file if file.is_file() else None
+
+
+def _fill(model: nn.Module, file: Path) -> None:
+    """Copy the stock tensors that fit; only a head for other classes may be left out."""
+    stock = torch.load(file, map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    fits = {k: v for k, v in stock.items() if k in own and own[k].shape == v.shape}
+    model.load_state_dict(fits, strict=False)
+
+
+def _close(name: str, names: list[str]) -> str:
+    import difflib
+
+    return ", ".join(difflib.get_close_matches(name, names, 3, 0.3)) or "resnet18, resnet50"
