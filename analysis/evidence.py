@@ -56,13 +56,13 @@ def check_scores(name: str, values: Scores, atoms: int) -> Scores:
     """Refuse a score that does not give one finite number an atom."""
     if values.shape != (atoms,):
         raise UserError(
-            f"score {name!r} must return one number an atom, shape ({atoms},), got {values.shape}; "
+            f"score {name!r} must return one number an atom, ({atoms},), got {values.shape}; "
             "sum over the layers of an atom, as network.per_atom does"
         )
     if not np.isfinite(values).all():
         raise UserError(
-            f"score {name!r} must be finite, got {int((~np.isfinite(values)).sum())} NaN or infinite "
-            "values; check the network's weights and the calibration images"
+            f"score {name!r} must be finite, got {int((~np.isfinite(values)).sum())} values that "
+            "are not; check the network's weights and the calibration images"
         )
     return values
 

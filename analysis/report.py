@@ -27,8 +27,8 @@ def render_report(front: Front, title: str) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head>\n<body><h1>{name}</h1>\n{plot}\n"
-        "<p>Accuracy is of the validation split, which chose; the test split was read once, at the "
-        "end. FLOPs are multiply-adds (MACs) of convolutions and linear layers.</p>\n"
+        "<p>Accuracy is of the validation split, which chose; the test split was read once, "
+        "at the end. FLOPs are multiply-adds (MACs) of convolutions and linear layers.</p>\n"
         f'<div class="wide">{table_of(front)}</div>\n</body></html>\n'
     )
 
@@ -50,7 +50,7 @@ def front_plot(front: Front) -> go.Figure:
             name="dense",
             mode="markers",
             marker={"symbol": "square", "size": 11, "color": "#000000"},
-        )  # fmt: skip
+        )
     )
     target = front.requested.fractions((front.dense.macs, front.dense.params))[0]
     if target is not None:

@@ -1,8 +1,8 @@
-"""The default job, timed: `python search.py --target-flops T` for several seeds, as a user runs it.
+"""The default job, timed: `python search.py --target-flops T` for several seeds.
 
     python benchmarks/default_job.py [--out benchmarks/results/default_job.json]
 
-Prints accuracy at the target beside dense and both controls, and the wall time from start to table.
+Prints accuracy at the target beside dense and both controls, and the wall time of a run.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
 from ..spaces.target import parse_size
 from ..trainers.datasets.user import user_data
-from ..trainers.split import Data
 from ..trainers.saved import load_network
+from ..trainers.split import Data
 from .picking import Wish, choose, write_picked
 from .progress import Progress
 from .run import Given, Stopped, new_search, resume_search

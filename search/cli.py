@@ -84,7 +84,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
     for field in fields(SearchSettings):
         annotation = LISTS.get(field.name, hints[field.name])
-        default = list(field.default) if field.name in LISTS else field.default
+        default: Any = [] if field.name in LISTS else field.default
         option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
         if annotation is bool:
             option = typer.Option(f"--{field.name}", help=field.metadata["help"])

@@ -10,8 +10,8 @@ from torch import nn
 from ..spaces.decode import Space
 from ..spaces.evidence import Evidence
 from ..spaces.recipe import Source
-from ..trainers.split import Data
 from ..trainers.machine import Machine
+from ..trainers.split import Data
 from .plugins import Plugin
 
 

@@ -1,4 +1,4 @@
-"""`paretoprune inspect`: what of a network can be removed, and what it costs. No data, no training."""
+"""`paretoprune inspect`: what of a network can be removed, and what it costs."""
 
 from __future__ import annotations
 

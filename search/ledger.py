@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ..spaces.evaluation import Evaluation
@@ -37,7 +38,11 @@ from .reading import (
 )
 from .sampling import make_sampler, opening_policies, params_of, suggest_policy
 
-DIRECTIONS = ("maximize", "minimize", "minimize")
+DIRECTIONS = (
+    StudyDirection.MAXIMIZE,
+    StudyDirection.MINIMIZE,
+    StudyDirection.MINIMIZE,
+)
 OBJECTIVES = ["accuracy", "FLOPs", "params"]
 DRAWS = 8  # of one slot, until a policy is new
 

@@ -1,4 +1,4 @@
-"""Ray for one run: started with token authentication and no dashboard, or a cluster's, or given."""
+"""Ray for one run: started with a token and without its dashboard, or a cluster's, or given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing one point of a front, by validation accuracy only, and writing its network to a folder."""
+"""Choosing one point of a front, by validation accuracy only, and writing its network."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .ledger import Ledger
 
 
 class Progress:
-    """State of the display: it keeps its own handle on stdout, since Ray's processes write there."""
+    """The display. It keeps its own handle on stdout, since Ray's processes write there."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet

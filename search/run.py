@@ -32,7 +32,7 @@ from .plugins import Plugin, load_plugins, read_plugin
 from .progress import Progress
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
 from .settings import SearchSettings
-from .setup import Prepared, data_digest, load_inputs, prepare_search, weights_exist
+from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, weights_exist
 
 
 class Stopped(BaseException):

@@ -127,7 +127,7 @@ def locked(run: RunFolder) -> Iterator[None]:
         file = os.open(run.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(
-            f"the run folder must be writable, got {run.root} ({error.strerror}); copy it elsewhere"
+            f"the run folder must be writable, got {run.root} ({error.strerror}); copy it"
         ) from None
     try:
         try:

@@ -29,7 +29,15 @@ def suggest_policy(trial: optuna.Trial, scores: Sequence[str]) -> Policy:
 
 def params_of(policy: Policy) -> dict[str, Any]:
     """The sampled parameters that give this policy: what is enqueued to run it."""
-    names = ["score", "normalisation", "price_power", "price_blend", "floor", "learning_rate", "distill"]
+    names = [
+        "score",
+        "normalisation",
+        "price_power",
+        "price_blend",
+        "floor",
+        "learning_rate",
+        "distill",
+    ]
     return {name: getattr(policy, name) for name in names}
 
 
@@ -39,7 +47,7 @@ def opening_policies() -> list[Policy]:
 
 
 def make_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler: its choices depend on the seed and the ledger, not on what it did before."""
+    """A fresh sampler: its choices follow from the seed and the ledger alone."""
     return optuna.samplers.TPESampler(
         seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
     )

@@ -28,7 +28,7 @@ class LedgerSearcher(Searcher):
         self._ledger, self._root, self._listener = ledger, root, listener
         self._jobs: dict[str, Job] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job, or FINISHED."""
         job = self._ledger.next_job()
         if job is None:

@@ -1,4 +1,4 @@
-"""The settings of a search: one record that is the command line, the Python call and config.json."""
+"""The settings of a search: one record, the command line, the call and config.json alike."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def settings_from_json(values: dict[str, Any]) -> SearchSettings:
     unknown = sorted(set(values) - known)
     if unknown:
         raise UserError(
-            f"config.json must hold settings of this version, got {unknown[0]!r}; update paretoprune"
+            f"config.json must hold settings of this version, got {unknown[0]!r}; update it"
         )
     kept = dict(values)
     kept["keep"] = tuple(values.get("keep", ()))

@@ -24,11 +24,11 @@ from ..spaces.recipe import Source
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
-from ..trainers.split import Data
 from ..trainers.evaluate import evaluate
 from ..trainers.loop import Progress, Tuning, train
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
+from ..trainers.split import Data
 from .context import Context
 from .durable import write_bytes
 from .plugins import Plugin

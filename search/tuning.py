@@ -23,7 +23,8 @@ def tune_trials(
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, holder=holder), {"cpu": 1, "gpu": settings.gpus_per_trial}
     )
-    workers = int(ray.cluster_resources().get("CPU", 1))
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    workers = int(resources.get("CPU", 1))
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(

@@ -54,4 +54,5 @@ def divide_by_price(scores: Scores, marginal: Scores, *, power: float, blend: fl
     shares = marginal / np.maximum(marginal.sum(0), TINY)
     price = (1 - blend) * shares[:, 0] + blend * shares[:, 1]
     scale = np.maximum(price / max(price.mean(), TINY), 1e-12) ** power
-    return np.where(scores < 0, scores * scale, scores / scale)
+    divided: Scores = np.where(scores < 0, scores * scale, scores / scale)
+    return divided

@@ -24,7 +24,7 @@ class Evidence:
 
 
 def save_evidence(evidence: Evidence, folder: Path) -> Path:
-    """Write the tables as one npz under the hash; the rename makes it appear whole or not at all."""
+    """Write the tables as one npz under the hash; it appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{evidence.key}.npz"
     partial = path.with_suffix(f".{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""The policy: how one trial prunes and fine-tunes. A frozen record, JSON in and out; Optuna samples it."""
+"""The policy: how one trial prunes and fine-tunes. JSON in and out; Optuna samples it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records: targets read as users write them, fronts without dominated points, JSON there and back."""
+"""Records: targets as users write them, fronts without dominated points, JSON and back."""
 
 import json
 import math

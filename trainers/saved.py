@@ -1,4 +1,4 @@
-"""Small networks on disk: a recipe and safetensors beside it; rebuilt by cutting the dense network.
+"""Small networks on disk: a recipe, safetensors beside it; rebuilt by cutting the dense one.
 
 Nothing here runs code from a file: a recipe is plain JSON, weights are safetensors, and both carry
 hashes that must agree.
@@ -26,7 +26,7 @@ WEIGHTS, RECIPE = "weights.safetensors", "recipe.json"
 
 
 def load_network(folder: Path, model: nn.Module | None = None) -> tuple[nn.Module, Recipe]:
-    """The small network in `folder`; `model` is its dense network where no zoo name rebuilds it."""
+    """The small network in `folder`; `model`: its dense one where no zoo name rebuilds it."""
     recipe = read_recipe(folder / RECIPE)
     source = recipe.source
     if model is None:

@@ -1,4 +1,4 @@
-"""Scores: one module a score, found by name. A score says what each atom is worth, higher = keep."""
+"""Scores: one module a score, found by name. They say what an atom is worth, higher = keep."""
 
 from . import bn_scale, l2, mean_abs_weight, random, taylor
 from .registry import Network, all_scores, score

@@ -30,5 +30,5 @@ def bn_scale(network: Network) -> Scores:
 def scale(layer: Layer, module: nn.Module) -> Tensor:
     """The norm's |gamma|; ones where it has no affine part."""
     if getattr(module, "weight", None) is None:
-        return module.running_mean.new_ones(len(layer.out_atoms))  # type: ignore[union-attr, operator]
+        return module.running_mean.new_ones(len(layer.out_atoms))  # type: ignore[operator]
     return weight_of(module).abs()

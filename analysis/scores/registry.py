@@ -18,7 +18,7 @@ Scores = NDArray[np.float64]  # [A]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """What a score may look at: the trained network, its map, and calibration images from train."""
+    """What a score may look at: the trained network, its map, calibration images from train."""
 
     model: nn.Module
     channel_map: ChannelMap
