@@ -35,7 +35,9 @@ from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
 
-SMALL = 4096  # images: on less data than this an epoch is too short to learn from
+# An epoch of small data is too short to learn from: epochs and images, whichever is more.
+DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
+TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 12_288
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +98,7 @@ def prepare_search(
         source=source,
         map_sha256=map_digest(channel_map),
         root=run.root.resolve(),
-        epochs=settings.epochs or epochs_for(data, 1.0),
+        epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
         machine=machine,
         plugins=plugins,
     )
@@ -129,7 +131,7 @@ def dense_weights(
         model.eval()
         return
     if inputs.model is None and settings.weights is None:
-        epochs = settings.dense_epochs or epochs_for(data, 8.0)
+        epochs = settings.dense_epochs or epochs_for(data, DENSE_EPOCHS, DENSE_IMAGES)
         say(f"training the dense network for {epochs:g} epochs")
         tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
@@ -144,9 +146,9 @@ def dense_weights(
     write_bytes(run.dense, as_safetensors(tensors))
 
 
-def epochs_for(data: Data, epochs: float) -> float:
-    """`epochs` on data of some size; on less, enough of them to see `epochs` x SMALL images."""
-    return float(math.ceil(epochs * max(1.0, SMALL / len(data.train))))
+def epochs_for(data: Data, epochs: float, images: int) -> float:
+    """`epochs`, or as many as it takes to see `images` images."""
+    return float(max(epochs, math.ceil(images / len(data.train))))
 
 
 def check_target(settings: SearchSettings, space: Space) -> None:
