@@ -79,7 +79,7 @@ def prepare_search(
             "paretoprune inspect says what protects them"
         )
     space = Space(channel_map, Price(channel_map), settings.min_channels, settings.round_to)
-    machine = detect_machine()
+    machine = detect_machine(model, tuple(data.input_shape))
     dense_weights(model, inputs, run, machine, say)
     check_target(settings, space)
     say("measuring the evidence")

@@ -1,27 +1,11 @@
-"""A finished search that several tests look at, and the command line as a user calls it."""
+"""A finished search that several tests look at."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parent.parent
-
-
-def command(*words):
-    return [sys.executable, "-m", "paretoprune.search.cli", *map(str, words)]
-
-
-def call(*words, cwd=ROOT, timeout=300):
-    """Run the command line in a process of its own, in a pipe."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command(*words), capture_output=True, text=True, cwd=cwd, timeout=timeout, env=environment
-    )
+from door import call
 
 
 @dataclass(frozen=True)

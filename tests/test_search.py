@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import paretoprune as pp
 import pytest
 import torch
-from conftest import call
+from door import call
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from paretoprune.spaces.front import front_from_json
@@ -117,12 +118,10 @@ def test_the_dashboard_opens_the_journal(run):
     from optuna_dashboard import wsgi
 
     storage = JournalStorage(JournalFileBackend(str(run.folder / "journal.log")))
-    body = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/studies", "wsgi.input": None,
-               "SERVER_NAME": "x", "SERVER_PORT": "0", "wsgi.url_scheme": "http"}  # fmt: skip
+    environ = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environ)
     statuses = []
-    for chunk in wsgi(storage)(environ, lambda status, headers: statuses.append(status)):
-        body.append(chunk)
+    body = wsgi(storage)(environ, lambda status, *_: statuses.append(status))
     assert statuses == ["200 OK"]
     names = {study["study_name"] for study in json.loads(b"".join(body))["study_summaries"]}
     assert names == {"search", "controls"}
