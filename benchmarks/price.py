@@ -1,6 +1,6 @@
 """How many masks a second the price answers, on one core.
 
-    python benchmarks/price.py [--out price.json]
+python benchmarks/price.py [--out price.json]
 """
 
 from __future__ import annotations

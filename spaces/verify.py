@@ -73,12 +73,13 @@ def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
 def random_mask(
     channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Keep each atom with a probability, and at least one of each group: bool [A]."""
+    """Keep each atom with a probability, but neither all nor none of a group: bool [A]."""
     keep = rng.random(channel_map.atoms) < keep_rate
     draw = rng.random(channel_map.atoms)
     for group in range(len(channel_map.groups)):
         members = np.flatnonzero(channel_map.group_of == group)
-        keep[members[draw[members].argmax()]] = True
+        order = members[draw[members].argsort()]
+        keep[order[0]], keep[order[-1]] = False, True
     return keep
 
 
