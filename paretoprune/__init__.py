@@ -1,1 +1,58 @@
-"""ParetoPrune: the Pareto front of accuracy against FLOPs and parameters, for any network."""
+"""ParetoPrune: the Pareto front of accuracy against FLOPs and parameters, for any network.
+
+    import paretoprune as pp
+    front = pp.search(model, data, target_flops=0.4)
+    small = front.pick(max_flops=0.4).model
+
+Names are looked up on first use: importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .analysis.scores.registry import Network, score
+    from .search.api import Picked, Result, load, resume
+    from .search.api import search as search
+    from .spaces.errors import UserError
+    from .spaces.policy import Policy
+
+__version__ = "0.1.0"
+__all__ = [
+    "Network",
+    "Picked",
+    "Policy",
+    "Result",
+    "UserError",
+    "load",
+    "resume",
+    "score",
+    "search",
+]
+
+_HOMES = {
+    "Network": ".analysis.scores.registry",
+    "score": ".analysis.scores.registry",
+    "Picked": ".search.api",
+    "Result": ".search.api",
+    "load": ".search.api",
+    "resume": ".search.api",
+    "UserError": ".spaces.errors",
+    "Policy": ".spaces.policy",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's home on first use. `search` is the folder, which can be called."""
+    if name == "search":
+        return import_module(".search", __name__)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*__all__, "__version__"]

@@ -7,6 +7,7 @@ of `c_l * kept_out(l) * kept_in(l)`.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,3 +68,14 @@ class ChannelMap:
     def atoms(self) -> int:
         """A, the number of atoms."""
         return len(self.group_of)
+
+
+def map_digest(channel_map: ChannelMap) -> str:
+    """A hash over the map's arrays."""
+    digest = hashlib.sha256(repr(channel_map.input_shape).encode())
+    for layer in channel_map.layers:
+        costs = (layer.conv_groups, layer.macs_per_pair, layer.params_per_pair)
+        digest.update(repr((layer.name, layer.kind, costs)).encode())
+        digest.update(layer.out_atoms.tobytes() + layer.in_atoms.tobytes())
+    digest.update(channel_map.group_of.tobytes())
+    return digest.hexdigest()

@@ -1,1 +1,1 @@
-"""The networks that come with the library: one module a family."""
+"""Networks of our own, one family a file; every builder takes `classes` and `channels`."""

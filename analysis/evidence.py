@@ -1,0 +1,103 @@
+"""Measure the evidence, once: every registered score of one network on one set of images."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..spaces.channels import ChannelMap, map_digest
+from ..spaces.errors import UserError
+from ..spaces.evidence import SCHEMA, Evidence, load_evidence, save_evidence
+from ..trainers.split import Data, Split, prepare
+from .scores.registry import Network, Score, Scores, all_scores
+
+CALIBRATION_IMAGES = 1024
+
+
+def measure_evidence(
+    model: nn.Module, channel_map: ChannelMap, data: Data, *, folder: Path | None, seed: int
+) -> Evidence:
+    """All scores; read from `folder` if the very same were measured before."""
+    split = calibration_split(data)
+    key = evidence_key(model, channel_map, data, split, seed)
+    known = load_evidence(key, folder) if folder else None
+    if known is not None:
+        return known
+    scores = {}
+    for name, function in all_scores().items():
+        rng = np.random.default_rng([seed, *name.encode()])
+        network = Network(model, channel_map, data, split, rng)
+        scores[name] = check_scores(name, run_score(name, function, network), channel_map.atoms)
+    evidence = Evidence(key, scores)
+    if folder:
+        save_evidence(evidence, folder)
+    return evidence
+
+
+def run_score(name: str, function: Score, network: Network) -> Scores:
+    """Compute one score; an exception inside it (a plugin's, say) becomes one line."""
+    try:
+        return np.asarray(function(network), dtype=np.float64)
+    except Exception as error:
+        raise UserError(
+            f"score {name!r} must run on this network, got {type(error).__name__}: {error}; "
+            "mend the score or leave it out"
+        ) from error
+
+
+def check_scores(name: str, values: Scores, atoms: int) -> Scores:
+    """Refuse a score that does not give one finite number an atom."""
+    if values.shape != (atoms,):
+        raise UserError(
+            f"score {name!r} must return one number an atom, shape ({atoms},), got {values.shape}; "
+            "sum over the layers of an atom, as network.per_atom does"
+        )
+    if not np.isfinite(values).all():
+        raise UserError(
+            f"score {name!r} must be finite, got {int((~np.isfinite(values)).sum())} NaN or infinite "
+            "values; check the network's weights and the calibration images"
+        )
+    return values
+
+
+def calibration_split(data: Data) -> Split:
+    """The first images of train; train is in a shuffled, fixed order."""
+    count = min(CALIBRATION_IMAGES, len(data.train))
+    return Split(data.train.images[:count], data.train.labels[:count])
+
+
+def evidence_key(
+    model: nn.Module, channel_map: ChannelMap, data: Data, split: Split, seed: int
+) -> str:
+    """A hash over everything that the numbers depend on; a doubtful case is a miss."""
+    digest = hashlib.sha256()
+    device = next(model.parameters()).device.type
+    methods = {name: source_of(function) for name, function in all_scores().items()}
+    settings = [SCHEMA, methods, seed, device, torch.__version__, platform.machine()]
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest.update(map_digest(channel_map).encode())
+    digest.update(repr((data.mean, data.std, data.classes)).encode())
+    digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())
+    digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
+    with torch.no_grad():
+        logits = model.eval()(prepare(split.images[:8], data))
+    digest.update(logits.float().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def source_of(function: object) -> str:
+    """The score's own source, so that an edited plugin is measured again."""
+    try:
+        return inspect.getsource(function)  # type: ignore[arg-type]
+    except (OSError, TypeError):
+        return repr(function)

@@ -1,0 +1,10 @@
+"""The front door: `python search.py --target-flops 0.4`."""
+
+from __future__ import annotations
+
+import sys
+
+from paretoprune.search.cli import main
+
+if __name__ == "__main__":
+    main(["search", *sys.argv[1:]])

@@ -1,0 +1,163 @@
+"""The Python interface: search, resume, load, and the result that a search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..spaces.errors import UserError
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Dense, Front
+from ..spaces.policy import Policy
+from ..spaces.target import parse_size
+from ..trainers.datasets.user import user_data
+from ..trainers.split import Data
+from ..trainers.saved import load_network
+from .picking import Wish, choose, write_picked
+from .progress import Progress
+from .run import Given, Stopped, new_search, resume_search
+from .run_folder import RunFolder
+from .settings import SearchSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picked:
+    """One point of the front, and its network."""
+
+    model: nn.Module  # a plain module, already smaller
+    evaluation: Evaluation
+    folder: Path
+
+    @property
+    def policy(self) -> Policy:
+        """How the network was pruned and fine-tuned."""
+        return self.evaluation.policy
+
+    def save(self, out: str | Path) -> None:
+        """Write the network to a folder that `load` reads."""
+        write_picked(self.folder, self.evaluation, Path(out))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a search returns: the front's figures, and the networks behind them."""
+
+    front: Front
+    folder: Path
+    dense_model: nn.Module | None = None
+
+    @property
+    def points(self) -> tuple[Evaluation, ...]:
+        """The non-dominated evaluations, smallest FLOPs first."""
+        return self.front.points
+
+    @property
+    def at_target(self) -> Evaluation | None:
+        """The best evaluation at the requested size."""
+        return self.front.at_target
+
+    @property
+    def controls(self) -> Mapping[str, Evaluation]:
+        """The uniform and the random control."""
+        return self.front.controls
+
+    @property
+    def dense(self) -> Dense:
+        """The figures of the network before pruning."""
+        return self.front.dense
+
+    def pick(
+        self,
+        *,
+        max_flops: float | str | None = None,
+        max_params: float | str | None = None,
+        min_accuracy: float | None = None,
+        knee: bool = False,
+        trial: int | None = None,
+    ) -> Picked:
+        """The point of best validation accuracy within the limits, with its network."""
+        wish = Wish(
+            parse_size("max_flops", max_flops),
+            parse_size("max_params", max_params),
+            min_accuracy,
+            knee,
+            trial,
+        )
+        point = choose(self.front, wish)
+        model, _ = load_network(self.folder / point.path, self.dense_model)
+        return Picked(model, point, self.folder)
+
+
+def search(model: nn.Module | str, data: object, **settings: Any) -> Result:
+    """Search for small versions of `model`, which is never changed.
+
+    `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
+    the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100.
+    """
+    values = checked(settings)
+    if isinstance(model, str):
+        values["model"] = model
+    if isinstance(data, str):
+        values["data"] = data
+    chosen = SearchSettings(**values)
+    chosen.check()
+    return guarded(lambda given: new_search(chosen, given), model, data, chosen)
+
+
+def resume(
+    run: str | Path, model: nn.Module | str | None = None, data: object = None, **settings: Any
+) -> Result:
+    """Go on with an interrupted search; pass again what was passed from Python."""
+    repeated = checked(settings)
+    if isinstance(model, str):
+        repeated["model"] = model
+    if isinstance(data, str):
+        repeated["data"] = data
+    chosen = SearchSettings(quiet=bool(repeated.get("quiet", False)))
+    return guarded(lambda given: resume_search(Path(run), given, repeated), model, data, chosen)
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """The network in a picked folder or a trial's; `model` = its dense network where needed."""
+    return load_network(Path(path), model)[0]
+
+
+def checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Known fields only, in the types that the record has."""
+    known = [field.name for field in fields(SearchSettings)]
+    values = dict(settings)
+    for name, value in settings.items():
+        if name not in known:
+            raise UserError(f"search has no setting {name!r}; it has {', '.join(known)}")
+        if name in ("weights", "out") and value is not None:
+            values[name] = Path(value)
+        elif name in ("target_flops", "target_params") and value is not None:
+            parse_size(name, value)
+            values[name] = str(value)
+        elif name == "keep":
+            values[name] = (value,) if isinstance(value, str) else tuple(value)
+        elif name == "plugin":
+            paths = (value,) if isinstance(value, str | Path) else value
+            values[name] = tuple(Path(path) for path in paths)
+    return values
+
+
+def guarded(
+    run: Any, model: nn.Module | str | None, data: object, settings: SearchSettings
+) -> Result:
+    """Run with the user's objects; a signal comes back as KeyboardInterrupt."""
+    module = model if isinstance(model, nn.Module) else None
+    ours: Data | None = None
+    if data is not None and not isinstance(data, str):
+        ours = user_data(data, seed=0)
+    given = Given(Progress(quiet=settings.quiet), module, ours)
+    try:
+        folder, front = run(given)
+    except Stopped as stop:
+        raise KeyboardInterrupt from stop
+    assert isinstance(folder, RunFolder)
+    return Result(front, folder.root, module)

@@ -1,0 +1,157 @@
+"""The command line. Nothing heavy is imported here: each command imports what it needs.
+
+Every user's mistake ends as one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..spaces.errors import UserError
+from .settings import SearchSettings
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Search pruning policies for the Pareto front of accuracy against FLOPs and parameters. "
+    "FLOPs are MACs: multiply-adds of convolutions and linear layers, as the papers count them.",
+)
+LISTS = {"keep": list[str], "plugin": list[Path]}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; turn its errors into one line and an exit code."""
+    code = 0
+    try:
+        app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except UserError as error:
+        code = complain(str(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
+    except KeyboardInterrupt:
+        code = 130
+    except Exception as error:
+        code = exit_code_of(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def exit_code_of(error: Exception) -> int:
+    """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    message = getattr(error, "format_message", None)
+    if message is None:
+        raise error
+    return complain(f"{' '.join(message().split())}; see paretoprune --help", 2)
+
+
+def complain(text: str, code: int) -> int:
+    """One line on stderr."""
+    print(" ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def search(context: typer.Context, resume: Path | None, **options: Any) -> None:
+    """Search: prune, fine-tune and measure many policies; write the front to a run folder."""
+    from .commands import run_search
+
+    given = {
+        name: tuple(value) if name in LISTS else value
+        for name, value in options.items()
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    }
+    code = run_search(given, resume)
+    if code:
+        raise typer.Exit(code)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` one option a field of SearchSettings."""
+    hints = get_type_hints(SearchSettings)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
+    for field in fields(SearchSettings):
+        annotation = LISTS.get(field.name, hints[field.name])
+        default = list(field.default) if field.name in LISTS else field.default
+        option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
+        if annotation is bool:
+            option = typer.Option(f"--{field.name}", help=field.metadata["help"])
+        parameters.append(
+            inspect.Parameter(
+                field.name, keyword, default=default, annotation=Annotated[annotation, option]
+            )
+        )
+    text = "Go on with the run in this folder: nothing finished is lost or run twice."
+    annotation = Annotated[Path | None, typer.Option(help=text)]
+    parameters.append(inspect.Parameter("resume", keyword, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+app.command("search")(with_settings(search))
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+
+
+@app.command("front")
+def front(
+    run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print front.json.")] = False
+) -> None:
+    """Show the front of a run as a table."""
+    from .commands import print_front
+
+    print_front(run, as_json=as_json)
+
+
+@app.command("pick")
+def pick(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")],
+    max_flops: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 50M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 5M.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="At least this, validation.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The bend of the front.")] = False,
+    trial: Annotated[int | None, typer.Option(help="The point of this trial.")] = None,
+) -> None:
+    """Pick one network from the front and write it to a folder."""
+    from ..spaces.target import parse_size
+    from .commands import pick_point
+    from .picking import Wish
+
+    flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
+    pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
+
+
+@app.command("inspect")
+def inspect_model(
+    model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],
+    input_shape: Annotated[
+        str, typer.Option("--input", help="Shape of one input: channels,height,width.")
+    ] = "",
+    classes: Annotated[int, typer.Option(help="Classes of the network's head.")] = 0,
+    keep: Annotated[list[str] | None, typer.Option(help="Layers never cut; repeatable.")] = None,
+    min_channels: Annotated[int, typer.Option(help="Channels that every group keeps.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a network's groups, atoms and price; no data needed."""
+    from .inspecting import Inspection, inspect_network
+
+    asked = Inspection(model, input_shape, classes, tuple(keep or ()), min_channels, as_json)
+    inspect_network(asked)
+
+
+if __name__ == "__main__":
+    main()

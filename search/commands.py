@@ -1,0 +1,99 @@
+"""What the commands of the command line do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..spaces.errors import UserError
+from ..spaces.front import Front, front_from_json
+from .again import resume_command
+from .durable import write_json
+from .picking import Wish, choose, write_picked
+from .progress import Progress
+from .reading import front_in
+from .run import AllFailed, Given, Stopped, new_search, resume_search
+from .run_folder import RunFolder, open_run
+from .settings import SearchSettings
+from .show import figures, show_front
+
+
+def run_search(options: dict[str, Any], resume: Path | None) -> int:
+    """`paretoprune search`: the exit code."""
+    given = Given(Progress(quiet=options.get("quiet", False)))
+    try:
+        if resume is None:
+            run, front = new_search(SearchSettings(**options), given)
+        else:
+            run, front = resume_search(resume, given, options)
+    except Stopped as stop:
+        return stopped(stop)
+    except AllFailed as error:
+        print(f"all trials failed; the first one: {error}", file=sys.stderr)
+        return 1
+    show_front(front, run.root, plain_console())
+    return 0
+
+
+def stopped(stop: Stopped) -> int:
+    """After Ctrl-C or SIGTERM: the front so far and the line that goes on."""
+    console = plain_console()
+    if stop.run is None:
+        return stop.exit_code
+    run, config = open_run(stop.run.root)
+    front = front_in(run.journal)
+    if front is not None:
+        write_json(run.front, front.to_json())
+        show_front(front, run.root, console)
+    console.print(f"stopped; to go on: {resume_command(run.root, config)}", soft_wrap=True)
+    return stop.exit_code
+
+
+def read_front(path: Path) -> tuple[RunFolder, Front]:
+    """The front of a run: from front.json, else from the ledger as it stands."""
+    run, _ = open_run(path)
+    try:
+        return run, front_from_json(json.loads(run.front.read_text()))
+    except FileNotFoundError:
+        front = front_in(run.journal)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"front.json must be whole, got {type(error).__name__}: {error} in {run.root}; "
+            f"delete it: it is rebuilt from the journal"
+        ) from None
+    if front is None:
+        raise UserError(
+            f"a front needs a finished trial, got none in {path}; "
+            f"go on with paretoprune search --resume {path}"
+        )
+    return run, front
+
+
+def print_front(path: Path, *, as_json: bool) -> None:
+    """`paretoprune front`."""
+    run, front = read_front(path)
+    if as_json:
+        print(json.dumps(front.to_json(), indent=2))
+        return
+    show_front(front, run.root, plain_console())
+
+
+def pick_point(path: Path, wish: Wish, out: Path) -> None:
+    """`paretoprune pick`."""
+    run, front = read_front(path)
+    point = choose(front, wish)
+    write_picked(run.root, point, out)
+    dense = front.dense
+    print(f"trial {point.trial}: {figures(point)}; dense accuracy {dense.accuracy:.4f}")
+    print(f"written to {out}; load it with paretoprune.load({str(out)!r})")
+
+
+def plain_console() -> Console:
+    """Stdout; as wide as it needs where it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

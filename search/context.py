@@ -1,0 +1,31 @@
+"""The context: what every worker needs to carry out trials, shipped once and kept resident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ..spaces.decode import Space
+from ..spaces.evidence import Evidence
+from ..spaces.recipe import Source
+from ..trainers.split import Data
+from ..trainers.machine import Machine
+from .plugins import Plugin
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Context:
+    """Read-only for workers. `model` is the dense working copy, already in the map's form."""
+
+    model: nn.Module
+    data: Data
+    space: Space
+    evidence: Evidence
+    source: Source
+    map_sha256: str
+    root: Path  # the run folder
+    epochs: float
+    machine: Machine
+    plugins: tuple[Plugin, ...] = ()

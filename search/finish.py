@@ -1,0 +1,66 @@
+"""The end of a search: the front from the ledger, its test figures, front.json and the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from ..analysis.report import render_report
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Front
+from ..trainers.evaluate import evaluate
+from ..trainers.latency import latency
+from ..trainers.saved import load_small
+from .context import Context
+from .durable import write_bytes, write_json
+from .ledger import Ledger
+from .run_folder import RunFolder
+from .setup import Prepared
+
+
+def conclude(ledger: Ledger, prepared: Prepared, run: RunFolder) -> Front:
+    """Measure the front on the test split, once; write the results; drop what is not needed."""
+    front = measured(ledger.front(), prepared.context)
+    write_json(run.front, front.to_json())
+    write_bytes(run.report, render_report(front, run.root.name).encode())
+    drop_weights(ledger, run)
+    return front
+
+
+def measured(front: Front, context: Context) -> Front:
+    """The front with test accuracy and latency of every network that it names."""
+    known: dict[str, Evaluation] = {}
+
+    def measure(point: Evaluation) -> Evaluation:
+        if point.path not in known:
+            small = load_small(context.root / point.path, context.model, context.space.channel_map)
+            test, milliseconds = figures(small, context)
+            known[point.path] = replace(point, test_accuracy=test, latency_ms=milliseconds)
+        return known[point.path]
+
+    test, milliseconds = figures(context.model, context)
+    return replace(
+        front,
+        dense=replace(front.dense, test_accuracy=test, latency_ms=milliseconds),
+        points=tuple(measure(point) for point in front.points),
+        at_target=measure(front.at_target) if front.at_target else None,
+        controls={name: measure(point) for name, point in front.controls.items()},
+    )
+
+
+def figures(model: nn.Module, context: Context) -> tuple[float | None, float]:
+    """Test accuracy (if there is a test split) and latency of one network."""
+    data, machine = context.data, context.machine
+    test = evaluate(model, data.test, data, machine=machine).accuracy if data.test else None
+    return test, latency(model, data.input_shape, machine=machine).median_ms
+
+
+def drop_weights(ledger: Ledger, run: RunFolder) -> None:
+    """Of settled trials, keep the weights that the front names; of the others the recipe stays."""
+    front = ledger.front()
+    named = [*front.points, *([front.at_target] if front.at_target else [])]
+    kept = {point.path for point in named}
+    for evaluation in ledger.evaluations():
+        if evaluation.path not in kept:
+            (run.root / evaluation.path / "weights.safetensors").unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""What a running search shows: one live line on a terminal, plain lines in a pipe, or nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Dense, best_at_target
+from ..spaces.target import Target
+from .job import Job
+from .ledger import Ledger
+
+
+class Progress:
+    """State of the display: it keeps its own handle on stdout, since Ray's processes write there."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stream: IO[str] = open_own_stdout()
+        self._console = Console(file=self._stream, highlight=False)
+        self._live: Live | None = None
+        self._start = time.monotonic()
+        self._state: tuple[Ledger, Target, Dense] | None = None
+        self._settled_before = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._stream.flush()
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        if not self._quiet:
+            self._console.print(Text(line), soft_wrap=True)
+            self._stream.flush()
+
+    def begin(self, ledger: Ledger, target: Target, dense: Dense) -> None:
+        """From here on trials are counted."""
+        self._state = (ledger, target, dense)
+        self._start, self._settled_before = time.monotonic(), ledger.settled
+        if self._settled_before:
+            self.say(f"resumed: {self._settled_before} of {ledger.total} trials were finished")
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(self.line(), console=self._console, refresh_per_second=4)
+            self._live.start()
+
+    def on_trial(self, job: Job, outcome: Evaluation | str) -> None:
+        """A trial is settled: the live line moves on; a pipe gets a line of its own."""
+        if self._live:
+            self._live.update(self.line())
+        else:
+            self.say(f"{describe(job, outcome)} | {self.line()}")
+        if isinstance(outcome, str) and self._live:
+            self.say(describe(job, outcome))
+
+    def line(self) -> Text:
+        """done/total, best at the target, ETA."""
+        assert self._state is not None
+        ledger, target, dense = self._state
+        best = best_at_target(ledger.evaluations(), target, (dense.macs, dense.params))
+        failed = len(ledger.failures())
+        parts = [f"{ledger.settled}/{ledger.total} trials"]
+        parts.append(f"best at target {best.accuracy:.4f}" if best else "none at the target yet")
+        if failed:
+            parts.append(f"{failed} failed")
+        parts.append(f"ETA {self.remaining(ledger)}")
+        return Text(" | ".join(parts))
+
+    def remaining(self, ledger: Ledger) -> str:
+        """Time to go at the pace of this launch."""
+        done = ledger.settled - self._settled_before
+        if not done:
+            return "--:--"
+        seconds = (time.monotonic() - self._start) / done * (ledger.total - ledger.settled)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def describe(job: Job, outcome: Evaluation | str) -> str:
+    """One line of what came of a trial."""
+    name = f"control {job.control}" if job.control else f"trial {job.number}"
+    if isinstance(outcome, str):
+        return f"{name} failed: {outcome}"
+    return (
+        f"{name}: accuracy {outcome.accuracy:.4f}, FLOPs {outcome.flops_fraction:.1%}, "
+        f"params {outcome.params_fraction:.1%}, {job.policy.score}"
+    )
+
+
+def open_own_stdout() -> IO[str]:
+    """A stream of our own onto the present stdout, unaffected when file descriptor 1 moves."""
+    try:
+        number = os.dup(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return sys.stdout  # a notebook's, a test's: no file descriptor behind it
+    return os.fdopen(number, "w", encoding="utf-8", errors="replace", closefd=True)

@@ -1,0 +1,198 @@
+"""The driver: one search from its settings to its front."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from .. import __version__
+from ..spaces.errors import UserError
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Front
+from ..trainers.split import Data
+from .again import same_again
+from .context import Context
+from .durable import write_json
+from .finish import conclude, drop_weights
+from .job import Job
+from .ledger import Ledger
+from .local_ray import ray_session
+from .plan import make_plan
+from .plugins import Plugin, load_plugins, read_plugin
+from .progress import Progress
+from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
+from .settings import SearchSettings
+from .setup import Prepared, data_digest, load_inputs, prepare_search, weights_exist
+
+
+class Stopped(BaseException):
+    """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+        self.run: RunFolder | None = None
+
+
+class AllFailed(RuntimeError):
+    """No trial came to an end; the text is the first reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What the user passes besides the settings: objects from Python, how to show progress."""
+
+    progress: Progress
+    model: nn.Module | None = None
+    data: Data | None = None
+
+
+def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front]:
+    """Run a new search in a new folder."""
+    settings.check()
+    weights_exist(settings.weights)
+    plugins = tuple(read_plugin(path) for path in settings.plugin)
+    load_plugins(plugins)
+    inputs = load_inputs(settings, model=given.model, data=given.data)
+    model_name = settings.model if given.model is None else "model"
+    run = create_run(settings.out or default_folder(inputs.data.name, model_name))
+    with locked(run):
+        config = {
+            "schema": CONFIG_SCHEMA,
+            "version": __version__,
+            "settings": replace(settings, out=run.root).to_json(),
+            "model_given": given.model is not None,
+            "data_given": given.data is not None,
+            "data_sha256": data_digest(inputs.data),
+            "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
+        }
+        write_json(run.config, config)
+        return run, drive(inputs, run, plugins, given.progress)
+
+
+def resume_search(
+    path: Path, given: Given, repeated: dict[str, Any] | None = None
+) -> tuple[RunFolder, Front]:
+    """Go on with a run: nothing finished is lost or run twice.
+
+    `repeated` are the options given again: what a run folder names is never imported by itself.
+    """
+    run, config = open_run(path)
+    settings, plugins = same_again(config, repeated or {}, model=given.model, data=given.data)
+    with locked(run):
+        load_plugins(plugins)
+        inputs = load_inputs(settings, model=given.model, data=given.data)
+        if data_digest(inputs.data) != config["data_sha256"]:
+            raise UserError(
+                f"a resumed run must be given the data it began with, got other data for {path}; "
+                "pass the same data, or start a new search"
+            )
+        return run, drive(inputs, run, plugins, given.progress)
+
+
+def drive(
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
+) -> Front:
+    """Prepare, run every trial that is not settled yet, conclude."""
+    settings = inputs.settings
+    with signals_raise(), progress:
+        try:
+            prepared = prepare_search(inputs, run, plugins, progress.say)
+            ledger = open_ledger(prepared, settings, run)
+            ledger.set_summary(prepared.dense)
+            progress.begin(ledger, settings.target(), prepared.dense)
+            if ledger.settled < ledger.total:
+                run_trials(ledger, prepared.context, settings, run, progress)
+            if not ledger.evaluations():
+                raise AllFailed(first_failure(ledger))
+            return conclude(ledger, prepared, run)
+        except Stopped as stop:
+            stop.run = run
+            raise
+
+
+def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder) -> Ledger:
+    """The ledger with its plan."""
+    target, space = settings.target(), prepared.context.space
+    return Ledger(
+        run.journal,
+        make_plan(settings.trials, target, space, seed=settings.seed),
+        target=target,
+        scores=tuple(prepared.context.evidence.scores),
+        seed=settings.seed,
+    )
+
+
+def run_trials(
+    ledger: Ledger, context: Context, settings: SearchSettings, run: RunFolder, progress: Progress
+) -> None:
+    """Let Ray Tune run what the ledger asks for."""
+    workers = settings.workers or len(os.sched_getaffinity(0))
+    with (
+        output_to(run.log),
+        ray_session(address=settings.address, workers=workers, token=run.token) as scratch,
+    ):
+        from .tuning import tune_trials
+
+        def on_trial(job: Job, outcome: Evaluation | str) -> None:
+            progress.on_trial(job, outcome)
+            if isinstance(outcome, Evaluation) and job.control is None:
+                drop_weights(ledger, run)
+
+        progress.say(f"running trials on {workers} workers")
+        tune_trials(ledger, context, settings, scratch, on_trial)
+
+
+def first_failure(ledger: Ledger) -> str:
+    """Why nothing came of the search."""
+    reasons = list(ledger.failures().values())
+    return reasons[0] if reasons else "no trial was planned"
+
+
+@contextmanager
+def signals_raise() -> Iterator[None]:
+    """SIGINT and SIGTERM raise Stopped in the main thread; a second one changes nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(signum)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """Send what C++ and child processes print to `log`; the progress keeps its own handles."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, handle in enumerate(kept, start=1):
+            os.dup2(handle, number)
+            os.close(handle)

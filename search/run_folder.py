@@ -1,0 +1,142 @@
+"""The run folder: where its files are, who may write to it, and whether it is a run at all."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..spaces.errors import UserError
+
+CONFIG_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings of the run, and the choices made once by its driver."""
+        return self.root / "config.json"
+
+    @property
+    def journal(self) -> Path:
+        """The ledger: Optuna's journal."""
+        return self.root / "journal.log"
+
+    @property
+    def dense(self) -> Path:
+        """The dense network's weights."""
+        return self.root / "dense.safetensors"
+
+    @property
+    def evidence(self) -> Path:
+        """The tables measured once."""
+        return self.root / "evidence"
+
+    @property
+    def front(self) -> Path:
+        """The result, derived from the ledger."""
+        return self.root / "front.json"
+
+    @property
+    def report(self) -> Path:
+        """The result as one page, derived from the ledger."""
+        return self.root / "report.html"
+
+    @property
+    def log(self) -> Path:
+        """What Ray's own processes print."""
+        return self.root / "ray.log"
+
+    @property
+    def token(self) -> Path:
+        """The secret of the local Ray, mode 600."""
+        return self.root / ".ray-token"
+
+    def trial(self, name: int | str) -> Path:
+        """The folder of one trial, by number, or of a control, by name."""
+        return self.root / "trials" / str(name)
+
+
+def default_folder(data: str, model: str) -> Path:
+    """A new name under runs/: data, model and the time."""
+    words = [part.replace(":", "-").replace("/", "-").strip("-.") for part in (data, model)]
+    stem = "-".join(word[-24:] for word in words if word)
+    root = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    number, path = 1, root
+    while path.exists():
+        number, path = number + 1, Path(f"{root}-{number}")
+    return path
+
+
+def create_run(path: Path) -> RunFolder:
+    """Make an empty run folder; nothing that exists is ever overwritten."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        busy = any(path.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"--out must be a folder that can be written, got {path} ({error.strerror}); "
+            "name another folder"
+        ) from None
+    if busy:
+        remedy = "name a new one"
+        if (path / "config.json").exists():
+            remedy = f"go on with --resume {path}, or name a new one"
+        raise UserError(f"--out must be an empty folder, got {path}; {remedy}")
+    if not os.access(path, os.W_OK):
+        raise UserError(f"--out must be writable, got {path}; name another folder")
+    (path / "trials").mkdir()
+    return RunFolder(path)
+
+
+def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
+    """An existing run and its config; one line if it is none."""
+    run = RunFolder(path)
+    try:
+        config = json.loads(run.config.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"RUN must be the folder of a search, got {path} without config.json; "
+            "searches write to runs/ or --out"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"RUN must hold a readable config.json, got {error}") from None
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if schema != CONFIG_SCHEMA:
+        raise UserError(
+            f"{run.config} must have schema {CONFIG_SCHEMA}, got {schema!r}; update paretoprune"
+        )
+    return run, config
+
+
+@contextmanager
+def locked(run: RunFolder) -> Iterator[None]:
+    """Hold the run for one driver; the kernel frees the lock when the driver dies."""
+    try:
+        file = os.open(run.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"the run folder must be writable, got {run.root} ({error.strerror}); copy it elsewhere"
+        ) from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"a run folder serves one search at a time, got {run.root}, which is running; "
+                "wait for it or stop it"
+            ) from None
+        yield
+    finally:
+        os.close(file)

@@ -1,0 +1,45 @@
+"""The policy space, define-by-run: what Optuna samples for one trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+
+from ..spaces.policy import NORMALISATIONS, PRESETS, Policy
+
+STARTUP_TRIALS = 8  # sampled at random before the sampler trusts what it has seen
+NEVER_SAMPLED = ("random",)  # controls
+
+
+def suggest_policy(trial: optuna.Trial, scores: Sequence[str]) -> Policy:
+    """Sample one policy. `scores` are the registered names that evidence was measured for."""
+    names = [name for name in scores if name not in NEVER_SAMPLED]
+    return Policy(
+        score=trial.suggest_categorical("score", names),
+        normalisation=trial.suggest_categorical("normalisation", NORMALISATIONS),
+        price_power=trial.suggest_float("price_power", 0.0, 1.0),
+        price_blend=trial.suggest_float("price_blend", 0.0, 1.0),
+        floor=trial.suggest_int("floor", 1, 2),
+        learning_rate=trial.suggest_float("learning_rate", 0.005, 0.1, log=True),
+        distill=trial.suggest_float("distill", 0.0, 0.9),
+    )
+
+
+def params_of(policy: Policy) -> dict[str, Any]:
+    """The sampled parameters that give this policy: what is enqueued to run it."""
+    names = ["score", "normalisation", "price_power", "price_blend", "floor", "learning_rate", "distill"]
+    return {name: getattr(policy, name) for name in names}
+
+
+def opening_policies() -> list[Policy]:
+    """The policies that every search tries first."""
+    return list(PRESETS.values())
+
+
+def make_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    """A fresh sampler: its choices depend on the seed and the ledger, not on what it did before."""
+    return optuna.samplers.TPESampler(
+        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+    )

@@ -1,0 +1,185 @@
+"""Everything before the first trial: data, the dense network, its map and price, the evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as as_safetensors
+from torch import nn
+
+from ..analysis.evidence import measure_evidence
+from ..spaces.channels import map_digest
+from ..spaces.decode import Space
+from ..spaces.errors import UserError
+from ..spaces.front import Dense
+from ..spaces.price import Price
+from ..spaces.recipe import Source
+from ..spaces.trace import trace_channels
+from ..spaces.working_copy import working_copy
+from ..trainers.data import load_data
+from ..trainers.split import Data
+from ..trainers.evaluate import evaluate
+from ..trainers.loop import Progress, Tuning, train
+from ..trainers.machine import Machine, detect_machine
+from ..trainers.models import build_model, load_weights
+from .context import Context
+from .durable import write_bytes
+from .plugins import Plugin
+from .run_folder import RunFolder
+from .settings import SearchSettings
+
+SMALL = 4096  # images: on less data than this an epoch is too short to learn from
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """The network and the data; either may have been given in Python instead of by name."""
+
+    settings: SearchSettings
+    data: Data
+    model: nn.Module | None  # None: build it by the settings' name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What the driver hands to the trials, and the dense network's own figures."""
+
+    context: Context
+    dense: Dense
+
+
+Say = Callable[[str], None]
+
+
+def prepare_search(
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], say: Say
+) -> Prepared:
+    """Make or read the dense network, map it, price it and measure the evidence."""
+    settings, data = inputs.settings, inputs.data
+    torch.set_num_threads(1)
+    given = inputs.model is not None
+    model, notes = working_copy(
+        inputs.model if inputs.model is not None else build(settings, data)
+    )
+    for note in notes:
+        say(note)
+    channel_map = trace_channels(model, data.input_shape, keep=settings.keep)
+    if channel_map.atoms == 0:
+        raise UserError(
+            "a network must have channels that can be removed, got none; "
+            "paretoprune inspect says what protects them"
+        )
+    space = Space(channel_map, Price(channel_map), settings.min_channels, settings.round_to)
+    machine = detect_machine()
+    dense_weights(model, inputs, run, machine, say)
+    check_target(settings, space)
+    say("measuring the evidence")
+    evidence = measure_evidence(model, channel_map, data, folder=run.evidence, seed=settings.seed)
+    source = Source(
+        name=None if given else settings.model,
+        classes=data.classes,
+        input_shape=tuple(data.input_shape),
+        keep=tuple(settings.keep),
+    )
+    context = Context(
+        model=model,
+        data=data,
+        space=space,
+        evidence=evidence,
+        source=source,
+        map_sha256=map_digest(channel_map),
+        root=run.root.resolve(),
+        epochs=settings.epochs or epochs_for(data, 1.0),
+        machine=machine,
+        plugins=plugins,
+    )
+    accuracy = evaluate(model, data.validation, data, machine=machine).accuracy
+    macs, params = space.price.dense
+    say(
+        f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "
+        f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups"
+    )
+    return Prepared(context, Dense(accuracy, macs, params))
+
+
+def build(settings: SearchSettings, data: Data) -> nn.Module:
+    """The network that the settings name, with `--weights` if they are given."""
+    model = build_model(
+        settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
+    )
+    if settings.weights is not None:
+        load_weights(model, settings.weights)
+    return model
+
+
+def dense_weights(
+    model: nn.Module, inputs: Inputs, run: RunFolder, machine: Machine, say: Say
+) -> None:
+    """Train the network if nobody did; keep its weights in the run, and reuse them on resume."""
+    settings, data = inputs.settings, inputs.data
+    if run.dense.exists():
+        model.load_state_dict(load_file(run.dense))
+        model.eval()
+        return
+    if inputs.model is None and settings.weights is None:
+        epochs = settings.dense_epochs or epochs_for(data, 8.0)
+        say(f"training the dense network for {epochs:g} epochs")
+        tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
+
+        def each_epoch(progress: Progress) -> bool:
+            if progress.epoch % math.ceil(epochs / 8) == 0 or progress.epoch == epochs:
+                say(f"  epoch {progress.epoch:g}/{epochs:g}, loss {progress.loss:.4f}")
+            return True
+
+        train(model, data, tuning, seed=settings.seed, on_epoch=each_epoch, machine=machine)
+    model.eval()
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    write_bytes(run.dense, as_safetensors(tensors))
+
+
+def epochs_for(data: Data, epochs: float) -> float:
+    """`epochs` on data of some size; on less, enough of them to see `epochs` x SMALL images."""
+    return float(math.ceil(epochs * max(1.0, SMALL / len(data.train))))
+
+
+def check_target(settings: SearchSettings, space: Space) -> None:
+    """Refuse a target below what the network allows, before anything is spent on it."""
+    target, dense = settings.target(), space.price.dense
+    lowest = space.price.lowest(space.min_channels)
+    names = ("--target-flops", "--target-params")
+    limits = zip(names, target.limits(dense), lowest, dense, target.fractions(dense), strict=True)
+    for name, limit, reach, whole, fraction in limits:
+        if limit is not None and limit < reach:
+            low = math.ceil(reach / whole * 10_000) / 10_000
+            raise UserError(
+                f"{name} must be at least {low:.4f} for this network, got {fraction:.4g}; "
+                "lower --min-channels, free layers from --keep, or ask for less"
+            )
+
+
+def data_digest(data: Data) -> str:
+    """A hash that tells whether a resumed run was given the data it began with."""
+    digest = hashlib.sha256(repr((data.classes, tuple(data.input_shape), data.mean)).encode())
+    for split in (data.train, data.validation):
+        digest.update(str(len(split)).encode())
+        digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
+        digest.update(np.ascontiguousarray(split.images[:64].numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data | None) -> Inputs:
+    """The inputs by name where they were not given in Python."""
+    return Inputs(settings, data or load_data(settings.data, seed=0), model)
+
+
+def weights_exist(path: Path | None) -> None:
+    """Refuse a missing weights file before anything is made."""
+    if path is not None and not path.is_file():
+        raise UserError(f"--weights must be a file, got {path}; check the path")

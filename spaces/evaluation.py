@@ -1,0 +1,47 @@
+"""The evaluation: what was measured of one trial. Numbers and the policy; no network."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .policy import Policy, policy_from_json
+from .target import Target, target_from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One measured trial. `accuracy` and `loss` are of the validation split."""
+
+    trial: int | None  # None for a control
+    accuracy: float
+    loss: float
+    macs: int
+    params: int
+    flops_fraction: float
+    params_fraction: float
+    epochs: float
+    seconds: float
+    policy: Policy
+    target: Target
+    path: str  # of its recipe and weights, relative to the run folder
+    test_accuracy: float | None = None
+    latency_ms: float | None = None
+
+    @property
+    def objectives(self) -> tuple[float, float, float]:
+        """Accuracy up, FLOPs down, params down."""
+        return self.accuracy, self.flops_fraction, self.params_fraction
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return asdict(self)
+
+
+def evaluation_from_json(values: dict[str, Any]) -> Evaluation:
+    """Read an evaluation; fields that this version does not know are ignored."""
+    known = {field.name for field in fields(Evaluation)}
+    kept = {name: value for name, value in values.items() if name in known}
+    kept["policy"] = policy_from_json(values["policy"])
+    kept["target"] = target_from_json(values["target"])
+    return Evaluation(**kept)

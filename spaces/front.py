@@ -1,0 +1,116 @@
+"""The front: the non-dominated evaluations, the answer at the target, and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import UserError
+from .evaluation import Evaluation, evaluation_from_json
+from .target import Target, target_from_json
+
+SCHEMA = 1
+NEARLY = 0.02  # how far below a requested target the answer at the target may lie
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """The measurements of the network before pruning."""
+
+    accuracy: float
+    macs: int
+    params: int
+    test_accuracy: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What a search found. `points` are sorted by FLOPs, smallest first."""
+
+    seed: int
+    requested: Target
+    dense: Dense
+    points: tuple[Evaluation, ...]
+    at_target: Evaluation | None
+    controls: dict[str, Evaluation]
+
+    @property
+    def dominator(self) -> int | None:
+        """The trial of a front point that dominates the answer at the target, if one does."""
+        if self.at_target is None:
+            return None
+        better = [p for p in self.points if dominates(p, self.at_target)]
+        return better[0].trial if better else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values, as front.json holds it."""
+        at_target = None
+        if self.at_target is not None:
+            at_target = {**self.at_target.to_json(), "dominated_by": self.dominator}
+        return {
+            "schema": SCHEMA,
+            "seed": self.seed,
+            "requested": self.requested.to_json(),
+            "dense": asdict(self.dense),
+            "points": [point.to_json() for point in self.points],
+            "at_target": at_target,
+            "controls": {name: point.to_json() for name, point in self.controls.items()},
+        }
+
+
+def front_from_json(values: dict[str, Any]) -> Front:
+    """Read a front.json; a newer schema is refused, unknown fields are ignored."""
+    schema = values.get("schema")
+    if schema != SCHEMA:
+        raise UserError(
+            f"front.json must have schema {SCHEMA}, got {schema!r}; update paretoprune"
+        )
+    at_target = values.get("at_target")
+    dense = {name: values["dense"].get(name) for name in Dense.__slots__}
+    return Front(
+        seed=values["seed"],
+        requested=target_from_json(values["requested"]),
+        dense=Dense(**dense),
+        points=tuple(evaluation_from_json(point) for point in values["points"]),
+        at_target=evaluation_from_json(at_target) if at_target else None,
+        controls={n: evaluation_from_json(p) for n, p in values.get("controls", {}).items()},
+    )
+
+
+def dominates(first: Evaluation, second: Evaluation) -> bool:
+    """True if `first` is nowhere worse than `second` and somewhere better."""
+    a, b = first.objectives, second.objectives
+    no_worse = a[0] >= b[0] and a[1] <= b[1] and a[2] <= b[2]
+    return no_worse and a != b
+
+
+def non_dominated(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """The front of `evaluations`, smallest FLOPs first; of equals, the earliest."""
+    unique: dict[tuple[float, float, float], Evaluation] = {}
+    for evaluation in evaluations:
+        unique.setdefault(evaluation.objectives, evaluation)
+    points = [p for p in unique.values() if not any(dominates(q, p) for q in unique.values())]
+    return tuple(sorted(points, key=lambda p: (p.macs, p.params, -p.accuracy)))
+
+
+def best_at_target(
+    evaluations: Sequence[Evaluation], target: Target, dense: tuple[int, int]
+) -> Evaluation | None:
+    """Best validation accuracy of those meeting every target and less than 0.02 below one."""
+    fitting = [e for e in evaluations if meets(e, target, dense)]
+    if not fitting:
+        return None
+    return max(fitting, key=lambda e: (e.accuracy, -e.loss, -e.macs, -e.params))
+
+
+def meets(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
+    """True if the price keeps every requested limit and lies close below at least one."""
+    wanted = target.fractions(dense)
+    limits = target.limits(dense)
+    actual = (evaluation.macs, evaluation.params)
+    pairs = [(a, m, w, d) for a, m, w, d in zip(actual, limits, wanted, dense, strict=True)
+             if m is not None and w is not None]  # fmt: skip
+    within = all(a <= m for a, m, _, _ in pairs)
+    return within and any(w - a / d < NEARLY for a, _, w, d in pairs)

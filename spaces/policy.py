@@ -1,0 +1,79 @@
+"""The policy: how one trial prunes and fine-tunes. A frozen record, JSON in and out; Optuna samples it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import UserError
+
+NORMALISATIONS = ("none", "max", "mean", "l2", "rank")
+ALLOCATIONS = ("global-threshold", "uniform")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """score x bias removal x allocation x schedule, and the recipe of the brief fine-tune."""
+
+    score: str
+    normalisation: str = "none"  # bias removal within each group
+    price_power: float = 0.0  # the score is divided by the atom's price to this power
+    price_blend: float = 0.0  # 0 = the price in MACs, 1 = in params
+    allocation: str = "global-threshold"
+    floor: int = 1  # atoms that every group keeps
+    learning_rate: float = 0.02
+    distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
+
+    def __post_init__(self) -> None:
+        """Refuse values that no trial could carry out."""
+        check_choice("normalisation", self.normalisation, NORMALISATIONS)
+        check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_range("price_power", self.price_power, 0.0, 1.0)
+        check_range("price_blend", self.price_blend, 0.0, 1.0)
+        check_range("distill", self.distill, 0.0, 1.0)
+        if self.floor < 1:
+            raise UserError(f"floor must be at least 1, got {self.floor}; a group cannot be empty")
+        if not 0 < self.learning_rate < 10:
+            raise UserError(
+                f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return asdict(self)
+
+
+def policy_from_json(values: dict[str, Any]) -> Policy:
+    """Read a policy; an unknown field is an error."""
+    known = {field.name: field.type for field in fields(Policy)}
+    for name, value in values.items():
+        if name not in known:
+            raise UserError(f"policy has no field {name!r}; its fields are {', '.join(known)}")
+        wanted = (int, float) if known[name] in ("int", "float") else (str,)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UserError(f"policy field {name!r} must be of type {known[name]}, got {value!r}")
+    if "score" not in values:
+        raise UserError("policy must have the field 'score', got none; name a registered score")
+    return Policy(**values)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise unless low <= value <= high (NaN is refused too)."""
+    if not low <= value <= high:
+        raise UserError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+PRESETS: dict[str, Policy] = {
+    "pruning-at-a-glance": Policy(score="mean-abs-weight"),
+    "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
+}
+CONTROLS: dict[str, Policy] = {
+    "uniform": Policy(score="mean-abs-weight", allocation="uniform"),
+    "random": Policy(score="random"),
+}

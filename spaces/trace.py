@@ -1,0 +1,133 @@
+"""Read a network's channel map from one forward pass.
+
+Every aten operation of the pass carries labels from its inputs to its outputs (rules.py), every
+module with weights reads and renews them (leaves.py); what was tied on the way becomes the atoms
+(atoms.py). Cutting the network once then proves what an operation's sizes might have fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from .atoms import Trace, keep_layers
+from .channels import ChannelMap
+from .labels import Couplings
+from .leaves import Slot, leaf_kind, record_call
+from .products import product_macs
+from .rules import Call, Labels, carry
+from .verify import verified
+
+
+class Untraceable(ValueError):
+    """A network whose channels cannot be read; the message says what to do."""
+
+
+def trace_channels(
+    model: nn.Module, input_shape: tuple[int, ...], *, keep: Sequence[str] = ()
+) -> ChannelMap:
+    """The channel map of a working copy at one input shape, without the batch.
+
+    `keep` names layers (with * and ?) whose outputs are never removed.
+    """
+    trace = run_traced(model, torch.zeros(1, *input_shape))
+    keep_layers(trace, keep)
+    return verified(model, trace, tuple(input_shape))
+
+
+def run_traced(model: nn.Module, sample: Tensor) -> Trace:
+    """Run the network once and write down what its channels do."""
+    training, recorder = model.training, _Recorder(model)
+    try:
+        with recorder.hooked(model.eval()), torch.no_grad(), recorder:
+            out = model(sample)
+    except Exception as error:
+        raise Untraceable(_one_line(recorder, sample, error)) from error
+    finally:
+        model.train(training)
+    outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+    for tensor in outputs:
+        recorder.known.protect(recorder.labels.get(tensor), "output of the network")
+    return Trace(recorder.slots, recorder.known, recorder.fixed_macs)
+
+
+def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
+    place = recorder.modules[-1] if recorder.modules else "the network itself"
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (
+        f"the network must run on one input of shape {tuple(sample.shape[1:])}, but {place} "
+        f"failed ({first[:160]}); give the shape it expects, or wrap it to take one tensor"
+    )
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation outside leaves, and every call of a leaf."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.labels = Labels()
+        self.known = Couplings()
+        self.slots: dict[str, Slot] = {}
+        self.modules: list[str] = []  # the names of the modules now running
+        self.inside = 0  # > 0: in a leaf
+        self.fixed_macs = 0
+        self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not self.inside:
+            module = self.modules[-1] if self.modules else ""
+            place = f"{func.overloadpacket.__name__} in {module or 'the network itself'}"
+            carry(Call(func, args, kwargs, out, self.labels, self.known, place))
+            self.fixed_macs += product_macs(func, args, out, self.weights)
+        return out
+
+    @contextmanager
+    def hooked(self, model: nn.Module) -> Iterator[None]:
+        """Follow the modules of a network while it runs."""
+        handles = []
+        try:
+            for name, module in model.named_modules():
+                handles += self._follow(name, module)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _follow(self, name: str, module: nn.Module) -> list[Any]:
+        kind = leaf_kind(module)
+
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self.modules.append(name)
+            self.inside += kind is not None
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+            self.modules.pop()
+            if kind is None:
+                return
+            self.inside -= 1
+            if not self.inside:
+                self._record(name, kind, module, (args, kwargs), out)
+
+        return [
+            module.register_forward_pre_hook(enter, prepend=False, with_kwargs=True),
+            module.register_forward_hook(leave, prepend=True, with_kwargs=True),
+        ]
+
+    def _record(self, name: str, kind: Any, module: nn.Module, args: Any, out: Any) -> None:
+        slot = self.slots.setdefault(name, Slot(name, kind, module, len(self.slots)))
+        inputs = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
+        inputs = inputs[: getattr(module, "streams", 1)]
+        first = out[0] if isinstance(out, tuple) else out
+        self.inside += 1  # what follows is our own arithmetic
+        record_call(slot, inputs, first, self.labels, self.known)
+        self.inside -= 1

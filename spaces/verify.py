@@ -1,0 +1,101 @@
+"""Prove a channel map by cutting: the cut network must equal the one with zeroed channels.
+
+Sizes written into a network's code (`x.view(-1, 9216)`, `split(x, 58)`) are not to be seen in one
+forward pass. So a random mask is cut and run. If that fails, the operations that depended on a
+number of channels are tried one by one, and those that fail alone are protected.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from .atoms import Trace, build_map
+from .channels import ChannelMap
+from .lively import lively_copy, relative_error
+from .shortcut import Shortcut
+from .slicing import kept, slice_layers
+
+TOLERANCE = 1e-4
+MANY_SITES = 24
+
+
+def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> ChannelMap:
+    """The channel map, with everything protected that a cut network does not survive."""
+    build = partial(build_map, model, trace, input_shape)
+    whole, model = build(), lively_copy(model, input_shape, seed=0)
+    failure = cut_failure(model, whole)
+    if failure is None:
+        return whole
+    sites = range(len(trace.known.fragile))
+    suspects: Sequence[int] = sites
+    if len(sites) <= MANY_SITES:
+        others = [[j for j in sites if j != i] for i in sites]
+        suspects = [i for i in sites if cut_failure(model, build(others[i])) is not None]
+    for attempt in (suspects, sites):
+        safe = build(attempt)
+        if (failure := cut_failure(model, safe)) is None:
+            return safe
+    raise ValueError(
+        f"a cut network must compute what the masked one does, but here {failure}; "
+        "keep the layers around that place with keep=[...]"
+    )
+
+
+def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
+    """Why the network cut to a random mask is wrong; None if it is right."""
+    keep = random_mask(channel_map, 0.6, np.random.default_rng(0))
+    zeroed = copy.deepcopy(model)
+    small = copy.deepcopy(model)
+    slice_layers(small, channel_map, keep)
+    _zero_inputs(zeroed, channel_map, keep)
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(2, *channel_map.input_shape, generator=generator)
+    with torch.no_grad():
+        expected = _flat(zeroed(sample))
+        try:
+            found = _flat(small(sample))
+        except Exception as problem:
+            return f"it stops ({(str(problem).splitlines() or [''])[0][:160]})"
+    if expected.shape != found.shape:
+        return f"its output has {found.numel()} numbers instead of {expected.numel()}"
+    error = relative_error(found, expected)
+    return None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest"
+
+
+def random_mask(
+    channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Keep each atom with a probability, and at least one of each group: bool [A]."""
+    keep = rng.random(channel_map.atoms) < keep_rate
+    draw = rng.random(channel_map.atoms)
+    for group in range(len(channel_map.groups)):
+        members = np.flatnonzero(channel_map.group_of == group)
+        keep[members[draw[members].argmax()]] = True
+    return keep
+
+
+def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
+    """Make the layers deaf to removed channels, by their weights alone."""
+    for layer in channel_map.layers:
+        module, kept_in = model.get_submodule(layer.name), kept(layer.in_atoms, keep)
+        if isinstance(module, Shortcut):
+            silent = ~kept_in[module.index.clamp(min=0)]
+            module.index[silent] = -1
+        elif layer.kind in ("conv", "linear") and layer.conv_groups == 1:
+            transposed = getattr(module, "transposed", False)
+            weight = module.weight
+            assert isinstance(weight, Tensor)
+            weight.data[(~kept_in,) if transposed else (slice(None), ~kept_in)] = 0
+
+
+def _flat(out: object) -> Tensor:
+    tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+    return torch.cat([t.flatten().double() for t in tensors])

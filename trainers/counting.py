@@ -1,0 +1,50 @@
+"""Count multiply-adds and parameters by running a network: the independent check of every price.
+
+torch's `FlopCounterMode` restricted to convolutions and matrix products with a weight, halved. It
+shares nothing with the price's formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+aten = torch.ops.aten
+
+
+def count(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-adds of one sample (conv + linear, no biases) and parameters."""
+    parameter = next(model.parameters(), torch.empty(0))
+    sample = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    product = _product_with(weights)
+    products = dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), product)
+    training, fast = model.training, torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    counter = FlopCounterMode(display=False, custom_mapping=products)
+    try:
+        with torch.no_grad(), counter:
+            model.eval()(sample)
+    finally:
+        model.train(training)
+        torch.backends.mha.set_fastpath_enabled(fast)
+    counted = counter.get_flop_counts().get("Global", {})
+    flops = sum(n for op, n in counted.items() if op in products or op is aten.convolution)
+    return flops // 2, sum(p.numel() for p in model.parameters())
+
+
+def _product_with(weights: set[int]) -> Callable[..., int]:
+    """Count a matrix product if one of its factors is a weight."""
+
+    def flops(*args: Any, out_val: Tensor, **kwargs: Any) -> int:
+        left, right = [a for a in args if isinstance(a, Tensor)][-2:]
+        if not {t.untyped_storage().data_ptr() for t in (left, right)} & weights:
+            return 0
+        return 2 * out_val.numel() * left.shape[-1]
+
+    flops._get_raw = True  # type: ignore[attr-defined]  # tensors instead of shapes
+    return flops
