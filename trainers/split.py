@@ -11,10 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Image files of a split too large for memory; they are decoded when a batch needs them."""
+    """Image files of a split too large for memory; they are decoded when a batch needs them.
+
+    The short side is brought to `resize` pixels, then the centre of `size` (H, W) is cut out.
+    """
 
     files: tuple[Path, ...]
-    size: int
+    size: tuple[int, int]
     resize: int
     channels: int = 3
     workers: int = 4

@@ -22,7 +22,11 @@ Row = tuple[int, int | None]  # the row, and the seed of its crop (None: the cen
 def decode(files: Sequence[Path], source: Source) -> Tensor:
     """These files as uint8 [N, C, H, W], resized and cropped to the centre."""
     still = _centre(source)
-    return torch.stack([still(open_image(file, source.channels)) for file in files])
+    height, width = source.size
+    images = torch.empty((len(files), source.channels, height, width), dtype=torch.uint8)
+    for row, file in enumerate(files):
+        images[row] = still(open_image(file, source.channels))
+    return images
 
 
 def open_image(file: Path, channels: int) -> Any:
@@ -96,8 +100,15 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
 def _centre(source: Source) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
-    fit = [v2.Resize(source.resize, antialias=True), v2.CenterCrop(source.size)]
-    return v2.Compose([*fit, v2.PILToTensor()])  # type: ignore[no-any-return]
+    fit = v2.Compose([v2.Resize(source.resize, antialias=True), v2.CenterCrop(source.size)])
+    pixels = v2.PILToTensor()
+    height, width = source.size
+
+    def still(image: Any) -> Tensor:
+        ready = image.size == (width, height) and source.resize == min(source.size)
+        return pixels(image if ready else fit(image))  # type: ignore[no-any-return]
+
+    return still
 
 
 def _random_crop(source: Source) -> Callable[[Any], Tensor]:

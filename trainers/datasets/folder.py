@@ -1,0 +1,142 @@
+"""`folder:DIR`: image files in train/CLASS/ and val/CLASS/ or test/CLASS/ (ImageNet's layout).
+
+With both val/ and test/ each is what it says. With one of them it is the test split, whatever its
+name, and validation is cut from train: what chooses must not be what reports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...spaces.errors import UserError
+from ..partition import cut
+from ..split import Data, Source, Split
+from ..streaming import decode, open_image
+from .archive import find_root
+from .reading import Reading
+from .stored import read_stored
+
+IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+# The scale that published weights for photographs expect.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LARGEST_NATIVE = 96  # pixels; images of one size up to this stay as they are
+USUAL_SIZE, USUAL_RESIZE = 224, 256
+PROBES = 64
+
+Listing = tuple[list[Path], NDArray[np.int64]]
+
+
+def read(name: str, where: str, reading: Reading) -> Data:
+    """Read by name, from the cache if the folder has not changed."""
+    return read_stored(name, where, reading, _make)
+
+
+def _make(path: Path, reading: Reading) -> Data:
+    root = find_root(path, "train")
+    if root is None:
+        raise UserError(
+            f"folder:DIR needs a train/ directory, got {path} without one; "
+            "lay the images out as train/CLASS/ and test/CLASS/"
+        )
+    names = class_names(root / "train")
+    train = list_images(root / "train", names)
+    others = [root / part for part in ("val", "test") if (root / part).is_dir()]
+    held = [list_images(folder, names) for folder in others]
+    if len(held) == 2:
+        validation, test = held[0], held[1]
+    else:
+        train, validation = _cut(train, reading)
+        test = held[0] if held else ([], np.empty(0, np.int64))
+    source = _source(train[0], reading)
+    streamed = _bytes(source, train, validation, test) > reading.memory_limit
+    grey = source.channels == 1
+    return Data(
+        name="folder",
+        train=_split(train, source, streamed),
+        validation=_split(validation, source, streamed),
+        test=_split(test, source, streamed) if test[0] else None,
+        classes=len(names),
+        mean=(0.5,) if grey else IMAGENET_MEAN,
+        std=(0.5,) if grey else IMAGENET_STD,
+        input_shape=(source.channels, *source.size),
+        augment=True,
+    )
+
+
+def class_names(folder: Path) -> list[str]:
+    """The class directories, sorted; there must be two or more."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    if len(names) < 2:
+        raise UserError(
+            f"data needs at least two classes, got {len(names)} in {folder}; "
+            "make one directory a class"
+        )
+    return names
+
+
+def list_images(folder: Path, names: list[str]) -> Listing:
+    """Files and labels by class directory, then file name."""
+    unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(names))
+    if unknown:
+        raise UserError(
+            f"every class must occur in train, got {folder / unknown[0]} which does not; "
+            "add training images of it or remove it"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        directory = folder / name
+        found = directory.rglob("*") if directory.is_dir() else ()
+        images = sorted(p for p in found if p.suffix.lower() in IMAGES)
+        if not images:
+            raise UserError(
+                f"every class needs an image, got {directory} without one; fill or remove it"
+            )
+        files += images
+        labels += [label] * len(images)
+    return files, np.asarray(labels, np.int64)
+
+
+def _cut(whole: Listing, reading: Reading) -> tuple[Listing, Listing]:
+    files, labels = whole
+    rng = np.random.default_rng(reading.seed)
+    stay, away = cut(labels, reading.validation_share, rng=rng)
+    kept, held = (([files[i] for i in rows], labels[rows]) for rows in (stay, away))
+    return kept, held
+
+
+def _source(files: list[Path], reading: Reading) -> Source:
+    """How to bring every file to one size: small uniform images stay, others are cropped."""
+    from PIL import Image
+
+    probes = files[:: max(1, len(files) // PROBES)]
+    sizes, modes = set(), set()
+    for file in probes:
+        open_image(file, 3)  # names the file if it is broken
+        with Image.open(file) as image:
+            sizes.add((image.height, image.width))
+            modes.add(image.mode)
+    channels = 1 if modes <= {"L", "1"} else 3
+    first = next(iter(sizes))
+    if reading.image_size is None and len(sizes) == 1 and max(first) <= LARGEST_NATIVE:
+        return Source((), first, min(first), channels, reading.workers)
+    side = reading.image_size or USUAL_SIZE
+    return Source((), (side, side), side * USUAL_RESIZE // USUAL_SIZE, channels, reading.workers)
+
+
+def _bytes(source: Source, *listings: Listing) -> int:
+    each = source.channels * source.size[0] * source.size[1]
+    return each * sum(len(files) for files, _ in listings)
+
+
+def _split(listing: Listing, source: Source, streamed: bool) -> Split:
+    files, labels = listing
+    if not streamed:
+        return Split(decode(files, source), torch.from_numpy(labels))
+    empty = torch.empty((0, source.channels, *source.size), dtype=torch.uint8)
+    own = Source(tuple(files), source.size, source.resize, source.channels, source.workers)
+    return Split(empty, torch.from_numpy(labels), own)
