@@ -19,9 +19,10 @@ from ..trainers.saved import load_network
 from ..trainers.split import Data
 from .picking import Wish, choose, write_picked
 from .progress import Progress
-from .run import Given, Stopped, new_search, resume_search
+from .run import Given, new_search, resume_search
 from .run_folder import RunFolder
 from .settings import SearchSettings
+from .stopping import Stopped
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; turn its errors into one line and an exit code."""
     code = 0
     try:
-        app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        code = app(words, standalone_mode=False) or 0
     except UserError as error:
         code = complain(str(error), 2)
     except BrokenPipeError:
@@ -49,8 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code_of(error: Exception) -> int:
     """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
-    if isinstance(error, typer.Exit):
-        return error.exit_code
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
@@ -72,9 +71,7 @@ def search(context: typer.Context, resume: Path | None, **options: Any) -> None:
         for name, value in options.items()
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
     }
-    code = run_search(given, resume)
-    if code:
-        raise typer.Exit(code)
+    raise typer.Exit(run_search(given, resume))
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,10 +16,11 @@ from .durable import write_json
 from .picking import Wish, choose, write_picked
 from .progress import Progress
 from .reading import front_in
-from .run import AllFailed, Given, Stopped, new_search, resume_search
+from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
 from .settings import SearchSettings
 from .show import figures, show_front
+from .stopping import Stopped
 
 
 def run_search(options: dict[str, Any], resume: Path | None) -> int:

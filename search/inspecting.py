@@ -6,10 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
+from rich.table import Table
 
 from ..spaces.errors import UserError
 from ..spaces.price import Price
-from ..spaces.summary import summarise
+from ..spaces.summary import Summary, summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.models import build_model
@@ -60,3 +61,29 @@ def parse_shape(asked: Inspection) -> tuple[int, ...]:
             f"--input must be sizes above 0, got {asked.input_shape!r}; write 3,224,224"
         )
     return shape
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """The groups as a table, what is protected and why, totals."""
+    table = Table(title=f"{len(summary.groups)} groups, {summary.atoms} atoms")
+    table.add_column("group")
+    table.add_column("coupled layers", overflow="fold")
+    for heading in ("atoms", "FLOPs %", "params %"):
+        table.add_column(heading, justify="right")
+    for group in summary.groups:
+        shares = (f"{100 * group.macs_share:.1f}", f"{100 * group.params_share:.1f}")
+        table.add_row(group.name, coupled(group.layers), str(group.atoms), *shares)
+    console.print(table)
+    for kept in summary.protected:
+        console.print(f"protected: {kept.layer}, {kept.channels} channels: {kept.reason}")
+    console.print(
+        f"dense: {summary.macs:,} MACs, {summary.params:,} params; lowest reachable: "
+        f"{summary.lowest_macs:.1%} of the FLOPs, {summary.lowest_params:.1%} of the params"
+    )
+
+
+def coupled(layers: tuple[str, ...]) -> str:
+    """The layers of a group, shortened past a few."""
+    if len(layers) <= 4:
+        return ", ".join(layers)
+    return f"{', '.join(layers[:3])}, ... {len(layers) - 3} more"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from torch import nn
@@ -33,15 +30,7 @@ from .progress import Progress
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
 from .settings import SearchSettings
 from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, weights_exist
-
-
-class Stopped(BaseException):
-    """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signum)
-        self.exit_code = 128 + signum
-        self.run: RunFolder | None = None
+from .stopping import Stopped, Stopping
 
 
 class AllFailed(RuntimeError):
@@ -104,15 +93,15 @@ def drive(
     inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
 ) -> Front:
     """Prepare, run every trial that is not settled yet, conclude."""
-    settings = inputs.settings
-    with signals_raise(), progress:
+    settings, stopping = inputs.settings, Stopping()
+    with stopping.listening(), progress:
         try:
             prepared = prepare_search(inputs, run, plugins, progress.say)
-            ledger = open_ledger(prepared, settings, run)
-            ledger.set_summary(prepared.dense)
+            with stopping.shield():
+                ledger = open_ledger(prepared, settings, run)
             progress.begin(ledger, settings.target(), prepared.dense)
             if ledger.settled < ledger.total:
-                run_trials(ledger, prepared.context, settings, run, progress)
+                run_trials(ledger, prepared.context, settings, Scene(run, progress, stopping))
             if not ledger.evaluations():
                 raise AllFailed(first_failure(ledger))
             return conclude(ledger, prepared, run)
@@ -124,59 +113,53 @@ def drive(
 def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder) -> Ledger:
     """The ledger with its plan."""
     target, space = settings.target(), prepared.context.space
-    return Ledger(
+    ledger = Ledger(
         run.journal,
         make_plan(settings.trials, target, space, seed=settings.seed),
         target=target,
         scores=tuple(prepared.context.evidence.scores),
         seed=settings.seed,
     )
+    ledger.set_summary(prepared.dense)
+    return ledger
 
 
-def run_trials(
-    ledger: Ledger, context: Context, settings: SearchSettings, run: RunFolder, progress: Progress
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """Where trials are run and who watches."""
+
+    run: RunFolder
+    progress: Progress
+    stopping: Stopping
+
+
+def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene: Scene) -> None:
     """Let Ray Tune run what the ledger asks for."""
     workers = settings.workers or len(os.sched_getaffinity(0))
+    run, progress = scene.run, scene.progress
+
+    def on_trial(job: Job, outcome: Evaluation | str) -> None:
+        progress.on_trial(job, outcome)
+        if isinstance(outcome, Evaluation) and job.control is None:
+            drop_weights(ledger, run)
+
     with (
         output_to(run.log),
         ray_session(address=settings.address, workers=workers, token=run.token) as scratch,
     ):
+        scene.stopping.listen_again()
+        from .searcher import LedgerSearcher
         from .tuning import tune_trials
 
-        def on_trial(job: Job, outcome: Evaluation | str) -> None:
-            progress.on_trial(job, outcome)
-            if isinstance(outcome, Evaluation) and job.control is None:
-                drop_weights(ledger, run)
-
+        searcher = LedgerSearcher(ledger, context.root, on_trial, scene.stopping.shield)
         progress.say(f"running trials on {workers} workers")
-        tune_trials(ledger, context, settings, scratch, on_trial)
+        tune_trials(searcher, context, settings, scratch)
 
 
 def first_failure(ledger: Ledger) -> str:
     """Why nothing came of the search."""
     reasons = list(ledger.failures().values())
     return reasons[0] if reasons else "no trial was planned"
-
-
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM raise Stopped in the main thread; a second one changes nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(signum)
-
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 @contextmanager

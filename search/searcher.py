@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,22 @@ from .job import Job
 from .ledger import Ledger
 
 Listener = Callable[[Job, Evaluation | str], None]
+Shield = Callable[[], AbstractContextManager[None]]
 
 
 class LedgerSearcher(Searcher):
     """Suggest what the ledger asks for; tell it what came of it, then tell the listener."""
 
-    def __init__(self, ledger: Ledger, root: Path, listener: Listener) -> None:
+    def __init__(self, ledger: Ledger, root: Path, listener: Listener, shield: Shield) -> None:
         super().__init__(metric="evaluation", mode="max")
-        self._ledger, self._root, self._listener = ledger, root, listener
+        self._ledger, self._root = ledger, root
+        self._listener, self._shield = listener, shield
         self._jobs: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job, or FINISHED."""
-        job = self._ledger.next_job()
+        with self._shield():
+            job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED)
         self._jobs[trial_id] = job
@@ -43,15 +47,19 @@ class LedgerSearcher(Searcher):
         job = self._jobs.pop(trial_id, None)
         if job is None:
             return
-        values = (result or {}).get("evaluation")
+        with self._shield():
+            self._listener(job, self._settle(job, result or {}, error))
+
+    def _settle(self, job: Job, result: dict[str, Any], error: bool) -> Evaluation | str:
+        """Tell the ledger; return what it was told."""
+        values = result.get("evaluation")
         if values is None or error:
-            reason = (result or {}).get("failure") or "the worker process died"
+            reason = str(result.get("failure") or "the worker process died")
             self._ledger.fail(job, reason)
-            self._listener(job, reason)
-            return
+            return reason
         evaluation = evaluation_from_json(json.loads(values))
         self._ledger.finish(job, evaluation)
-        self._listener(job, evaluation)
+        return evaluation
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to restore it; we never restore, so nothing goes along."""

@@ -8,17 +8,15 @@ import ray
 from ray import tune
 
 from .context import Context
-from .ledger import Ledger
-from .searcher import LedgerSearcher, Listener
+from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .worker import run_trial
 
 
 def tune_trials(
-    ledger: Ledger, context: Context, settings: SearchSettings, scratch: Path, listener: Listener
+    searcher: LedgerSearcher, context: Context, settings: SearchSettings, scratch: Path
 ) -> None:
-    """Run until the ledger has no job left."""
-    searcher = LedgerSearcher(ledger, context.root, listener)
+    """Run until the searcher has no job left."""
     holder = [ray.put(context)]
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, holder=holder), {"cpu": 1, "gpu": settings.gpus_per_trial}

@@ -1,4 +1,4 @@
-"""What `inspect` shows of a network: its groups, what each is worth, and what must stay and why."""
+"""What `inspect` shows of a network: its groups, their worth, and what must stay and why."""
 
 from __future__ import annotations
 

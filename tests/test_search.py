@@ -6,12 +6,13 @@ from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
 import optuna
-import paretoprune as pp
 import pytest
 import torch
 from door import call
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+
+import paretoprune as pp
 from paretoprune.spaces.front import front_from_json
 from paretoprune.spaces.recipe import read_recipe
 from paretoprune.trainers.counting import count
@@ -61,7 +62,15 @@ def test_both_controls_are_run_at_the_target(run):
 
 def test_front_json_keeps_to_the_contract(run):
     front = run.front
-    assert list(front) == ["schema", "seed", "requested", "dense", "points", "at_target", "controls"]
+    assert list(front) == [
+        "schema",
+        "seed",
+        "requested",
+        "dense",
+        "points",
+        "at_target",
+        "controls",
+    ]
     assert front["requested"] == {"flops": 0.4, "params": None}
     assert set(front["dense"]) >= {"accuracy", "test_accuracy", "macs", "params", "latency_ms"}
     assert "dominated_by" in front["at_target"]
@@ -96,13 +105,22 @@ def test_policies_differ_and_explain_the_masks(run):
 
 def test_the_run_folder_holds_what_the_design_says(run):
     names = {path.name for path in run.folder.iterdir()}
-    assert names >= {"config.json", "journal.log", "evidence", "trials", "front.json", "report.html"}
+    assert names >= {
+        "config.json",
+        "journal.log",
+        "evidence",
+        "trials",
+        "front.json",
+        "report.html",
+    }
     assert not list(run.folder.rglob("*.partial"))
     assert "max_flops" not in (run.folder / "config.json").read_text()
 
 
 def test_weights_are_kept_for_the_front_the_answer_and_the_controls_only(run):
-    kept = {p.parent.relative_to(run.folder).as_posix() for p in run.folder.rglob("trials/*/weights*")}
+    kept = {
+        p.parent.relative_to(run.folder).as_posix() for p in run.folder.rglob("trials/*/weights*")
+    }
     assert kept == {point["path"] for point in networks(run.front)}
     assert len(list(run.folder.rglob("trials/*/recipe.json"))) == 10
 

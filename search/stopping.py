@@ -1,0 +1,68 @@
+"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a ledger entry."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from .run_folder import RunFolder
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+        self.run: RunFolder | None = None
+
+
+class Stopping:
+    """Whether a signal has come, and whether it may be raised now."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._shields = 0
+        self._ended = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Raise Stopped in the main thread at a signal; a second signal changes nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self._on_signal) for each in SIGNALS}
+        try:
+            yield
+        finally:
+            self._ended = True
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def listen_again(self) -> None:
+        """Take the signals back from a library that took them (Ray does, when it starts)."""
+        if threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                signal.signal(each, self._on_signal)
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold a signal back until the block is over."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if self._signum is not None and not self._shields:
+            raise Stopped(self._signum)
+
+    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+        first = self._signum is None
+        self._signum = self._signum or signum
+        if first and not self._shields and not self._ended:
+            raise Stopped(signum)
