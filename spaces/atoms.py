@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .channels import ChannelMap, Group, Layer, Protected
+from .errors import UserError
 from .labels import Couplings, Ids, Site
 from .leaves import Slot
 
@@ -33,7 +34,7 @@ def keep_layers(trace: Trace, patterns: Sequence[str]) -> None:
         found = [slot for slot in trace.slots.values() if fnmatchcase(slot.name, pattern)]
         if not found:
             some = ", ".join(list(trace.slots)[:3])
-            raise ValueError(
+            raise UserError(
                 f"keep must match a layer, got {pattern!r}; layers here are named like {some}"
             )
         for slot in found:

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, keep_layers
 from .channels import ChannelMap
+from .errors import UserError
 from .labels import Couplings
 from .leaves import Slot, leaf_kind, record_call
 from .products import product_macs
@@ -25,7 +26,7 @@ from .rules import Call, Labels, carry
 from .verify import verified
 
 
-class Untraceable(ValueError):
+class Untraceable(UserError):
     """A network whose channels cannot be read; the message says what to do."""
 
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from .attention import MultiHead
+from .errors import UserError
 from .windows import WindowAttention
 
 SWIN = "torchvision.models.swin_transformer"
@@ -26,7 +27,7 @@ AUXILIARY = {  # heads that only training uses, by class
 }
 
 
-class Unusable(ValueError):
+class Unusable(UserError):
     """A model that no working copy can be made of; the message says what to do."""
 
 
