@@ -53,7 +53,9 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
     factors = whole[..., torch.from_numpy(layer.in_atoms.astype(np.int64))]
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal factors
         x = args[0]
+        factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
             raise UserError(
                 f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
@@ -61,6 +63,6 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
             )
         shape = [len(x) if factors.ndim == 2 else 1] + [1] * (x.ndim - 1)
         shape[-1 if layer.kind == "linear" else 1] = factors.shape[-1]
-        return (x * factors.to(x.device, x.dtype).view(shape), *args[1:])
+        return (x * factors.view(shape), *args[1:])
 
     return hook
