@@ -1,4 +1,4 @@
-"""What `inspect` shows of a network: its groups, their worth, and what must stay and why."""
+"""What `inspect` shows: a network's groups, what each is worth, what must stay and why."""
 
 from __future__ import annotations
 

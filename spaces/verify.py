@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, build_map
 from .channels import ChannelMap
+from .errors import UserError
 from .lively import lively_copy, relative_error
 from .shortcut import Shortcut
 from .slicing import kept, slice_layers
@@ -43,7 +44,7 @@ def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> Ch
         safe = build(attempt)
         if (failure := cut_failure(model, safe)) is None:
             return safe
-    raise ValueError(
+    raise UserError(
         f"a cut network must compute what the masked one does, but here {failure}; "
         "keep the layers around that place with keep=[...]"
     )

@@ -14,6 +14,7 @@ from paretoprune.spaces.channels import ChannelMap, Layer
 from paretoprune.spaces.shortcut import Shortcut
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.counting import count
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.zoo.lenet import lenet5
 from paretoprune.trainers.zoo.resnet import resnet20, resnet56
@@ -52,6 +53,14 @@ def test_a_channel_and_its_twin_across_an_option_a_shortcut_are_two_atoms() -> N
     found = trace_channels(resnet20(), (3, 32, 32))
     shortcut = layer(found, "layer2.0.shortcut")
     assert len(set(shortcut.in_atoms.tolist()) & set(shortcut.out_atoms.tolist())) == 0
+
+
+def test_twins_can_be_tied() -> None:
+    traced = trace(resnet20(), (3, 32, 32), tie_twins=True)
+    shortcut = layer(traced.channel_map, "layer2.0.shortcut")
+    assert shortcut.in_atoms.tolist() == shortcut.out_atoms[8:24].tolist()
+    assert traced.channel_map.atoms == 448 - 16 - 32
+    assert_oracles(traced)
 
 
 @pytest.mark.parametrize("gone", ["channel", "twin"])
@@ -256,6 +265,14 @@ def test_a_reparametrised_weight_is_not_cut() -> None:
     assert "convolution" in reasons(traced.channel_map, "a")
 
 
+def test_a_layer_whose_weight_is_also_used_by_itself_stays_dense() -> None:
+    net = Net(lambda m, x: F.conv2d(F.relu(m.b(F.relu(m.a(x)))), m.b.weight, padding=1))
+    traced = trace(net, (3, 8, 8))
+    assert "uses the weights of b itself" in reasons(traced.channel_map, "a")
+    assert traced.channel_map.atoms == 0
+    assert traced.price.dense == count(net, (3, 8, 8))
+
+
 def test_a_module_called_twice_counts_twice_and_is_cut_once() -> None:
     traced = trace(Net(lambda m, x: m.b(F.relu(m.b(F.relu(m.a(x)))))), (3, 8, 8))
     assert layer(traced.channel_map, "b").macs_per_pair == 2 * 9 * 64
@@ -300,6 +317,12 @@ def test_keep_protects_the_layers_it_names() -> None:
     found = trace_channels(resnet20(), (3, 32, 32), keep=["layer1.*.conv1"])
     assert "kept by 'layer1.*.conv1'" in reasons(found, "layer1.0.conv1")
     assert found.atoms == 448 - 3 * 16
+
+
+def test_keep_may_name_a_block() -> None:
+    found = trace_channels(resnet20(), (3, 32, 32), keep=["layer3.2"])
+    assert "kept by 'layer3.2'" in reasons(found, "layer3.2.conv1")
+    assert found.atoms == 448 - 2 * 64
 
 
 def test_keep_that_matches_nothing_names_some_layers() -> None:

@@ -1,0 +1,194 @@
+"""The door: quick help, and every wrong input one line with rule, value and remedy, exit code 2."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from door import ROOT, call, command
+from safetensors.torch import save_file
+
+from paretoprune.search.cli import main
+
+
+def run_in_process(capsys, *words):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(word) for word in words])
+    return exit_.value.code, capsys.readouterr()
+
+
+def test_help_answers_in_under_half_a_second():
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "search.py", "--help"], capture_output=True, text=True, cwd=ROOT
+        )
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    assert "--target-flops" in done.stdout
+    assert min(times) < 0.5, times
+
+
+def test_the_door_imports_nothing_heavy():
+    code = (
+        "import sys, paretoprune.search.cli\n"
+        "heavy = {'torch', 'torchvision', 'ray', 'optuna', 'sklearn', 'numpy', 'pandas'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_option_of_the_contract_exists_and_flops_are_explained():
+    text = call("search", "--help").stdout
+    for name in ("trials", "workers", "seed", "out", "target-flops", "target-params", "model",
+                 "data", "weights", "address", "gpus-per-trial", "resume", "quiet", "plugin"):  # fmt: skip
+        assert f"--{name}" in text, name
+    assert "MACs" in call("--help").stdout
+    for name in ("search", "front", "pick", "inspect"):
+        assert name in call("--help").stdout
+
+
+WRONG = [
+    (("--target-flops", "0"), "--target-flops must be in (0, 1], got 0;"),
+    (("--target-flops", "1.5"), "got 1.5;"),
+    (("--target-flops", "40"),
+     "--target-flops must be in (0, 1], got 40; for forty percent write 0.4"),
+    (("--target-flops", "nan"), "got nan;"),
+    (("--target-params", "-1"), "got -1;"),
+    ((), "--target-flops or --target-params must be given"),
+    (("--target-flops", "0.4", "--trials", "0"), "--trials must be at least 1, got 0"),
+    (("--target-flops", "0.4", "--trials", "many"), "--trials"),
+    (("--target-flops", "0.4", "--trails", "3"), "No such option: --trails"),
+    (("--target-flops", "0.4", "--workers", "0"), "--workers must be at least 1, got 0"),
+    (("--target-flops", "0.4", "--seed", "-1"), "--seed must be at least 0, got -1"),
+    (("--target-flops", "0.4", "--epochs", "nan"), "--epochs must be above 0, got nan"),
+    (("--target-flops", "0.4", "--gpus-per-trial", "-1"), "--gpus-per-trial must be at least 0"),
+    (("--target-flops", "0.4", "--model", "resnet21"), "resnet21"),
+    (("--target-flops", "0.4", "--model", "nowhere:build"), "nowhere"),
+    (("--target-flops", "0.4", "--model", "torchvision:resnet19"), "resnet19"),
+    (("--target-flops", "0.4", "--data", "numerals"), "numerals"),
+    (("--target-flops", "0.4", "--data", "folder:/no/such/place"), "/no/such/place"),
+    (("--target-flops", "0.4", "--weights", "/no/such/file"), "--weights must be a file"),
+    (("--target-flops", "0.4", "--plugin", "/no/such/plugin.py"), "--plugin must be a Python file"),
+    (("--target-flops", "0.0001"), "--target-flops must be at least 0."),
+    (("--target-flops", "10"), "for 10 percent write 0.1"),
+    (("--target-flops", "0.4", "--out", "/dev/null/run"), "--out must be a folder"),
+    (("--resume", "/no/such/run"), "RUN must be the folder of a search"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG)
+def test_a_wrong_input_is_one_line_and_exit_2(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = run_in_process(capsys, "search", *words)
+    assert code == 2
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert "Traceback" not in output.err + output.out
+
+
+@pytest.mark.parametrize(
+    "words", [("nope",), (), ("front",), ("front", "/no/such/run"), ("pick", "/no/such/run"),
+              ("pick", "/no/such/run", "--out", "x"), ("inspect", "--model", "resnet21"),
+              ("inspect", "--model", "resnet20", "--input", "a,b")],
+)  # fmt: skip
+def test_other_commands_answer_wrong_input_alike(words, capsys):
+    code, output = run_in_process(capsys, *words)
+    assert code == 2
+    assert output.err.count("\n") == 1
+
+
+def test_wrong_input_ends_without_a_traceback_in_a_real_process(tmp_path):
+    done = call("search", "--target-flops", "1.5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "--target-flops must be in (0, 1], got 1.5; for 1.5 percent write 0.015\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_another_architecture_are_refused(capsys, tmp_path):
+    weights = tmp_path / "other.safetensors"
+    save_file({"features.0.weight": torch.zeros(3, 3)}, str(weights))
+    words = ("search", "--target-flops", "0.4", "--weights", weights, "--out", tmp_path / "run")
+    code, output = run_in_process(capsys, *words)
+    assert code == 2
+    assert output.err.count("\n") == 1
+    assert "features.0.weight" in output.err or "weights" in output.err
+
+
+def test_a_folder_that_is_not_empty_is_left_as_it_is(capsys, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    code, output = run_in_process(capsys, "search", "--target-flops", "0.4", "--out", tmp_path)
+    assert code == 2
+    assert "--out must be an empty folder" in output.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
+    tmp_path.chmod(0o500)
+    code, output = run_in_process(
+        capsys, "search", "--target-flops", "0.4", "--out", tmp_path / "run"
+    )
+    assert code == 2
+    assert "--out must be" in output.err
+
+
+def test_the_folder_of_a_running_search_is_locked(run, capsys):
+    with open(run.folder / ".lock") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, output = run_in_process(capsys, "search", "--resume", run.folder)
+    assert code == 2
+    assert "one search at a time" in output.err
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(capsys, tmp_path):
+    code, output = run_in_process(capsys, "search", "--resume", tmp_path)
+    assert code == 2
+    assert "without config.json" in output.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', "\0", '{"schema": 1}'])
+def test_a_broken_config_is_one_line(content, capsys, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    code, output = run_in_process(capsys, "search", "--resume", tmp_path)
+    assert code == 2
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99}', '{"schema": 1}'])
+def test_a_broken_front_is_one_line(content, capsys, tmp_path, run):
+    (tmp_path / "config.json").write_text((run.folder / "config.json").read_text())
+    (tmp_path / "front.json").write_text(content)
+    code, output = run_in_process(capsys, "front", tmp_path)
+    assert code == 2
+    assert output.err.count("\n") == 1
+
+
+def test_another_option_than_the_runs_own_is_refused_on_resume(run, capsys):
+    code, output = run_in_process(capsys, "search", "--resume", run.folder, "--trials", 9)
+    assert code == 2
+    assert "--trials" in output.err
+
+
+def test_inspect_shows_groups_price_and_what_is_lowest():
+    done = call("inspect", "--model", "digits-resnet")
+    assert done.returncode == 0, done.stderr
+    for word in ("groups", "atoms", "FLOPs %", "lowest reachable", "protected"):
+        assert word in done.stdout
+
+
+def test_output_into_a_closed_pipe_ends_quietly(run):
+    process = subprocess.Popen(
+        command("front", run.folder), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait(30)
