@@ -1,8 +1,8 @@
 """How long one forward pass takes: the median of repeated runs, with its spread.
 
 Threads are fixed and the first runs are thrown away (allocation, kernel choice). On a GPU events
-on the stream are timed, not the host's launch. The spread is the half-width between the quartiles: a
-difference smaller than it is no difference.
+on the stream are timed, not the host's launch. The spread is half the distance between the
+quartiles: a difference smaller than it is no difference.
 """
 
 from __future__ import annotations

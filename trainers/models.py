@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ..spaces.errors import UserError
+from .evaluate import logits_of
 from .factory import call_with_known, load_object
+from .machine import device_of
 from .weights import load_weights
 
 __all__ = ["ZOO", "build_model", "load_weights"]
@@ -17,7 +19,7 @@ __all__ = ["ZOO", "build_model", "load_weights"]
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO = {
     "digits-resnet": ("digits_resnet", "digits_resnet"),
-    "fc": ("lenet", "fc"),
+    "fc": ("lenet", "lenet300"),
     "lenet5": ("lenet", "lenet5"),
     "vgg16": ("vgg", "vgg16"),
     "resnet20": ("resnet", "resnet20"),
@@ -33,7 +35,31 @@ def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: 
     """A network by name, with weights drawn under the seed; global random state is untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(name, classes, input_shape)
+        model = _build(name, classes, input_shape)
+    check_fits(model, name, classes, input_shape)
+    return model
+
+
+@torch.no_grad()
+def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
+    """Refuse a network that cannot take the images or does not score the classes."""
+    training = model.training
+    model.eval()
+    try:
+        scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise UserError(
+            f"model {name!r} must take images of shape {input_shape}, got a failure ({reason}); "
+            "choose a network or an image size that fit each other"
+        ) from None
+    finally:
+        model.train(training)
+    if tuple(scores.shape) != (2, classes):
+        raise UserError(
+            f"model {name!r} must give {classes} scores an image, got shape "
+            f"{tuple(scores.shape[1:])}; set its number of classes to {classes}"
+        )
 
 
 def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
