@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 import tarfile
 from pathlib import Path
@@ -281,6 +282,16 @@ def test_users_function_gets_the_seed(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert float(load_data("my_own_data:make", seed=7).train.images[0, 0, 0, 0]) == 7
+
+
+def test_a_split_travels_out_of_band_so_that_workers_share_one_copy() -> None:
+    split = load_data("digits").train
+    buffers: list[pickle.PickleBuffer] = []
+    plain = pickle.dumps(split, protocol=5, buffer_callback=buffers.append)
+    assert len(plain) < 1000
+    assert sum(len(b.raw()) for b in buffers) >= split.images.numel()
+    back = pickle.loads(plain, buffers=[bytes(b.raw()) for b in buffers])
+    assert torch.equal(back.images, split.images)
 
 
 def test_stored_data_comes_back_mapped(tmp_path: Path) -> None:

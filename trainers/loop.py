@@ -24,7 +24,10 @@ __all__ = ["Diverged", "Guidance", "Progress", "Session", "TrainLog", "Tuning", 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands; loss and accuracy are means over the steps since the last report."""
+    """Where a run stands; loss and accuracy are means over the steps since the last report.
+
+    `seconds` counts this launch only, `remaining` foretells the rest at its pace.
+    """
 
     step: int
     steps: int
@@ -33,6 +36,7 @@ class Progress:
     accuracy: float
     learning_rate: float
     seconds: float
+    remaining: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def run(session: Session, on_epoch: Callable[[Progress], bool] | None = None) ->
     for goal in report_steps(session):
         if not session.advance(goal, begin=begin):
             ended = "max_seconds"
-        history.append(_progress(session, time.perf_counter() - begin))
+        history.append(_progress(session, first, time.perf_counter() - begin))
         if ended == "max_seconds":
             break
         if on_epoch is not None and on_epoch(history[-1]) is False and goal < session.total:
@@ -103,8 +107,16 @@ def report_steps(session: Session) -> list[int]:
     return sorted(goal for goal in goals if session.step < goal <= session.total)
 
 
-def _progress(session: Session, seconds: float) -> Progress:
+def _progress(session: Session, first: int, seconds: float) -> Progress:
     loss, accuracy = session.take_means()
+    remaining = seconds / max(1, session.step - first) * (session.total - session.step)
     return Progress(
-        session.step, session.total, session.epoch, loss, accuracy, session.rate, seconds
+        step=session.step,
+        steps=session.total,
+        epoch=session.epoch,
+        loss=loss,
+        accuracy=accuracy,
+        learning_rate=session.rate,
+        seconds=seconds,
+        remaining=remaining,
     )

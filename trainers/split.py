@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -45,6 +48,18 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as numpy arrays: their bytes go out of band, so Ray's workers map one copy."""
+        return _rebuild, (self.images.numpy(), self.labels.numpy(), self.source)
+
+
+def _rebuild(
+    images: NDArray[np.generic], labels: NDArray[np.int64], source: Source | None
+) -> Split:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nobody writes into it
+        return Split(torch.from_numpy(images), torch.from_numpy(labels), source)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,98 @@
+"""The dense networks that every other benchmark prunes: trained once, named by their sha256.
+
+    python -m benchmarks.baseline [resnet20] [resnet56] [--folder DIR] [--out FILE]
+
+Resumable: kill it and run it again. Weights go to the cache (never into git), figures to the JSON.
+ResNet-20 is trained from scratch on 45,000 images, so its validation split is clean. ResNet-56 is
+fine-tuned from published weights that saw all training images: half of the test images choose, the
+other half report. Figures of the two kinds do not belong in one table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from benchmarks import cifar_jpeg
+from paretoprune.trainers.baseline import Baseline, DenseJob, train_dense
+from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.data import Data
+from paretoprune.trainers.loop import Progress, Tuning
+
+EVERY = tuple(i / 4 for i in range(400))  # reports, and chances to save, within the epochs
+
+FROM_SCRATCH = Tuning(
+    epochs=46, learning_rate=0.2, warmup=2 / 46, weight_decay=5e-4, distill=0.0, reports=EVERY
+)
+FINE_TUNE = replace(FROM_SCRATCH, epochs=10, learning_rate=0.02, warmup=0.05)
+
+Job = tuple[DenseJob, Callable[[], Data], str]
+
+
+def jobs(folder: Path) -> dict[str, Job]:
+    """Each network, the data it is trained on, and what its splits mean."""
+    published = cifar_jpeg.weights_folder() / "resnet56-4bfd9763.th"
+    return {
+        "resnet20": (
+            DenseJob("resnet20", "cifar10-jpeg", folder / "resnet20.safetensors", FROM_SCRATCH),
+            cifar_jpeg.whole,
+            "validation cut from train, test whole",
+        ),
+        "resnet56": (
+            DenseJob(
+                "resnet56",
+                "cifar10-jpeg, test halved",
+                folder / "resnet56.safetensors",
+                FINE_TUNE,
+                weights=published,
+            ),
+            cifar_jpeg.halved,
+            "published weights saw all of train: half of the test images choose, half report",
+        ),
+    }
+
+
+def tell(name: str) -> Callable[[Progress], bool]:
+    """Print a line at each report."""
+
+    def report(progress: Progress) -> bool:
+        print(
+            f"{name} epoch {progress.epoch:.2f} loss {progress.loss:.4f} "
+            f"accuracy {progress.accuracy:.4f}, {progress.remaining / 60:.0f} min left",
+            flush=True,
+        )
+        return True
+
+    return report
+
+
+def record(out: Path, name: str, baseline: Baseline, splits: str) -> None:
+    """Put one network's figures into the results, beside those of the others."""
+    found = json.loads(out.read_text()) if out.exists() else {"schema": 1, "networks": {}}
+    found["data"] = "CIFAR-10 (JPEG q75)"
+    found["networks"][name] = {**asdict(baseline), "path": baseline.path.name, "splits": splits}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def main() -> None:
+    """Train what is asked for, or go on with it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", default=["resnet56", "resnet20"])
+    parser.add_argument("--folder", type=Path, default=cache_folder() / "baselines")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/baselines.json"))
+    asked = parser.parse_args()
+    known = jobs(asked.folder)
+    for name in asked.names:
+        job, data, splits = known[name]
+        baseline = train_dense(job, data=data(), on_report=tell(name))
+        record(asked.out, name, baseline, splits)
+        test = baseline.test.accuracy if baseline.test else float("nan")
+        print(f"{name} validation {baseline.validation.accuracy:.4f} test {test:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Training throughput against the loop that a tutorial writes, in one run on one core.
+
+    python benchmarks/throughput.py --data cifar10:DIR [--models resnet20,resnet56] [--out FILE]
+
+The tutorial's loop: PIL images, torchvision transforms in a DataLoader, float32, NCHW, SGD. Rounds
+alternate between the loops, and a ratio is taken within each round, so that what else the machine
+does disturbs both alike. `compare_loss` trains the same steps in float32 and as the library
+chooses; a second float32 seed shows the noise. `share_memory` opens the data in four processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from paretoprune.trainers.data import Data, load_data
+from paretoprune.trainers.loop import Guidance, Session, Tuning
+from paretoprune.trainers.machine import Machine, detect_machine
+from paretoprune.trainers.models import build_model
+
+BATCH = 128
+WORKERS = 4
+
+
+class PilImages(Dataset[tuple[Any, int]]):
+    """Images as a tutorial's dataset gives them: one PIL image at a time, transformed."""
+
+    def __init__(self, data: Data) -> None:
+        from torchvision import transforms
+
+        steps = [transforms.RandomCrop(data.input_shape[1], padding=4)]
+        steps += [transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        self.change = transforms.Compose([*steps, transforms.Normalize(data.mean, data.std)])
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.train)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        pixels = self.data.train.images[row].permute(1, 2, 0).numpy()
+        return self.change(Image.fromarray(pixels)), int(self.data.train.labels[row])
+
+
+def tutorial_steps(model: nn.Module, data: Data) -> Iterator[float]:
+    """The plain loop; each step yields its loss."""
+    loader = DataLoader(PilImages(data), batch_size=BATCH, shuffle=True, drop_last=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).train()
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
+    while True:
+        for images, labels in loader:
+            optimiser.zero_grad()
+            loss = F.cross_entropy(model(images.to(device)), labels.to(device))
+            loss.backward()
+            optimiser.step()
+            yield loss.item()
+
+
+def network(name: str, data: Data) -> nn.Module:
+    """The same initial weights for every loop."""
+    return build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
+
+
+def session(name: str, data: Data, machine: Machine | None, *, taught: bool) -> Session:
+    """The library's loop, ready to take steps."""
+    guidance = Guidance(teacher=network(name, data) if taught else None)
+    model = network(name, data)
+    return Session(model, data, Tuning(epochs=9), seed=0, guidance=guidance, machine=machine)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall seconds, with a GPU's queue emptied."""
+    begin = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def compare_speed(name: str, data: Data, *, rounds: int, steps: int) -> dict[str, object]:
+    """Images a second of each loop and the median ratio to the tutorial's, round by round."""
+    plain = tutorial_steps(network(name, data), data)
+    ours = {
+        "library": session(name, data, None, taught=False),
+        "library, distilled": session(name, data, None, taught=True),
+        "library, float32": session(name, data, Machine(channels_last=True), taught=False),
+    }
+    work: dict[str, Callable[[], object]] = {
+        "tutorial": lambda: [next(plain) for _ in range(steps)]
+    }
+    for key, run in ours.items():
+        work[key] = lambda run=run: run.advance(run.step + steps)  # type: ignore[misc]
+    for warm in work.values():
+        warm()
+    read = {key: run.reading_seconds for key, run in ours.items()}
+    seconds = {key: list[float]() for key in work}
+    for _ in range(rounds):
+        for key, act in work.items():
+            seconds[key].append(timed(act))
+    images = steps * BATCH
+    return {
+        key: {
+            "images_per_second": round(images / statistics.median(spent)),
+            "ratio": round(
+                statistics.median(a / b for a, b in zip(seconds["tutorial"], spent, strict=True)),
+                2,
+            ),
+            "reading_share": round((ours[key].reading_seconds - read[key]) / sum(spent), 4)
+            if key in ours
+            else None,
+        }
+        for key, spent in seconds.items()
+    }
+
+
+def compare_loss(name: str, data: Data, *, steps: int) -> dict[str, float]:
+    """Mean loss of the last quarter of equal steps: as chosen, in float32, float32 of seed 1."""
+    exact = Machine()
+    found = {}
+    for key, machine, seed in (
+        ("chosen", None, 0),
+        ("float32", exact, 0),
+        ("float32, seed 1", exact, 1),
+    ):
+        run = Session(network(name, data), data, Tuning(epochs=9), seed=seed, machine=machine)
+        run.advance(steps * 3 // 4)
+        run.take_means()
+        run.advance(steps)
+        found[key] = round(run.take_means()[0], 4)
+    return found
+
+
+def _proportional() -> float:
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def share_memory(name: str, data: Data) -> dict[str, float]:
+    """Megabytes of the arrays, and what each of four workers that read them all pays."""
+    context = multiprocessing.get_context("spawn")
+    together, sizes = context.Barrier(WORKERS), context.Queue()
+    crew = [context.Process(target=_reader, args=(name, together, sizes)) for _ in range(WORKERS)]
+    for worker in crew:
+        worker.start()
+    paid = [sizes.get() for _ in crew]
+    for worker in crew:
+        worker.join()
+    whole = sum(s.images.numel() for s in (data.train, data.validation)) / 2**20
+    return {"arrays_mb": round(whole, 1), "paid_per_worker_mb": round(statistics.mean(paid), 1)}
+
+
+def _reader(name: str, together: Any, sizes: Any) -> None:
+    """Proportional set size: a page shared by n processes counts as 1/n in each."""
+    data = load_data(name)
+    before = _proportional()
+    for split in (data.train, data.validation):
+        for chunk in split.images.split(1000):
+            chunk.sum(dtype=torch.int64)
+    together.wait()  # all four have read everything, none has gone
+    sizes.put(_proportional() - before)
+    together.wait()
+
+
+def main() -> None:
+    """Measure, print the rows, write the JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, help="a name that load_data takes, 3x32x32")
+    parser.add_argument("--models", default="resnet20,resnet56")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4, help="steps a loop takes in each round")
+    parser.add_argument("--loss-steps", type=int, default=120)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_data(asked.data)
+    results: dict[str, object] = {
+        "schema": 1,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "data": data.name.partition(":")[0],
+    }
+    for name in asked.models.split(","):
+        speed = compare_speed(name, data, rounds=asked.rounds, steps=asked.steps)
+        chosen = asdict(detect_machine(network(name, data), data.input_shape))
+        loss = compare_loss(name, data, steps=asked.loss_steps) if asked.loss_steps else None
+        results[name] = {"machine": chosen, "speed": speed, "loss": loss}
+        for key, row in speed.items():
+            print(f"{name:10} {key:20} {row}")
+        print(f"{name:10} loss after {asked.loss_steps} steps: {loss}", flush=True)
+    results["memory"] = share_memory(asked.data, data)
+    print("memory", results["memory"])
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A dense baseline survives interruption bit for bit, and its record says what it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from paretoprune.spaces.errors import UserError
+from paretoprune.trainers.baseline import DenseJob, file_hash, train_dense
+from paretoprune.trainers.loop import Progress, Tuning
+
+TUNING = Tuning(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
+
+
+def job(out: Path) -> DenseJob:
+    return DenseJob("digits-resnet", "digits", out, TUNING, save_seconds=0)
+
+
+def interrupt_after(epoch: float):  # type: ignore[no-untyped-def]
+    def report(progress: Progress) -> bool:
+        if progress.epoch >= epoch:
+            raise KeyboardInterrupt
+        return True
+
+    return report
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("epoch", [1.0, 1.4])
+def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, epoch: float, optimiser: str
+) -> None:
+    tuning = replace(TUNING, optimiser=optimiser, learning_rate=0.01)  # type: ignore[arg-type]
+    whole = replace(job(tmp_path / "whole.safetensors"), tuning=tuning)
+    broken = replace(job(tmp_path / "broken.safetensors"), tuning=tuning)
+    train_dense(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train_dense(broken, on_report=interrupt_after(epoch))
+    assert not broken.out.exists()
+    seen: list[float] = []
+    train_dense(broken, on_report=lambda p: not seen.append(p.epoch))
+    assert min(seen) > epoch
+    assert file_hash(whole.out) == file_hash(broken.out)
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_other_settings_do_not_take_up_a_checkpoint(tmp_path: Path) -> None:
+    first = job(tmp_path / "w.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train_dense(first, on_report=interrupt_after(1))
+    with pytest.raises(UserError, match="got seed = 5 instead of 0; repeat them or delete"):
+        train_dense(replace(first, seed=5))
+
+
+def test_record_names_its_weights_and_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    result = train_dense(job(out))
+    record = json.loads((tmp_path / "w.safetensors.json").read_text())
+    assert record["sha256"] == file_hash(out)
+    assert record["validation"]["accuracy"] == result.validation.accuracy
+    assert "conv1.weight" in load_file(out)
+
+    def never(progress: Progress) -> bool:
+        raise AssertionError(f"trained again: {progress}")
+
+    assert train_dense(job(out), on_report=never) == replace(result, settings=record["settings"])
+
+
+def test_stopped_run_goes_on_later(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    train_dense(job(out), on_report=lambda p: p.epoch < 1)
+    assert out.exists()
+    early = file_hash(out)
+    seen: list[float] = []
+    train_dense(job(out), on_report=lambda p: not seen.append(p.epoch))
+    assert (min(seen), max(seen)) == (1.5, 3.0)
+    assert file_hash(out) != early

@@ -1,0 +1,106 @@
+"""A session on disk: one safetensors file with everything that an unbroken run would have.
+
+One file, so that one rename makes it appear whole or not at all. The settings lie in its header; a
+checkpoint of other settings is refused, never half used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..spaces.errors import UserError
+from .session import Session
+
+SCHEMA = 1
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a state dict as safetensors, durable before it takes its name."""
+    _write(dict(model.state_dict()), path, {})
+
+
+def save_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+    """Write model, optimiser, average and place; `settings` say what run this is."""
+    tensors = {f"model/{k}": v for k, v in session.model.state_dict().items()}
+    for index, state in session.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{k}": v for k, v in state.items() if v is not None}
+    if session.averaged is not None:
+        tensors |= {f"average/{k}": v for k, v in session.averaged.state_dict().items()}
+    record = {"schema": SCHEMA, "step": session.step, "settings": dict(settings)}
+    _write(tensors, path, {"session": json.dumps(record)})
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """The settings of the run that wrote a checkpoint."""
+    settings = _record(path)["settings"]
+    assert isinstance(settings, dict)
+    return settings
+
+
+def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+    """Put a session where the checkpoint left off; the settings must be the same."""
+    record = _record(path)
+    found = record["settings"]
+    wanted = json.loads(json.dumps(dict(settings)))
+    assert isinstance(found, dict)
+    for key in sorted({*wanted, *found}):
+        if wanted.get(key) != found.get(key):
+            raise UserError(
+                f"a run is resumed with the settings it began with, got {key} = "
+                f"{wanted.get(key)!r} instead of {found.get(key)!r}; repeat them or delete {path}"
+            )
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    session.model.load_state_dict(_under("model/", tensors))
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimiser/", tensors).items():
+        index, _, name = key.partition("/")
+        states.setdefault(int(index), {})[name] = tensor
+    groups = session.optimiser.state_dict()["param_groups"]
+    session.optimiser.load_state_dict({"state": states, "param_groups": groups})
+    if session.averaged is not None:
+        session.averaged.load_state_dict(_under("average/", tensors))
+    session.seek(int(str(record["step"])))
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _record(path: Path) -> dict[str, object]:
+    try:
+        with safe_open(path, "pt") as file:
+            record = json.loads((file.metadata() or {}).get("session", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
+        ) from None
+    if record.get("schema") != SCHEMA:
+        raise UserError(
+            f"a checkpoint must have schema {SCHEMA}, got {record.get('schema')} in {path}; "
+            "delete it and begin anew"
+        )
+    return dict(record)
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Copies, contiguous: safetensors refuses memory that two names share."""
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    save_file(plain, partial, header)
+    replace_durably(partial, path)
+
+
+def replace_durably(partial: Path, path: Path) -> None:
+    """Give a finished file its name once its bytes are on the disk."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
