@@ -15,6 +15,13 @@ from typing import Any
 from ..spaces.errors import UserError
 
 CONFIG_SCHEMA = 1
+CONFIG_FIELDS = {
+    "settings": dict,
+    "model_given": bool,
+    "data_given": bool,
+    "data_sha256": str,
+    "plugins": list,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,11 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
         raise UserError(
             f"{run.config} must have schema {CONFIG_SCHEMA}, got {schema!r}; update paretoprune"
         )
+    for name, kind in CONFIG_FIELDS.items():
+        if not isinstance(config.get(name), kind):
+            raise UserError(
+                f"{run.config} must hold {name!r}, got {config.get(name)!r}; start a new search"
+            )
     return run, config
 
 

@@ -1,0 +1,193 @@
+"""The Python interface, as the README shows it; own scores; the same seed gives the same front."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from door import ROOT, call, command
+from sklearn.datasets import load_digits
+from torch import nn
+
+import paretoprune as pp
+from paretoprune.trainers.counting import count
+
+
+def readme_block(mark):
+    text = (ROOT / "README.md").read_text()
+    return re.search(rf"<!-- {mark} -->\n```python\n(.*?)```", text, re.DOTALL).group(1)
+
+
+def digits():
+    bunch = load_digits()
+    images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16
+    labels = torch.tensor(bunch.target)
+    return (images[:1000], labels[:1000]), (images[1000:1400], labels[1000:1400])
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )  # fmt: skip
+
+
+def test_the_readmes_python_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(readme_block("python"), names)
+    small, model = names["small"], names["model"]
+    assert isinstance(small, nn.Module)
+    dense = count(model, (1, 8, 8))
+    assert count(small, (1, 8, 8))[0] <= 0.4 * dense[0]
+    assert small(names["images"][:2]).shape == (2, 10)
+
+
+def test_the_given_model_is_never_changed(tmp_path):
+    model = network().train()
+    before = copy.deepcopy(model.state_dict())
+    pp.search(model, digits(), target_flops=0.5, trials=2, epochs=1, workers=1, quiet=True,
+              out=tmp_path / "run")  # fmt: skip
+    assert model.training
+    assert [m.out_channels for m in model if isinstance(m, nn.Conv2d)] == [16, 16]
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(not m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("kind", ["arrays", "loaders"])
+def test_arrays_and_loaders_are_taken_and_pick_save_load_agree(kind, tmp_path):
+    train, validation = digits()
+    if kind == "arrays":
+        data = [tuple(np.asarray(part) for part in pair) for pair in (train, validation)]
+    else:
+        data = [
+            torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pair), batch_size=100)
+            for pair in (train, validation, validation)
+        ]
+    model = network()
+    front = pp.search(model, tuple(data), target_flops="50%", trials=2, epochs=1, workers=1,
+                      quiet=True, out=tmp_path / "run")  # fmt: skip
+    picked = front.pick(max_flops=0.5)
+    assert picked.evaluation.flops_fraction <= 0.5
+    assert (picked.evaluation.test_accuracy is None) == (kind == "arrays")
+    picked.save(tmp_path / "picked")
+    again = pp.load(tmp_path / "picked", model=model)
+    assert torch.equal(again(train[0][:5]), picked.model(train[0][:5]))
+    with pytest.raises(pp.UserError, match="model=") as error:
+        pp.load(tmp_path / "picked")
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
+    out = tmp_path / "run"
+    first = pp.search(network(), digits(), target_flops=0.5, trials=2, epochs=1, workers=1,
+                      quiet=True, out=out)  # fmt: skip
+    again = pp.resume(out, network(), digits(), quiet=True)
+    assert [p.trial for p in again.points] == [p.trial for p in first.points]
+    with pytest.raises(pp.UserError, match="must be passed again"):
+        pp.resume(out)
+    (images, labels), validation = digits()
+    with pytest.raises(pp.UserError, match="other data"):
+        pp.resume(out, network(), ((images, labels.flip(0)), validation), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"target_flops": 40}, "for forty percent write 0.4"), ({}, "got neither"),
+     ({"target_flops": 0.4, "trails": 3}, "trails"), ({"target_flops": True}, "must be a number")],
+)  # fmt: skip
+def test_wrong_settings_are_user_errors(settings, message):
+    with pytest.raises(pp.UserError, match=re.escape(message)):
+        pp.search(network(), digits(), **settings)
+
+
+def without_times(front):
+    if isinstance(front, dict):
+        return {
+            k: without_times(v) for k, v in front.items() if k not in ("seconds", "latency_ms")
+        }
+    return [without_times(v) for v in front] if isinstance(front, list) else front
+
+
+def test_the_same_seed_gives_the_same_front(tmp_path):
+    fronts = []
+    for name in "ab":
+        out = tmp_path / name
+        done = call("search", "--target-flops", "0.4", "--trials", 4, "--workers", 1, "--epochs",
+                    2, "--dense-epochs", 8, "--seed", 7, "--quiet", "--out", out)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        fronts.append(without_times(json.loads((out / "front.json").read_text())))
+    assert fronts[0] == fronts[1]
+
+
+def plugin_search(plugin, folder, *words):
+    return subprocess.run(
+        command("search", *words, "--plugin", plugin), capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=200,
+    )  # fmt: skip
+
+
+def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
+    plugin, folder = tmp_path / "mine.py", tmp_path / "run"
+    plugin.write_text(readme_block("plugin"))
+    assert len(plugin.read_text().strip().splitlines()) < 10
+    words = ("--target-flops", "0.4", "--trials", 10, "--workers", 2, "--epochs", 1,
+             "--dense-epochs", 4, "--seed", 3, "--out", folder)  # fmt: skip
+    done = plugin_search(plugin, folder, *words)
+    assert done.returncode == 0, done.stderr
+    assert "max-weight" in done.stdout
+    config = json.loads((folder / "config.json").read_text())
+    assert config["plugins"][0]["path"] == str(plugin)
+    assert len(config["plugins"][0]["sha256"]) == 64
+    (folder / "front.json").unlink()
+    resumed = plugin_search(plugin, folder, "--resume", folder)
+    assert resumed.returncode == 0, resumed.stderr
+    missing = call("search", "--resume", folder)
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert f"add --plugin {plugin}" in missing.stderr
+    plugin.write_text(plugin.read_text() + "\n# changed\n")
+    changed = plugin_search(plugin, folder, "--resume", folder)
+    assert (changed.returncode, changed.stderr.count("\n")) == (2, 1)
+    assert "another content" in changed.stderr
+    plugin.unlink()
+    gone = plugin_search(plugin, folder, "--resume", folder)
+    assert (gone.returncode, gone.stderr.count("\n")) == (2, 1)
+
+
+def test_a_plugin_that_fails_is_one_line(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("raise RuntimeError('not today')")
+    done = plugin_search(plugin, tmp_path, "--target-flops", "0.4", "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "not today" in done.stderr
+
+
+def test_a_score_of_the_wrong_shape_is_one_line(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "import numpy as np\nimport paretoprune as pp\n\n"
+        "@pp.score('three')\ndef three(network):\n    return np.ones(3)\n"
+    )
+    words = ("--target-flops", "0.4", "--dense-epochs", "1", "--out", tmp_path / "run")
+    done = plugin_search(plugin, tmp_path, *words)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "score 'three' must return one number an atom" in done.stderr
+
+
+@pytest.mark.slow
+def test_at_a_tenth_the_answer_beats_the_random_control_by_more_than_its_spread(tmp_path):
+    answers, controls = [], []
+    for seed in range(3):
+        out = tmp_path / str(seed)
+        done = call("search", "--target-flops", "0.1", "--seed", seed, "--quiet", "--out", out)
+        assert done.returncode == 0, done.stderr
+        front = json.loads((out / "front.json").read_text())
+        answers.append(front["at_target"]["test_accuracy"])
+        controls.append(front["controls"]["random"]["test_accuracy"])
+    assert np.mean(answers) - np.mean(controls) > np.std(controls, ddof=1), (answers, controls)
