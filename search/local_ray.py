@@ -34,6 +34,7 @@ def ray_session(*, address: str | None, workers: int, token: Path) -> Iterator[P
         os.environ.setdefault(name, value)
     if address is None:
         use_token(token)
+        let_workers_import()
     import ray
 
     scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
@@ -63,6 +64,14 @@ def use_token(path: Path) -> None:
     _OURS["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
+
+
+def let_workers_import() -> None:
+    """Let worker processes find this package where it runs from a clone that is not installed."""
+    home = str(Path(__file__).resolve().parents[1])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if home not in paths and (Path(home) / "paretoprune").is_dir():
+        os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, paths)])
 
 
 def connect(address: str | None, workers: int, scratch: Path) -> None:
