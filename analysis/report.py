@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 
 import plotly.graph_objects as go
 
@@ -24,9 +23,9 @@ def render_report(front: Front, title: str) -> str:
     name = html.escape(title)
     plot = front_plot(front).to_html(full_html=False, include_plotlyjs=True)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: front</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head>\n<body><h1>{name}</h1>\n{plot}\n"
+        f"<style>{STYLE}</style></head>\n<body><h1>The front of {name}</h1>\n{plot}\n"
         "<p>Accuracy is of the validation split, which chose; the test split was read once, "
         "at the end. FLOPs are multiply-adds (MACs) of convolutions and linear layers.</p>\n"
         f'<div class="wide">{table_of(front)}</div>\n</body></html>\n'
@@ -36,7 +35,11 @@ def render_report(front: Front, title: str) -> str:
 def front_plot(front: Front) -> go.Figure:
     """Accuracy against FLOPs: the front, the answer at the target, the controls, dense."""
     figure = go.Figure()
-    figure.add_trace(trace("front", front.points, mode="lines+markers", color="#0072b2"))
+    best = upper_edge(front.points)
+    rest = tuple(point for point in front.points if point not in best)
+    figure.add_trace(trace("front", best, mode="lines+markers", color="#0072b2"))
+    if rest:
+        figure.add_trace(trace("front, for its params", rest, color="#56b4e9"))
     if front.at_target:
         figure.add_trace(
             trace("at the target", (front.at_target,), symbol="star", color="#d55e00")
@@ -59,9 +62,19 @@ def front_plot(front: Front) -> go.Figure:
         template="plotly_white",
         xaxis={"title": "FLOPs, fraction of dense", "tickformat": ".0%"},
         yaxis={"title": "validation accuracy"},
-        legend={"orientation": "h"},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        margin={"t": 60, "r": 20},
     )
     return figure
+
+
+def upper_edge(points: tuple[Evaluation, ...]) -> tuple[Evaluation, ...]:
+    """Of points in order of FLOPs, those more accurate than every smaller one."""
+    edge: list[Evaluation] = []
+    for point in points:
+        if not edge or point.accuracy > edge[-1].accuracy:
+            edge.append(point)
+    return tuple(edge)
 
 
 def trace(
@@ -107,5 +120,6 @@ def row(name: str, point: Evaluation) -> str:
 
 
 def policy_text(point: Evaluation) -> str:
-    """The policy as compact JSON."""
-    return json.dumps(point.policy.to_json(), separators=(", ", ": "))
+    """The policy in words, its numbers rounded; front.json has them in full."""
+    values = point.policy.to_json().items()
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values)

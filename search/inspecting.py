@@ -78,7 +78,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"protected: {kept.layer}, {kept.channels} channels: {kept.reason}")
     console.print(
         f"dense: {summary.macs:,} MACs, {summary.params:,} params; lowest reachable: "
-        f"{summary.lowest_macs:.1%} of the FLOPs, {summary.lowest_params:.1%} of the params"
+        f"{summary.lowest_macs:.2%} of the FLOPs, {summary.lowest_params:.2%} of the params"
     )
 
 
