@@ -23,7 +23,7 @@ def render_report(front: Front, title: str) -> str:
     name = html.escape(title)
     plot = front_plot(front).to_html(full_html=False, include_plotlyjs=True)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}: front</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head>\n<body><h1>The front of {name}</h1>\n{plot}\n"
         "<p>Accuracy is of the validation split, which chose; the test split was read once, "

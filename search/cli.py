@@ -132,6 +132,24 @@ def pick(
     pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
 
 
+@app.command("train")
+def train(
+    model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, folder:DIR, ...")],
+    out: Annotated[Path, typer.Option(help="The network's file, NAME.safetensors.")],
+    epochs: Annotated[float, typer.Option(help="Epochs; fractions are allowed.")] = 30.0,
+    weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
+) -> None:
+    """Train a dense baseline; run the same command again to go on after an interruption."""
+    from ..trainers.baseline import DenseJob
+    from .training import train_command
+
+    job = DenseJob(model, data, out, seed=seed, weights=weights)
+    raise typer.Exit(train_command(job, epochs=epochs, learning_rate=learning_rate))
+
+
 @app.command("inspect")
 def inspect_model(
     model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],

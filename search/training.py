@@ -1,0 +1,79 @@
+"""`paretoprune train`: a dense baseline by name, resumable, with a progress bar and its ETA."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from ..spaces.errors import UserError
+from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
+from ..trainers.loop import Progress
+from .setup import weights_exist
+from .stopping import Stopped, Stopping
+
+FINE_TUNE_RATE = 0.02
+
+
+def train_command(job: DenseJob, *, epochs: float, learning_rate: float | None) -> int:
+    """Train, show the figures, and return the exit code."""
+    check_job(job, epochs)
+    rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
+    job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
+    stopping = Stopping()
+    try:
+        with stopping.listening():
+            baseline = with_bar(job)
+    except Stopped as stop:
+        print(f"stopped; the same command goes on from {job.out}.checkpoint")
+        return stop.exit_code
+    show(baseline)
+    return 0
+
+
+def check_job(job: DenseJob, epochs: float) -> None:
+    """Refuse what could not be written or trained."""
+    weights_exist(job.weights)
+    if not 0 < epochs < 1e6:
+        raise UserError(f"--epochs must be above 0, got {epochs}; 30 is usual from scratch")
+    if job.out.suffix != ".safetensors":
+        raise UserError(f"--out must end in .safetensors, got {job.out}; rename it")
+    if job.out.is_dir() or not parent_of(job.out).is_dir():
+        raise UserError(f"--out must be a file in a folder that exists, got {job.out}; make it")
+
+
+def parent_of(path: Path) -> Path:
+    """The folder that a file would lie in."""
+    return path.absolute().parent
+
+
+def with_bar(job: DenseJob) -> Baseline:
+    """Train under a bar on a terminal, plain lines in a pipe."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
+               TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
+    on_terminal = sys.stdout.isatty()
+    with Bar(*columns, console=Console(), disable=not on_terminal) as bar:
+        task = bar.add_task("training", total=None)
+
+        def report(progress: Progress) -> bool:
+            text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}"
+            bar.update(task, total=progress.steps, completed=progress.step, description=text)
+            if not on_terminal:
+                left = progress.seconds / max(progress.step, 1) * (progress.steps - progress.step)
+                print(
+                    f"{text}, step {progress.step}/{progress.steps}, ETA {left:.0f} s", flush=True
+                )
+            return True
+
+        return train_dense(job, on_report=report)
+
+
+def show(baseline: Baseline) -> None:
+    """The figures and where the network is."""
+    test = "" if baseline.test is None else f", test {baseline.test.accuracy:.4f}"
+    print(f"validation accuracy {baseline.validation.accuracy:.4f}{test}")
+    print(f"written to {baseline.path}; its figures are in {baseline.path}.json")
