@@ -66,49 +66,62 @@ def prepare_search(
     """Make or read the dense network, map it, price it and measure the evidence."""
     settings, data = inputs.settings, inputs.data
     torch.set_num_threads(1)
-    given = inputs.model is not None
-    model, notes = working_copy(
-        inputs.model if inputs.model is not None else build(settings, data)
-    )
+    model, notes = working_copy(inputs.model or build(settings, data))
     for note in notes:
         say(note)
-    channel_map = trace_channels(model, data.input_shape, keep=settings.keep)
-    if channel_map.atoms == 0:
-        raise UserError(
-            "a network must have channels that can be removed, got none; "
-            "paretoprune inspect says what protects them"
-        )
-    space = Space(channel_map, Price(channel_map), settings.min_channels, settings.round_to)
+    space = space_of(model, data, settings)
+    check_target(settings, space)
     machine = detect_machine(model, tuple(data.input_shape))
     dense_weights(model, inputs, run, machine, say)
-    check_target(settings, space)
     say("measuring the evidence")
-    evidence = measure_evidence(model, channel_map, data, folder=run.evidence, seed=settings.seed)
-    source = Source(
-        name=None if given else settings.model,
-        classes=data.classes,
-        input_shape=tuple(data.input_shape),
-        keep=tuple(settings.keep),
-    )
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=evidence,
-        source=source,
-        map_sha256=map_digest(channel_map),
+        evidence=measure_evidence(
+            model, space.channel_map, data, folder=run.evidence, seed=settings.seed
+        ),
+        source=source_of(inputs),
+        map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
         epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
         machine=machine,
         plugins=plugins,
     )
-    accuracy = evaluate(model, data.validation, data, machine=machine).accuracy
-    macs, params = space.price.dense
+    return Prepared(context, measure_dense(context, say))
+
+
+def space_of(model: nn.Module, data: Data, settings: SearchSettings) -> Space:
+    """The map and the price of the working copy, with the user's limits."""
+    channel_map = trace_channels(model, tuple(data.input_shape), keep=settings.keep)
+    if channel_map.atoms == 0:
+        raise UserError(
+            "a network must have channels that can be removed, got none; "
+            "paretoprune inspect says what protects them"
+        )
+    return Space(channel_map, Price(channel_map), settings.min_channels, settings.round_to)
+
+
+def source_of(inputs: Inputs) -> Source:
+    """What a recipe says of the dense network."""
+    return Source(
+        name=inputs.settings.model if inputs.model is None else None,
+        classes=inputs.data.classes,
+        input_shape=tuple(inputs.data.input_shape),
+        keep=tuple(inputs.settings.keep),
+    )
+
+
+def measure_dense(context: Context, say: Say) -> Dense:
+    """The dense network's own figures, without the test split."""
+    data, channel_map = context.data, context.space.channel_map
+    accuracy = evaluate(context.model, data.validation, data, machine=context.machine).accuracy
+    macs, params = context.space.price.dense
     say(
         f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "
         f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups"
     )
-    return Prepared(context, Dense(accuracy, macs, params))
+    return Dense(accuracy, macs, params)
 
 
 def build(settings: SearchSettings, data: Data) -> nn.Module:

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def load_evidence(key: str, folder: Path) -> Evidence | None:
             scores = {name: tables[name] for name in tables.files if name != "meta"}
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, KeyError, EOFError):
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile):
         return None
     if meta.get("schema") != SCHEMA:
         raise UserError(
