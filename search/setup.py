@@ -66,7 +66,8 @@ def prepare_search(
     """Make or read the dense network, map it, price it and measure the evidence."""
     settings, data = inputs.settings, inputs.data
     torch.set_num_threads(1)
-    model, notes = working_copy(inputs.model or build(settings, data))
+    given = inputs.model
+    model, notes = working_copy(build(settings, data) if given is None else given)
     for note in notes:
         say(note)
     space = space_of(model, data, settings)
