@@ -25,7 +25,26 @@ from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.zoo.resnet import resnet56
 
 SIZES = {"resnet56": 32, "inception_v3": 128, "vit_b_16": 224, "swin_t": 224}
-NETWORKS = ["resnet56", "resnet18", "resnet50", "vgg16_bn", "resnext50_32x4d", "densenet121", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0", "regnet_x_400mf", "regnet_y_400mf", "squeezenet1_1", "googlenet", "inception_v3", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_16", "swin_t"]
+NETWORKS = [
+    "resnet56",
+    "resnet18",
+    "resnet50",
+    "vgg16_bn",
+    "resnext50_32x4d",
+    "densenet121",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "efficientnet_b0",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "squeezenet1_1",
+    "googlenet",
+    "inception_v3",
+    "shufflenet_v2_x1_0",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+]
 
 
 class OutOfTimeError(Exception):

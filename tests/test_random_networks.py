@@ -68,7 +68,8 @@ class Step(nn.Module):
 
 
 EVEN = ("grouped", "shuffle", "halves", "unit")
-KINDS = (*EVEN, *["conv", "cat", "residual", "twice", "depthwise", "norm", "groupnorm", "gate", "pool"])
+KINDS = (*EVEN, "conv", "cat", "residual", "twice", "depthwise")
+KINDS += ("norm", "groupnorm", "gate", "pool")
 
 
 @st.composite
