@@ -18,9 +18,9 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from .attention import Heads
+from .calls import Labels
 from .channels import Kind
 from .labels import Couplings, channel_vector
-from .rules import Labels
 from .shortcut import Shortcut
 
 PLAIN_WEIGHTS = {"weight", "bias"}

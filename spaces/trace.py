@@ -17,12 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, keep_layers, tie_shortcuts
+from .calls import Call, Labels
 from .channels import ChannelMap
 from .errors import UserError
 from .labels import Couplings
 from .leaves import Slot, leaf_kind, record_call
 from .products import product_macs
-from .rules import Call, Labels, carry
+from .rules import carry
 from .verify import verified
 
 
