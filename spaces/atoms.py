@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .channels import ChannelMap, Group, Layer, Protected
+from .errors import UserError
 from .labels import Couplings, Ids, Site
 from .leaves import Slot
+from .shortcut import Shortcut
 
 PRODUCERS = ("conv", "linear", "shortcut")
 
@@ -28,16 +30,31 @@ class Trace:
 
 
 def keep_layers(trace: Trace, patterns: Sequence[str]) -> None:
-    """Protect the outputs of the layers that match one of the patterns."""
+    """Protect the outputs of the layers that match a pattern, or lie in a block that does."""
     for pattern in patterns:
-        found = [slot for slot in trace.slots.values() if fnmatchcase(slot.name, pattern)]
+        found = [
+            slot
+            for slot in trace.slots.values()
+            if fnmatchcase(slot.name, pattern) or fnmatchcase(slot.name, f"{pattern}.*")
+        ]
         if not found:
             some = ", ".join(list(trace.slots)[:3])
-            raise ValueError(
+            raise UserError(
                 f"keep must match a layer, got {pattern!r}; layers here are named like {some}"
             )
         for slot in found:
             trace.known.protect(slot.ids_out, f"kept by {pattern!r}")
+
+
+def tie_shortcuts(trace: Trace) -> None:
+    """Make one atom of each channel and its copy behind a zero-padded shortcut."""
+    for slot in trace.slots.values():
+        if isinstance(slot.module, Shortcut):
+            assert slot.ids_in is not None
+            assert slot.ids_out is not None
+            copied = slot.module.index >= 0
+            inputs = slot.ids_in[slot.module.index[copied]]
+            trace.known.unite(inputs, slot.ids_out[copied], f"twin of a fixed one ({slot.name})")
 
 
 def build_map(

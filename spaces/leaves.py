@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from .attention import Heads
+from .calls import Labels
 from .channels import Kind
 from .labels import Couplings, channel_vector
-from .rules import Labels
 from .shortcut import Shortcut
 
 PLAIN_WEIGHTS = {"weight", "bias"}
@@ -48,7 +49,8 @@ def leaf_kind(module: nn.Module) -> Kind | None:
         return "shortcut"
     if isinstance(module, Heads):
         return "heads"
-    if not set(module._parameters) <= PLAIN_WEIGHTS:
+    plain = set(module._parameters) <= PLAIN_WEIGHTS and not is_parametrized(module)
+    if not plain:
         return None
     if isinstance(module, _ConvNd):
         return "conv" if _unchanged(module, nn.modules.conv) else None

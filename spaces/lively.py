@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from .errors import UserError
+
 BATCH = 4
 
 
@@ -26,8 +28,15 @@ def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train().momentum = 1.0
-    with torch.no_grad():
-        model(torch.randn(BATCH, *input_shape, generator=rng))
+    try:
+        with torch.no_grad():
+            model(torch.randn(BATCH, *input_shape, generator=rng))
+    except Exception as problem:
+        first = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise UserError(
+            f"the network must take batches of any size, but failed on {BATCH} samples "
+            f"({first[:160]}); take the batch size from its input's shape"
+        ) from problem
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval().momentum = momentum
     return model

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from .attention import Heads
 from .channels import ChannelMap, Layer
+from .errors import UserError
 from .shortcut import Shortcut
 
 
@@ -31,7 +32,7 @@ def kept(atoms: NDArray[np.int32], keep: NDArray[np.bool_]) -> Tensor:
 
 def _slice(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
     if not kept_out.any() or not kept_in.any():
-        raise ValueError(
+        raise UserError(
             f"a mask must keep a channel of every layer, got none of {layer.name}; "
             "keep one atom of each group"
         )

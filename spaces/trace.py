@@ -16,28 +16,37 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .atoms import Trace, keep_layers
+from .atoms import Trace, keep_layers, tie_shortcuts
+from .calls import Call, Labels
 from .channels import ChannelMap
+from .errors import UserError
 from .labels import Couplings
 from .leaves import Slot, leaf_kind, record_call
 from .products import product_macs
-from .rules import Call, Labels, carry
+from .rules import carry
 from .verify import verified
 
 
-class Untraceable(ValueError):
+class Untraceable(UserError):
     """A network whose channels cannot be read; the message says what to do."""
 
 
 def trace_channels(
-    model: nn.Module, input_shape: tuple[int, ...], *, keep: Sequence[str] = ()
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    keep: Sequence[str] = (),
+    tie_twins: bool = False,
 ) -> ChannelMap:
     """The channel map of a working copy at one input shape, without the batch.
 
-    `keep` names layers (with * and ?) whose outputs are never removed.
+    `keep` names layers or blocks (with * and ?) whose outputs are never removed. `tie_twins`: a
+    channel and its copy behind an option-A shortcut go together, as in Li et al. 2020.
     """
     trace = run_traced(model, torch.zeros(1, *input_shape))
     keep_layers(trace, keep)
+    if tie_twins:
+        tie_shortcuts(trace)
     return verified(model, trace, tuple(input_shape))
 
 
@@ -51,6 +60,12 @@ def run_traced(model: nn.Module, sample: Tensor) -> Trace:
         raise Untraceable(_one_line(recorder, sample, error)) from error
     finally:
         model.train(training)
+    for slot in recorder.slots.values():
+        if recorder.raw & {_storage(p) for p in slot.module.parameters()}:
+            for ids in (slot.ids_in, slot.ids_out):
+                recorder.known.protect(
+                    ids, f"the code also uses the weights of {slot.name} itself"
+                )
     outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
     for tensor in outputs:
         recorder.known.protect(recorder.labels.get(tensor), "output of the network")
@@ -66,6 +81,10 @@ def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
     )
 
 
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation outside leaves, and every call of a leaf."""
 
@@ -77,7 +96,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.modules: list[str] = []  # the names of the modules now running
         self.inside = 0  # > 0: in a leaf
         self.fixed_macs = 0
-        self.weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self.weights = {_storage(p) for p in model.parameters()}
+        self.raw: set[int] = set()  # weights that the code uses by themselves
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -88,6 +108,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             module = self.modules[-1] if self.modules else ""
             place = f"{func.overloadpacket.__name__} in {module or 'the network itself'}"
             carry(Call(func, args, kwargs, out, self.labels, self.known, place))
+            self.raw |= self.weights & {_storage(t) for t in args if isinstance(t, Tensor)}
             self.fixed_macs += product_macs(func, args, out, self.weights)
         return out
 

@@ -1,14 +1,14 @@
 """Prove a channel map by cutting: the cut network must equal the one with zeroed channels.
 
 Sizes written into a network's code (`x.view(-1, 9216)`, `split(x, 58)`) are not to be seen in one
-forward pass. So a random mask is cut and run. If that fails, the operations that depended on a
-number of channels are tried one by one, and those that fail alone are protected.
+forward pass. So a random mask is cut and run. If that fails, the channels of every operation that
+depended on their number are protected, and then set free again one operation after the other, as
+long as the cut network stays right.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, build_map
 from .channels import ChannelMap
+from .errors import UserError
 from .lively import lively_copy, relative_error
 from .shortcut import Shortcut
 from .slicing import kept, slice_layers
@@ -31,22 +32,20 @@ def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> Ch
     """The channel map, with everything protected that a cut network does not survive."""
     build = partial(build_map, model, trace, input_shape)
     whole, model = build(), lively_copy(model, input_shape, seed=0)
-    failure = cut_failure(model, whole)
-    if failure is None:
+    if cut_failure(model, whole) is None:
         return whole
-    sites = range(len(trace.known.fragile))
-    suspects: Sequence[int] = sites
-    if len(sites) <= MANY_SITES:
-        others = [[j for j in sites if j != i] for i in sites]
-        suspects = [i for i in sites if cut_failure(model, build(others[i])) is not None]
-    for attempt in (suspects, sites):
-        safe = build(attempt)
-        if (failure := cut_failure(model, safe)) is None:
-            return safe
-    raise ValueError(
-        f"a cut network must compute what the masked one does, but here {failure}; "
-        "keep the layers around that place with keep=[...]"
-    )
+    needed = list(range(len(trace.known.fragile)))
+    failure = cut_failure(model, build(needed))
+    if failure is not None:
+        raise UserError(
+            f"a cut network must compute what the masked one does, but here {failure}; "
+            "keep the layers around that place with keep=[...]"
+        )
+    for site in needed[:MANY_SITES]:  # set free, one by one, what turns out harmless
+        fewer = [other for other in needed if other != site]
+        if cut_failure(model, build(fewer)) is None:
+            needed = fewer
+    return build(needed)
 
 
 def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
@@ -73,12 +72,13 @@ def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
 def random_mask(
     channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Keep each atom with a probability, and at least one of each group: bool [A]."""
+    """Keep each atom with a probability, but neither all nor none of a group: bool [A]."""
     keep = rng.random(channel_map.atoms) < keep_rate
     draw = rng.random(channel_map.atoms)
     for group in range(len(channel_map.groups)):
         members = np.flatnonzero(channel_map.group_of == group)
-        keep[members[draw[members].argmax()]] = True
+        order = members[draw[members].argsort()]
+        keep[order[0]], keep[order[-1]] = False, True
     return keep
 
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from .attention import MultiHead
+from .errors import UserError
 from .windows import WindowAttention
 
 SWIN = "torchvision.models.swin_transformer"
@@ -26,7 +27,7 @@ AUXILIARY = {  # heads that only training uses, by class
 }
 
 
-class Unusable(ValueError):
+class Unusable(UserError):
     """A model that no working copy can be made of; the message says what to do."""
 
 
@@ -46,6 +47,7 @@ def working_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
+    """The plain network within its wrappers, if it can be copied at all."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             inner: Any = model.module
@@ -78,8 +80,11 @@ def _copy(model: nn.Module) -> nn.Module:
             f"model must survive copy.deepcopy, got {first[:160]}; pass a freshly built network "
             "and load its state dict"
         ) from error
-    for module in copied.modules():
+    for module in list(copied.modules()):
         module._compiled_call_impl = None  # model.compile() in place
+        for name, child in module.named_children():
+            if hasattr(child, "_orig_mod"):  # torch.compile of a part
+                setattr(module, name, child._orig_mod)
     return copied
 
 

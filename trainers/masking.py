@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..spaces.channels import ChannelMap, Layer
+from ..spaces.errors import UserError
 
 READERS = ("conv", "linear", "shortcut")
 
@@ -30,7 +31,7 @@ def masked(
     """
     mask = torch.as_tensor(keep)
     if mask.shape[-1] != channel_map.atoms or mask.ndim > 2:
-        raise ValueError(
+        raise UserError(
             f"a mask must be [{channel_map.atoms}] or [N, {channel_map.atoms}], got "
             f"{list(mask.shape)}; make it from the channel map of this network"
         )
@@ -52,14 +53,16 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
     factors = whole[..., torch.from_numpy(layer.in_atoms.astype(np.int64))]
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal factors
         x = args[0]
+        factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
-            raise ValueError(
+            raise UserError(
                 f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
                 f"{layer.name}; give a single mask [A] to a network that regroups its batch"
             )
         shape = [len(x) if factors.ndim == 2 else 1] + [1] * (x.ndim - 1)
         shape[-1 if layer.kind == "linear" else 1] = factors.shape[-1]
-        return (x * factors.to(x.device, x.dtype).view(shape), *args[1:])
+        return (x * factors.view(shape), *args[1:])
 
     return hook

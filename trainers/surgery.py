@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..spaces.channels import ChannelMap
+from ..spaces.errors import UserError
 from ..spaces.slicing import slice_layers
 
 
 def cut(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> nn.Module:
     """A copy of a working copy, cut to a mask [A]; `model` itself stays as it is."""
     if keep.shape != (channel_map.atoms,):
-        raise ValueError(
+        raise UserError(
             f"a mask must have one bool an atom, [{channel_map.atoms}], got {list(keep.shape)}; "
             "make it from the channel map of this network"
         )

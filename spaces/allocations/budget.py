@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..channels import ChannelMap
+from ..errors import UserError
 from ..price import Price
 
 BLOCK = 256  # units tried at once
 
 
-class Unreachable(ValueError):
+class Unreachable(UserError):
     """A budget below what the cheapest allowed mask costs."""
 
 
@@ -176,19 +177,19 @@ def _check(
     scores: NDArray[np.float64], channel_map: ChannelMap, floor: int, round_to: int
 ) -> None:
     if np.shape(scores) != (channel_map.atoms,):
-        raise ValueError(
+        raise UserError(
             f"scores must be one number an atom, [{channel_map.atoms}], got "
             f"{list(np.shape(scores))}; compute them from this network's channel map"
         )
     bad = int(np.isnan(scores).sum())
     if bad:
-        raise ValueError(
+        raise UserError(
             f"scores must be numbers, got NaN for {bad} of {len(scores)} atoms; "
             "look for NaN in the weights or the loss they were computed from"
         )
     for name, value in (("min-channels", floor), ("round-to", round_to)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}; leave it out for 1")
+            raise UserError(f"{name} must be at least 1, got {value}; leave it out for 1")
 
 
 def _unreachable(

@@ -1,0 +1,210 @@
+"""The mask within a budget: feasible, maximal, nested, and equal to a plain brute force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_budget
+from paretoprune.spaces.channels import ChannelMap, Group, Layer, Protected
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.trainers.zoo.resnet import resnet20
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    channel_map: ChannelMap
+    price: Price
+    scores: NDArray[np.float64]
+    budget: Budget
+
+
+@st.composite
+def cases(draw: st.DrawFn, atoms: int = 12) -> Case:
+    """A network of up to three groups and some layers between them, scores with ties, a budget."""
+    sizes = draw(st.lists(st.integers(2, atoms // 3), min_size=1, max_size=3))
+    starts = np.cumsum([0, *sizes])
+    sides = [np.arange(a, b, dtype=np.int32) for a, b in pairwise(starts)]
+    fixed = np.full(2, -1, dtype=np.int32)
+    count = len(sides)
+    layers = [Layer(f"l{i}", "conv", side, fixed, 1, 3, 2, 1) for i, side in enumerate(sides)]
+    for number in range(draw(st.integers(1, 4))):
+        out, into = draw(st.integers(0, count)), draw(st.integers(0, count - 1))
+        cost = draw(st.integers(1, 9))
+        out_side = fixed if out == count else sides[out]
+        layers.append(Layer(f"m{number}", "linear", out_side, sides[into], 1, cost, 1))
+    channel_map = ChannelMap(
+        layers=tuple(layers),
+        groups=tuple(Group(f"l{i}", (f"l{i}",)) for i in range(count)),
+        group_of=np.repeat(np.arange(count, dtype=np.int32), sizes),
+        protected=(Protected("head", 2, "output of the network"),),
+        input_shape=(1,),
+        fixed_macs=draw(st.integers(0, 5)),
+    )
+    price = Price(channel_map)
+    total = int(starts[-1])
+    scores = draw(st.lists(st.integers(0, 4), min_size=total, max_size=total))
+    shares = [draw(st.none() | st.floats(0.05, 1.0)) for _ in range(2)]
+    limits = [None if s is None else int(s * d) for s, d in zip(shares, price.dense, strict=True)]
+    return Case(channel_map, price, np.array(scores, dtype=float), Budget(*limits))
+
+
+def fits(case: Case, mask: Mask) -> bool:
+    return bool(case.budget.fits(case.price.of(mask)))
+
+
+def filled(case: Case, **options: int) -> Mask | None:
+    try:
+        return fill_to_budget(case.scores, case.price, case.channel_map, case.budget, **options)
+    except Unreachable:
+        return None
+
+
+def plain(case: Case, floor: int) -> Mask | None:
+    """The same in the plainest words: sort, remove one by one, add back one by one."""
+    order = sorted(range(len(case.scores)), key=lambda atom: (case.scores[atom], atom))
+    stays: set[int] = set()
+    for group in range(len(case.channel_map.groups)):
+        members = [a for a in order if case.channel_map.group_of[a] == group]
+        stays |= set(members[-floor:])
+    mask = np.ones(len(case.scores), dtype=bool)
+    removed = []
+    for atom in order:
+        if fits(case, mask):
+            break
+        if atom not in stays:
+            mask[atom] = False
+            removed.append(atom)
+    if not fits(case, mask):
+        return None
+    for atom in reversed(removed):
+        mask[atom] = True
+        mask[atom] = fits(case, mask)
+    return mask
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.integers(1, 3))
+def test_mask_equals_the_plain_brute_force(case: Case, floor: int) -> None:
+    found, expected = filled(case, floor=floor), plain(case, floor)
+    assert (found is None) == (expected is None)
+    assert found is None or np.array_equal(found, expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.integers(1, 3))
+def test_mask_is_feasible_keeps_the_floor_and_is_maximal(case: Case, floor: int) -> None:
+    mask = filled(case, floor=floor)
+    assume(mask is not None)
+    assert fits(case, mask)
+    kept = np.bincount(case.channel_map.group_of[mask], minlength=len(case.channel_map.groups))
+    sizes = np.bincount(case.channel_map.group_of)
+    assert (kept >= np.minimum(sizes, floor)).all()
+    for atom in np.flatnonzero(~mask):
+        more = mask.copy()
+        more[atom] = True
+        assert not fits(case, more)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(24), st.integers(2, 4))
+def test_rounded_widths_are_multiples_or_dense_and_none_can_grow(case: Case, step: int) -> None:
+    mask = filled(case, round_to=step)
+    assume(mask is not None)
+    assert fits(case, mask)
+    for group in range(len(case.channel_map.groups)):
+        members = np.flatnonzero(case.channel_map.group_of == group)
+        order = members[np.argsort(case.scores[members], kind="stable")]
+        width = int(mask[members].sum())
+        assert width == len(members) or (width % step == 0 and width > 0)
+        assert mask[order[len(members) - width :]].all()
+        if width < len(members):
+            more = mask.copy()
+            more[order[max(0, len(members) - width - step) :]] = True
+            assert not fits(case, more)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.floats(0.2, 1.0))
+def test_without_a_budget_nothing_goes(case: Case, share: float) -> None:
+    free = fill_to_budget(case.scores, case.price, case.channel_map, Budget())
+    assert free.all()
+    dense = Budget(*case.price.dense)
+    assert fill_to_budget(case.scores, case.price, case.channel_map, dense).all()
+
+
+@pytest.fixture(scope="module")
+def resnet() -> tuple[ChannelMap, Price]:
+    channel_map = trace_channels(resnet20(), (3, 32, 32))
+    return channel_map, Price(channel_map)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.77])
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_a_resnets_price_lies_just_below_the_target(
+    resnet: tuple[ChannelMap, Price], share: float, round_to: int
+) -> None:
+    channel_map, price = resnet
+    limit = int(price.dense[0] * share)
+    scores = np.random.default_rng(0).random(channel_map.atoms)
+    mask = fill_to_budget(scores, price, channel_map, Budget(limit), round_to=round_to)
+    assert limit * (0.99 if round_to == 1 else 0.97) < price.of(mask)[0] <= limit
+
+
+def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = resnet
+    scores = np.zeros(channel_map.atoms)
+    one, other = (
+        fill_to_budget(scores, price, channel_map, Budget(price.dense[0] // 2)) for _ in range(2)
+    )
+    assert np.array_equal(one, other)
+
+
+def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = resnet
+    scores = np.random.default_rng(0).random(channel_map.atoms)
+    scores[3], scores[5] = np.inf, -np.inf
+    mask = fill_to_budget(scores, price, channel_map, Budget(price.dense[0] // 3))
+    assert mask[3]
+    assert not mask[5]
+
+
+def test_scores_with_nan_are_refused_with_their_number(resnet: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = resnet
+    scores = np.zeros(channel_map.atoms)
+    scores[:2] = np.nan
+    with pytest.raises(ValueError, match="got NaN for 2 of 448 atoms"):
+        fill_to_budget(scores, price, channel_map, Budget(10))
+
+
+def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
+    resnet: tuple[ChannelMap, Price],
+) -> None:
+    channel_map, price = resnet
+    with pytest.raises(Unreachable) as caught:
+        fill_to_budget(
+            np.zeros(channel_map.atoms), price, channel_map, Budget(1000), floor=2, round_to=4
+        )
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in ("macs cannot go below", "asked 1,000", "keeps 2 atoms", "multiples of 4"):
+        assert part in text
+    assert "10 channels are protected (the first in linear: output of the network)" in text
+
+
+@pytest.mark.parametrize("options", [{"floor": 0}, {"round_to": 0}, {"floor": -3}])
+def test_floor_and_rounding_below_one_are_refused(
+    resnet: tuple[ChannelMap, Price], options: dict[str, int]
+) -> None:
+    channel_map, price = resnet
+    with pytest.raises(ValueError, match="must be at least 1"):
+        fill_to_budget(np.zeros(448), price, channel_map, Budget(10), **options)
