@@ -144,11 +144,16 @@ def compare_loss(name: str, data: Data, *, steps: int) -> dict[str, float]:
     return found
 
 
-def _proportional() -> float:
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+def paid_megabytes() -> float:
+    """What this process pays for mapped arrays: a page shared by n processes counts as 1/n."""
+    paid, mapped = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if not first.endswith(":"):
+            mapped = line.endswith("_images.npy")
+        elif mapped and first == "Pss:":
+            paid += int(line.split()[1])
+    return paid / 1024
 
 
 def share_memory(name: str, data: Data) -> dict[str, float]:
@@ -166,14 +171,12 @@ def share_memory(name: str, data: Data) -> dict[str, float]:
 
 
 def _reader(name: str, together: Any, sizes: Any) -> None:
-    """Proportional set size: a page shared by n processes counts as 1/n in each."""
     data = load_data(name)
-    before = _proportional()
     for split in (data.train, data.validation):
         for chunk in split.images.split(1000):
             chunk.sum(dtype=torch.int64)
     together.wait()  # all four have read everything, none has gone
-    sizes.put(_proportional() - before)
+    sizes.put(paid_megabytes())
     together.wait()
 
 

@@ -149,6 +149,17 @@ def test_streamed_crops_depend_on_the_seed_not_on_the_workers(tmp_path: Path) ->
     assert not torch.equal(first(0, 1), first(0, 2))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_image_of_a_stream_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+    folder = make_folder(tmp_path / "d")
+    data = load_data(f"folder:{folder}", reading=Reading(memory_limit=1, workers=workers))
+    for file in (folder / "train").rglob("*.png"):
+        file.write_bytes(b"spoilt since")
+    with pytest.raises(UserError, match=r"^every image must be readable, got .*png") as caught:
+        list(batches(data.train, data, batch_size=4))
+    assert "\n" not in str(caught.value)
+
+
 def test_large_or_mixed_images_are_cropped_to_the_usual_size(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d")
     Image.new("RGB", (300, 400)).save(folder / "train/cat/00.png")

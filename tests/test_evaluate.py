@@ -92,6 +92,16 @@ def test_recalibration_rescues_spoilt_statistics_and_repeats_itself(
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
+def test_measuring_leaves_every_modules_mode(trained: nn.Module, digits: Data) -> None:
+    model = copy.deepcopy(trained).train()
+    frozen = [m.eval() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    evaluate(model, digits.validation, digits)
+    recalibrate(model, digits, batches=1)
+    latency(model, (1, 8, 8))
+    assert model.training
+    assert not any(m.training for m in frozen)
+
+
 def test_recalibration_changes_nothing_without_norms(digits: Data) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     before = copy.deepcopy(model.state_dict())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .batches import batches
 from .machine import Machine, lay, machine_for, place, precision, threads
+from .modes import evaluating
 from .split import Data, Split
 
 
@@ -43,11 +44,9 @@ def evaluate(
     """Measure the model in eval mode; its own mode is given back afterwards."""
     machine = machine or machine_for(model, data.input_shape)
     place(model, machine)
-    training = model.training
-    model.eval()
     hits = hits5 = 0
     loss = 0.0
-    with threads(machine):
+    with evaluating(model), threads(machine):
         for images, labels in batches(split, data, batch_size=batch_size, device=machine.device):
             with precision(machine):
                 logits = logits_of(model(lay(images, machine)))
@@ -57,6 +56,5 @@ def evaluate(
             if data.classes > 5:
                 best = logits.topk(5, dim=1).indices
                 hits5 += int((best == labels[:, None]).any(1).sum())
-    model.train(training)
     count = len(split)
     return Score(hits / count, hits5 / count if data.classes > 5 else None, loss / count, count)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from .machine import Machine, lay, machine_for, place, precision, threads
+from .modes import evaluating
 
 WARMUP_RUNS = 5
 LEAST_RUNS, MOST_RUNS = 15, 200
@@ -44,8 +45,6 @@ def latency(
     """Measure in eval mode on seeded noise."""
     machine = machine or machine_for(model, input_shape)
     place(model, machine)
-    training = model.training
-    model.eval()
     noise = torch.randn((batch, *input_shape), generator=torch.Generator().manual_seed(0))
     images = lay(noise.to(machine.device), machine)
 
@@ -54,9 +53,8 @@ def latency(
             return model(images)
 
     once = _gpu_ms if machine.device.startswith("cuda") else _cpu_ms
-    with threads(machine):
+    with evaluating(model), threads(machine):
         times = _repeat(lambda: once(forward))
-    model.train(training)
     low, median, high = np.percentile(times, (25, 50, 75))
     return Latency(float(median), float(high - low) / 2, batch, len(times), machine)
 

@@ -12,6 +12,7 @@ from ..spaces.errors import UserError
 from .evaluate import logits_of
 from .factory import call_with_known, load_object
 from .machine import device_of
+from .modes import evaluating
 from .weights import load_weights
 
 __all__ = ["ZOO", "build_model", "load_weights"]
@@ -43,18 +44,15 @@ def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: 
 @torch.no_grad()
 def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
     """Refuse a network that cannot take the images or does not score the classes."""
-    training = model.training
-    model.eval()
     try:
-        scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
+        with evaluating(model):
+            scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).partition("\n")[0][:120]
         raise UserError(
             f"model {name!r} must take images of shape {input_shape}, got a failure ({reason}); "
             "choose a network or an image size that fit each other"
         ) from None
-    finally:
-        model.train(training)
     if tuple(scores.shape) != (2, classes):
         raise UserError(
             f"model {name!r} must give {classes} scores an image, got shape "

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .batches import batches as read_batches
 from .machine import Machine, lay, machine_for, place, precision, threads
+from .modes import evaluating
 from .split import Data
 
 ROWS_SEED = 0
@@ -37,21 +38,17 @@ def recalibrate(
         return
     machine = machine or machine_for(model, data.input_shape)
     place(model, machine)
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch then averages cumulatively
-        norm.train()
     generator = torch.Generator().manual_seed(ROWS_SEED)
     reader = read_batches(
         data.train, data, batch_size=batch_size, generator=generator, device=machine.device
     )
-    with threads(machine), precision(machine):
+    with evaluating(model), threads(machine), precision(machine):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch then averages cumulatively
+            norm.train()
         for images, _ in islice(reader, batches):
             model(lay(images, machine))
-    for module, mode in modes.items():
-        module.training = mode
     for norm, momentum in momenta.items():
         norm.momentum = momentum

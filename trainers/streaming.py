@@ -33,10 +33,11 @@ def open_image(file: Path, channels: int) -> Any:
     """The file as a PIL image, RGB or grey; a broken one is named."""
     from PIL import Image
 
+    broken = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
     try:
         with Image.open(file) as image:
             return image.convert("RGB" if channels == 3 else "L")
-    except (OSError, ValueError, SyntaxError) as error:
+    except broken as error:
         raise UserError(
             f"every image must be readable, got {file} which is not ({error}); "
             "remove or replace that file"
@@ -60,9 +61,13 @@ def stream(
         num_workers=split.source.workers,
         pin_memory=torch.device(device).type == "cuda",
     )
-    for images, labels in loader:
-        placed = images.to(device, non_blocking=True)
-        yield prepare(placed, data), labels.to(device, non_blocking=True)
+    try:
+        for images, labels in loader:
+            placed = images.to(device, non_blocking=True)
+            yield prepare(placed, data), labels.to(device, non_blocking=True)
+    except UserError as error:  # a worker's comes wrapped in its traceback: keep the sentence
+        sentence = str(error).strip().rpartition("\n")[2]
+        raise UserError(sentence.partition("UserError: ")[2] or sentence) from None
 
 
 def _plan(
