@@ -46,7 +46,7 @@ def target_of(index: int, target: Target, space: Space) -> Target:
 def spread_of(target: Target, space: Space) -> tuple[float, float]:
     """The factors between which every part of the target is reachable and below the dense size."""
     dense = space.price.dense
-    lowest = space.price.lowest(space.min_channels)
+    lowest = space.lowest()
     parts = [
         (part, small / whole)
         for part, small, whole in zip(target.fractions(dense), lowest, dense, strict=True)

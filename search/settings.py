@@ -43,7 +43,9 @@ class SearchSettings:
     address: str | None = option(
         None, "A Ray cluster to run on (auto, ray://...); default: local."
     )
-    gpus_per_trial: float = option(0.0, "GPUs of one trial; fractions share one.")
+    gpus_per_trial: float | None = option(
+        None, "GPUs of one trial; fractions share one; default: this machine's, shared evenly."
+    )
     keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
     min_channels: int = option(1, "Channels that every group keeps at least.")
     round_to: int = option(1, "Kept widths are multiples of this.")
@@ -75,7 +77,7 @@ class SearchSettings:
         for name, value in (("--epochs", self.epochs), ("--dense-epochs", self.dense_epochs)):
             if value is not None and not 0 < value < 1e6:
                 raise UserError(f"{name} must be above 0, got {value}; 1 is usual")
-        if not 0 <= self.gpus_per_trial < 1e6:
+        if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < 1e6:
             raise UserError(
                 f"--gpus-per-trial must be at least 0, got {self.gpus_per_trial}; 0.5 shares one"
             )

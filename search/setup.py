@@ -72,8 +72,9 @@ def prepare_search(
         say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
-    machine = detect_machine(model, tuple(data.input_shape))
+    machine = machine_of(model, data, settings)
     dense_weights(model, inputs, run, machine, say)
+    model.cpu()  # it travels to the workers, which move what they cut from it
     say("measuring the evidence")
     context = Context(
         model=model,
@@ -90,6 +91,14 @@ def prepare_search(
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, say))
+
+
+def machine_of(model: nn.Module, data: Data, settings: SearchSettings) -> Machine:
+    """The best settings here for this network; on the CPU if trials are to have no GPU."""
+    machine = detect_machine(model, tuple(data.input_shape))
+    if settings.gpus_per_trial == 0 and machine.device != "cpu":
+        return Machine(device="cpu")
+    return machine
 
 
 def space_of(model: nn.Module, data: Data, settings: SearchSettings) -> Space:
@@ -117,6 +126,7 @@ def measure_dense(context: Context, say: Say) -> Dense:
     """The dense network's own figures, without the test split."""
     data, channel_map = context.data, context.space.channel_map
     accuracy = evaluate(context.model, data.validation, data, machine=context.machine).accuracy
+    context.model.cpu()
     macs, params = context.space.price.dense
     say(
         f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "
@@ -167,8 +177,7 @@ def epochs_for(data: Data, epochs: float, images: int) -> float:
 
 def check_target(settings: SearchSettings, space: Space) -> None:
     """Refuse a target below what the network allows, before anything is spent on it."""
-    target, dense = settings.target(), space.price.dense
-    lowest = space.price.lowest(space.min_channels)
+    target, dense, lowest = settings.target(), space.price.dense, space.lowest()
     names = ("--target-flops", "--target-params")
     limits = zip(names, target.limits(dense), lowest, dense, target.fractions(dense), strict=True)
     for name, limit, reach, whole, fraction in limits:
@@ -176,7 +185,7 @@ def check_target(settings: SearchSettings, space: Space) -> None:
             low = math.ceil(reach / whole * 10_000) / 10_000
             raise UserError(
                 f"{name} must be at least {low:.4f} for this network, got {fraction:.4g}; "
-                "lower --min-channels, free layers from --keep, or ask for less"
+                "ask for more, or lower --min-channels, --round-to or --keep"
             )
 
 

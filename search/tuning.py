@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import ray
@@ -18,19 +19,35 @@ def tune_trials(
 ) -> None:
     """Run until the searcher has no job left."""
     holder = [ray.put(context)]
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, holder=holder), {"cpu": 1, "gpu": settings.gpus_per_trial}
-    )
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     workers = int(resources.get("CPU", 1))
+    workers = min(settings.workers or workers, workers)
+    gpus = settings.gpus_per_trial
+    if gpus is None:
+        gpus = share_of_gpus(resources.get("GPU", 0), workers) if on_gpu(context) else 0
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, holder=holder), {"cpu": 1, "gpu": gpus}
+    )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
-            max_concurrent_trials=min(settings.workers or workers, workers),
+            max_concurrent_trials=workers,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
     )
     tuner.fit()
+
+
+def on_gpu(context: Context) -> bool:
+    """True if the driver chose a GPU for the trials."""
+    return context.machine.device != "cpu"
+
+
+def share_of_gpus(gpus: float, workers: int) -> float:
+    """Whole GPUs while there are enough, else an even share of one, rounded down for Ray."""
+    if gpus >= workers:
+        return 1.0
+    return math.floor(1000 * gpus / workers) / 1000

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .allocations.budget import Budget, fill_to_budget
+from .allocations.budget import Budget, Unreachable, fill_to_budget, order_units
 from .bias import divide_by_price, normalise
 from .channels import ChannelMap
 from .errors import UserError
@@ -26,22 +27,36 @@ class Space:
     min_channels: int = 1
     round_to: int = 1
 
+    def lowest(self) -> tuple[int, int]:
+        """The (macs, params) of the smallest network that the limits allow."""
+        scores = np.zeros(self.channel_map.atoms)
+        units = order_units(scores, self.price, self.channel_map, self.min_channels, self.round_to)
+        macs, params = self.price.of(units.of_atom < 0)
+        return int(macs), int(params)
+
 
 def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> NDArray[np.bool_]:
-    """The largest mask [A] of this policy whose price is not above the target."""
+    """The largest mask [A] of this policy whose price is not above the target.
+
+    The policy's own floor gives way where it puts the target out of reach; the user's does not.
+    """
     if policy.score not in evidence.scores:
         raise UserError(
             f"score must be one of {', '.join(evidence.scores)}, got {policy.score!r}; "
             "a score of your own comes with --plugin FILE"
         )
-    return fill_to_budget(
-        order_of(policy, evidence, space),
-        space.price,
-        space.channel_map,
-        Budget(*target.limits(space.price.dense)),
-        floor=max(policy.floor, space.min_channels),
-        round_to=space.round_to,
-    )
+    order = order_of(policy, evidence, space)
+    budget = Budget(*target.limits(space.price.dense))
+
+    def fill(floor: int) -> NDArray[np.bool_]:
+        return fill_to_budget(
+            order, space.price, space.channel_map, budget, floor=floor, round_to=space.round_to
+        )
+
+    if policy.floor > space.min_channels:
+        with suppress(Unreachable):
+            return fill(policy.floor)
+    return fill(space.min_channels)
 
 
 def order_of(policy: Policy, evidence: Evidence, space: Space) -> NDArray[np.float64]:

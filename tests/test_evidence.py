@@ -138,6 +138,28 @@ def test_the_uniform_control_takes_the_same_share_of_every_group(scene, evidence
     assert max(shares) - min(shares) < 0.1
 
 
+def test_the_policys_floor_gives_way_to_the_target_and_the_users_does_not(scene, evidence):
+    channel_map, price = scene[1], Price(scene[1])
+    policy = Policy("l2", floor=2)
+    low = Space(channel_map, price).lowest()[0] / price.dense[0]
+    keep = decode(policy, Target(low * 1.02), evidence, Space(channel_map, price))
+    assert price.of(keep)[0] <= low * 1.02 * price.dense[0]
+    assert Space(channel_map, price, min_channels=2).lowest()[0] > low * 1.02 * price.dense[0]
+    with pytest.raises(UserError, match="cannot go below"):
+        decode(policy, Target(low * 1.02), evidence, Space(channel_map, price, min_channels=2))
+
+
+def test_rounded_widths_and_the_budget_hold_together(scene, evidence):
+    channel_map, price = scene[1], Price(scene[1])
+    space = Space(channel_map, price, round_to=4)
+    keep = decode(Policy("taylor"), Target(0.4), evidence, space)
+    assert price.of(keep)[0] <= 0.4 * price.dense[0]
+    for group in range(len(channel_map.groups)):
+        members = channel_map.group_of == group
+        kept = int(keep[members].sum())
+        assert kept % 4 == 0 or kept == int(members.sum())
+
+
 def test_an_unknown_score_is_one_line(scene, evidence):
     space = Space(scene[1], Price(scene[1]))
     with pytest.raises(UserError, match="score must be one of"):

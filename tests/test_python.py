@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,6 +159,21 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     plugin.unlink()
     gone = plugin_search(plugin, folder, "--resume", folder)
     assert (gone.returncode, gone.stderr.count("\n")) == (2, 1)
+
+
+def test_a_score_from_an_installed_package_is_found(tmp_path):
+    (tmp_path / "extra.py").write_text(readme_block("plugin"))
+    info = tmp_path / "extra-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[paretoprune.plugins]\nextra = extra\n")
+    code = (
+        "from paretoprune.search.plugins import load_plugins; load_plugins(())\n"
+        "from paretoprune.analysis.scores import all_scores; print('max-weight' in all_scores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"})  # fmt: skip
+    assert done.stdout.strip() == "True", done.stderr
 
 
 def test_a_plugin_that_fails_is_one_line(tmp_path):
