@@ -51,16 +51,15 @@ def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> Ch
 def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
     """Why the network cut to a random mask is wrong; None if it is right."""
     keep = random_mask(channel_map, 0.6, np.random.default_rng(0))
-    zeroed = copy.deepcopy(model)
-    small = copy.deepcopy(model)
-    slice_layers(small, channel_map, keep)
-    _zero_inputs(zeroed, channel_map, keep)
+    tried = copy.deepcopy(model)
+    _zero_inputs(tried, channel_map, keep)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(2, *channel_map.input_shape, generator=generator)
     with torch.no_grad():
-        expected = _flat(zeroed(sample))
+        expected = _flat(tried(sample))
+        slice_layers(tried, channel_map, keep)  # what it was deaf to goes
         try:
-            found = _flat(small(sample))
+            found = _flat(tried(sample))
         except Exception as problem:
             return f"it stops ({(str(problem).splitlines() or [''])[0][:160]})"
     if expected.shape != found.shape:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_b
 from paretoprune.spaces.channels import ChannelMap, Group, Layer, Protected
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.trace import trace_channels
+from paretoprune.trainers.surgery import widths
 from paretoprune.trainers.zoo.resnet import resnet20
 
 Mask = NDArray[np.bool_]
@@ -158,6 +160,19 @@ def test_a_resnets_price_lies_just_below_the_target(
     scores = np.random.default_rng(0).random(channel_map.atoms)
     mask = fill_to_budget(scores, price, channel_map, Budget(limit), round_to=round_to)
     assert limit * (0.99 if round_to == 1 else 0.97) < price.of(mask)[0] <= limit
+
+
+@pytest.mark.parametrize("name", ["regnet_x_400mf", "mobilenet_v2", "shufflenet_v2_x1_0"])
+def test_rounded_widths_of_every_layer_are_multiples_or_dense(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None).eval()
+    channel_map = trace_channels(model, (3, 64, 64))
+    price, scores = Price(channel_map), np.random.default_rng(0).random(channel_map.atoms)
+    budget = Budget(price.dense[0] // 2)
+    mask = fill_to_budget(scores, price, channel_map, budget, round_to=8)
+    dense = widths(channel_map, np.ones(channel_map.atoms, dtype=bool))
+    for layer, width in widths(channel_map, mask).items():
+        assert width == dense[layer] or width % 8 == 0, layer
+    assert 0.9 * budget.macs < price.of(mask)[0] <= budget.macs
 
 
 def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) -> None:
