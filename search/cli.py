@@ -159,13 +159,14 @@ def inspect_model(
     classes: Annotated[int, typer.Option(help="Classes of the network's head.")] = 0,
     keep: Annotated[list[str] | None, typer.Option(help="Layers never cut; repeatable.")] = None,
     min_channels: Annotated[int, typer.Option(help="Channels that every group keeps.")] = 1,
+    round_to: Annotated[int, typer.Option(help="Kept widths are multiples of this.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a network's groups, atoms and price; no data needed."""
     from .inspecting import Inspection, inspect_network
 
-    asked = Inspection(model, input_shape, classes, tuple(keep or ()), min_channels, as_json)
-    inspect_network(asked)
+    asked = Inspection(model, input_shape, classes, tuple(keep or ()), as_json)
+    inspect_network(asked, min_channels=min_channels, round_to=round_to)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Front, front_from_json
 from .again import resume_command
-from .durable import write_json
 from .picking import Wish, choose, write_picked
 from .progress import Progress
 from .reading import front_in

@@ -7,13 +7,13 @@ from dataclasses import replace
 from torch import nn
 
 from ..analysis.report import render_report
+from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.saved import load_small
 from .context import Context
-from .durable import write_bytes, write_json
 from .ledger import Ledger
 from .run_folder import RunFolder
 from .setup import Prepared

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
+from ..spaces.decode import Space
 from ..spaces.errors import UserError
 from ..spaces.price import Price
 from ..spaces.summary import Summary, summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.models import build_model
+from .settings import at_least
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +26,21 @@ class Inspection:
     input_shape: str
     classes: int
     keep: tuple[str, ...]
-    min_channels: int
     as_json: bool
 
 
-def inspect_network(asked: Inspection) -> None:
+def inspect_network(asked: Inspection, *, min_channels: int, round_to: int) -> None:
     """Build, trace, price and print."""
+    at_least("--min-channels", min_channels, 1)
+    at_least("--round-to", round_to, 1)
     shape = parse_shape(asked)
     classes = asked.classes or (1000 if asked.model.startswith("torchvision:") else 10)
     model, notes = working_copy(
         build_model(asked.model, classes=classes, input_shape=shape, seed=0)
     )
     channel_map = trace_channels(model, shape, keep=asked.keep)
-    summary = summarise(channel_map, Price(channel_map), min_channels=asked.min_channels)
+    space = Space(channel_map, Price(channel_map), min_channels, round_to)
+    summary = summarise(channel_map, space.price, lowest=space.lowest())
     if asked.as_json:
         print(json.dumps({"schema": 1, "notes": list(notes), **asdict(summary)}, indent=2))
         return

@@ -13,13 +13,13 @@ from typing import Any
 from torch import nn
 
 from .. import __version__
+from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..trainers.split import Data
 from .again import same_again
 from .context import Context
-from .durable import write_json
 from .finish import conclude, drop_weights
 from .job import Job
 from .ledger import Ledger

@@ -17,6 +17,7 @@ from torch import nn
 from ..analysis.evidence import measure_evidence
 from ..spaces.channels import map_digest
 from ..spaces.decode import Space
+from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
 from ..spaces.price import Price
@@ -30,7 +31,6 @@ from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from ..trainers.split import Data
 from .context import Context
-from .durable import write_bytes
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings

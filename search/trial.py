@@ -11,6 +11,7 @@ from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from ..spaces.decode import decode
+from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.recipe import Recipe
 from ..trainers.evaluate import evaluate
@@ -18,7 +19,6 @@ from ..trainers.loop import Tuning, train
 from ..trainers.recalibrate import recalibrate
 from ..trainers.surgery import cut
 from .context import Context
-from .durable import write_bytes, write_json
 from .job import Job
 
 

@@ -12,8 +12,8 @@ import ray
 import torch
 from ray import tune
 
+from ..spaces.durable import write_bytes
 from .context import Context
-from .durable import write_bytes
 from .job import Job, job_from_json
 from .plugins import load_plugins
 from .trial import carry_out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from .durable import partial_name, take_name
 from .errors import UserError
 
 SCHEMA = 1
@@ -28,13 +28,11 @@ def save_evidence(evidence: Evidence, folder: Path) -> Path:
     """Write the tables as one npz under the hash; it appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{evidence.key}.npz"
-    partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial = partial_name(path)
     meta = json.dumps({"schema": SCHEMA, "key": evidence.key})
     with open(partial, "wb") as file:
         np.savez(file, allow_pickle=False, meta=np.array(meta), **evidence.scores)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    take_name(partial, path)
     return path
 
 

@@ -34,7 +34,9 @@ class Summary:
     lowest_params: float
 
 
-def summarise(channel_map: ChannelMap, price: Price, *, min_channels: int = 1) -> Summary:
+def summarise(
+    channel_map: ChannelMap, price: Price, *, lowest: tuple[int, int] | None = None
+) -> Summary:
     """All that is to be said of a network without data."""
     dense = np.array(price.dense, dtype=np.int64)
     without = np.ones((len(channel_map.groups), channel_map.atoms), dtype=bool)
@@ -45,13 +47,13 @@ def summarise(channel_map: ChannelMap, price: Price, *, min_channels: int = 1) -
         GroupSummary(group.name, group.layers, int(size), float(macs), float(params))
         for group, size, (macs, params) in zip(channel_map.groups, sizes, shares, strict=True)
     )
-    lowest = np.array(price.lowest(min_channels)) / np.maximum(dense, 1)
+    least = np.array(lowest or price.lowest()) / np.maximum(dense, 1)
     return Summary(
         groups=groups,
         protected=channel_map.protected,
         atoms=channel_map.atoms,
         macs=int(dense[0]),
         params=int(dense[1]),
-        lowest_macs=float(lowest[0]),
-        lowest_params=float(lowest[1]),
+        lowest_macs=float(least[0]),
+        lowest_params=float(least[1]),
     )

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.search.durable import write_json
 from paretoprune.spaces.channels import map_digest
+from paretoprune.spaces.durable import write_json
 from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.recipe import Recipe, Source
 from paretoprune.spaces.target import Target

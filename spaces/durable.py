@@ -1,0 +1,41 @@
+"""Files that are there whole or not at all: written beside, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def partial_name(path: Path) -> Path:
+    """Where a file is written before it takes its name: beside it, one a process."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def take_name(partial: Path, path: Path) -> None:
+    """Give a written file its name once its bytes, and then the name, are on the disk."""
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` so that a kill at any moment leaves the old file or the new one."""
+    partial = partial_name(path)
+    partial.write_bytes(content)
+    take_name(partial, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as indented JSON, durably; NaN is refused."""
+    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
