@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data import Data, load_data
+from paretoprune.trainers.distillation import Teacher, fold_norms
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.loop import Diverged, Guidance, Progress, Session, Tuning, run, train
+from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.models import build_model
 from paretoprune.trainers.optimisation import build_optimiser, learning_rate
 
@@ -116,6 +118,27 @@ def test_teacher_beats_labels_alone_on_the_teachers_answers(
         far = [(net(images).softmax(1) - want).abs().sum().item() for net in (taught, alone)]
     assert far[0] < far[1]
     assert all(torch.equal(state[k], v) for k, v in trained.state_dict().items())
+
+
+class Branching(nn.Module):
+    """Control flow that torch.fx cannot trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x).flatten(1)[:, :10] if x.sum() > 0 else x.flatten(1)[:, :10]
+
+
+def test_folded_teacher_answers_like_the_network(trained: nn.Module, digits: Data) -> None:
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for model in (trained, Branching().eval()):
+        with torch.no_grad():
+            folded = Teacher(model, Machine())(images)
+            assert torch.allclose(folded, model(images), atol=1e-4)
+    kinds = {type(m) for m in fold_norms(trained).modules()}
+    assert nn.BatchNorm2d not in kinds
 
 
 def test_penalty_of_a_gate_reaches_its_parameters(digits: Data) -> None:
