@@ -37,7 +37,7 @@ from .settings import SearchSettings
 
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.
 DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
-TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 12_288
+TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 10_752
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from .checkpoint import replace_durably, restore_session, save_session, save_weights
+from ..spaces.durable import write_json
+from .checkpoint import restore_session, save_session, save_weights
 from .data import Data, load_data
 from .evaluate import Score, evaluate
 from .loop import Progress, Session, TrainLog, Tuning, run
@@ -134,10 +134,7 @@ def _conclude(
 
 def _write_record(baseline: Baseline) -> None:
     record = {"schema": SCHEMA, **asdict(baseline), "path": baseline.path.name}
-    file = baseline.path.with_name(baseline.path.name + ".json")
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(record, indent=1))
-    replace_durably(partial, file)
+    write_json(baseline.path.with_name(baseline.path.name + ".json"), record)
 
 
 def read_baseline(out: Path) -> Baseline | None:

@@ -7,7 +7,6 @@ checkpoint of other settings is refused, never half used.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..spaces.durable import partial_name, take_name
 from ..spaces.errors import UserError
 from .session import Session
 
@@ -94,13 +94,6 @@ def _write(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) ->
     """Copies, contiguous: safetensors refuses memory that two names share."""
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = partial_name(path)
     save_file(plain, partial, header)
-    replace_durably(partial, path)
-
-
-def replace_durably(partial: Path, path: Path) -> None:
-    """Give a finished file its name once its bytes are on the disk."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    take_name(partial, path)

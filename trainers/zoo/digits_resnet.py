@@ -1,6 +1,6 @@
 """`digits-resnet`: a residual network for 8x8 images that trains in seconds on one core.
 
-Three stages of one basic block (He et al. 2016) with widths 16, 32, 64; a stage that changes
+Three stages of one basic block (He et al. 2016) with widths 12, 16, 24; a stage that changes
 width or size has a 1x1 convolution on its shortcut, the others add their input as it is. So both
 kinds of coupling that pruning must respect occur in the smallest example.
 """
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTHS = (16, 32, 64)
+WIDTHS = (12, 16, 24)
 
 
 class Block(nn.Module):
