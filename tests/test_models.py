@@ -119,7 +119,7 @@ def test_wrong_architecture_names_the_first_mismatching_key(tmp_path: Path) -> N
     torch.save(digits_resnet().state_dict(), tmp_path / "w.pth")
     narrow = build_model("digits-resnet", classes=4, input_shape=(1, 8, 8), seed=0)
     before = narrow.state_dict()["conv1.weight"].clone()
-    with pytest.raises(UserError, match=r"'linear.weight' has shape .10, 64. instead of .4, 64."):
+    with pytest.raises(UserError, match=r"'linear.weight' has shape .10, 24. instead of .4, 24."):
         load_weights(narrow, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"'1.weight' is missing"):
         load_weights(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), tmp_path / "w.pth")
