@@ -1,4 +1,4 @@
-"""Every command that the README shows runs as it stands (the two first lines are run by .ci/run)."""
+"""Every command that the README shows runs as it stands; .ci/run runs the first two."""
 
 import re
 import shlex
