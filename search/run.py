@@ -152,7 +152,10 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         from .tuning import tune_trials
 
         searcher = LedgerSearcher(ledger, context.root, on_trial, scene.stopping.shield)
-        progress.say(f"running trials on {workers} workers")
+        order = (
+            "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
+        )
+        progress.say(f"running trials on {workers} workers{order}")
         tune_trials(searcher, context, settings, scratch)
 
 

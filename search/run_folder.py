@@ -90,7 +90,7 @@ def create_run(path: Path) -> RunFolder:
     """Make an empty run folder; nothing that exists is ever overwritten."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        busy = any(path.iterdir())
+        busy = any(entry.name != ".lock" for entry in path.iterdir())  # a start killed at once
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written, got {path} ({error.strerror}); "
@@ -103,7 +103,6 @@ def create_run(path: Path) -> RunFolder:
         raise UserError(f"--out must be an empty folder, got {path}; {remedy}")
     if not os.access(path, os.W_OK):
         raise UserError(f"--out must be writable, got {path}; name another folder")
-    (path / "trials").mkdir()
     return RunFolder(path)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from ..analysis.evidence import measure_evidence
 from ..spaces.channels import map_digest
 from ..spaces.decode import Space
-from ..spaces.durable import write_bytes
+from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
 from ..spaces.price import Price
@@ -72,7 +73,7 @@ def prepare_search(
         say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
-    machine = machine_of(model, data, settings)
+    machine = remembered_machine(run, machine_of(model, data, settings))
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it
     say("measuring the evidence")
@@ -99,6 +100,19 @@ def machine_of(model: nn.Module, data: Data, settings: SearchSettings) -> Machin
     if settings.gpus_per_trial == 0 and machine.device != "cpu":
         return Machine(device="cpu")
     return machine
+
+
+def remembered_machine(run: RunFolder, detected: Machine) -> Machine:
+    """The settings of this run's first start, so that a resumed one computes alike."""
+    config = json.loads(run.config.read_text())
+    if "machine" not in config:
+        write_json(run.config, {**config, "machine": asdict(detected)})
+        return detected
+    try:
+        kept = Machine(**config["machine"])
+    except TypeError as error:
+        raise UserError(f"{run.config} must hold a machine record, got {error}; drop it") from None
+    return kept if kept.device == detected.device else detected
 
 
 def space_of(model: nn.Module, data: Data, settings: SearchSettings) -> Space:

@@ -12,6 +12,7 @@ from door import ROOT, call, command
 from safetensors.torch import save_file
 
 from paretoprune.search.cli import main
+from paretoprune.search.run_folder import create_run
 
 
 def run_in_process(capsys, *words):
@@ -147,6 +148,11 @@ def test_the_folder_of_a_running_search_is_locked(run, capsys):
         code, output = run_in_process(capsys, "search", "--resume", run.folder)
     assert code == 2
     assert "one search at a time" in output.err
+
+
+def test_a_folder_whose_search_was_killed_at_once_is_as_good_as_empty(tmp_path):
+    (tmp_path / ".lock").touch()
+    assert create_run(tmp_path).root == tmp_path
 
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(capsys, tmp_path):

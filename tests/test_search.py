@@ -114,6 +114,7 @@ def test_the_run_folder_holds_what_the_design_says(run):
         "report.html",
     }
     assert not list(run.folder.rglob("*.partial"))
+    assert json.loads((run.folder / "config.json").read_text())["machine"]["device"]
     assert "max_flops" not in (run.folder / "config.json").read_text()
 
 
