@@ -144,19 +144,20 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             drop_weights(ledger, run)
 
     with (
+        scene.stopping.shield(),  # Ray and the ledger are left between two steps of Tune only
         output_to(run.log),
         ray_session(address=settings.address, workers=workers, token=run.token) as scratch,
     ):
         scene.stopping.listen_again()
         from .searcher import LedgerSearcher
-        from .tuning import tune_trials
+        from .tuning import StopBetweenSteps, tune_trials
 
-        searcher = LedgerSearcher(ledger, context.root, on_trial, scene.stopping.shield)
+        searcher = LedgerSearcher(ledger, context.root, on_trial)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
-        tune_trials(searcher, context, settings, scratch)
+        tune_trials(searcher, context, settings, StopBetweenSteps(scene.stopping), scratch)
 
 
 def first_failure(ledger: Ledger) -> str:

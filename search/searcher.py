@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,19 @@ from .job import Job
 from .ledger import Ledger
 
 Listener = Callable[[Job, Evaluation | str], None]
-Shield = Callable[[], AbstractContextManager[None]]
 
 
 class LedgerSearcher(Searcher):
     """Suggest what the ledger asks for; tell it what came of it, then tell the listener."""
 
-    def __init__(self, ledger: Ledger, root: Path, listener: Listener, shield: Shield) -> None:
+    def __init__(self, ledger: Ledger, root: Path, listener: Listener) -> None:
         super().__init__(metric="evaluation", mode="max")
-        self._ledger, self._root = ledger, root
-        self._listener, self._shield = listener, shield
+        self._ledger, self._root, self._listener = ledger, root, listener
         self._jobs: dict[str, Job] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job, or FINISHED."""
-        with self._shield():
-            job = self._ledger.next_job()
+        job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED)
         self._jobs[trial_id] = job
@@ -45,9 +41,7 @@ class LedgerSearcher(Searcher):
     ) -> None:
         """Settle the trial in the ledger."""
         job = self._jobs.pop(trial_id, None)
-        if job is None:
-            return
-        with self._shield():
+        if job is not None:
             self._listener(job, self._settle(job, result or {}, error))
 
     def _settle(self, job: Job, result: dict[str, Any], error: bool) -> Evaluation | str:

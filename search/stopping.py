@@ -58,7 +58,12 @@ class Stopping:
             yield
         finally:
             self._shields -= 1
-        if self._signum is not None and not self._shields:
+        if not self._shields:
+            self.raise_if_asked()
+
+    def raise_if_asked(self) -> None:
+        """Raise Stopped if a signal has come: for the safe points within a shield."""
+        if self._signum is not None:
             raise Stopped(self._signum)
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:

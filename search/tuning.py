@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
@@ -11,11 +12,31 @@ from ray import tune
 from .context import Context
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
+from .stopping import Stopping
 from .worker import run_trial
 
 
+class StopBetweenSteps(tune.Callback):
+    """Tune's seam for stopping at a signal: its loop comes by here several times a second."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self._stopping = stopping
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Nothing of Ray's or of the ledger's is half done here."""
+        self._stopping.raise_if_asked()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks to restore them; we never restore."""
+        return {}
+
+
 def tune_trials(
-    searcher: LedgerSearcher, context: Context, settings: SearchSettings, scratch: Path
+    searcher: LedgerSearcher,
+    context: Context,
+    settings: SearchSettings,
+    stop: StopBetweenSteps,
+    scratch: Path,
 ) -> None:
     """Run until the searcher has no job left."""
     holder = [ray.put(context)]
@@ -36,7 +57,9 @@ def tune_trials(
             max_concurrent_trials=workers,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(scratch), verbose=0, callbacks=[stop]
+        ),
     )
     tuner.fit()
 
