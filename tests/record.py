@@ -37,7 +37,8 @@ def main():
     }
     counts = {name: list(cases.values()).count(name) for name in ("passed", "failed", "skipped")}
     record = {
-        "schema": 1, "commit": commit, "tree_changed": changed, "arguments": sys.argv[1:], **counts,
+        "schema": 1, "commit": commit, "tree_changed": changed,
+        "arguments": sys.argv[1:], **counts,
         "seconds": round(time.time() - start), "python": platform.python_version(),
         "not_passed": {name: state for name, state in cases.items() if state != "passed"},
     }  # fmt: skip
