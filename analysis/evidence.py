@@ -15,6 +15,7 @@ from torch import nn
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.errors import UserError
 from ..spaces.evidence import SCHEMA, Evidence, load_evidence, save_evidence
+from ..trainers.batches import take
 from ..trainers.split import Data, Split, prepare
 from .scores.registry import Network, Score, Scores, all_scores
 
@@ -70,7 +71,7 @@ def check_scores(name: str, values: Scores, atoms: int) -> Scores:
 def calibration_split(data: Data) -> Split:
     """The first images of train; train is in a shuffled, fixed order."""
     count = min(CALIBRATION_IMAGES, len(data.train))
-    return Split(data.train.images[:count], data.train.labels[:count])
+    return take(data.train, torch.arange(count))
 
 
 def evidence_key(

@@ -115,10 +115,10 @@ class Ledger:
 
     def next_job(self) -> Job | None:
         """Ask for the next trial: what was interrupted first, then controls, then the plan."""
-        if self._has_waiting(self._search):
-            return self._start(self._search)
+        if self._search.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return self._start_enqueued()
         if self._waiting_controls:
-            return self._start_control(self._waiting_controls.popleft())
+            return self._register(self._controls.ask(), self._waiting_controls.popleft())
         return self._start_slot(self._fresh.popleft()) if self._fresh else None
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
@@ -136,14 +136,9 @@ class Ledger:
     def _study_of(self, job: Job) -> optuna.Study:
         return self._controls if job.control else self._search
 
-    @staticmethod
-    def _has_waiting(study: optuna.Study) -> bool:
-        return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    def _start(self, study: optuna.Study, draw_seed: int = 0) -> Job:
-        """Ask: an enqueued job if there is one, else a sampled policy (told by the caller)."""
-        study.sampler = make_sampler(draw_seed)
-        trial = study.ask()
+    def _start_enqueued(self) -> Job:
+        """Ask for the job that was enqueued first; Optuna gives back its own parameters."""
+        trial = self._search.ask()
         policy = suggest_policy(trial, self._scores)
         job = job_from_json(trial.user_attrs["job"])
         return self._register(trial, replace(job, policy=policy, number=trial.number))
@@ -161,7 +156,7 @@ class Ledger:
             policy = opening[slot.index // 2]
             if policy.score in self._scores:
                 self._enqueue(Job(slot.index, policy, slot.target, slot.seed))
-                return self._start(self._search)
+                return self._start_enqueued()
         job = self._sample(slot, 0)
         for draw in range(1, DRAWS):
             if job.identity not in self._identities:
@@ -182,9 +177,6 @@ class Ledger:
         trial = self._running.pop(job.folder)
         trial.set_user_attr("repeat", True)
         self._search.tell(trial, state=TrialState.FAIL)
-
-    def _start_control(self, job: Job) -> Job:
-        return self._register(self._controls.ask(), job)
 
     def _enqueue(self, job: Job) -> None:
         self._search.enqueue_trial(params_of(job.policy), user_attrs={"job": job.to_json()})

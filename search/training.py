@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,13 +41,8 @@ def check_job(job: DenseJob, epochs: float) -> None:
         raise UserError(f"--epochs must be above 0, got {epochs}; 30 is usual from scratch")
     if job.out.suffix != ".safetensors":
         raise UserError(f"--out must end in .safetensors, got {job.out}; rename it")
-    if job.out.is_dir() or not parent_of(job.out).is_dir():
+    if job.out.is_dir() or not job.out.absolute().parent.is_dir():
         raise UserError(f"--out must be a file in a folder that exists, got {job.out}; make it")
-
-
-def parent_of(path: Path) -> Path:
-    """The folder that a file would lie in."""
-    return path.absolute().parent
 
 
 def with_bar(job: DenseJob) -> Baseline:

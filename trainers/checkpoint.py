@@ -37,13 +37,6 @@ def save_session(session: Session, path: Path, settings: Mapping[str, object]) -
     _write(tensors, path, {"session": json.dumps(record)})
 
 
-def read_settings(path: Path) -> dict[str, object]:
-    """The settings of the run that wrote a checkpoint."""
-    settings = _record(path)["settings"]
-    assert isinstance(settings, dict)
-    return settings
-
-
 def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
     """Put a session where the checkpoint left off; the settings must be the same."""
     record = _record(path)
