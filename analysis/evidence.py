@@ -14,10 +14,18 @@ from torch import nn
 
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.errors import UserError
-from ..spaces.evidence import SCHEMA, Evidence, load_evidence, save_evidence
+from ..spaces.evidence import (
+    SCHEMA,
+    Evidence,
+    load_tables,
+    save_tables,
+    scores_from_tables,
+    scores_to_tables,
+)
+from ..spaces.parts import Parts, Scores, whole
 from ..trainers.batches import take
 from ..trainers.split import Data, Split, prepare
-from .scores.registry import Network, Score, Scores, all_scores
+from .scores.registry import Network, Score, all_scores
 
 CALIBRATION_IMAGES = 1024
 
@@ -28,24 +36,24 @@ def measure_evidence(
     """All scores; read from `folder` if the very same were measured before."""
     split = calibration_split(data)
     key = evidence_key(model, channel_map, data, split, seed)
-    known = load_evidence(key, folder) if folder else None
+    known = load_tables(key, folder) if folder else None
     if known is not None:
-        return known
+        return Evidence(key, scores_from_tables(known))
     scores = {}
     for name, function in all_scores().items():
         rng = np.random.default_rng([seed, *name.encode()])
         network = Network(model, channel_map, data, split, rng)
         scores[name] = check_scores(name, run_score(name, function, network), channel_map.atoms)
-    evidence = Evidence(key, scores)
     if folder:
-        save_evidence(evidence, folder)
-    return evidence
+        save_tables(key, scores_to_tables(scores), folder)
+    return Evidence(key, scores)
 
 
-def run_score(name: str, function: Score, network: Network) -> Scores:
+def run_score(name: str, function: Score, network: Network) -> Scores | Parts:
     """Compute one score; an exception inside it (a plugin's, say) becomes one line."""
     try:
-        return np.asarray(function(network), dtype=np.float64)
+        found = function(network)
+        return found if isinstance(found, Parts) else np.asarray(found, dtype=np.float64)
     except Exception as error:
         raise UserError(
             f"score {name!r} must run on this network, got {type(error).__name__}: {error}; "
@@ -53,19 +61,21 @@ def run_score(name: str, function: Score, network: Network) -> Scores:
         ) from error
 
 
-def check_scores(name: str, values: Scores, atoms: int) -> Scores:
-    """Refuse a score that does not give one finite number an atom."""
-    if values.shape != (atoms,):
+def check_scores(name: str, found: Scores | Parts, atoms: int) -> Parts:
+    """Refuse a score that does not give one finite number an atom, or a part of one."""
+    if not isinstance(found, Parts) and found.shape != (atoms,):
         raise UserError(
-            f"score {name!r} must return one number an atom, ({atoms},), got {values.shape}; "
+            f"score {name!r} must return one number an atom, ({atoms},), got {found.shape}; "
             "sum over the layers of an atom, as network.per_atom does"
         )
-    if not np.isfinite(values).all():
+    parts = found if isinstance(found, Parts) else whole(found)
+    bad = int((~np.isfinite(parts.value)).sum())
+    if bad:
         raise UserError(
-            f"score {name!r} must be finite, got {int((~np.isfinite(values)).sum())} values that "
+            f"score {name!r} must be finite, got {bad} values that "
             "are not; check the network's weights and the calibration images"
         )
-    return values
+    return parts
 
 
 def calibration_split(data: Data) -> Split:

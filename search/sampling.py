@@ -41,9 +41,14 @@ def params_of(policy: Policy) -> dict[str, Any]:
     return {name: getattr(policy, name) for name in names}
 
 
+def policy_of(params: dict[str, Any]) -> Policy:
+    """The policy that sampled parameters give."""
+    return Policy(**params)
+
+
 def opening_policies() -> list[Policy]:
-    """The policies that every search tries first."""
-    return list(PRESETS.values())
+    """The policies that every search tries first: the presets that its space contains."""
+    return [p for p in PRESETS.values() if p == policy_of(params_of(p))]
 
 
 def make_sampler(seed: int) -> optuna.samplers.BaseSampler:

@@ -4,6 +4,11 @@ none   s
 max    s / max of its group          mean   s / mean of its group
 l2     s / L2 norm of its group      rank   (rank within its group + 1) / size of the group
 
+fan-in    each part of s / the number of weights of one filter in its layer
+
+a * s + b with a and b of the group's stage: one stage a resolution, the finest first (LeGR, Chin
+et al. 2020, has a pair a layer);
+
 and, apart from that, division by the price of the atom:  s / price^power,
 price = (1 - blend) * macs / sum of macs + blend * params / sum of params.
 """
@@ -11,13 +16,14 @@ price = (1 - blend) * macs / sum of macs + blend * params / sum of params.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .channels import ChannelMap
+from .parts import WHOLE, Parts, Scores
 
-Scores = NDArray[np.float64]
 TINY = np.finfo(np.float64).tiny
 
 
@@ -35,6 +41,7 @@ WITHIN_GROUP: dict[str, Callable[[Scores], Scores]] = {
     "mean": lambda s: s / max(np.abs(s).mean(), TINY),
     "l2": lambda s: s / max(float(np.linalg.norm(s)), TINY),
     "rank": ranks,
+    "fan-in": lambda s: s,  # done where the parts are still apart
 }
 
 
@@ -45,6 +52,36 @@ def normalise(scores: Scores, channel_map: ChannelMap, how: str) -> Scores:
         atoms = np.flatnonzero(channel_map.group_of == group)
         result[atoms] = WITHIN_GROUP[how](scores[atoms])
     return result
+
+
+def divide_by_fan_in(parts: Parts, channel_map: ChannelMap) -> Parts:
+    """Each layer's part over the number of weights that one filter has there."""
+    sizes = [
+        layer.params_per_pair * len(layer.in_atoms) // layer.conv_groups
+        for layer in channel_map.layers
+    ]
+    weights = np.array([*sizes, 1])[np.where(parts.layer == WHOLE, -1, parts.layer)]
+    return replace(parts, value=parts.value / np.maximum(weights, 1))
+
+
+def stages_of(channel_map: ChannelMap) -> NDArray[np.int64]:
+    """The stage of every group [G]: its place among the resolutions, the finest first."""
+    positions = {
+        layer.name: layer.macs_per_pair // max(layer.params_per_pair, 1)
+        for layer in channel_map.layers
+    }
+    finest = [max(positions[name] for name in group.layers) for group in channel_map.groups]
+    return np.unique(-np.array(finest, dtype=np.int64), return_inverse=True)[1]
+
+
+def rescale_stages(scores: Scores, channel_map: ChannelMap, pairs: tuple[float, ...]) -> Scores:
+    """a * s + b, stage by stage; the last pair serves the stages beyond it too."""
+    if not pairs:
+        return scores
+    table = np.array(pairs).reshape(-1, 2)
+    stage = np.minimum(stages_of(channel_map), len(table) - 1)[channel_map.group_of]
+    rescaled: Scores = table[stage, 0] * scores + table[stage, 1]
+    return rescaled
 
 
 def divide_by_price(scores: Scores, marginal: Scores, *, power: float, blend: float) -> Scores:

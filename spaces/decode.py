@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allocations.budget import Budget, Unreachable, fill_to_budget, order_units
-from .bias import divide_by_price, normalise
+from .bias import divide_by_fan_in, divide_by_price, normalise, rescale_stages
 from .channels import ChannelMap
 from .errors import UserError
 from .evidence import Evidence
+from .parts import combine
 from .policy import Policy
 from .price import Price
 from .target import Target
@@ -61,9 +62,13 @@ def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> 
 
 def order_of(policy: Policy, evidence: Evidence, space: Space) -> NDArray[np.float64]:
     """The scores that the threshold sees: bias removed, divided by price."""
-    scores = evidence.scores[policy.score]
+    channel_map, parts = space.channel_map, evidence.scores[policy.score]
+    if policy.normalisation == "fan-in":
+        parts = divide_by_fan_in(parts, channel_map)
+    scores = combine(parts, channel_map, policy.combine)
     if policy.allocation == "uniform":
-        return normalise(scores, space.channel_map, "rank")
-    scores = normalise(scores, space.channel_map, policy.normalisation)
-    marginal = space.price.marginal(np.ones(space.channel_map.atoms, bool))
+        return normalise(scores, channel_map, "rank")
+    scores = normalise(scores, channel_map, policy.normalisation)
+    scores = rescale_stages(scores, channel_map, policy.stages)
+    marginal = space.price.marginal(np.ones(channel_map.atoms, bool))
     return divide_by_price(scores, marginal, power=policy.price_power, blend=policy.price_blend)

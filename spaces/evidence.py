@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,44 +12,70 @@ from numpy.typing import NDArray
 
 from .durable import partial_name, take_name
 from .errors import UserError
+from .parts import Parts
 
-SCHEMA = 1
+SCHEMA = 2
+Tables = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """Scores [A] by name, and the hash of all that they were computed from."""
+    """What was measured of one network: scores by name, and their standard errors [A] if known.
+
+    `key` is the hash of all that they were computed from.
+    """
 
     key: str
-    scores: dict[str, NDArray[np.float64]]
+    scores: dict[str, Parts]
+    errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-def save_evidence(evidence: Evidence, folder: Path) -> Path:
-    """Write the tables as one npz under the hash; it appears whole or not at all."""
+def save_tables(key: str, tables: Tables, folder: Path) -> Path:
+    """Write arrays as one npz under their hash; it appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{evidence.key}.npz"
+    path = folder / f"{key}.npz"
     partial = partial_name(path)
-    meta = json.dumps({"schema": SCHEMA, "key": evidence.key})
+    meta = json.dumps({"schema": SCHEMA, "key": key})
     with open(partial, "wb") as file:
-        np.savez(file, allow_pickle=False, meta=np.array(meta), **evidence.scores)
+        np.savez(file, allow_pickle=False, meta=np.array(meta), **tables)
     take_name(partial, path)
     return path
 
 
-def load_evidence(key: str, folder: Path) -> Evidence | None:
-    """Read the evidence with this hash; None if it was never measured or is not whole."""
+def load_tables(key: str, folder: Path) -> Tables | None:
+    """Read the arrays with this hash; None if they were never saved or are not whole."""
     path = folder / f"{key}.npz"
     try:
         with np.load(path, allow_pickle=False) as tables:
             meta = json.loads(str(tables["meta"]))
-            scores = {name: tables[name] for name in tables.files if name != "meta"}
+            found = {name: tables[name] for name in tables.files if name != "meta"}
     except FileNotFoundError:
         return None
     except (ValueError, OSError, KeyError, EOFError, BadZipFile):
         return None
-    if meta.get("schema") != SCHEMA:
+    if not isinstance(meta, dict) or meta.get("key") != key or meta["schema"] < SCHEMA:
+        return None  # older evidence is measured again
+    if meta["schema"] > SCHEMA:
         raise UserError(
-            f"evidence must have schema {SCHEMA}, got {meta.get('schema')!r} in {path}; "
+            f"evidence must have schema {SCHEMA}, got {meta['schema']!r} in {path}; "
             "update paretoprune"
         )
-    return Evidence(key, scores) if meta.get("key") == key else None
+    return found
+
+
+def scores_to_tables(scores: dict[str, Parts]) -> Tables:
+    """Three arrays a score."""
+    return {
+        f"{name}/{part}": getattr(parts, part)
+        for name, parts in scores.items()
+        for part in ("value", "atom", "layer")
+    }
+
+
+def scores_from_tables(tables: Tables) -> dict[str, Parts]:
+    """The scores that `scores_to_tables` took apart."""
+    names = [name.removesuffix("/value") for name in tables if name.endswith("/value")]
+    return {
+        name: Parts(*(tables[f"{name}/{part}"] for part in ("value", "atom", "layer")))  # type: ignore[arg-type]
+        for name in names
+    }

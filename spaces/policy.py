@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .errors import UserError
 
-NORMALISATIONS = ("none", "max", "mean", "l2", "rank")
+COMBINATIONS = ("sum", "mean", "max", "later")
+NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
 ALLOCATIONS = ("global-threshold", "uniform")
+SCHEDULES = ("one-shot", "gradual")
+PRICES_AT = ("dense", "present")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,18 +21,31 @@ class Policy:
     """score x bias removal x allocation x schedule, and the recipe of the brief fine-tune."""
 
     score: str
+    combine: str = "sum"  # of the parts that a coupled atom has in its layers
     normalisation: str = "none"  # bias removal within each group
+    stages: tuple[float, ...] = ()  # a and b of a * s + b, stage by stage: one a resolution
     price_power: float = 0.0  # the score is divided by the atom's price to this power
     price_blend: float = 0.0  # 0 = the price in MACs, 1 = in params
+    price_at: str = "dense"  # the network whose marginal prices divide: whole, or as it shrinks
     allocation: str = "global-threshold"
     floor: int = 1  # atoms that every group keeps
+    schedule: str = "one-shot"
+    steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
+    step_epochs: float = 0.0  # fine-tuning after each of them, part of the trial's epochs
     learning_rate: float = 0.02
     distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
 
     def __post_init__(self) -> None:
         """Refuse values that no trial could carry out."""
+        check_choice("combine", self.combine, COMBINATIONS)
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
+        check_choice("price_at", self.price_at, PRICES_AT)
         check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_range("steps", self.steps, 1, 1000)
+        check_range("step_epochs", self.step_epochs, 0.0, 1000.0)
+        if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):
+            raise UserError(f"stages must be pairs of numbers a, b, got {list(self.stages)}")
         check_range("price_power", self.price_power, 0.0, 1.0)
         check_range("price_blend", self.price_blend, 0.0, 1.0)
         check_range("distill", self.distill, 0.0, 1.0)
@@ -49,12 +67,25 @@ def policy_from_json(values: dict[str, Any]) -> Policy:
     for name, value in values.items():
         if name not in known:
             raise UserError(f"policy has no field {name!r}; its fields are {', '.join(known)}")
-        wanted = (int, float) if known[name] in ("int", "float") else (str,)
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not READS[str(known[name])](value):
             raise UserError(f"policy field {name!r} must be of type {known[name]}, got {value!r}")
     if "score" not in values:
         raise UserError("policy must have the field 'score', got none; name a registered score")
-    return Policy(**values)
+    lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list | tuple)}
+    return Policy(**{**values, **lists})
+
+
+def is_number(value: object) -> bool:
+    """True for numbers, and not for True."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+READS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": is_number,
+    "tuple[float, ...]": lambda v: isinstance(v, Sequence) and all(is_number(n) for n in v),
+}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -71,6 +102,7 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 PRESETS: dict[str, Policy] = {
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
+    "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
     "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
 }
 CONTROLS: dict[str, Policy] = {

@@ -186,9 +186,15 @@ def test_a_network_saved_and_loaded_again_has_the_same_outputs(run):
 
 
 def test_the_evidence_is_numbers_only_and_named_by_its_hash(run):
-    from paretoprune.spaces.evidence import load_evidence
+    from paretoprune.spaces.evidence import load_tables, scores_from_tables
 
     (path,) = (run.folder / "evidence").glob("*.npz")
-    evidence = load_evidence(path.stem, run.folder / "evidence")
-    assert set(evidence.scores) == {"bn-scale", "l2", "mean-abs-weight", "random", "taylor"}
-    assert load_evidence("0" * 32, Path(run.folder / "evidence")) is None
+    tables = load_tables(path.stem, run.folder / "evidence")
+    assert set(scores_from_tables(tables)) == {
+        "bn-scale",
+        "l2",
+        "mean-abs-weight",
+        "random",
+        "taylor",
+    }
+    assert load_tables("0" * 32, Path(run.folder / "evidence")) is None

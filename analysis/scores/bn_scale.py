@@ -1,6 +1,6 @@
 """Scale of the batch norm behind a channel (Liu et al. 2017, "Network Slimming").
 
-s_i = |gamma_i|   summed over the norms of an atom
+s_i = |gamma_i|
 
 We differ in: an atom without any batch norm scores the L2 norm of its filters, so that networks
 with few norms can still be ranked.
@@ -12,19 +12,22 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...spaces.channels import Layer
+from ...spaces.parts import Parts
 from .l2 import l2
-from .registry import Network, Scores, score, weight_of
+from .registry import Network, score, weight_of
 
 
 @score("bn-scale")
-def bn_scale(network: Network) -> Scores:
-    """|gamma| of each channel, summed over the norms of an atom."""
-    gammas = network.per_atom_of_layers(scale, kinds=("channelwise",))
-    normed = network.per_atom_of_layers(
-        lambda layer, module: scale(layer, module).new_ones(len(layer.out_atoms)),
-        kinds=("channelwise",),
+def bn_scale(network: Network) -> Parts:
+    """|gamma| of each channel; a part for each norm of an atom."""
+    normed = network.per_atom_of_layers(scale, kinds=("channelwise",))
+    bare = l2(network)
+    rest = ~np.isin(bare.atom, normed.atom)
+    return Parts(
+        np.concatenate((normed.value, bare.value[rest])),
+        np.concatenate((normed.atom, bare.atom[rest])),
+        np.concatenate((normed.layer, bare.layer[rest])),
     )
-    return np.where(normed > 0, gammas, l2(network))
 
 
 def scale(layer: Layer, module: nn.Module) -> Tensor:

@@ -7,10 +7,11 @@ A filter of a coupled atom adds up over the layers that share it.
 
 from __future__ import annotations
 
-from .registry import Network, Scores, score
+from ...spaces.parts import Parts
+from .registry import Network, score
 
 
 @score("mean-abs-weight")
-def mean_abs_weight(network: Network) -> Scores:
-    """Mean |w| of each filter, summed over the layers of an atom."""
+def mean_abs_weight(network: Network) -> Parts:
+    """Mean |w| of each filter, a part for each layer of an atom."""
     return network.per_atom(lambda weight: weight.abs().flatten(1).mean(1))

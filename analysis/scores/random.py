@@ -5,7 +5,8 @@ s_i ~ uniform(0, 1)
 
 from __future__ import annotations
 
-from .registry import Network, Scores, score
+from ...spaces.parts import Scores
+from .registry import Network, score
 
 
 @score("random")

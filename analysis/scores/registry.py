@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...spaces.channels import ChannelMap, Layer
 from ...spaces.errors import UserError
+from ...spaces.parts import Parts, Scores, whole
 from ...trainers.split import Data, Split
-
-Scores = NDArray[np.float64]  # [A]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,35 +25,42 @@ class Network:
     calibration: Split
     rng: np.random.Generator
 
-    def per_atom(self, of_weight: Callable[[Tensor], Tensor]) -> Scores:
-        """Sum `of_weight(weight [C_out, ...]) -> [C_out]` over the filters that each atom owns."""
+    def per_atom(self, of_weight: Callable[[Tensor], Tensor]) -> Parts:
+        """The parts `of_weight(weight [C_out, ...]) -> [C_out]` of the filters of each atom."""
         return self.per_atom_of_layers(lambda _, module: of_weight(weight_of(module)))
 
     def per_atom_of_layers(
         self,
         of_layer: Callable[[Layer, nn.Module], Tensor],
         kinds: tuple[str, ...] = ("conv", "linear"),
-    ) -> Scores:
-        """Sum `of_layer(layer, module) -> [C_out]` over the channels that each atom owns."""
-        total = np.zeros(self.channel_map.atoms)
-        for layer in self.channel_map.layers:
+    ) -> Parts:
+        """The parts `of_layer(layer, module) -> [C_out]`, added up where an atom has several
+        channels in one layer.
+        """
+        values, atoms, layers = [], [], []
+        for index, layer in enumerate(self.channel_map.layers):
             owned = layer.out_atoms >= 0
             if layer.kind not in kinds or not owned.any():
                 continue
-            values = of_layer(layer, self.model.get_submodule(layer.name))
-            channels = values.detach().double().cpu().numpy()
-            np.add.at(total, layer.out_atoms[owned], channels[owned])
-        return total
+            channels = of_layer(layer, self.model.get_submodule(layer.name))
+            own, place = np.unique(layer.out_atoms[owned], return_inverse=True)
+            values.append(np.bincount(place, channels.detach().double().cpu().numpy()[owned]))
+            atoms.append(own)
+            layers.append(np.full(len(own), index, dtype=np.int32))
+        if not values:
+            return whole(np.zeros(self.channel_map.atoms))
+        return Parts(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))
 
 
-Score = Callable[[Network], Scores]
+Score = Callable[[Network], Scores | Parts]
+S = TypeVar("S", bound=Score)
 _REGISTRY: dict[str, Score] = {}
 
 
-def score(name: str) -> Callable[[Score], Score]:
+def score(name: str) -> Callable[[S], S]:
     """Register a score by name, so that the search samples it and `--policy` can name it."""
 
-    def register(function: Score) -> Score:
+    def register(function: S) -> S:
         known = _REGISTRY.get(name)
         if known is not None and known.__module__ != function.__module__:
             raise UserError(f"a score's name must be new, got {name!r} again; choose another name")

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ...spaces.parts import Scores
 from ...trainers.batches import batches
 from ...trainers.masking import masked
-from .registry import Network, Scores, score
+from .registry import Network, score
 
 
 @score("taylor")
