@@ -141,13 +141,28 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data first.")] = False,
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
     from .training import train_command
 
     job = DenseJob(model, data, out, seed=seed, weights=weights)
-    raise typer.Exit(train_command(job, epochs=epochs, learning_rate=learning_rate))
+    code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
+    raise typer.Exit(code)
+
+
+@app.command("cache")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what is kept.")] = False,
+) -> None:
+    """Show where decoded data are kept and how large they are; PARETOPRUNE_CACHE moves them."""
+    from ..trainers.cache import cache_folder, cached_bytes, clear_cache
+
+    size = cached_bytes() / 2**20
+    if clear:
+        clear_cache()
+    print(f"{cache_folder()}: {size:,.0f} MiB of decoded data{' deleted' if clear else ''}")
 
 
 @app.command("inspect")

@@ -34,7 +34,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def job_from_json(values: dict[str, Any]) -> Job:

@@ -27,6 +27,7 @@ class SearchSettings:
     )
     model: str = option("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
     data: str = option("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
+    download: bool = option(False, "Let torchvision fetch the data into their directory first.")
     weights: Path | None = option(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
     )

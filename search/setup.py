@@ -215,7 +215,9 @@ def data_digest(data: Data) -> str:
 
 def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data | None) -> Inputs:
     """The inputs by name where they were not given in Python."""
-    return Inputs(settings, data or load_data(settings.data, seed=0), model)
+    if data is None:
+        data = load_data(settings.data, seed=0, download=settings.download)
+    return Inputs(settings, data, model)
 
 
 def weights_exist(path: Path | None) -> None:
