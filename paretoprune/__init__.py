@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .analysis.scores.registry import Network, score
-    from .search.api import Picked, Result, load, resume
+    from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
     from .spaces.errors import UserError
     from .spaces.policy import Policy
@@ -27,6 +27,7 @@ __all__ = [
     "Result",
     "UserError",
     "load",
+    "prune",
     "resume",
     "score",
     "search",
@@ -38,6 +39,7 @@ _HOMES = {
     "Picked": ".search.api",
     "Result": ".search.api",
     "load": ".search.api",
+    "prune": ".search.api",
     "resume": ".search.api",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",
