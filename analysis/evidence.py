@@ -11,7 +11,7 @@ import inspect
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from ..spaces.evidence import (
 from ..spaces.parts import Parts
 from ..trainers.batches import take
 from ..trainers.evaluate import logits_of
-from ..trainers.machine import device_of
+from ..trainers.machine import device_of, machine_for
 from ..trainers.modes import evaluating
 from ..trainers.split import Data, Split, prepare
 from .scores.outcome import call_score
@@ -118,9 +118,9 @@ def evidence_key(
 ) -> str:
     """A hash over everything that all scores depend on; a doubtful case is a miss."""
     digest = hashlib.sha256()
-    device = device_of(model)
-    batch = batch_size_for(tuple(data.input_shape))
-    settings = [SCHEMA, seed, batch, device.type, torch.__version__, platform.machine()]
+    shape = tuple(data.input_shape)
+    how = [batch_size_for(shape), asdict(machine_for(model, shape))]
+    settings = [SCHEMA, seed, how, torch.__version__, platform.machine()]
     digest.update(json.dumps(settings).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -130,7 +130,7 @@ def evidence_key(
     digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())
     digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
     with torch.no_grad(), evaluating(model):
-        logits = logits_of(model(prepare(split.images[:8].to(device), data)))
+        logits = logits_of(model(prepare(split.images[:8].to(device_of(model)), data)))
     digest.update(logits.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 
