@@ -126,6 +126,7 @@ def _look(
     model, channel_map, needs = network.model, network.channel_map, _needs(wanted)
     with ExitStack() as stack:
         enter = stack.enter_context
+        enter(torch.set_grad_enabled(bool(needs & {"gates", "weights"})))
         sources: list[Tensor] = []
         weights: dict[int, Tensor] | None = None
         inputs: dict[int, list[Tensor]] | None = None
@@ -137,7 +138,6 @@ def _look(
             sources += weights.values()
         if "inputs" in needs:
             inputs = enter(_watched(model, channel_map))
-        enter(torch.set_grad_enabled(bool(sources)))
         with precision(machine):
             logits = logits_of(model(images))
         loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
