@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .analysis.scores.registry import Network, score
+    from .analysis.scores.registry import Network, batch_score, score
+    from .analysis.scores.seen import Seen
     from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
     from .spaces.errors import UserError
@@ -25,7 +26,9 @@ __all__ = [
     "Picked",
     "Policy",
     "Result",
+    "Seen",
     "UserError",
+    "batch_score",
     "load",
     "prune",
     "resume",
@@ -35,6 +38,8 @@ __all__ = [
 
 _HOMES = {
     "Network": ".analysis.scores.registry",
+    "Seen": ".analysis.scores.seen",
+    "batch_score": ".analysis.scores.registry",
     "score": ".analysis.scores.registry",
     "Picked": ".search.api",
     "Result": ".search.api",

@@ -63,7 +63,7 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         evidence = context.evidence
         if channel_map.atoms < space.channel_map.atoms:
             evidence = measure_evidence(
-                model.cpu(), channel_map, context.data, folder=None, seed=job.seed
+                model, channel_map, context.data, folder=None, seed=job.seed, names=[policy.score]
             )
         return decode(policy, target, evidence, present_space(space, channel_map))
 
