@@ -81,7 +81,7 @@ def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> 
 
 
 def stage_table(pairs: tuple[float, ...], stages: int) -> Scores:
-    """The pair of each stage [S, 2]: the last serves the stages beyond it too; none: s as it is."""
+    """The pair of each stage [S, 2]: the last serves the stages beyond it; none: s as it is."""
     table = np.array(pairs or (1.0, 0.0)).reshape(-1, 2)
     return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
 

@@ -32,7 +32,7 @@ def fill(
     """
     masks = rank >= _prefixes(rank, price, limits)[:, None]
     slack = limits - price.of(masks)
-    reachable = (slack >= 0).all(axis=1)
+    reachable = np.asarray((slack >= 0).all(axis=1))
     removed = np.where(masks | ~reachable[:, None], np.int32(-1), rank)
     if single:
         return masks | _atoms_back(removed, price.kinds, slack), reachable

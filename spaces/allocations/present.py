@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bias import Scores, divide, price_scale, price_weights
+from ..bias import divide, price_scale, price_weights
+from ..parts import Scores
 from ..price import Price
 from .units import Index, Ranks, Units, by_atom
 
@@ -65,7 +66,7 @@ class _Rows:
             macs = np.take_along_axis(macs, self.kind, axis=1)
             params = np.take_along_axis(params, self.kind, axis=1)
         price = self.weights[:, :1] * macs + self.weights[:, 1:] * params
-        return divide(self.worth, price_scale(price, self.power)).argmin(axis=1)
+        return np.argmin(divide(self.worth, price_scale(price, self.power)), axis=1)
 
 
 def rank_at_present(
@@ -81,7 +82,7 @@ def rank_at_present(
     rows = _begin(worth, kind, units, price, division, limits)
     for step in range(int(units.size.sum())):
         if step % LOOK == 0:
-            rows = rows.only((rows.excess > 0).any(axis=0))
+            rows = rows.only(np.asarray((rows.excess > 0).any(axis=0)))
             each = np.arange(len(rows.index))
         group = rows.cheapest_heads()
         slot, leaving = rows.slot[each, group], rows.kind[each, group]
