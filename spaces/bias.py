@@ -76,13 +76,13 @@ def stages_of(channel_map: ChannelMap) -> NDArray[np.int64]:
 
 def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> Scores:
     """a * s + b for scores [B, A] of atoms in stages [A], with the pairs in tables [B, S, 2]."""
-    rescaled: Scores = tables[:, stage, 0] * scores + tables[:, stage, 1]
-    return rescaled
+    factor, shift = (tables[..., part].take(stage, axis=1) for part in (0, 1))
+    return np.asarray(factor * scores + shift)
 
 
 def stage_table(pairs: tuple[float, ...], stages: int) -> Scores:
-    """The pair of each stage [S, 2]: the last serves the stages beyond it; none: s as it is."""
-    table = np.array(pairs or (1.0, 0.0)).reshape(-1, 2)
+    """The pair of each stage [S, 2]: the last serves the stages beyond it too."""
+    table = np.array(pairs).reshape(-1, 2)
     return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
 
 

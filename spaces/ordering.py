@@ -37,13 +37,11 @@ class Ordering:
     def scores(self, policies: Sequence[Policy]) -> Scores:
         """One row a policy [B, A]; prices at present are left to the allocation."""
         free = np.array([policy.allocation == "uniform" for policy in policies])
-        tables = [
-            stage_table(() if uniform else policy.stages, self._stage_count)
-            for policy, uniform in zip(policies, free, strict=True)
-        ]
         scores = np.stack([self._normalised(policy) for policy in policies])
-        if any(policy.stages for policy in policies):
-            scores = rescale_stages(scores, self._stage, np.stack(tables))
+        staged = [row for row, p in enumerate(policies) if p.stages and not free[row]]
+        if staged:
+            tables = [stage_table(policies[row].stages, self._stage_count) for row in staged]
+            scores[staged] = rescale_stages(scores[staged], self._stage, np.stack(tables))
         present = np.array([policy.price_at == "present" for policy in policies])
         power = np.array([policy.price_power for policy in policies]) * ~(free | present)
         blend = np.array([policy.price_blend for policy in policies])

@@ -123,6 +123,15 @@ def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) ->
     assert np.array_equal(one, other)
 
 
+def test_a_network_without_atoms_has_the_empty_mask() -> None:
+    none = np.zeros(0, dtype=np.int32)
+    channel_map = ChannelMap((), (), none, (), (1,), fixed_macs=5)
+    price = Price(channel_map)
+    assert fill_to_budget(np.zeros(0), price, channel_map, Budget(5)).shape == (0,)
+    with pytest.raises(Unreachable, match="asked 4"):
+        fill_to_budget(np.zeros(0), price, channel_map, Budget(4))
+
+
 def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, Price]) -> None:
     channel_map, price = resnet
     scores = np.random.default_rng(0).random(channel_map.atoms)

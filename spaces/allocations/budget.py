@@ -73,7 +73,7 @@ def check_scores(scores: NDArray[np.float64], channel_map: ChannelMap) -> None:
             f"scores must be one number an atom, [{channel_map.atoms}], got "
             f"{list(np.shape(scores))}; compute them from this network's channel map"
         )
-    bad = np.isnan(scores).reshape(-1, channel_map.atoms).any(axis=0).sum()
+    bad = np.isnan(np.atleast_2d(scores)).any(axis=0).sum()
     if bad:
         raise UserError(
             f"scores must be numbers, got NaN for {bad} of {channel_map.atoms} atoms; "

@@ -57,10 +57,12 @@ def _atoms_back(removed: Ranks, kinds: Kinds, slack: Index) -> Masks:
     gone = np.add.reduceat(waiting >= 0, last - kinds.size, axis=1, dtype=np.int64)
     cost, slack = kinds.returns(kinds.size - gone), slack.T
     rows, at = np.arange(len(removed)), np.tile(last, (len(removed), 1))
-    while len(rows):
+    while True:
         fits = (cost <= slack[..., None]).all(axis=0)
         latest = np.where(fits, waiting[rows[:, None], at[rows]], -1)
-        more = latest.max(axis=1) >= 0
+        more = latest.max(axis=1, initial=-1) >= 0
+        if not more.any():
+            break
         rows, cost, slack = rows[more], cost[:, more], slack[:, more]
         kind, each = latest[more].argmax(axis=1), np.arange(len(rows))
         slack = slack - cost[:, each, kind]
@@ -74,7 +76,7 @@ def _by_kind(removed: Ranks, kinds: Kinds) -> tuple[Ranks, Index]:
     """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
     members = np.split(np.argsort(kinds.of_atom, kind="stable"), kinds.size.cumsum()[:-1])
     last = np.cumsum(kinds.size + 1) - 1
-    waiting = np.full((len(removed), last[-1] + 1), -1, dtype=np.int32)
+    waiting = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
     for atoms, end in zip(members, last + 1, strict=True):
         waiting[:, end - len(atoms) : end] = np.sort(removed[:, atoms], axis=1)
     return waiting, last

@@ -84,6 +84,8 @@ def rank_at_present(
         if step % LOOK == 0:
             rows = rows.only(np.asarray((rows.excess > 0).any(axis=0)))
             each = np.arange(len(rows.index))
+            if not len(each):
+                break
         group = rows.cheapest_heads()
         slot, leaving = rows.slot[each, group], rows.kind[each, group]
         rank[rows.index, slot] = step

@@ -40,7 +40,7 @@ class Units:
         """The atom in each slot [B, A]; of equal scores the lower index first."""
         atoms = np.empty(scores.shape, dtype=np.int64)
         for start, end in pairwise(self.bounds.tolist()):
-            atoms[:, start:end] = start + scores[:, start:end].argsort(axis=1, kind="stable")
+            atoms[:, start:end] = start + stable_order(scores[:, start:end])
         return atoms
 
     def worth(self, scores: NDArray[np.float64], atoms: Index) -> NDArray[np.float64]:
@@ -95,10 +95,20 @@ def rank_by_score(scores: NDArray[np.float64], units: Units) -> Ranks:
     """Lowest first, by (score of the unit, stable index), for scores [B, A]."""
     finite = np.clip(scores, -1e300, 1e300)  # of which means can be taken
     atoms = units.sort_slots(finite)
-    order = units.worth(finite, atoms).argsort(axis=1, kind="stable")
+    order = stable_order(units.worth(finite, atoms))
     place = np.full((len(scores), len(units.start) + 1), scores.shape[1], dtype=np.int32)
     np.put_along_axis(place, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
     return by_atom(place[:, units.of_slot], atoms)
+
+
+def stable_order(values: NDArray[np.float64]) -> Index:
+    """`argsort` of each row, of equals the lower index first; only rows with equals pay for it."""
+    order = values.argsort(axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    if tied.any():
+        order[tied] = values[tied].argsort(axis=1, kind="stable")
+    return order
 
 
 def by_atom(rank_of_slot: Ranks, atoms: Index) -> Ranks:
