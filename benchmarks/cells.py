@@ -32,6 +32,7 @@ def fill(
     if {name: found.get(name) for name in about} != about:
         found = {**about, "cells": {}}
     begin = time.monotonic()
+    found["missing"] = [name for name in cells if name not in found["cells"]]
     for name, measure in cells.items():
         if name in found["cells"]:
             continue
