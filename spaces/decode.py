@@ -66,9 +66,22 @@ def order_of(policy: Policy, evidence: Evidence, space: Space) -> NDArray[np.flo
     if policy.normalisation == "fan-in":
         parts = divide_by_fan_in(parts, channel_map)
     scores = combine(parts, channel_map, policy.combine)
+    if policy.caution:
+        scores = scores - policy.caution * errors_of(policy, evidence)
     if policy.allocation == "uniform":
         return normalise(scores, channel_map, "rank")
     scores = normalise(scores, channel_map, policy.normalisation)
     scores = rescale_stages(scores, channel_map, policy.stages)
     marginal = space.price.marginal(np.ones(channel_map.atoms, bool))
     return divide_by_price(scores, marginal, power=policy.price_power, blend=policy.price_blend)
+
+
+def errors_of(policy: Policy, evidence: Evidence) -> NDArray[np.float64]:
+    """The standard errors [A] of the policy's score."""
+    if policy.score not in evidence.errors:
+        known = ", ".join(evidence.errors) or "no score here"
+        raise UserError(
+            f"caution must be 0 where a score has no standard errors, got {policy.caution} with "
+            f"{policy.score!r}; known for {known}"
+        )
+    return evidence.errors[policy.score]
