@@ -140,7 +140,7 @@ class Iterative:
         noise = self.backwards(rng.standard_normal((len(self.index), DRAWS)))
         prior = rng.standard_normal((len(self.mean), DRAWS))
         noise += np.sqrt(self.strength * self.precision)[:, None] * prior
-        return self.solve(noise) / DRAWS**0.5
+        return np.asarray(self.solve(noise) / DRAWS**0.5)
 
     def equations(self) -> Equations:
         """The centred sums of these samples."""
