@@ -60,7 +60,7 @@ class Policy:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "stages": list(self.stages)}
 
 
 def policy_from_json(values: dict[str, Any]) -> Policy:

@@ -24,9 +24,10 @@ from paretoprune.analysis.ensembles.packed import empty_rows, fit_rows
 from paretoprune.analysis.ensembles.probe import Probe
 from paretoprune.analysis.ensembles.sums import empty_sums
 from paretoprune.spaces.bias import ranks
-from paretoprune.spaces.decode import Space, decode, order_of
+from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evidence import Evidence
+from paretoprune.spaces.ordering import Ordering
 from paretoprune.spaces.parts import whole
 from paretoprune.spaces.policy import PRESETS, Policy
 from paretoprune.spaces.price import Price
@@ -408,10 +409,11 @@ def test_caution_takes_off_standard_errors_where_they_are_known(trained):
     space = Space(trained[1], Price(trained[1]))
     scores, errors = np.linspace(0, 1, 16), np.linspace(1, 0, 16)
     evidence = Evidence("k", {"a": whole(scores), "b": whole(scores)}, {"a": errors})
-    found = order_of(Policy("a", caution=2.0), evidence, space)
-    np.testing.assert_allclose(found, scores - 2 * errors)
-    with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; known for a"):
-        order_of(Policy("b", caution=2.0), evidence, space)
+    ordering = Ordering(evidence, space.channel_map, space.price)
+    found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
+    np.testing.assert_allclose(found, [scores - 2 * errors, scores])
+    with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
+        ordering.scores([Policy("b", caution=2.0)])
     with pytest.raises(UserError, match="caution must be in"):
         Policy("a", caution=-1.0)
 
