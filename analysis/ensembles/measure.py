@@ -51,11 +51,10 @@ def measure_ensemble(
     machine = machine or machine_for(model, data.input_shape)
     split = take(data.train, torch.arange(min(settings.images, len(data.train))))
     here = device_of(model)
-    base = evidence_key(model.cpu(), channel_map, data, split, seed) + repr(machine)
+    base = evidence_key(model, channel_map, data, split, seed) + repr(machine)
     key, sums_key = keys(base, settings)
     known = load_tables(key, folder) if folder else None
     if known is not None:
-        model.to(here)
         return ensemble_from_tables(key, known)
     try:
         probe = Probe(place(model, machine), channel_map, data, split, settings, machine)
