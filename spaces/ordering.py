@@ -32,7 +32,7 @@ class Ordering:
         self._stage_count = int(stages.max(initial=0)) + 1
         self._stage = stages[channel_map.group_of]
         self._marginal = price.marginal(np.ones(channel_map.atoms, dtype=bool))
-        self._known: dict[tuple[str, str, str], Scores] = {}
+        self._known: dict[tuple[str, str, str, float], Scores] = {}
 
     def scores(self, policies: Sequence[Policy]) -> Scores:
         """One row a policy [B, A]; prices at present are left to the allocation."""
@@ -51,7 +51,7 @@ class Ordering:
         """One score an atom [A], comparable between groups; read-only."""
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
-        key = policy.score, policy.combine, f"{how} {fan_in}"
+        key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
         if key not in self._known:
             if policy.score not in self._evidence.scores:
                 raise UserError(
@@ -62,5 +62,17 @@ class Ordering:
             if fan_in:
                 parts = divide_by_fan_in(parts, self._channel_map)
             combined = combine(parts, self._channel_map, policy.combine)
+            if policy.caution:
+                combined = combined - policy.caution * self._errors(policy)
             self._known[key] = normalise(combined, self._channel_map, how)
         return self._known[key]
+
+    def _errors(self, policy: Policy) -> Scores:
+        """The standard errors of the policy's score [A]."""
+        errors = self._evidence.errors
+        if policy.score not in errors:
+            raise UserError(
+                f"caution must be 0 for a score without standard errors, got {policy.caution} "
+                f"with {policy.score!r}; errors are known of {', '.join(errors) or 'no score'}"
+            )
+        return errors[policy.score]
