@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allocations.budget import Budget, Unreachable, fill_to_budget, order_units
+from .allocations.loss_budget import loss_order, mask_under
 from .bias import divide_by_fan_in, divide_by_price, normalise, rescale_stages
 from .channels import ChannelMap
+from .curves import Curves, curves_name
 from .errors import UserError
 from .evidence import Evidence
 from .parts import combine
@@ -39,7 +41,8 @@ class Space:
 def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> NDArray[np.bool_]:
     """The largest mask [A] of this policy whose price is not above the target.
 
-    The policy's own floor gives way where it puts the target out of reach; the user's does not.
+    The policy's own floor gives way where it puts the target out of reach; the user's does not. A
+    threshold of loss variation that is given takes away what it allows to, target met or not.
     """
     if policy.score not in evidence.scores:
         raise UserError(
@@ -50,9 +53,13 @@ def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> 
     budget = Budget(*target.limits(space.price.dense))
 
     def fill(floor: int) -> NDArray[np.bool_]:
-        return fill_to_budget(
-            order, space.price, space.channel_map, budget, floor=floor, round_to=space.round_to
-        )
+        price, channel_map = space.price, space.channel_map
+        limits = {"floor": floor, "round_to": space.round_to}
+        kept = fill_to_budget(order, price, channel_map, budget, **limits)
+        if policy.allocation != "loss-budget" or policy.threshold is None:
+            return kept
+        curves = curves_of(policy, evidence)
+        return kept & mask_under(policy, curves, price, channel_map, **limits)
 
     if policy.floor > space.min_channels:
         with suppress(Unreachable):
@@ -60,8 +67,21 @@ def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> 
     return fill(space.min_channels)
 
 
+def curves_of(policy: Policy, evidence: Evidence) -> Curves:
+    """The loss curves that the policy reads."""
+    name = curves_name(policy.score, policy.combine, policy.probe)
+    if name not in evidence.curves:
+        raise UserError(
+            f"loss curves must be measured before allocation loss-budget, got none for {name!r}; "
+            "pass the evidence of measure_curves"
+        )
+    return evidence.curves[name]
+
+
 def order_of(policy: Policy, evidence: Evidence, space: Space) -> NDArray[np.float64]:
     """The scores that the threshold sees: bias removed, divided by price."""
+    if policy.allocation == "loss-budget":
+        return loss_order(policy, curves_of(policy, evidence), space.price, space.channel_map)
     channel_map, parts = space.channel_map, evidence.scores[policy.score]
     if policy.normalisation == "fan-in":
         parts = divide_by_fan_in(parts, channel_map)
