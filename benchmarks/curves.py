@@ -81,9 +81,8 @@ def main() -> None:
             "ratio": plain / shared,
             "largest_difference": worst,
         }
-        print(
-            f"{method:8s} {len(curves.rise):7d} {shared:9.1f} {plain:9.1f} {plain / shared:6.2f} {worst:.1e}"
-        )
+        seconds = f"{shared:9.1f} {plain:9.1f} {plain / shared:6.2f}"
+        print(f"{method:8s} {len(curves.rise):7d} {seconds} {worst:11.1e}", flush=True)
     record = {"schema": 1, "model": asked.model, "torch": torch.__version__, "methods": rows}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,8 +149,8 @@ def curves_to_tables(curves: Curves) -> Tables:
 
 def curves_from_tables(tables: Tables) -> Curves:
     """The curves that `curves_to_tables` took apart."""
-    arrays: dict[str, NDArray] = {  # type: ignore[type-arg]
+    arrays: dict[str, NDArray[Any]] = {
         name: tables[name] for name in ("place", "group", "removed", "rise", "around")
     }
     settings = CurveSettings(**json.loads(str(tables["settings"])))
-    return Curves(base=float(tables["base"]), settings=settings, **arrays)  # type: ignore[arg-type]
+    return Curves(base=float(tables["base"]), settings=settings, **arrays)

@@ -96,7 +96,8 @@ class Prober:
                     with masked(self._model, self._channel_map, keep):
                         total[row] += self._loss(state, images, labels)
         self.evaluations += len(masks)
-        return (total / len(self._split)).tolist()
+        means: list[float] = (total / len(self._split)).tolist()
+        return means
 
     def _loss(self, state: State | None, images: Tensor, labels: Tensor) -> float:
         if state is None or self._replay is None:

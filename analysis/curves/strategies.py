@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def probe_along_curve(size: int, probe: Probe, settings: CurveSettings) -> None:
 def least_known(known: dict[int, float]) -> int | None:
     """The middle of the widest gap: its atoms times its step in log(rise); None: no gap left."""
     at = sorted(known)
-    gaps = [(a, b) for a, b in zip(at, at[1:], strict=False) if b - a > 1]
+    gaps = [(a, b) for a, b in pairwise(at) if b - a > 1]
     if not gaps:
         return None
     low, high = max(gaps, key=lambda gap: (gap[1] - gap[0]) * step_between(known, gap))

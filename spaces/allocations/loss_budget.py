@@ -86,8 +86,8 @@ def mask_under(
     price: Price,
     channel_map: ChannelMap,
     *,
-    floor: int,
-    round_to: int,
+    floor: int = 1,
+    round_to: int = 1,
 ) -> Mask:
     """The mask [A] whose every group is cut as far as the policy's own threshold allows."""
     gone = curves.place <= cuts_under(policy, curves, channel_map)[channel_map.group_of]
