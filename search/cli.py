@@ -185,5 +185,30 @@ def inspect_model(
     inspect_network(asked, min_channels=min_channels, round_to=round_to)
 
 
+@app.command("sensitivity")
+def sensitivity(
+    model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, folder:DIR, ...")],
+    weights: Annotated[Path | None, typer.Option(help="Weights of the dense network.")] = None,
+    score: Annotated[str, typer.Option(help="The atoms it ranks lowest go first.")] = "taylor",
+    combine: Annotated[
+        str, typer.Option(help="sum, mean, max or later: of coupled layers.")
+    ] = "sum",
+    probe: Annotated[
+        str, typer.Option(help="eval, or batch: norms use batch statistics.")
+    ] = "eval",
+    images: Annotated[int, typer.Option(help="Calibration images, from train.")] = 2048,
+    out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
+) -> None:
+    """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
+    from ..spaces.curves import CurveSettings
+    from ..spaces.policy import COMBINATIONS, check_choice
+    from .sensitivity import Sensitivity, sensitivity_command
+
+    check_choice("--combine", combine, COMBINATIONS)
+    asked = Sensitivity(model, data, weights, score, combine, out)
+    raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
+
+
 if __name__ == "__main__":
     main()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .allocations.budget import Budget, check_limits, check_scores, unreachable
 from .allocations.fill import fill
+from .allocations.loss_budget import mask_under
 from .allocations.present import Division, rank_at_present
 from .allocations.units import rank_by_score, units_of
 from .channels import ChannelMap
@@ -42,7 +43,8 @@ class Space:
 def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> NDArray[np.bool_]:
     """The largest mask [A] of this policy whose price is not above the target.
 
-    The policy's own floor gives way where it puts the target out of reach; the user's does not.
+    The policy's own floor gives way where it puts the target out of reach; the user's does not. A
+    threshold of loss variation that is given takes away what it allows to, target met or not.
     """
     (mask,), reachable = decode_many([policy], [target], evidence, space)
     if not reachable.all():
@@ -65,10 +67,11 @@ def decode_many(
     A row out of reach holds the smallest mask that the user's limits allow.
     """
     check_limits(space.min_channels, space.round_to)
-    ordering = Ordering(evidence, space.channel_map, space.price)
-    dense = space.price.dense
+    price, channel_map = space.price, space.channel_map
+    ordering = Ordering(evidence, channel_map, price)
+    dense = price.dense
     limits = np.array([Budget(*t.limits(dense)).limits for t in targets]).reshape(-1, 2)
-    masks = np.ones((len(policies), space.channel_map.atoms), dtype=bool)
+    masks = np.ones((len(policies), channel_map.atoms), dtype=bool)
     reachable = np.zeros(len(policies), dtype=bool)
     waiting = [(row, max(p.floor, space.min_channels)) for row, p in enumerate(policies)]
     while waiting:
@@ -82,6 +85,10 @@ def decode_many(
             for row, floor in waiting
             if floor > space.min_channels and not reachable[row]
         ]
+    for row, policy in enumerate(policies):
+        if policy.allocation == "loss-budget" and policy.threshold is not None:
+            units = units_of(channel_map, max(policy.floor, space.min_channels), space.round_to)
+            masks[row] &= mask_under(policy, ordering.curves(policy), channel_map, units)
     return masks, reachable
 
 
@@ -99,7 +106,7 @@ def _alike(
 
 def _at_present(policy: Policy) -> bool:
     """Its order depends on the price of the present mask."""
-    priced = policy.price_power > 0 and policy.allocation != "uniform"
+    priced = policy.price_power > 0 and policy.allocation == "global-threshold"
     return priced and policy.price_at == "present"
 
 

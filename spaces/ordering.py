@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .allocations.loss_budget import loss_order
 from .bias import (
     divide_by_fan_in,
     divide_by_price,
@@ -15,6 +16,7 @@ from .bias import (
     stages_of,
 )
 from .channels import ChannelMap
+from .curves import Curves, curves_name
 from .errors import UserError
 from .evidence import Evidence
 from .parts import Scores, combine
@@ -27,7 +29,7 @@ class Ordering:
 
     def __init__(self, evidence: Evidence, channel_map: ChannelMap, price: Price) -> None:
         self._evidence = evidence
-        self._channel_map = channel_map
+        self._channel_map, self._price = channel_map, price
         stages = stages_of(channel_map)
         self._stage_count = int(stages.max(initial=0)) + 1
         self._stage = stages[channel_map.group_of]
@@ -36,7 +38,7 @@ class Ordering:
 
     def scores(self, policies: Sequence[Policy]) -> Scores:
         """One row a policy [B, A]; prices at present are left to the allocation."""
-        free = np.array([policy.allocation == "uniform" for policy in policies])
+        free = np.array([policy.allocation != "global-threshold" for policy in policies])
         scores = np.stack([self._normalised(policy) for policy in policies])
         staged = [row for row, p in enumerate(policies) if p.stages and not free[row]]
         if staged:
@@ -47,8 +49,23 @@ class Ordering:
         blend = np.array([policy.price_blend for policy in policies])
         return divide_by_price(scores, self._marginal, power=power, blend=blend)
 
+    def curves(self, policy: Policy) -> Curves:
+        """The loss curves that the policy reads."""
+        name, known = (
+            curves_name(policy.score, policy.combine, policy.probe),
+            self._evidence.curves,
+        )
+        if name not in known:
+            raise UserError(
+                f"loss curves must be measured before allocation loss-budget, got none for "
+                f"{name!r}; pass the evidence of measure_curves"
+            )
+        return known[name]
+
     def _normalised(self, policy: Policy) -> Scores:
         """One score an atom [A], comparable between groups; read-only."""
+        if policy.allocation == "loss-budget":
+            return loss_order(policy, self.curves(policy), self._price, self._channel_map)
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution

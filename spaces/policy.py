@@ -11,7 +11,9 @@ from .errors import UserError
 
 COMBINATIONS = ("sum", "mean", "max", "later")
 NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
-ALLOCATIONS = ("global-threshold", "uniform")
+ALLOCATIONS = ("global-threshold", "uniform", "loss-budget")
+CURVES = ("threshold", "least-sum")
+PROBES = ("eval", "batch")
 SCHEDULES = ("one-shot", "gradual")
 PRICES_AT = ("dense", "present")
 
@@ -29,6 +31,9 @@ class Policy:
     price_blend: float = 0.0  # 0 = the price in MACs, 1 = in params
     price_at: str = "dense"  # the network whose marginal prices divide: whole, or as it shrinks
     allocation: str = "global-threshold"
+    curves: str = "threshold"  # of loss-budget: one threshold for all groups, or the least sum
+    threshold: float | None = None  # of loss variation; None: solved for the target
+    probe: str = "eval"  # of the curves: on running statistics, or on each batch's own
     floor: int = 1  # atoms that every group keeps
     schedule: str = "one-shot"
     steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
@@ -43,6 +48,10 @@ class Policy:
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
         check_choice("price_at", self.price_at, PRICES_AT)
         check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_choice("curves", self.curves, CURVES)
+        check_choice("probe", self.probe, PROBES)
+        if self.threshold is not None:
+            check_range("threshold", self.threshold, 0.0, 1e9)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("steps", self.steps, 1, 1000)
         check_range("step_epochs", self.step_epochs, 0.0, 1000.0)
@@ -86,6 +95,7 @@ READS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "float": is_number,
+    "float | None": lambda value: value is None or is_number(value),
     "tuple[float, ...]": lambda v: isinstance(v, Sequence) and all(is_number(n) for n in v),
 }
 
@@ -106,6 +116,9 @@ PRESETS: dict[str, Policy] = {
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
     "linear-ensembles": Policy(score="ensemble-batch"),
+    "balanced-pruning": Policy(
+        score="weight-gradient-rank", combine="later", allocation="loss-budget"
+    ),
     "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
 }
 CONTROLS: dict[str, Policy] = {

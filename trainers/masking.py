@@ -42,13 +42,19 @@ def masked(
     handles = []
     try:
         for layer in channel_map.layers:
-            if layer.kind in READERS and (layer.in_atoms >= 0).any():
+            if layer.kind in READERS and _touches(mask, layer):
                 hook = _multiply(layer, mask)
                 handles.append(model.get_submodule(layer.name).register_forward_pre_hook(hook))
         yield model
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _touches(mask: Tensor, layer: Layer) -> bool:
+    """Whether the mask may change what a layer reads; all ones change nothing."""
+    atoms = torch.from_numpy(layer.in_atoms[layer.in_atoms >= 0].astype(np.int64))
+    return len(atoms) > 0 and (mask.requires_grad or not bool((mask[..., atoms] == 1).all()))
 
 
 def _multiply(layer: Layer, mask: Tensor) -> Any:
