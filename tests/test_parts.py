@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import SHAPE, Residual, filter_of, grouped, network_of, owned_filters
 
-from paretoprune.spaces.bias import divide_by_fan_in, rescale_stages, stages_of
+from paretoprune.spaces.bias import divide_by_fan_in, rescale_stages, stage_table, stages_of
 from paretoprune.spaces.channels import ChannelMap, Group
 from paretoprune.spaces.parts import WHOLE, Parts, combine
 
@@ -60,9 +60,12 @@ def test_fan_in_divides_each_part_by_the_weights_of_a_filter_there():
 
 
 def test_each_stage_has_its_own_line_and_the_last_serves_the_rest():
-    channel_map, scores = tiny_map(), np.array([5.0, 10.0, 20.0])
+    channel_map, scores = tiny_map(), np.array([[5.0, 10.0, 20.0]])
     assert stages_of(channel_map).tolist() == [0, 1]
-    two = rescale_stages(scores, channel_map, (2.0, 1.0, 0.5, -1.0))
-    np.testing.assert_allclose(two, [2 * 5 + 1, 0.5 * 10 - 1, 0.5 * 20 - 1])
-    np.testing.assert_allclose(rescale_stages(scores, channel_map, (3.0, 0.0)), 3 * scores)
-    assert np.array_equal(rescale_stages(scores, channel_map, ()), scores)
+    stage = stages_of(channel_map)[channel_map.group_of]
+
+    def rescaled(*pairs):
+        return rescale_stages(scores, stage, stage_table(pairs, 2)[None])[0]
+
+    np.testing.assert_allclose(rescaled(2.0, 1.0, 0.5, -1.0), [2 * 5 + 1, 5 - 1, 10 - 1])
+    np.testing.assert_allclose(rescaled(3.0, 0.0), 3 * scores[0])
