@@ -72,11 +72,15 @@ class Campaign:
 
     @property
     def settled(self) -> bool:
-        """Whether two halves of the samples rank the atoms alike, and masks are predicted."""
+        """Whether two halves of the samples rank the atoms alike.
+
+        Halves of a fit share its prior: they must also predict masks that were held out.
+        """
         if self.chunk < FIRST_CHECK or not self.checks:
             return False
-        last = self.checks[-1]
-        return last.agreement >= self.probe.settings.agreement and last.held_out_r2 > 0
+        settings, last = self.probe.settings, self.checks[-1]
+        informed = last.held_out_r2 > 0 or not settings.fits
+        return informed and last.agreement >= settings.agreement
 
     @property
     def at_limit(self) -> bool:
@@ -194,7 +198,7 @@ class Campaign:
         count, size = len(self.probe.split), self.chunk_size
         places = np.arange(self.chunk * size, (self.chunk + 1) * size)
         epochs = np.unique(places // count)
-        orders = {e: np.random.default_rng([self.seed, 0, e]).permutation(count) for e in epochs}
+        orders = {e: np.random.default_rng([self.seed, e, 1]).permutation(count) for e in epochs}
         return np.array([orders[place // count][place % count] for place in places])
 
     def tables(self) -> Tables:
