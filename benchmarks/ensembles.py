@@ -174,7 +174,7 @@ def range_cell(bench: Bench, settings: EnsembleSettings, seed: int) -> dict[str,
     surrogate = surrogate_of(bench.ensemble(bench.limited(settings), seed), channel_map)
     split = take(scene.data.train, torch.arange(settings.images))
     probe = Probe(scene.model, channel_map, scene.data, split, settings, scene.machine)
-    rows = np.arange(0, len(split), 4)
+    rows = np.arange(0, len(split), 8)
     found = {}
     for share in SHARES:
         masks = draw_masks(40, channel_map.group_of, keep=1 - share, rng=rng)
