@@ -74,11 +74,12 @@ def _atoms_back(removed: Ranks, kinds: Kinds, slack: Index) -> Masks:
 
 def _by_kind(removed: Ranks, kinds: Kinds) -> tuple[Ranks, Index]:
     """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
-    members = np.split(np.argsort(kinds.of_atom, kind="stable"), kinds.size.cumsum()[:-1])
+    column, ends = np.argsort(kinds.of_atom, kind="stable"), np.cumsum(kinds.size)
     last = np.cumsum(kinds.size + 1) - 1
     waiting = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
-    for atoms, end in zip(members, last + 1, strict=True):
-        waiting[:, end - len(atoms) : end] = np.sort(removed[:, atoms], axis=1)
+    for size, end, after in zip(kinds.size, ends, last + 1, strict=True):
+        own = removed[:, column[end - size : end]]
+        waiting[:, after - size : after] = np.sort(own, axis=1)
     return waiting, last
 
 

@@ -66,7 +66,8 @@ class _Rows:
             macs = np.take_along_axis(macs, self.kind, axis=1)
             params = np.take_along_axis(params, self.kind, axis=1)
         price = self.weights[:, :1] * macs + self.weights[:, 1:] * params
-        return np.argmin(divide(self.worth, price_scale(price, self.power)), axis=1)
+        ratio = divide(self.worth, price_scale(price, self.power))
+        return np.asarray(ratio.argmin(axis=1))
 
 
 def rank_at_present(
