@@ -76,7 +76,7 @@ class EnsembleSettings:
         return self.per != "gradient" or self.joined
 
 
-PRESETS = {  # chosen by benchmarks/ensembles.py
+PRESETS = {  # benchmarks/ensembles.py measures them beside others
     "ensemble": EnsembleSettings(keep=0.98, variant="square"),
     "ensemble-batch": EnsembleSettings(  # Sandor et al. 2020
         per="batch", transform="plain", prior="none", images=512
