@@ -62,7 +62,9 @@ METHODS = {
     "sample, antithetic": replace(WHOLE, draw="antithetic"),
     "sample, stratified": replace(WHOLE, draw="stratified"),
     "sample, batch norms": replace(WHOLE, norms="batch"),
-    "sample, keep 0.97": replace(WHOLE, keep=0.97),
+    "sample, keep 0.98": replace(WHOLE, keep=0.98),
+    "sample, keep 0.98, absolute": replace(WHOLE, keep=0.98, variant="absolute"),
+    "sample, keep 0.98, square": replace(WHOLE, keep=0.98, variant="square"),
     "batch": replace(WHOLE, per="batch", transform="plain", prior="none", images=SET),
     "batch, accuracy": replace(WHOLE, per="batch", measure="accuracy", prior="none", images=SET),
     "gradient mean": replace(WHOLE, per="gradient"),
@@ -72,7 +74,7 @@ METHODS = {
     "gradient square, batch norms": replace(
         WHOLE, per="gradient", variant="square", norms="batch"
     ),
-    "gradient square, keep 0.97": replace(WHOLE, per="gradient", variant="square", keep=0.97),
+    "gradient square, keep 0.98": replace(WHOLE, per="gradient", variant="square", keep=0.98),
     "gradient joined": replace(WHOLE, per="gradient", joined=True),
 }
 RANGES = {
@@ -174,7 +176,7 @@ def range_cell(bench: Bench, settings: EnsembleSettings, seed: int) -> dict[str,
     surrogate = surrogate_of(bench.ensemble(bench.limited(settings), seed), channel_map)
     split = take(scene.data.train, torch.arange(settings.images))
     probe = Probe(scene.model, channel_map, scene.data, split, settings, scene.machine)
-    rows = np.arange(0, len(split), 4)
+    rows = np.arange(0, len(split), 8)
     found = {}
     for share in SHARES:
         masks = draw_masks(40, channel_map.group_of, keep=1 - share, rng=rng)
@@ -276,7 +278,8 @@ def main() -> None:
     torch.set_num_threads(1)
     scene = scene_named(options.model, options.weights)
     if options.validation_images:
-        rows = torch.arange(options.validation_images)
+        order = np.random.default_rng(0).permutation(len(scene.data.validation))  # it is sorted
+        rows = torch.from_numpy(order[: options.validation_images])
         data = replace(scene.data, validation=take(scene.data.validation, rows), test=None)
         scene = replace(scene, data=data)
     about = {**scene.about, "work": options.work, "validation": len(scene.data.validation)}

@@ -17,6 +17,7 @@ from paretoprune.analysis.ensembles import (
     surrogate_of,
     with_ensemble,
 )
+from paretoprune.analysis.ensembles import campaign as campaigns
 from paretoprune.analysis.ensembles import measure as measuring
 from paretoprune.analysis.ensembles.campaign import begin
 from paretoprune.analysis.ensembles.columns import Columns
@@ -24,6 +25,7 @@ from paretoprune.analysis.ensembles.fit import Prior, fit_sums
 from paretoprune.analysis.ensembles.masks import draw_masks
 from paretoprune.analysis.ensembles.packed import empty_rows, fit_rows
 from paretoprune.analysis.ensembles.probe import Probe
+from paretoprune.analysis.ensembles.scoring import expected, priors_of
 from paretoprune.analysis.ensembles.sums import empty_sums
 from paretoprune.spaces.bias import ranks
 from paretoprune.spaces.decode import Space, decode
@@ -184,6 +186,45 @@ def test_without_the_matrix_the_model_is_the_same():
     assert errors[1].mean() == pytest.approx(errors[0].mean(), rel=0.1)
 
 
+def test_a_network_too_large_for_the_matrix_is_measured_alike(trained, tmp_path, monkeypatch):
+    settings = EnsembleSettings(samples=4096, agreement=1.0)
+    dense = measure(trained, settings)
+    monkeypatch.setattr(campaigns, "LARGEST_GRAM", 1)
+    half = measure(trained, replace(settings, samples=2048), folder=tmp_path)
+    assert half.root.shape[1] == 64 + 2  # draws, and the uncertainty of the prior's two weights
+    free = measure(trained, settings, folder=tmp_path)  # goes on from the saved masks
+    assert free.effort.samples == 4096
+    assert np.corrcoef(free.score, dense.score)[0, 1] > 0.99
+    np.testing.assert_allclose(free.errors, dense.errors, rtol=0.6)
+
+
+def test_the_evidence_chooses_the_spread_that_the_coefficients_have():
+    rng = np.random.default_rng(0)
+    group_of = np.zeros(80, dtype=np.int32)
+    taylor = rng.exponential(size=80) ** 2
+    for truth, chosen in (
+        (rng.standard_normal(80) * taylor, 1),
+        (rng.standard_normal(80), 0),
+    ):
+        sums = empty_sums(Columns(group_of))
+        for _ in range(8):
+            masks = draw_masks(128, group_of, keep=0.9, rng=rng)
+            sums.add(masks, ~masks @ truth + rng.standard_normal(128))
+        priors = priors_of(taylor, [], 80)
+        assert fit_sums(sums, priors).prior is priors[chosen]
+
+
+@pytest.mark.parametrize(
+    ("variant", "function"), [("mean", np.asarray), ("absolute", np.abs), ("square", np.square)]
+)
+def test_scores_of_uncertain_coefficients_are_expectations(variant, function):
+    mean, error = np.array([-2.0, 0.0, 0.3, 4.0]), np.array([1.0, 0.5, 2.0, 0.1])
+    draws = function(mean + error * np.random.default_rng(0).standard_normal((400_000, 4)))
+    score, spread = expected(mean, error, variant)
+    np.testing.assert_allclose(score, draws.mean(axis=0), rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(spread, draws.std(axis=0), rtol=0.02)
+
+
 def test_sums_of_two_workers_are_the_sums_of_one():
     rng = np.random.default_rng(0)
     columns = Columns(np.zeros(9, dtype=np.int32), curvature=True)
@@ -237,7 +278,7 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
     unbroken = measure(trained, settings)
     monkeypatch.setattr(measuring, "SAVE_SECONDS", 0.0)
     taken = []
-    take = begin.__globals__["Campaign"].take_chunk
+    take = campaigns.Campaign.take_chunk
 
     def dying(campaign):
         taken.append(campaign.chunk)
@@ -245,7 +286,7 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
             raise Killed
         take(campaign)
 
-    monkeypatch.setattr(begin.__globals__["Campaign"], "take_chunk", dying)
+    monkeypatch.setattr(campaigns.Campaign, "take_chunk", dying)
     for _ in range(2):
         with pytest.raises(Killed):
             measure(trained, settings, folder=tmp_path)

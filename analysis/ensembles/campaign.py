@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.bias import ranks
 from ...spaces.errors import UserError
 from ...spaces.evidence import Tables
 from .columns import Columns, shares
@@ -24,6 +23,7 @@ from .masks import Masks, draw_masks
 from .packed import PackedRows, empty_rows, fit_rows, half_coefficients_of_rows
 from .probe import Probe
 from .record import Check, Effort
+from .scoring import expected, priors_of, rank_correlation
 from .sums import Sums, empty_sums
 
 Values = NDArray[np.float64]
@@ -31,7 +31,6 @@ CHUNK = {"sample": 256, "batch": 16, "gradient": 256}  # masks drawn at once
 HELD_OUT = (1, 3, 5, 7)  # chunks that are predicted and never fitted
 FIRST_CHECK, GROWTH = 8, 1.4  # chunks
 LARGEST_GRAM = 5_000  # columns: sum x x' and K take 200 MB each; beyond, masks are kept instead
-LEAST_SPREAD = 0.1  # of a coefficient whose Taylor score is 0, relative to one of mean score
 
 
 @dataclass(slots=True, eq=False)
@@ -73,11 +72,15 @@ class Campaign:
 
     @property
     def settled(self) -> bool:
-        """Whether two halves of the samples rank the atoms alike, and masks are predicted."""
+        """Whether two halves of the samples rank the atoms alike.
+
+        Halves of a fit share its prior: they must also predict masks that were held out.
+        """
         if self.chunk < FIRST_CHECK or not self.checks:
             return False
-        last = self.checks[-1]
-        return last.agreement >= self.probe.settings.agreement and last.held_out_r2 > 0
+        settings, last = self.probe.settings, self.checks[-1]
+        informed = last.held_out_r2 > 0 or not settings.fits
+        return informed and last.agreement >= settings.agreement
 
     @property
     def at_limit(self) -> bool:
@@ -140,8 +143,7 @@ class Campaign:
     def check(self) -> None:
         """Record how well held-out masks are predicted, and how alike two halves rank."""
         fit = self.fit(errors=False)
-        columns = Columns(self.probe.channel_map.group_of, self.probe.settings.curvature)
-        rest = self.held_targets - fit.predict(columns.rows(self.held_masks))
+        rest = self.held_targets - fit.predict(self._columns.rows(self.held_masks))
         variance = self.held_targets.var() if len(rest) else 0.0
         r2 = 1 - float(rest.var() / variance) if variance > 0 else 0.0
         self.checks.append(Check(self.effort.samples, r2, rank_correlation(*self._halves(fit))))
@@ -155,9 +157,9 @@ class Campaign:
                 f"{self.effort.samples}; check the network's weights and the images"
             )
         if isinstance(self.linear, Sums):
-            return fit_sums(self.linear, self.priors(), errors=errors)
+            return fit_sums(self.linear, self._priors(), errors=errors)
         if self.linear is not None:
-            return fit_rows(self.linear, self.priors(), errors=errors)
+            return fit_rows(self.linear, self._priors(), errors=errors)
         assert self.gradients is not None
         return self.gradients.model()
 
@@ -166,44 +168,37 @@ class Campaign:
         if self.linear is None and self.gradients is not None:
             return self.gradients.scores(self.probe.settings.variant)[:2]
         atoms = self.probe.channel_map.atoms
-        return fit.coefficients[:atoms], np.linalg.norm(fit.root, axis=1)[:atoms]
+        errors = np.linalg.norm(fit.root, axis=1)[:atoms]
+        return expected(fit.coefficients[:atoms], errors, self.probe.settings.variant)
 
-    def priors(self) -> tuple[Prior, ...]:
-        """What the coefficients may be expected to be, before any loss is seen.
+    def _priors(self) -> tuple[Prior, ...]:
+        """What the coefficients may be expected to be, before any loss is seen."""
+        known = [] if self.gradients is None else [self.gradients.scores("mean")[0]]
+        taylor = None if self.probe.settings.prior == "none" else self.taylor
+        return priors_of(taylor, known, self._columns.count)
 
-        Their mean is made of the known scores. Their spread is the same for all atoms or, as
-        what barely matters cannot be far off, follows the Taylor score: the evidence chooses.
-        """
-        settings = self.probe.settings
-        count = Columns(self.probe.channel_map.group_of, settings.curvature).count
-        known = [] if settings.prior == "none" else [self.taylor, np.ones_like(self.taylor)]
-        if self.gradients is not None:
-            known.append(self.gradients.scores("mean")[0])
-        columns = np.zeros((count, len(known)))
-        for index, values in enumerate(known):
-            columns[: len(values), index] = relative(values)
-        flat = Prior(columns, np.ones(count))
-        if settings.prior == "none":
-            return (flat,)
-        spread = np.ones(count)
-        spread[: len(self.taylor)] = relative(self.taylor) + LEAST_SPREAD
-        return flat, Prior(columns, np.mean(spread**2) / spread**2)
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.probe.channel_map.group_of, self.probe.settings.curvature)
 
     def _halves(self, fit: Fit) -> Values:
-        atoms = self.probe.channel_map.atoms
+        """The scores that each half of the samples gives, [2, A]."""
+        atoms, variant = self.probe.channel_map.atoms, self.probe.settings.variant
+        if self.linear is None and self.gradients is not None:
+            return self.gradients.scores(variant)[2]
         if isinstance(self.linear, Sums):
-            return half_coefficients(self.linear, fit)[:, :atoms]
-        if self.linear is not None:
-            return half_coefficients_of_rows(self.linear, fit)[:, :atoms]
-        assert self.gradients is not None
-        return self.gradients.scores(self.probe.settings.variant)[2]
+            found = half_coefficients(self.linear, fit)
+        else:
+            assert self.linear is not None
+            found = half_coefficients_of_rows(self.linear, fit)
+        return expected(found[:, :atoms], np.zeros((2, atoms)), variant)[0]
 
     def _rows(self) -> NDArray[np.int64]:
         """The images of the present chunk: shuffled epochs, one after the other."""
         count, size = len(self.probe.split), self.chunk_size
         places = np.arange(self.chunk * size, (self.chunk + 1) * size)
         epochs = np.unique(places // count)
-        orders = {e: np.random.default_rng([self.seed, 0, e]).permutation(count) for e in epochs}
+        orders = {e: np.random.default_rng([self.seed, e, 1]).permutation(count) for e in epochs}
         return np.array([orders[place // count][place % count] for place in places])
 
     def tables(self) -> Tables:
@@ -258,15 +253,3 @@ def is_check(chunk: int) -> bool:
     while due < chunk:
         due = int(np.ceil(due * GROWTH))
     return due == chunk
-
-
-def relative(values: Values) -> Values:
-    """Values over their mean size."""
-    return np.asarray(values / max(float(np.abs(values).mean()), 1e-30))
-
-
-def rank_correlation(one: Values, other: Values) -> float:
-    """Spearman's, ties by index."""
-    if len(one) < 2:
-        return 1.0
-    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])

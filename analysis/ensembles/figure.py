@@ -66,7 +66,5 @@ def group_trace(ensemble: Ensemble, channel_map: ChannelMap, group: int) -> go.S
 
 def score_title(ensemble: Ensemble) -> str:
     """What the scores count."""
-    settings = ensemble.settings
-    if settings.fits or settings.variant == "mean":
-        return ensemble.unit
-    return f"{settings.variant} gradient of the {ensemble.unit.partition(' of ')[2]}"
+    unit, variant = ensemble.unit, ensemble.settings.variant
+    return unit if variant == "mean" else f"{variant} of the {unit}"

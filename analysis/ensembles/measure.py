@@ -61,7 +61,7 @@ def measure_ensemble(
         notes = fall_back(probe)
         campaign = resume(begin(probe, seed), sums_key, folder)
         run(campaign, sums_key, folder, on_progress)
-        ensemble = conclude(campaign, key, settings, notes)
+        ensemble = conclude(campaign, key, notes)
     finally:
         model.to(here)
     if folder:
@@ -84,8 +84,13 @@ def keys(base: str, settings: EnsembleSettings) -> tuple[str, str]:
     values = asdict(settings)
     sums = {name: value for name, value in values.items() if name not in LIMITS}
     sums["chunk"] = min(settings.most_samples, 2048)  # low limits draw in smaller chunks
-    texts = [json.dumps([METHOD, base, v], sort_keys=True) for v in (values, sums)]
-    return tuple(hashlib.sha256(text.encode()).hexdigest()[:32] for text in texts)  # type: ignore[return-value]
+    return digest(base, values), digest(base, sums)
+
+
+def digest(base: str, values: dict[str, object]) -> str:
+    """A hash of what was measured and how."""
+    text = json.dumps([METHOD, base, values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def fall_back(probe: Probe) -> tuple[str, ...]:
@@ -128,9 +133,7 @@ def run(
     save(True)
 
 
-def conclude(
-    campaign: Campaign, key: str, settings: EnsembleSettings, notes: tuple[str, ...]
-) -> Ensemble:
+def conclude(campaign: Campaign, key: str, notes: tuple[str, ...]) -> Ensemble:
     """The record of a campaign that is over."""
     fit = campaign.fit()
     score, errors = campaign.scores(fit)
@@ -141,7 +144,7 @@ def conclude(
         notes += (f"memory ran out: batches of {campaign.probe.size} instead of more",)
     return Ensemble(
         key=key,
-        settings=replace(campaign.probe.settings),
+        settings=campaign.probe.settings,
         score=score,
         errors=errors,
         coefficients=fit.coefficients,

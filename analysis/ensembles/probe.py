@@ -97,7 +97,7 @@ class Probe:
             self._losses(np.ones((count, self.channel_map.atoms), dtype=bool), np.arange(count))
         except UserError:
             return False
-        return count > 1
+        return True
 
     def _measure_dense(self) -> None:
         if not len(self.dense):
