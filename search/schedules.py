@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..analysis.evidence import measure_evidence
+from ..analysis.gathering import Measuring, gather_evidence
 from ..spaces.channels import ChannelMap
 from ..spaces.decode import Space, decode
 from ..spaces.policy import Policy
@@ -62,9 +62,8 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
         evidence = context.evidence
         if channel_map.atoms < space.channel_map.atoms:
-            evidence = measure_evidence(
-                model, channel_map, context.data, folder=None, seed=job.seed, names=[policy.score]
-            )
+            measuring = Measuring(model, channel_map, context.data, job.seed)
+            evidence = gather_evidence([policy], measuring)
         return decode(policy, target, evidence, present_space(space, channel_map))
 
     def settle(small: nn.Module, step: int) -> None:
