@@ -5,17 +5,16 @@ Every user's mistake ends as one line on stderr and exit code 2.
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from ..spaces.errors import UserError
+from .options import OF_ONE_POLICY, settings_of, with_settings
 from .settings import SearchSettings
 
 app = typer.Typer(
@@ -26,7 +25,6 @@ app = typer.Typer(
     help="Search pruning policies for the Pareto front of accuracy against FLOPs and parameters. "
     "FLOPs are MACs: multiply-adds of convolutions and linear layers, as the papers count them.",
 )
-LISTS = {"keep": list[str], "plugin": list[Path]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,40 +60,23 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def search(context: typer.Context, resume: Path | None, **options: Any) -> None:
+def search(
+    context: typer.Context,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder: nothing finished is run twice."),
+    ] = None,
+    **options: Any,
+) -> None:
     """Search: prune, fine-tune and measure many policies; write the front to a run folder."""
     from .commands import run_search
 
     given = {
-        name: tuple(value) if name in LISTS else value
-        for name, value in options.items()
+        name: value
+        for name, value in settings_of(options).items()
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
     }
     raise typer.Exit(run_search(given, resume))
-
-
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` one option a field of SearchSettings."""
-    hints = get_type_hints(SearchSettings)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
-    for field in fields(SearchSettings):
-        annotation = LISTS.get(field.name, hints[field.name])
-        default: Any = [] if field.name in LISTS else field.default
-        option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
-        if annotation is bool:
-            option = typer.Option(f"--{field.name}", help=field.metadata["help"])
-        parameters.append(
-            inspect.Parameter(
-                field.name, keyword, default=default, annotation=Annotated[annotation, option]
-            )
-        )
-    text = "Go on with the run in this folder: nothing finished is lost or run twice."
-    annotation = Annotated[Path | None, typer.Option(help=text)]
-    parameters.append(inspect.Parameter("resume", keyword, default=None, annotation=annotation))
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
 
 
 app.command("search")(with_settings(search))
@@ -130,6 +111,26 @@ def pick(
 
     flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
     pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
+
+
+def prune(
+    policy: Annotated[str, typer.Option(help="A preset, a control, or a policy in FILE.json.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")],
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Stop before validation accuracy falls below this.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a gradual schedule.")] = None,
+    **options: Any,
+) -> None:
+    """Prune by one policy alone, without a search; the same command goes on after a stop."""
+    from .pruning import PruneRequest, policy_named, prune_command
+
+    settings = SearchSettings(**settings_of(options))
+    request = PruneRequest(settings, policy_named(policy, steps), out, min_accuracy)
+    raise typer.Exit(prune_command(request))
+
+
+app.command("prune")(with_settings(prune, OF_ONE_POLICY))
 
 
 @app.command("train")

@@ -21,6 +21,7 @@ class Job:
     attempt: int = 0
     number: int | None = None  # of the Optuna trial; None for a control
     control: str | None = None
+    min_accuracy: float | None = None  # a gradual schedule stops above it
 
     @property
     def folder(self) -> str:

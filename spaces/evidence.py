@@ -23,13 +23,15 @@ Tables = dict[str, NDArray[np.generic]]
 class Evidence:
     """What was measured of one network: scores by name, their standard errors [A] and loss curves.
 
-    `key` is the hash of all that they were computed from.
+    `key` is the hash of all that they were computed from. `counts` says what measuring took this
+    time (forwards, backwards, images); what was read from disk took nothing.
     """
 
     key: str
     scores: dict[str, Parts]
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     curves: dict[str, Curves] = field(default_factory=dict)  # by `curves_name`
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def save_tables(key: str, tables: Tables, folder: Path) -> Path:

@@ -23,6 +23,7 @@ class Policy:
     """score x bias removal x allocation x schedule, and the recipe of the brief fine-tune."""
 
     score: str
+    caution: float = 0.0  # standard errors taken off the score, where they are known
     combine: str = "sum"  # of the parts that a coupled atom has in its layers
     normalisation: str = "none"  # bias removal within each group
     stages: tuple[float, ...] = ()  # a and b of a * s + b, stage by stage: one a resolution
@@ -42,6 +43,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse values that no trial could carry out."""
+        check_range("caution", self.caution, 0.0, 3.0)
         check_choice("combine", self.combine, COMBINATIONS)
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
         check_choice("price_at", self.price_at, PRICES_AT)
@@ -116,6 +118,7 @@ PRESETS: dict[str, Policy] = {
     "balanced-pruning": Policy(
         score="weight-gradient-rank", combine="later", allocation="loss-budget"
     ),
+    "linear-ensembles": Policy(score="ensemble-batch"),
     "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
 }
 CONTROLS: dict[str, Policy] = {

@@ -21,6 +21,10 @@ from ..spaces.errors import UserError
 READERS = ("conv", "linear", "shortcut")
 
 
+class Regrouped(UserError):
+    """A network that regroups its batch cannot have one mask a sample; the message says more."""
+
+
 @contextmanager
 def masked(
     model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_] | Tensor
@@ -63,7 +67,7 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
         x = args[0]
         factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
-            raise UserError(
+            raise Regrouped(
                 f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
                 f"{layer.name}; give a single mask [A] to a network that regroups its batch"
             )
