@@ -8,6 +8,8 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..analysis.curves.evidence import with_curves
+from ..analysis.curves.prober import Subject
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
@@ -29,6 +31,7 @@ from .settings import SearchSettings
 from .setup import (
     Inputs,
     Prepared,
+    Say,
     data_digest,
     load_inputs,
     prepare_search,
@@ -133,6 +136,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     run = open_work(request, inputs)
     with locked(run):
         prepared = prepare_search(inputs, run, plugins, progress.say)
+        prepared = with_loss_curves(prepared, request.policy, run, progress.say)
         job = job_of(request, prepared.context)
 
         def on_step(present: Present, accuracy: float | None) -> None:
@@ -150,6 +154,27 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
         write_json(request.out / "evaluation.json", record)
     shutil.rmtree(run.root)
     return evaluation, dense
+
+
+def with_loss_curves(prepared: Prepared, policy: Policy, run: RunFolder, say: Say) -> Prepared:
+    """The curves that the policy is decoded from, if it is; kept, so that a kill loses none."""
+    context = prepared.context
+    if policy.allocation != "loss-budget":
+        return prepared
+    say("measuring the loss curves")
+
+    def tell(done: int, total: int) -> None:
+        if done % max(1, total // 5) == 0:
+            say(f"  {done} of {total} groups")
+
+    evidence = with_curves(
+        context.evidence,
+        [policy],
+        Subject(context.model, context.space.channel_map, context.data, context.machine),
+        folder=run.evidence,
+        on_progress=tell,
+    )
+    return replace(prepared, context=replace(context, evidence=evidence))
 
 
 def open_work(request: PruneRequest, inputs: Inputs) -> RunFolder:

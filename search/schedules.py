@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ..analysis.curves.evidence import with_curves
+from ..analysis.curves.prober import Subject
 from ..analysis.evidence import measure_evidence
 from ..spaces.channels import ChannelMap
 from ..spaces.decode import Space, decode
@@ -65,6 +67,8 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
             evidence = measure_evidence(
                 model, channel_map, context.data, folder=None, seed=job.seed, names=[policy.score]
             )
+            subject = Subject(model, channel_map, context.data, machine)
+            evidence = with_curves(evidence, [policy], subject, folder=None)
         return decode(policy, target, evidence, present_space(space, channel_map))
 
     def settle(small: nn.Module, step: int) -> None:
