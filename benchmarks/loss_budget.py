@@ -75,8 +75,8 @@ Cells = dict[str, Callable[[], dict[str, Any]]]
 class Bench:
     """One network; its evidence is measured once and grows by the curves that cells ask for."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, images: int) -> None:
+        self.scene, self.settings = scene, CurveSettings(images=images)
         self.channel_map = scene.space.channel_map
         self.subject = Subject(scene.model, self.channel_map, scene.data, scene.machine)
         self.folder = cache_folder() / "curves"
@@ -87,10 +87,19 @@ class Bench:
         seed = seed if policy.score == "random" else 0
         if seed not in self._evidence:
             self._evidence[seed] = measure_evidence(
-                self.scene.model, self.channel_map, self.scene.data, folder=self.folder, seed=seed
+                self.scene.model,
+                self.channel_map,
+                self.scene.data,
+                folder=self.folder,
+                seed=seed,
+                images=self.settings.images,
             )
         self._evidence[seed] = with_curves(
-            self._evidence[seed], [policy], self.subject, folder=self.folder
+            self._evidence[seed],
+            [policy],
+            self.subject,
+            folder=self.folder,
+            settings=self.settings,
         )
         return self._evidence[seed]
 
@@ -161,7 +170,7 @@ def tuned(bench: Bench, policy: Policy, size: float, seed: int) -> dict[str, Any
 
 def paper(bench: Bench) -> dict[str, Any]:
     """The paper's probes, one threshold for all groups."""
-    settings = CurveSettings(method="paper", threshold=THRESHOLD)
+    settings = replace(bench.settings, method="paper", threshold=THRESHOLD)
     order = bench.order(BALANCED)
     start = time.perf_counter()
     curves = measure_curves(bench.subject, order, settings)
@@ -228,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("network", choices=("resnet20", "resnet56", "mechanics"))
     parser.add_argument("--parts", default="raw,paper,rounds,tuned")
-    parser.add_argument("--images", type=int, default=512, help="of the untrained networks")
+    parser.add_argument("--images", type=int, default=2048, help="that the probes look at")
     parser.add_argument("--max-seconds", type=float, help="begin no cell after so long")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
@@ -238,8 +247,8 @@ def main() -> None:
         about = {"weights": "random", "images": asked.images, "torch": torch.__version__}
         measured: Cells = {name: partial(mechanics, name, asked.images) for name in UNTRAINED}
     else:
-        bench = Bench(baseline(asked.network))
-        about, measured = bench.scene.about, {}
+        bench = Bench(baseline(asked.network), asked.images)
+        about, measured = {**bench.scene.about, "images": asked.images}, {}
         for part in asked.parts.split(","):
             measured |= cells(bench, part)
     fill(out, about, measured, max_seconds=asked.max_seconds)

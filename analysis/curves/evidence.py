@@ -20,6 +20,7 @@ def with_curves(
     subject: Subject,
     *,
     folder: Path | None,
+    settings: CurveSettings | None = None,
     on_progress: OnProgress | None = None,
 ) -> Evidence:
     """The evidence, and the curves of every policy that is decoded from them."""
@@ -29,8 +30,8 @@ def with_curves(
         if policy.allocation != "loss-budget" or name in curves:
             continue
         order = combine(evidence.scores[policy.score], subject.channel_map, policy.combine)
-        settings = CurveSettings(probe=policy.probe)
+        asked = replace(settings or CurveSettings(), probe=policy.probe)
         curves[name] = measure_curves(
-            subject, order, settings, folder=folder, on_progress=on_progress
+            subject, order, asked, folder=folder, on_progress=on_progress
         )
     return replace(evidence, curves=curves)
