@@ -4,8 +4,9 @@
         [--methods curve,paper] [--out FILE]
 
 Both ways run on one core in float32 and measure the very same cuts; the record says how far their
-rises differ at most. Seconds are processor time, so a busy machine changes little. The shared way is timed whole, with the listing of the operations. With
-`--every N` the plain way runs each Nth probe only, and its total is their mean times all of them.
+rises differ at most. Seconds are processor time, so a busy machine changes little. The shared way
+is timed whole, with the listing of the operations. With `--every N` the plain way runs each Nth
+probe only, and its total is their mean times all of them.
 """
 
 from __future__ import annotations
