@@ -6,22 +6,20 @@ Whatever a policy does not read is not measured; what was measured before is rea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from ..spaces.channels import ChannelMap
-from ..spaces.curves import CurveSettings, curves_name
 from ..spaces.errors import UserError
 from ..spaces.evidence import Evidence
-from ..spaces.parts import combine
 from ..spaces.policy import Policy
 from ..trainers.split import Data
-from .curves.measure import measure_curves
+from .curves.evidence import with_curves
 from .curves.prober import Subject
-from .ensembles import Check, measure_ensemble, with_ensemble
 from .ensembles import PRESETS as ENSEMBLES
+from .ensembles import Check, measure_ensemble, with_ensemble
 from .evidence import measure_evidence
 from .scores.registry import all_scores
 
@@ -60,10 +58,13 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
     )
     for name in sorted(names & set(ENSEMBLES)):
         evidence = add_ensemble(evidence, name, on)
-    for policy in wanted:
-        if policy.allocation == "loss-budget":
-            evidence = add_curves(evidence, policy, on)
-    return evidence
+    return with_curves(
+        evidence,
+        wanted,
+        Subject(on.model, on.channel_map, on.data),
+        folder=on.folder,
+        on_progress=lambda done, total: on.on_progress("loss curves", done, total),
+    )
 
 
 def check_names(names: Iterable[str]) -> None:
@@ -95,18 +96,3 @@ def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
         on_progress=report,
     )
     return with_ensemble(evidence, name, ensemble)
-
-
-def add_curves(evidence: Evidence, policy: Policy, on: Measuring) -> Evidence:
-    """Evidence with the loss curves of the policy's own order, unless it has them."""
-    name = curves_name(policy.score, policy.combine, policy.probe)
-    if name in evidence.curves:
-        return evidence
-    curves = measure_curves(
-        Subject(on.model, on.channel_map, on.data),
-        combine(evidence.scores[policy.score], on.channel_map, policy.combine),
-        CurveSettings(probe=policy.probe),
-        folder=on.folder,
-        on_progress=lambda done, total: on.on_progress("loss curves", done, total),
-    )
-    return replace(evidence, curves={**evidence.curves, name: curves})

@@ -132,7 +132,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     inputs = load_inputs(request.settings, model=given.model, data=given.data)
     run = open_work(request, inputs)
     with locked(run):
-        prepared = prepare_search(inputs, run, plugins, progress.say)
+        prepared = prepare_search(inputs, run, plugins, progress.say, [request.policy])
         job = job_of(request, prepared.context)
 
         def on_step(present: Present, accuracy: float | None) -> None:

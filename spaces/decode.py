@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .allocations.budget import Budget, check_limits, check_scores, unreachable
 from .allocations.fill import fill
-from .allocations.loss_budget import mask_under
+from .allocations.loss_budget import curves_of, mask_under
 from .allocations.present import Division, rank_at_present
 from .allocations.units import rank_by_score, units_of
 from .channels import ChannelMap
@@ -43,8 +43,7 @@ class Space:
 def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> NDArray[np.bool_]:
     """The largest mask [A] of this policy whose price is not above the target.
 
-    The policy's own floor gives way where it puts the target out of reach; the user's does not. A
-    threshold of loss variation that is given takes away what it allows to, target met or not.
+    The policy's own floor gives way where it puts the target out of reach; the user's does not.
     """
     (mask,), reachable = decode_many([policy], [target], evidence, space)
     if not reachable.all():
@@ -64,14 +63,14 @@ def decode_many(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """The masks [B, A] of many policies, each at its own target, and which reach it [B].
 
-    A row out of reach holds the smallest mask that the user's limits allow.
+    A row out of reach holds the smallest mask that the user's limits allow. A given threshold of
+    loss variation takes away all that it allows to, also where the target was met before.
     """
     check_limits(space.min_channels, space.round_to)
-    price, channel_map = space.price, space.channel_map
-    ordering = Ordering(evidence, channel_map, price)
-    dense = price.dense
+    ordering = Ordering(evidence, space.channel_map, space.price)
+    dense = space.price.dense
     limits = np.array([Budget(*t.limits(dense)).limits for t in targets]).reshape(-1, 2)
-    masks = np.ones((len(policies), channel_map.atoms), dtype=bool)
+    masks = np.ones((len(policies), space.channel_map.atoms), dtype=bool)
     reachable = np.zeros(len(policies), dtype=bool)
     waiting = [(row, max(p.floor, space.min_channels)) for row, p in enumerate(policies)]
     while waiting:
@@ -80,15 +79,24 @@ def decode_many(
             masks[rows], reachable[rows] = _decode_alike(
                 batch, floor, ordering.scores(batch), limits[rows], space
             )
+            for row in rows:
+                if (
+                    policies[row].allocation == "loss-budget"
+                    and policies[row].threshold is not None
+                ):
+                    masks[row] &= mask_under(
+                        policies[row],
+                        curves_of(policies[row], evidence.curves),
+                        space.price,
+                        space.channel_map,
+                        floor=floor,
+                        round_to=space.round_to,
+                    )
         waiting = [
             (row, space.min_channels)
             for row, floor in waiting
             if floor > space.min_channels and not reachable[row]
         ]
-    for row, policy in enumerate(policies):
-        if policy.allocation == "loss-budget" and policy.threshold is not None:
-            units = units_of(channel_map, max(policy.floor, space.min_channels), space.round_to)
-            masks[row] &= mask_under(policy, ordering.curves(policy), channel_map, units)
     return masks, reachable
 
 

@@ -30,8 +30,8 @@ class Evidence:
     key: str
     scores: dict[str, Parts]
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
     curves: dict[str, Curves] = field(default_factory=dict)  # by `curves_name`
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def save_tables(key: str, tables: Tables, folder: Path) -> Path:

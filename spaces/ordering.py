@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .allocations.loss_budget import loss_order
+from .allocations.loss_budget import curves_of, loss_order
 from .bias import (
     divide_by_fan_in,
     divide_by_price,
@@ -16,7 +16,6 @@ from .bias import (
     stages_of,
 )
 from .channels import ChannelMap
-from .curves import Curves, curves_name
 from .errors import UserError
 from .evidence import Evidence
 from .parts import Scores, combine
@@ -49,23 +48,11 @@ class Ordering:
         blend = np.array([policy.price_blend for policy in policies])
         return divide_by_price(scores, self._marginal, power=power, blend=blend)
 
-    def curves(self, policy: Policy) -> Curves:
-        """The loss curves that the policy reads."""
-        name, known = (
-            curves_name(policy.score, policy.combine, policy.probe),
-            self._evidence.curves,
-        )
-        if name not in known:
-            raise UserError(
-                f"loss curves must be measured before allocation loss-budget, got none for "
-                f"{name!r}; pass the evidence of measure_curves"
-            )
-        return known[name]
-
     def _normalised(self, policy: Policy) -> Scores:
         """One score an atom [A], comparable between groups; read-only."""
         if policy.allocation == "loss-budget":
-            return loss_order(policy, self.curves(policy), self._price, self._channel_map)
+            curves = curves_of(policy, self._evidence.curves)
+            return loss_order(policy, curves, self._price, self._channel_map)
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution

@@ -115,10 +115,10 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 PRESETS: dict[str, Policy] = {
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
-    "linear-ensembles": Policy(score="ensemble-batch"),
     "balanced-pruning": Policy(
         score="weight-gradient-rank", combine="later", allocation="loss-budget"
     ),
+    "linear-ensembles": Policy(score="ensemble-batch"),
     "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
 }
 CONTROLS: dict[str, Policy] = {

@@ -121,14 +121,14 @@ def test_division_by_price_prefers_to_remove_what_is_dear():
     assert (divide_by_price(np.ones(2), marginal, power=0.0, blend=0.0) == 1).all()
 
 
-MEASURED = [
+DECODABLE = [
     policy
     for policy in (*PRESETS.values(), *CONTROLS.values())
     if policy.score in all_scores() and policy.allocation != "loss-budget"
 ]
 
 
-@pytest.mark.parametrize("policy", MEASURED)
+@pytest.mark.parametrize("policy", DECODABLE)
 def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, scene, evidence):
     channel_map = scene[1]
     space = Space(channel_map, Price(channel_map))

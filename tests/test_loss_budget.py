@@ -23,7 +23,6 @@ from paretoprune.spaces.allocations.loss_budget import (
     predicted_loss,
     threshold_of,
 )
-from paretoprune.spaces.allocations.units import Units, units_of
 from paretoprune.spaces.channels import ChannelMap, Group, Layer
 from paretoprune.spaces.curves import (
     Curves,
@@ -34,7 +33,7 @@ from paretoprune.spaces.curves import (
     isotonic,
     removal_places,
 )
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.decode import Space, decode, decode_many
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.parts import whole
@@ -62,11 +61,6 @@ def chain(sizes: tuple[int, ...], costs: tuple[int, ...] = (9, 4, 1, 2)) -> Chan
     groups = tuple(Group(f"l{i}", (f"l{i}",)) for i in range(len(sizes)))
     group_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     return ChannelMap(tuple(layers), groups, group_of, (), (1,))
-
-
-def singles(channel_map: ChannelMap) -> Units:
-    """Every atom alone, one of each group stays."""
-    return units_of(channel_map, 1, 1)
 
 
 class Additive:
@@ -106,7 +100,7 @@ def test_a_known_additive_loss_is_cut_exactly(threshold: float, points: int) -> 
     policy = replace(BUDGET, threshold=threshold)
     exact = [min(int(threshold / f), n - 1) for f, n in zip(FACTORS, SIZES, strict=True)]
     assert cuts_under(policy, curves, channel_map).tolist() == exact
-    mask = mask_under(policy, curves, channel_map, singles(channel_map))
+    mask = mask_under(policy, curves, Price(channel_map), channel_map)
     gone = np.bincount(channel_map.group_of[~mask], minlength=len(SIZES))
     assert gone.tolist() == exact
     assert predicted_loss(mask, curves, channel_map) == pytest.approx(
@@ -145,8 +139,8 @@ def test_cached_curves_give_the_masks_of_fresh_probes(method: str) -> None:
         how = CurveSettings(method=method, points=16, refine=0, threshold=threshold)
         fresh = probe(loss, how)
         cached = curves_from_tables(curves_to_tables(fresh))
-        policy = replace(BUDGET, threshold=threshold)
-        masks = [mask_under(policy, c, channel_map, singles(channel_map)) for c in (fresh, cached)]
+        policy, price = replace(BUDGET, threshold=threshold), Price(channel_map)
+        masks = [mask_under(policy, c, price, channel_map) for c in (fresh, cached)]
         assert np.array_equal(*masks)
         assert cached.settings == how
         best = [int((abs(r - r[0]) <= threshold).sum()) - 1 for r in rises[:2]]  # powers of two
@@ -172,10 +166,9 @@ def test_a_higher_threshold_removes_all_that_a_lower_one_does(
 ) -> None:
     channel_map = chain((8, 8, 8))
     curves = probe(Additive(channel_map, lambda g, k: rises[g][k] * (k > 0)), DENSE)
+    price = Price(channel_map)
     low, high = (
-        mask_under(
-            replace(BUDGET, threshold=t), curves, channel_map, units_of(channel_map, 1, round_to)
-        )
+        mask_under(replace(BUDGET, threshold=t), curves, price, channel_map, round_to=round_to)
         for t in sorted((one, other))
     )
     assert not (high & ~low).any()
@@ -205,11 +198,9 @@ def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
     channel_map, price, curves = scene
     keep = decode(BUDGET, Target(0.5), evidence_of(curves, BUDGET), Space(channel_map, price))
     threshold = threshold_of(keep, curves, channel_map)
-    under = mask_under(
-        replace(BUDGET, threshold=threshold), curves, channel_map, singles(channel_map)
-    )
+    under = mask_under(replace(BUDGET, threshold=threshold), curves, price, channel_map)
     below = replace(BUDGET, threshold=threshold * (1 - 1e-9) - 1e-9)
-    above = mask_under(below, curves, channel_map, singles(channel_map))
+    above = mask_under(below, curves, price, channel_map)
     assert price.of(under)[0] <= 0.5 * price.dense[0] < price.of(above)[0]
 
 
@@ -218,12 +209,47 @@ def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
     space, evidence = Space(channel_map, price), evidence_of(curves, BUDGET)
     loose, tight = (replace(BUDGET, threshold=t) for t in (1e-6, 0.1))
     assert np.array_equal(
-        decode(tight, Target(0.95), evidence, space),
-        mask_under(tight, curves, channel_map, singles(channel_map)),
+        decode(tight, Target(0.95), evidence, space), mask_under(tight, curves, price, channel_map)
     )
     assert np.array_equal(
         decode(loose, Target(0.5), evidence, space), decode(BUDGET, Target(0.5), evidence, space)
     )
+
+
+def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
+    channel_map, price, curves = scene
+    scores = {"taylor": whole(np.random.default_rng(0).random(channel_map.atoms))}
+    evidence = Evidence("", scores, curves={"taylor": curves})
+    policies = [
+        Policy("taylor", price_power=1.0, price_at="present"),
+        BUDGET,
+        replace(BUDGET, curves="least-sum", floor=2),
+        replace(BUDGET, threshold=0.1, price_power=1.0, price_at="present"),
+        replace(BUDGET, stages=(3.0, 0.0)),
+        Policy("taylor", allocation="uniform"),
+    ]
+    targets = [Target(share) for share in (0.5, 0.4, 0.3, 0.9, 0.6, 0.7)]
+    space = Space(channel_map, price)
+    masks, reachable = decode_many(policies, targets, evidence, space)
+    assert reachable.all()
+    for mask, policy, target in zip(masks, policies, targets, strict=True):
+        assert np.array_equal(mask, decode(policy, target, evidence, space))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 1), st.integers(2, 30), st.integers(0, 99))
+def test_groups_keep_their_order_where_curves_are_straight(
+    factor: float, size: int, seed: int
+) -> None:
+    channel_map = chain((size, size))
+    order = np.random.default_rng(seed).random(2 * size)
+    curves = probe(Additive(channel_map, lambda g, k: factor * k / 3), DENSE, order)
+    places = loss_order(
+        replace(BUDGET, curves="least-sum"), curves, Price(channel_map), channel_map
+    )
+    for group in range(2):
+        own = channel_map.group_of == group
+        assert np.array_equal(np.argsort(places[own]), np.argsort(curves.place[own]))
 
 
 @settings(max_examples=30, deadline=None)
@@ -319,8 +345,9 @@ def test_the_atoms_of_a_group_go_in_the_order_of_the_probes() -> None:
     channel_map = chain((6, 6))
     order = np.random.default_rng(1).permutation(12).astype(float)
     curves = probe(Additive(channel_map, lambda g, k: 0.0), DENSE, order)  # all cuts tie
-    units = units_of(channel_map, 2, 1)
-    mask = mask_under(replace(BUDGET, threshold=0.0), curves, channel_map, units)
+    mask = mask_under(
+        replace(BUDGET, threshold=0.0), curves, Price(channel_map), channel_map, floor=2
+    )
     for group in range(2):
         own = np.flatnonzero(channel_map.group_of == group)
         best = own[np.argsort(order[own])[-2:]]

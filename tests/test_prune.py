@@ -197,3 +197,11 @@ def test_prune_from_python_leaves_the_model_alone(dense, tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(UserError, match="has no setting"):
         pp.prune(model, splits, policy, out=tmp_path / "other", target_flop=0.5)
+
+
+def test_the_loss_budget_prunes_at_once_and_in_steps(dense, tmp_path):
+    words = ("--policy", "balanced-pruning", "--target-flops", "0.5", "--weights", dense[2])
+    for name, more in (("once", ()), ("steps", ("--steps", 2))):
+        done = call("prune", *words, *more, "--out", tmp_path / name, *QUICK)
+        assert done.returncode == 0, done.stderr
+        assert 0.48 < evaluation_in(tmp_path / name)["flops_fraction"] <= 0.5

@@ -12,12 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from ...spaces.allocations.loss_budget import predicted_loss
 from ...spaces.curves import Curves, CurveSettings
 from ...spaces.parts import Scores
-from ...trainers.batches import take
+from ..evidence import calibration_split
 from .measure import measure_curves
 from .prober import Mask, Prober, Subject
 
@@ -45,8 +44,7 @@ def compare(subject: Subject, curves: Curves, masks: Mapping[str, Mask]) -> list
 
 def measured_losses(subject: Subject, settings: CurveSettings, masks: list[Mask]) -> list[float]:
     """The losses of masks, probed as the settings say."""
-    count = min(settings.images, len(subject.data.train))
-    split = take(subject.data.train, torch.arange(count))
+    split = calibration_split(subject.data, settings.images)
     whole = np.ones(subject.channel_map.atoms, dtype=bool)
     prober = Prober(subject, split, settings, around=whole, replay=False)
     return prober.losses(0, masks)

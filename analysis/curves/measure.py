@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ...spaces.channels import ChannelMap
@@ -24,8 +23,7 @@ from ...spaces.curves import (
 from ...spaces.errors import UserError
 from ...spaces.evidence import load_tables, save_tables
 from ...spaces.parts import Scores
-from ...trainers.batches import take
-from ..evidence import evidence_key
+from ..evidence import calibration_split, evidence_key
 from .journal import WHOLE, ProbeJournal
 from .prober import Mask, Prober, Subject
 from .strategies import STRATEGIES
@@ -51,8 +49,7 @@ def measure_curves(
     """
     channel_map = subject.channel_map
     around = np.ones(channel_map.atoms, dtype=bool) if around is None else around
-    count = min(settings.images, len(subject.data.train))
-    split = take(subject.data.train, torch.arange(count))
+    split = calibration_split(subject.data, settings.images)
     base = evidence_key(subject.model, channel_map, subject.data, split, 0)
     place = removal_places(order, channel_map)
     key = curves_key(base, settings, (place, around))

@@ -14,18 +14,32 @@ a and b rescale its curves; least-sum is ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bias import TINY, rescale_stages, stage_table, stages_of
+from ..bias import TINY, stage_table, stages_of
 from ..channels import ChannelMap
-from ..curves import Curves, bisect_cut, rise_table, rise_tables
+from ..curves import Curves, bisect_cut, curves_name, rise_table, rise_tables
+from ..errors import UserError
 from ..parts import Scores
 from ..policy import Policy
 from ..price import Price
-from .units import Units
+from .units import rank_by_score, units_of
 
 Mask = NDArray[np.bool_]
+
+
+def curves_of(policy: Policy, measured: Mapping[str, Curves]) -> Curves:
+    """The loss curves that the policy reads."""
+    name = curves_name(policy.score, policy.combine, policy.probe)
+    if name not in measured:
+        raise UserError(
+            f"loss curves must be measured before allocation loss-budget, got none for {name!r}; "
+            "measure them with measure_curves, or take another allocation"
+        )
+    return measured[name]
 
 
 def loss_order(policy: Policy, curves: Curves, price: Price, channel_map: ChannelMap) -> Scores:
@@ -52,9 +66,9 @@ def worth_of_atoms(
         rises[atoms] = np.append(table, np.inf)[1:]
     if stages:
         stage = stages_of(channel_map)
-        table = stage_table(stages, int(stage.max(initial=0)) + 1)
-        rescaled = rescale_stages(rises[None], stage[channel_map.group_of], table[None])[0]
-        rises = np.where(np.isinf(rises), np.inf, rescaled)
+        table = stage_table(stages, int(stage.max(initial=0)) + 1)[stage[channel_map.group_of]]
+        finite = np.isfinite(rises)
+        rises[finite] = table[finite, 0] * rises[finite] + table[finite, 1]
     for group in range(len(channel_map.groups)):  # a negative factor must not turn the order
         atoms = atoms_in_order(group, curves, channel_map)
         rises[atoms] = np.maximum.accumulate(rises[atoms])
@@ -84,18 +98,22 @@ def atoms_in_order(group: int, curves: Curves, channel_map: ChannelMap) -> NDArr
     return atoms[np.argsort(curves.place[atoms])]
 
 
-def mask_under(policy: Policy, curves: Curves, channel_map: ChannelMap, units: Units) -> Mask:
-    """The mask [A] whose every group is cut as far as the policy's own threshold allows.
-
-    A unit of which an atom stays, stays whole.
-    """
+def mask_under(
+    policy: Policy,
+    curves: Curves,
+    price: Price,
+    channel_map: ChannelMap,
+    *,
+    floor: int = 1,
+    round_to: int = 1,
+) -> Mask:
+    """The mask [A] whose every group is cut as far as the policy's own threshold allows."""
     gone = curves.place <= cuts_under(policy, curves, channel_map)[channel_map.group_of]
-    atoms = units.sort_slots(curves.place[None].astype(np.float64))[0]
-    loose = units.of_slot < len(units.start)
-    stays = np.bincount(units.of_slot[loose & ~gone[atoms]], minlength=len(units.start)) > 0
-    mask = np.empty(channel_map.atoms, dtype=bool)
-    mask[atoms] = np.append(stays, True)[units.of_slot]
-    return mask
+    order = loss_order(policy, curves, price, channel_map)
+    rank = rank_by_score(order[None], units_of(channel_map, floor, round_to))[0]
+    stays = np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0  # a unit goes whole
+    stays[channel_map.atoms] = True
+    return np.asarray(stays[rank])
 
 
 def cuts_under(policy: Policy, curves: Curves, channel_map: ChannelMap) -> NDArray[np.int64]:
