@@ -29,7 +29,7 @@ from ..spaces.evidence import (
     scores_to_tables,
 )
 from ..spaces.parts import Parts
-from ..trainers.batches import take
+from ..trainers.batches import draw
 from ..trainers.evaluate import logits_of
 from ..trainers.machine import device_of, machine_for
 from ..trainers.modes import evaluating
@@ -107,10 +107,10 @@ def read_scores(keys: Mapping[str, str], folder: Path) -> dict[str, Parts]:
 
 
 def calibration_split(data: Data, images: int = CALIBRATION_IMAGES) -> Split:
-    """The first images of train; train is in a shuffled, fixed order."""
+    """Random images of train, the same for every score."""
     if images < 1:
         raise UserError(f"calibration images must be at least 1, got {images}; 2048 is usual")
-    return take(data.train, torch.arange(min(images, len(data.train))))
+    return draw(data.train, images)
 
 
 def evidence_key(

@@ -27,7 +27,7 @@ from paretoprune.analysis.curves.prober import Prober, Subject
 from paretoprune.spaces.curves import Curves, CurveSettings
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.batches import take
+from paretoprune.trainers.batches import draw
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.models import build_model, load_weights
 
@@ -47,7 +47,7 @@ def subject_of(name: str) -> Subject:
 def plain_way(subject: Subject, curves: Curves, every: int) -> tuple[float, float]:
     """Seconds a probe from the start, and the largest difference of a rise, of each nth probe."""
     whole = np.ones(subject.channel_map.atoms, dtype=bool)
-    split = take(subject.data.train, torch.arange(curves.settings.images))
+    split = draw(subject.data.train, curves.settings.images)
     prober = Prober(subject, split, curves.settings, around=whole, replay=False)
     start, worst = time.process_time(), 0.0
     base = prober.losses(0, [whole])[0]

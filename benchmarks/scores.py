@@ -29,7 +29,7 @@ from paretoprune.spaces.bias import ranks
 from paretoprune.spaces.parts import combine
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.batches import batches, take
+from paretoprune.trainers.batches import batches, draw, take
 from paretoprune.trainers.machine import Machine, cpu_has_bf16, lay, place, precision
 from paretoprune.trainers.models import build_model, load_weights
 
@@ -116,7 +116,8 @@ def main() -> None:
     channel_map = trace_channels(model, tuple(data.input_shape))
     split = calibration_split(data, options.images)
     network = Network(model, channel_map, data, split, np.random.default_rng(0))
-    others = take(data.train, torch.arange(options.images, 2 * options.images))
+    both = draw(data.train, 2 * options.images)
+    others = take(both, torch.arange(options.images, len(both)))
     float32, fast = Machine(), Machine(channels_last=True, bf16=True)
     plain = plain_pass(network, float32)
     print(f"{'plain':24s} {plain['seconds']:8.2f} s", flush=True)

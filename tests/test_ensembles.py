@@ -376,13 +376,6 @@ def test_a_network_that_regroups_its_batch_gets_one_mask_a_set(per, additive):
     assert np.isfinite(found.score).all()
 
 
-def test_images_are_of_all_classes_where_train_is_sorted_by_class():
-    labels = torch.arange(10).repeat_interleave(100)
-    found = measuring.some_of(Split(torch.zeros(1000, 1), labels), 200)
-    assert len(found) == 200
-    assert found.labels.bincount(minlength=10).min() > 5
-
-
 def test_fewer_images_than_a_batch_are_enough(additive):
     model, channel_map, data, _ = additive
     few = data_of(data.train.images[:5], data.train.labels[:5], 2)

@@ -1,5 +1,7 @@
 """Evidence and scores: measured once, keyed by all they depend on; scores mean what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.models import build_model
+from paretoprune.trainers.split import Split
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +179,14 @@ def test_an_unknown_score_is_one_line(scene, evidence):
     space = Space(scene[1], Price(scene[1]))
     with pytest.raises(UserError, match="score must be one of"):
         decode(Policy("no-such"), Target(0.4), evidence, space)
+
+
+def test_calibration_sees_all_classes_where_train_is_sorted_by_class(scene):
+    data = scene[2]
+    order = data.train.labels.argsort(stable=True)
+    by_class = replace(data, train=Split(data.train.images[order], data.train.labels[order]))
+    found = calibration_split(by_class, 200)
+    assert len(found) == 200
+    assert found.labels.bincount(minlength=10).min() > 5
+    again = calibration_split(by_class, 200)
+    assert torch.equal(found.images, again.images)

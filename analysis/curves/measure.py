@@ -44,8 +44,8 @@ def measure_curves(
     """The curves of all groups, their lowest atoms by `order` [A] going first.
 
     With a `folder`, probes are read that were made before, also by a run that was killed. `around`
-    is a mask that the other groups have meanwhile; default: they are whole. Only the first images
-    of train are looked at.
+    is a mask that the other groups have meanwhile; default: they are whole. Only images of train
+    are looked at.
     """
     channel_map = subject.channel_map
     around = np.ones(channel_map.atoms, dtype=bool) if around is None else around

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
 from ...spaces.evidence import load_tables, save_tables
-from ...trainers.batches import take
+from ...trainers.batches import draw
 from ...trainers.machine import Machine, device_of, machine_for, place
 from ...trainers.split import Data, Split
 from ..evidence import evidence_key
@@ -27,7 +26,6 @@ from .settings import EnsembleSettings
 
 METHOD = 1  # goes up when the same settings would give other numbers
 SAVE_SECONDS = 60.0
-ROWS_SEED = 0
 SET_IMAGES = 512  # where a network forces one mask for a whole set
 LIMITS = ("samples", "seconds", "agreement")  # more of them goes on from the same sums
 OnProgress = Callable[[Check], None]
@@ -50,7 +48,7 @@ def measure_ensemble(
     """
     refuse_hopeless(channel_map)
     machine = machine or machine_for(model, data.input_shape)
-    split = some_of(data.train, settings.images)
+    split = draw(data.train, settings.images)
     here = device_of(model)
     base = evidence_key(model, channel_map, data, split, seed) + repr(machine)
     key, sums_key = keys(base, settings)
@@ -68,12 +66,6 @@ def measure_ensemble(
     if folder:
         save_tables(key, ensemble_to_tables(ensemble), folder)
     return ensemble
-
-
-def some_of(train: Split, count: int) -> Split:
-    """Random images of train, always the same ones: its order may be that of the classes."""
-    order = np.random.default_rng(ROWS_SEED).permutation(len(train))
-    return take(train, torch.from_numpy(order[:count]))
 
 
 def refuse_hopeless(channel_map: ChannelMap) -> None:
