@@ -33,7 +33,7 @@ from paretoprune.spaces.curves import (
     isotonic,
     removal_places,
 )
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.decode import Space, decode, decode_many
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.parts import whole
@@ -214,6 +214,42 @@ def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
     assert np.array_equal(
         decode(loose, Target(0.5), evidence, space), decode(BUDGET, Target(0.5), evidence, space)
     )
+
+
+def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
+    channel_map, price, curves = scene
+    scores = {"taylor": whole(np.random.default_rng(0).random(channel_map.atoms))}
+    evidence = Evidence("", scores, curves={"taylor": curves})
+    policies = [
+        Policy("taylor", price_power=1.0, price_at="present"),
+        BUDGET,
+        replace(BUDGET, curves="least-sum", floor=2),
+        replace(BUDGET, threshold=0.1, price_power=1.0, price_at="present"),
+        replace(BUDGET, stages=(3.0, 0.0)),
+        Policy("taylor", allocation="uniform"),
+    ]
+    targets = [Target(share) for share in (0.5, 0.4, 0.3, 0.9, 0.6, 0.7)]
+    space = Space(channel_map, price)
+    masks, reachable = decode_many(policies, targets, evidence, space)
+    assert reachable.all()
+    for mask, policy, target in zip(masks, policies, targets, strict=True):
+        assert np.array_equal(mask, decode(policy, target, evidence, space))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 1), st.integers(2, 30), st.integers(0, 99))
+def test_groups_keep_their_order_where_curves_are_straight(
+    factor: float, size: int, seed: int
+) -> None:
+    channel_map = chain((size, size))
+    order = np.random.default_rng(seed).random(2 * size)
+    curves = probe(Additive(channel_map, lambda g, k: factor * k / 3), DENSE, order)
+    places = loss_order(
+        replace(BUDGET, curves="least-sum"), curves, Price(channel_map), channel_map
+    )
+    for group in range(2):
+        own = channel_map.group_of == group
+        assert np.array_equal(np.argsort(places[own]), np.argsort(curves.place[own]))
 
 
 @settings(max_examples=30, deadline=None)
