@@ -79,19 +79,16 @@ def decode_many(
             masks[rows], reachable[rows] = _decode_alike(
                 batch, floor, ordering.scores(batch), limits[rows], space
             )
-            for row in rows:
-                if (
-                    policies[row].allocation == "loss-budget"
-                    and policies[row].threshold is not None
-                ):
-                    masks[row] &= mask_under(
-                        policies[row],
-                        curves_of(policies[row], evidence.curves),
-                        space.price,
-                        space.channel_map,
-                        floor=floor,
-                        round_to=space.round_to,
-                    )
+            for row in (row for row in rows if policies[row].caps_loss):
+                curves = curves_of(policies[row], evidence.curves)
+                masks[row] &= mask_under(
+                    policies[row],
+                    curves,
+                    space.price,
+                    space.channel_map,
+                    floor=floor,
+                    round_to=space.round_to,
+                )
         waiting = [
             (row, space.min_channels)
             for row, floor in waiting

@@ -16,6 +16,7 @@ from .bias import (
     stages_of,
 )
 from .channels import ChannelMap
+from .curves import curves_name
 from .errors import UserError
 from .evidence import Evidence
 from .parts import Scores, combine
@@ -51,8 +52,7 @@ class Ordering:
     def _normalised(self, policy: Policy) -> Scores:
         """One score an atom [A], comparable between groups; read-only."""
         if policy.allocation == "loss-budget":
-            curves = curves_of(policy, self._evidence.curves)
-            return loss_order(policy, curves, self._price, self._channel_map)
+            return self._by_curves(policy)
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
@@ -69,6 +69,15 @@ class Ordering:
             if policy.caution:
                 combined = combined - policy.caution * self._errors(policy)
             self._known[key] = normalise(combined, self._channel_map, how)
+        return self._known[key]
+
+    def _by_curves(self, policy: Policy) -> Scores:
+        """The order that its loss curves give [A]; its stages are in it already."""
+        name = curves_name(policy.score, policy.combine, policy.probe)
+        key = f"curves of {name}", policy.curves, repr(policy.stages), policy.price_blend
+        if key not in self._known:
+            curves = curves_of(policy, self._evidence.curves)
+            self._known[key] = loss_order(policy, curves, self._price, self._channel_map)
         return self._known[key]
 
     def _errors(self, policy: Policy) -> Scores:

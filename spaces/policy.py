@@ -67,6 +67,11 @@ class Policy:
                 f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
             )
 
+    @property
+    def caps_loss(self) -> bool:
+        """A threshold of loss variation is given, to which every group is cut in any case."""
+        return self.allocation == "loss-budget" and self.threshold is not None
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
         return {**asdict(self), "stages": list(self.stages)}

@@ -89,6 +89,7 @@ def hull_slopes(rises: Scores, prices: Scores, curves: Curves, channel_map: Chan
             to = at + 1 + int(len(ahead) - 1 - ahead[::-1].argmin())
             slopes[atoms[at:to]] = ahead.min()
             at = to
+        slopes[atoms] = np.maximum.accumulate(slopes[atoms])  # rounding must not turn the order
     return slopes
 
 
