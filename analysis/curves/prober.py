@@ -34,7 +34,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """What is probed: a trained network, its map, and train, whose first images calibrate."""
+    """What is probed: a trained network, its map, and the data whose train part calibrates."""
 
     model: nn.Module
     channel_map: ChannelMap
