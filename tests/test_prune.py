@@ -79,6 +79,20 @@ def test_the_presets_masks_differ_at_one_target(dense):
     assert len(set(masks.values())) == len(masks) >= 7
 
 
+@pytest.mark.parametrize(
+    ("preset", "batches"),
+    [("pruning-at-a-glance", 0), ("gradually-global", 0), ("taylor-by-price", 9)],
+)
+def test_a_preset_costs_the_forwards_and_backwards_of_its_method(preset, batches, dense):
+    model, data, _ = dense
+    copy, _ = working_copy(model)
+    channel_map = trace_channels(copy, data.input_shape)
+    assert len(data.train) == 1077  # in batches of 128
+    counts = gather_evidence([PRESETS[preset]], Measuring(copy, channel_map, data, 0)).counts
+    assert (counts["forwards"], counts["backwards"]) == (batches, batches)
+    assert counts["images"] == (1077 if batches else 0)
+
+
 def test_gradual_steps_look_at_the_network_that_is_left(dense):
     model, data, _ = dense
     copy, _ = working_copy(model)

@@ -2,9 +2,11 @@
 
     mean = 1/K sum_k mean_k,   var = 1/K sum_k var_k      over K training batches
 
-A cumulative average (momentum None) forgets nothing and needs no tuning, and the rows are drawn
-under a fixed seed, so the same cut gets the same statistics. Everything but the norms stays in
-eval mode: dropout must not thin what they measure.
+A cumulative average (momentum None) forgets nothing and needs no tuning, and rows and augmentation
+are drawn under a fixed seed, so the same cut gets the same statistics. Images are augmented where
+training augments them: the weights were trained for the statistics of padded, shifted images, and
+those of plain ones cost a whole ResNet-20 four points of test accuracy (benchmarks/recalibrate.py).
+Everything but the norms stays in eval mode: dropout must not thin what they measure.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def recalibrate(
     batch_size: int = 256,
     machine: Machine | None = None,
 ) -> None:
-    """Replace running statistics by averages over training batches, without augmentation."""
+    """Replace running statistics by averages over training batches, augmented as in training."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
@@ -41,7 +43,12 @@ def recalibrate(
     momenta = {norm: norm.momentum for norm in norms}
     generator = torch.Generator().manual_seed(ROWS_SEED)
     reader = read_batches(
-        data.train, data, batch_size=batch_size, generator=generator, device=machine.device
+        data.train,
+        data,
+        batch_size=batch_size,
+        generator=generator,
+        augment=data.augment,
+        device=machine.device,
     )
     with evaluating(model), threads(machine), precision(machine):
         for norm in norms:
