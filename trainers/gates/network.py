@@ -84,7 +84,7 @@ class GatedNetwork(nn.Module):
             soft = self.indicator(self.gates, self.share)
             self.mask = torch.where(opened & (self.gates <= 0), torch.ones_like(soft), soft)
             mask = self.mask * 1.0  # its gradient is the task's alone
-            mask.register_hook(self._levelled)
+            mask.register_hook(self._levelled)  # type: ignore[no-untyped-call]
         else:
             mask = self.open().to(self.gates.dtype)
         return functional_call(self.model, self._gated(mask), (x,))
@@ -102,7 +102,8 @@ class GatedNetwork(nn.Module):
     def _gated(self, mask: Tensor) -> dict[str, Tensor]:
         """The tensors to put in the place of the layers' own."""
         whole = torch.cat((mask, mask.new_ones(1)))  # the last: never removed
-        factors = whole[self._atoms].split([reader.factors for reader in self._readers])
+        sizes = [reader.factors for reader in self._readers]
+        factors = torch.split(whole[self._atoms], sizes)
         return {
             reader.name: getattr(reader.module, reader.attribute) * part.view(reader.shape)
             for reader, part in zip(self._readers, factors, strict=True)
@@ -116,9 +117,7 @@ class GatedNetwork(nn.Module):
         return gradient / self.loudness.sqrt().clamp(min=1e-30)
 
 
-def _readers(
-    model: nn.Module, channel_map: ChannelMap
-) -> tuple[list[_Reader], NDArray[np.int64]]:
+def _readers(model: nn.Module, channel_map: ChannelMap) -> tuple[list[_Reader], NDArray[np.int64]]:
     """The tensors that gates multiply, and the gates of all of them in one row (A: always 1)."""
     readers: list[_Reader] = []
     atoms: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]

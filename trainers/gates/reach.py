@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.functional import jacobian
 
 from ...spaces.allocations.budget import Unreachable
 from ...spaces.decode import Space
@@ -68,7 +69,7 @@ def _solve(residuals: Callable[[Tensor], Tensor], low: Shares, start: float) -> 
     for _ in range(STEPS):
         here = torch.from_numpy(shares)
         error = residuals(here).numpy()
-        slopes = torch.autograd.functional.jacobian(residuals, here).numpy()
+        slopes = jacobian(residuals, here).numpy()  # type: ignore[no-untyped-call]
         moved = np.clip(shares + _step(error, slopes, shares, low), low, 1.0)
         if np.abs(moved - shares).max() < 1e-7:
             break
