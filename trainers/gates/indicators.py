@@ -4,8 +4,9 @@ hard           m = 1[v > 0],                              dm/dv = 1 (straight th
 sigmoid        m = sigmoid(v / T),                        T falls from SOFT to SHARP
 hard-concrete  m = clip(1.2 sigmoid((v + l) / T) - 0.1),  l logistic noise (Louizos et al. 2018)
 
-All agree on which gates are open: those with v > 0. The soft ones are a different network until T
-has fallen, so `hard`, which trains the very network that is cut later, is the default.
+All agree on which gates are open: those with v > 0; outside of training only these count. `hard`
+trains the very network that is cut later; `hard-concrete` comes to it as T falls, wavers less at
+the target and chose better where gates began without scores, so it is the default.
 """
 
 from __future__ import annotations
