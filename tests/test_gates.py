@@ -172,8 +172,8 @@ def test_both_targets_are_met_closely(digits: Data, pair: tuple[float, float | N
     for size, limit, part in zip(
         sizes, target.limits(space.price.dense), target.fractions(space.price.dense), strict=True
     ):
-        if limit is not None:  # an atom of this small network costs up to 3 % of such targets
-            assert 0.9 * limit < size <= limit, (part, size / limit)
+        if limit is not None:  # an atom of this small network costs up to 5 % of such targets
+            assert 0.94 * limit < size <= limit, (part, size / limit)
     assert found.moved <= 8
     assert np.isfinite(found.values).all()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -185,7 +185,7 @@ def test_lenet5_without_norms_ends_within_one_percent_of_both(digits: Data) -> N
     found = gated(model, data, Target(0.5, 0.3), replace(BRIEF, shrink_every=0.5))
     fractions = space_of(model, data.input_shape).price.fraction(found.keep)
     assert np.allclose(fractions, (0.5, 0.3), rtol=0.01)
-    assert found.moved < 30
+    assert found.moved < 0.1 * len(found.keep)  # after 40 steps from random weights
 
 
 def test_fully_connected_and_depthwise_networks_are_gated(digits: Data) -> None:

@@ -5,8 +5,8 @@ sigmoid        m = sigmoid(v / T),                        T falls from SOFT to S
 hard-concrete  m = clip(1.2 sigmoid((v + l) / T) - 0.1),  l logistic noise (Louizos et al. 2018)
 
 All agree on which gates are open: those with v > 0; outside of training only these count. `hard`
-trains the very network that is cut later; `hard-concrete` comes to it as T falls, wavers less at
-the target and chose better where gates began without scores, so it is the default.
+is the default: it trains the very network that is cut later, and its gradient never dies, where a
+drawn gate far from 0 feels nothing, so that groups of many cheap atoms stay behind their target.
 """
 
 from __future__ import annotations

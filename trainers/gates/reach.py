@@ -29,16 +29,21 @@ Shares = NDArray[np.float64]
 
 def check_reachable(space: Space, target: Target, floor: int) -> None:
     """Raise unless one network can have all sizes of a target, within the tolerance."""
-    nearest = nearest_reachable(space, target, floor)
-    dense = space.price.dense
-    pairs = zip(target.fractions(dense), nearest.fractions(dense), strict=True)
-    if any(w is not None and n is not None and abs(n / w - 1) > TOLERANCE for w, n in pairs):
+    if not is_reachable(space, target, floor):
+        nearest, dense = nearest_reachable(space, target, floor), space.price.dense
         both = " together" if None not in (target.flops, target.params) else ""
         raise Unreachable(
             f"the target must be reachable{both}, got {_words(target, dense)}; the nearest that "
             f"a network of this kind can have is {_words(nearest, dense)}, so ask for that"
             + (" or for one of the two alone" if both else "")
         )
+
+
+def is_reachable(space: Space, target: Target, floor: int) -> bool:
+    """Whether one network can have all sizes of a target, within the tolerance."""
+    nearest, dense = nearest_reachable(space, target, floor), space.price.dense
+    pairs = zip(target.fractions(dense), nearest.fractions(dense), strict=True)
+    return all(w is None or n is None or abs(n / w - 1) <= TOLERANCE for w, n in pairs)
 
 
 def nearest_reachable(space: Space, target: Target, floor: int = 1) -> Target:

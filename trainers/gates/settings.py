@@ -23,7 +23,7 @@ class GateSettings:
     """
 
     tuning: Tuning = field(default_factory=lambda: Tuning(epochs=4.0))
-    variant: str = "hard-concrete"
+    variant: str = "hard"
     learning_rate: float = 1.0
     settle: float = 0.5  # the last share of the run, in which that rate falls to 0
     weight: float = 5.0  # of the size term in the end; the task's gradient counts 1

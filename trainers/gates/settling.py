@@ -1,9 +1,10 @@
 """The last few atoms: from where training left the gates to both sizes that were asked for.
 
-While a size is off, a block of gates of one group is turned, or where no block helps, blocks of
-two groups at once: of all those that mend something the ones whose turning costs least, sum |v_i|,
-for what it mends, the exact fall of sum_k (price_k / limit_k - AIM)^2. What comes out are values
-for the common solver, which makes the mask fit the budget and leaves out no atom that still fits.
+While a size is off, blocks of gates of up to two groups (three where two do not help) are turned
+at once: those that leave least of sum_k (|price_k / limit_k - AIM| - SLACK)^2, exact, where OVER
+is added for a size above its limit; of those that leave nothing, the ones whose turning costs
+least, sum |v|. What comes out are values for the common solver, which makes the mask fit the
+budget if it does not yet, and leaves out no atom that still fits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ...spaces.price import Price
 
 AIM, SLACK = 0.997, 0.003  # the sizes end within AIM +- SLACK of their limits, or close by
 TURNED = 1e-6  # the value of a gate that was turned
-BLOCKS = (1, 2, 4, 8)
-LEAST_GAIN = 1e-9
+OVER = 0.03
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)
+JOINED = ((256, 256), (1024, 64))  # cheapest moves that are joined with cheapest single blocks
 
 Values = NDArray[np.float64]
 
@@ -29,19 +31,24 @@ class _Moves:
     """What may be turned at once: which atoms, how kept channels change, what it costs."""
 
     atoms: list[NDArray[np.int64]]
-    group: NDArray[np.int64]  # [M]
+    group: NDArray[np.int64]  # [M], the last one that is touched
     change: NDArray[np.int64]  # [M, K]
     cost: Values  # [M]
 
-    def pairs(self) -> _Moves:
-        """Every two moves of different groups."""
-        one, other = np.nonzero(self.group[:, None] < self.group[None])
+    def joined(self, single: _Moves, most: tuple[int, int]) -> _Moves:
+        """These, and the cheapest of them together with the cheapest blocks of later groups."""
+        mine, theirs = (
+            np.argsort(moves.cost, kind="stable")[:count]
+            for moves, count in zip((self, single), most, strict=True)
+        )
+        one, other = np.nonzero(self.group[mine, None] < single.group[None, theirs])
+        one, other = mine[one], theirs[other]
         both = zip(one, other, strict=True)
         return _Moves(
-            [np.concatenate((self.atoms[i], self.atoms[j])) for i, j in both],
-            self.group[one],
-            self.change[one] + self.change[other],
-            self.cost[one] + self.cost[other],
+            self.atoms + [np.concatenate((self.atoms[i], single.atoms[j])) for i, j in both],
+            np.concatenate((self.group, single.group[other])),
+            np.concatenate((self.change, self.change[one] + single.change[other])),
+            np.concatenate((self.cost, self.cost[one] + single.cost[other])),
         )
 
 
@@ -58,24 +65,27 @@ def settle(
     wished = np.array([limits[k] for k in given], dtype=np.float64)
     values = np.where(opened, np.maximum(values, TURNED), np.minimum(values, -TURNED))
 
-    def error(kept: NDArray[np.int64]) -> Values:
-        return np.asarray(price.at(kept)[:, given] / wished - AIM)
+    def loss(kept: NDArray[np.int64]) -> Values:
+        off = price.at(kept)[:, given] / wished - AIM
+        left = np.maximum(np.abs(off) - SLACK, 0)
+        left = np.where(off > SLACK, left + OVER, left)
+        return np.asarray((left**2).sum(axis=1))
 
     while True:
         kept = price.kept((values > 0)[None])
-        here = error(kept)
-        if (np.abs(here) <= SLACK).all():
+        here = float(loss(kept)[0])
+        moves = single = _single(values, price, channel_map, floor)
+        if here == 0 or not single.atoms:
             return values
-        moves = _single(values, price, channel_map, floor)
-        for pairs in (False, True):
-            moves = moves.pairs() if pairs else moves
-            gain = (here**2).sum() - (error(kept + moves.change) ** 2).sum(axis=1)
-            if (gain > LEAST_GAIN).any():
+        for most in JOINED:
+            moves = moves.joined(single, most)
+            after = loss(kept + moves.change)
+            best = int(np.lexsort((moves.cost, after))[0])
+            if after[best] < here:
                 break
         else:
             return values
-        worth = np.where(gain > LEAST_GAIN, gain, np.nan)
-        turned = moves.atoms[int(np.nanargmin(moves.cost / worth))]
+        turned = moves.atoms[best]
         values[turned] = -TURNED * np.sign(values[turned])
 
 

@@ -13,16 +13,48 @@ import torch
 from numpy.typing import NDArray
 
 from ...spaces.channels import ChannelMap
+from ...spaces.decode import Space
+from ...spaces.price import Price
+from ...spaces.reduce import reduce_map
+from ...spaces.target import Target
 from ..session import Session
 from ..surgery import cut
 from .network import LIMIT, GatedNetwork
+from .reach import is_reachable
+
+RESERVE = 0.15  # relative to the target
 
 
-def closed_for_good(network: GatedNetwork, patience: int) -> NDArray[np.bool_]:
-    """Gates that have been closed for `patience` steps and are far from opening, bool [A]."""
-    gone = (network.closed >= patience) & (network.gates < -LIMIT / 2)
-    found: NDArray[np.bool_] = gone.cpu().numpy()
-    return found
+def closed_for_good(
+    network: GatedNetwork, patience: int, space: Space, target: Target
+) -> NDArray[np.bool_]:
+    """Gates closed for `patience` steps and far from opening, lowest first, bool [A].
+
+    Only so many that the network left can still have exactly the sizes of the target, and is
+    larger by a reserve: at the end there must be atoms to choose from.
+    """
+    values = network.gates.detach().cpu().numpy()
+    far = (network.closed.cpu().numpy() >= patience) & (values < -LIMIT / 2)
+    order = np.argsort(np.where(far, values, np.inf), kind="stable")
+    count = int(far.sum())
+    while count:
+        gone = np.zeros(len(values), dtype=bool)
+        gone[order[:count]] = True
+        if _leaves_room(space, ~gone, target):
+            return gone
+        count //= 2
+    return np.zeros(len(values), dtype=bool)
+
+
+def _leaves_room(space: Space, keep: NDArray[np.bool_], target: Target) -> bool:
+    """Whether the network cut to a mask is large enough, and of the right make, for a target."""
+    limits = target.limits(space.price.dense)
+    sizes = zip(space.price.of(keep), limits, strict=True)
+    if any(limit is not None and size < (1 + RESERVE) * limit for size, limit in sizes):
+        return False
+    channel_map = reduce_map(space.channel_map, keep)
+    reduced = Space(channel_map, Price(channel_map), space.min_channels)
+    return is_reachable(reduced, Target(*limits), space.min_channels)
 
 
 def carry_gates(old: GatedNetwork, new: GatedNetwork, keep: NDArray[np.bool_]) -> None:

@@ -22,9 +22,11 @@ from torch import nn
 
 from ...spaces.allocations.budget import Budget, fill_to_budget
 from ...spaces.channels import map_digest
+from ...spaces.decode import Space
 from ...spaces.errors import UserError
 from ...spaces.price import Price
 from ...spaces.reduce import expand_mask, reduce_map
+from ...spaces.target import Target
 from ..checkpoint import read_settings, restore_session, save_session
 from ..loop import Progress, TrainLog, progress_of, report_steps
 from ..machine import Machine, detect_machine
@@ -40,6 +42,7 @@ from .shrinking import carry_gates, carry_momentum, closed_for_good
 from .size import SizeTerm
 
 LOWEST_START = 0.2  # of gates that begin in an order: far enough from closing to be heard first
+PATIENCE = 0.2  # the share of the run after which a closed gate may count as closed for good
 
 Report = Callable[[Progress], bool]
 
@@ -138,7 +141,7 @@ class _Course:
         # widths in multiples are the solver's business: atoms cut one by one would break them
         whole = every is None or task.space.round_to > 1
         steps = self.session.total if every is None else every * self.session.steps_per_epoch
-        self.patience = None if whole else max(1, round(steps))
+        self.every = None if whole else max(1, round(steps))
 
     @property
     def network(self) -> GatedNetwork:
@@ -169,8 +172,8 @@ class _Course:
             if not self.session.advance(goal, begin=begin):
                 ended = "max_seconds"
             history.append(progress_of(self.session, first, time.perf_counter() - begin))
-            if self.patience is not None and self.session.step % self.patience == 0:
-                self._shrink(self.patience)
+            if self.every is not None and self.session.step % self.every == 0:
+                self._shrink(max(self.every, round(PATIENCE * self.session.total)))
             self._save()
             if ended == "max_seconds":
                 break
@@ -244,18 +247,21 @@ class _Course:
 
     def _cuts(self) -> range:
         """The steps ahead after which there may be something to cut."""
-        if self.patience is None:
+        if self.every is None:
             return range(0)
-        first = self.session.step - self.session.step % self.patience + self.patience
-        return range(first, self.session.total, self.patience)
+        first = self.session.step - self.session.step % self.every + self.every
+        return range(first, self.session.total, self.every)
 
     def _shrink(self, patience: int) -> None:
         """Cut what is closed for good; a smaller session goes on."""
         old, network = self.session, self.network
-        keep = ~closed_for_good(network, patience)
+        if self.task.settings.progress(old.step / old.total) < 1:
+            return  # the aim still falls, and the balance of layers is not found yet
+        channel_map = reduce_map(self.task.space.channel_map, self.left)
+        space = Space(channel_map, Price(channel_map), network.floor)
+        keep = ~closed_for_good(network, patience, space, Target(*self.task.limits))
         if keep.all():
             return
-        channel_map = reduce_map(self.task.space.channel_map, self.left)
         self.left = expand_mask(self.left, keep)
         inner = cut(network.model, channel_map, keep)
         self.session = self._session(inner, torch.ones(int(keep.sum())))
