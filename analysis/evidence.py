@@ -1,4 +1,8 @@
-"""Measure the evidence, once: every registered score of one network on one set of images."""
+"""Measure the evidence, once: the scores of one network on one set of images.
+
+Each score lies in a file of its own, named by a hash over all that it was computed from: what is
+there is read, what is not (a plugin's new score, say) is measured.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import hashlib
 import inspect
 import json
 import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,77 +28,100 @@ from ..spaces.evidence import (
     scores_from_tables,
     scores_to_tables,
 )
-from ..spaces.parts import Parts, Scores, whole
-from ..trainers.batches import take
+from ..spaces.parts import Parts
+from ..trainers.batches import draw
+from ..trainers.evaluate import logits_of
+from ..trainers.machine import device_of, machine_for
+from ..trainers.modes import evaluating
 from ..trainers.split import Data, Split, prepare
-from .scores.registry import Network, Score, all_scores
+from .scores.outcome import call_score
+from .scores.registry import BatchScore, Network, Score, all_scores, function_of
+from .scores.shared_pass import OnProgress, batch_size_for, share_pass
 
-CALIBRATION_IMAGES = 1024
+CALIBRATION_IMAGES = 2048
 
 
 def measure_evidence(
-    model: nn.Module, channel_map: ChannelMap, data: Data, *, folder: Path | None, seed: int
+    model: nn.Module,
+    channel_map: ChannelMap,
+    data: Data,
+    *,
+    folder: Path | None,
+    seed: int,
+    names: Sequence[str] | None = None,
+    images: int = CALIBRATION_IMAGES,
+    on_progress: OnProgress | None = None,
 ) -> Evidence:
-    """All scores; read from `folder` if the very same were measured before."""
-    split = calibration_split(data)
-    key = evidence_key(model, channel_map, data, split, seed)
-    known = load_tables(key, folder) if folder else None
-    if known is not None:
-        return Evidence(key, scores_from_tables(known))
-    scores = {}
-    for name, function in all_scores().items():
-        rng = np.random.default_rng([seed, *name.encode()])
-        network = Network(model, channel_map, data, split, rng)
-        scores[name] = check_scores(name, run_score(name, function, network), channel_map.atoms)
+    """The named scores (default: all); read from `folder` those that were measured before."""
+    methods = named_scores(names)
+    split = calibration_split(data, images)
+    base = evidence_key(model, channel_map, data, split, seed)
+    keys = {name: score_key(base, name, method) for name, method in methods.items()}
+    known = read_scores(keys, folder) if folder else {}
+    network = Network(model, channel_map, data, split, np.random.default_rng(seed))
+    missing = {name: method for name, method in methods.items() if name not in known}
+    found, counts = measure_scores(network, missing, seed=seed, on_progress=on_progress)
     if folder:
-        save_tables(key, scores_to_tables(scores), folder)
-    return Evidence(key, scores)
+        for name, parts in found.items():
+            save_tables(keys[name], scores_to_tables({name: parts}), folder)
+    scores = {name: (known | found)[name] for name in methods}
+    return Evidence(digest_of(keys.values()), scores, counts=counts)
 
 
-def run_score(name: str, function: Score, network: Network) -> Scores | Parts:
-    """Compute one score; an exception inside it (a plugin's, say) becomes one line."""
-    try:
-        found = function(network)
-        return found if isinstance(found, Parts) else np.asarray(found, dtype=np.float64)
-    except Exception as error:
-        raise UserError(
-            f"score {name!r} must run on this network, got {type(error).__name__}: {error}; "
-            "mend the score or leave it out"
-        ) from error
+def named_scores(names: Sequence[str] | None) -> dict[str, Score | BatchScore]:
+    """The scores with these names, or all, in order of name."""
+    known = all_scores()
+    for name in names or ():
+        if name not in known:
+            raise UserError(
+                f"score must be one of {', '.join(known)}, got {name!r}; "
+                "a score of your own comes with --plugin FILE"
+            )
+    return {name: method for name, method in known.items() if names is None or name in names}
 
 
-def check_scores(name: str, found: Scores | Parts, atoms: int) -> Parts:
-    """Refuse a score that does not give one finite number an atom, or a part of one."""
-    if not isinstance(found, Parts) and found.shape != (atoms,):
-        raise UserError(
-            f"score {name!r} must return one number an atom, ({atoms},), got {found.shape}; "
-            "sum over the layers of an atom, as network.per_atom does"
-        )
-    parts = found if isinstance(found, Parts) else whole(found)
-    bad = int((~np.isfinite(parts.value)).sum())
-    if bad:
-        raise UserError(
-            f"score {name!r} must be finite, got {bad} values that "
-            "are not; check the network's weights and the calibration images"
-        )
-    return parts
+def measure_scores(
+    network: Network,
+    methods: Mapping[str, Score | BatchScore],
+    *,
+    seed: int,
+    on_progress: OnProgress | None = None,
+) -> tuple[dict[str, Parts], dict[str, int]]:
+    """Scores by name, and what they cost: those of data share one pass over the images."""
+    found = {}
+    for name, method in methods.items():
+        if not isinstance(method, BatchScore):
+            own = replace(network, rng=np.random.default_rng([seed, *name.encode()]))
+            found[name] = call_score(name, method, own, network.channel_map.atoms)
+    of_data = {name: m for name, m in methods.items() if isinstance(m, BatchScore)}
+    passed = share_pass(network, of_data, on_progress=on_progress)
+    return found | passed.scores, passed.counts
 
 
-def calibration_split(data: Data) -> Split:
-    """The first images of train; train is in a shuffled, fixed order."""
-    count = min(CALIBRATION_IMAGES, len(data.train))
-    return take(data.train, torch.arange(count))
+def read_scores(keys: Mapping[str, str], folder: Path) -> dict[str, Parts]:
+    """The scores that lie whole in the folder under their keys."""
+    found: dict[str, Parts] = {}
+    for key in keys.values():
+        found |= scores_from_tables(load_tables(key, folder) or {})
+    return found
+
+
+def calibration_split(data: Data, images: int = CALIBRATION_IMAGES) -> Split:
+    """Random images of train, the same for every score."""
+    if images < 1:
+        raise UserError(f"calibration images must be at least 1, got {images}; 2048 is usual")
+    return draw(data.train, images)
 
 
 def evidence_key(
     model: nn.Module, channel_map: ChannelMap, data: Data, split: Split, seed: int
 ) -> str:
-    """A hash over everything that the numbers depend on; a doubtful case is a miss."""
+    """A hash over everything that all scores depend on; a doubtful case is a miss."""
     digest = hashlib.sha256()
-    device = next(model.parameters()).device.type
-    methods = {name: source_of(function) for name, function in all_scores().items()}
-    settings = [SCHEMA, methods, seed, device, torch.__version__, platform.machine()]
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    shape = tuple(data.input_shape)
+    how = [batch_size_for(shape), asdict(machine_for(model, shape))]
+    settings = [SCHEMA, seed, how, torch.__version__, platform.machine()]
+    digest.update(json.dumps(settings).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
@@ -100,15 +129,27 @@ def evidence_key(
     digest.update(repr((data.mean, data.std, data.classes)).encode())
     digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())
     digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
-    with torch.no_grad():
-        logits = model.eval()(prepare(split.images[:8], data))
-    digest.update(logits.float().numpy().tobytes())
+    with torch.no_grad(), evaluating(model):
+        logits = logits_of(model(prepare(split.images[:8].to(device_of(model)), data)))
+    digest.update(logits.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
+def score_key(base: str, name: str, method: Score | BatchScore) -> str:
+    """The key of one score: of what all depend on, its name and its own source."""
+    return digest_of((base, name, source_of(function_of(method))))
+
+
+def digest_of(texts: Iterable[str]) -> str:
+    """One short hash of several texts."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]
+
+
 def source_of(function: object) -> str:
-    """The score's own source, so that an edited plugin is measured again."""
-    try:
-        return inspect.getsource(function)  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return repr(function)
+    """The source of the score's module, so that an edited plugin is measured again."""
+    for thing in (inspect.getmodule(function), function):
+        try:
+            return inspect.getsource(thing)  # type: ignore[arg-type]
+        except (OSError, TypeError):
+            continue
+    return repr(function)

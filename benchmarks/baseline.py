@@ -73,7 +73,9 @@ def record(out: Path, name: str, baseline: Baseline, splits: str) -> None:
     """Put one network's figures into the results, beside those of the others."""
     found = json.loads(out.read_text()) if out.exists() else {"schema": 1, "networks": {}}
     found["data"] = "CIFAR-10 (JPEG q75)"
-    found["networks"][name] = {**asdict(baseline), "path": baseline.path.name, "splits": splits}
+    figures = asdict(baseline)
+    figures["settings"]["tuning"].pop("reports")
+    found["networks"][name] = {**figures, "path": baseline.path.name, "splits": splits}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -22,13 +22,14 @@ from torch import nn
 
 from benchmarks import cifar_jpeg
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.allocations.budget import Budget, fill_to_budget
-from paretoprune.spaces.decode import Space, order_of
+from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.ordering import Ordering
 from paretoprune.spaces.policy import PRESETS
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.batches import draw
 from paretoprune.trainers.data import Data, Split
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.gates.network import GatedNetwork
@@ -173,17 +174,17 @@ def carry_out(way: str, target: Target, seed: int, options: argparse.Namespace) 
     load_weights(model, options.weights)
     space = space_of(model, data.input_shape)
     evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0)
-    scores = order_of(PRESETS["taylor-by-price"], evidence, space)
     rest, moved = options.epochs, None
     if way == "holistic":
         settings = GateSettings(Tuning(epochs=options.epochs * options.share), floor=2)
+        ordering = Ordering(evidence, space.channel_map, space.price)
+        (scores,) = ordering.scores([PRESETS["holistic"]])
         task = GateTask(space, target, settings, scores=scores, seed=seed)
         found = train_gates(model, data, task, teacher=model)
         keep, small, moved = found.keep, found.model, found.moved
         rest = options.epochs * (1 - options.share)
     else:
-        budget = Budget(*target.limits(space.price.dense))
-        keep = fill_to_budget(scores, space.price, space.channel_map, budget, floor=2)
+        keep = decode(PRESETS[way], target, evidence, space)
         small = cut(model, space.channel_map, keep)
     recalibrate(small, data)
     train(small, data, Tuning(epochs=rest), seed=seed, teacher=model)
@@ -219,8 +220,8 @@ def random_images(shape: tuple[int, ...], rows: int) -> Data:
 
 
 def few_rows(data: Data, rows: int) -> Data:
-    """The same data with fewer images to train on."""
-    return replace(data, train=Split(data.train.images[:rows], data.train.labels[:rows]))
+    """The same data with fewer images to train on, of all classes."""
+    return replace(data, train=draw(data.train, rows))
 
 
 PARTS = {"cost": cost, "targets": targets, "speed": speed, "accuracy": accuracy}

@@ -1,6 +1,6 @@
 """Training throughput against the loop that a tutorial writes, in one run on one core.
 
-    python benchmarks/throughput.py --data cifar10:DIR [--models resnet20,resnet56] [--out FILE]
+    python benchmarks/throughput.py --data cifar10:DIR [--models resnet20,resnet56] [--compiled]
 
 The tutorial's loop: PIL images, torchvision transforms in a DataLoader, float32, NCHW, SGD. Rounds
 alternate between the loops, and a ratio is taken within each round, so that what else the machine
@@ -16,7 +16,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,9 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def compare_speed(name: str, data: Data, *, rounds: int, steps: int) -> dict[str, object]:
+def compare_speed(
+    name: str, data: Data, *, rounds: int, steps: int, compiled: bool
+) -> dict[str, object]:
     """Images a second of each loop and the median ratio to the tutorial's, round by round."""
     plain = tutorial_steps(network(name, data), data)
     ours = {
@@ -99,6 +101,9 @@ def compare_speed(name: str, data: Data, *, rounds: int, steps: int) -> dict[str
         "library, distilled": session(name, data, None, taught=True),
         "library, float32": session(name, data, Machine(channels_last=True), taught=False),
     }
+    if compiled:
+        machine = replace(detect_machine(network(name, data), data.input_shape), compile=True)
+        ours["library, compiled"] = session(name, data, machine, taught=False)
     work: dict[str, Callable[[], object]] = {
         "tutorial": lambda: [next(plain) for _ in range(steps)]
     }
@@ -187,6 +192,7 @@ def main() -> None:
     parser.add_argument("--models", default="resnet20,resnet56")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps a loop takes in each round")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile too; minutes")
     parser.add_argument("--loss-steps", type=int, default=120)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     asked = parser.parse_args()
@@ -199,7 +205,9 @@ def main() -> None:
         "data": data.name.partition(":")[0],
     }
     for name in asked.models.split(","):
-        speed = compare_speed(name, data, rounds=asked.rounds, steps=asked.steps)
+        speed = compare_speed(
+            name, data, rounds=asked.rounds, steps=asked.steps, compiled=asked.compiled
+        )
         chosen = asdict(detect_machine(network(name, data), data.input_shape))
         loss = compare_loss(name, data, steps=asked.loss_steps) if asked.loss_steps else None
         results[name] = {"machine": chosen, "speed": speed, "loss": loss}

@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .analysis.scores.registry import Network, score
-    from .search.api import Picked, Result, load, resume
+    from .analysis.scores.registry import Network, batch_score, score
+    from .analysis.scores.seen import Seen
+    from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
     from .spaces.errors import UserError
     from .spaces.policy import Policy
@@ -25,8 +26,11 @@ __all__ = [
     "Picked",
     "Policy",
     "Result",
+    "Seen",
     "UserError",
+    "batch_score",
     "load",
+    "prune",
     "resume",
     "score",
     "search",
@@ -34,10 +38,13 @@ __all__ = [
 
 _HOMES = {
     "Network": ".analysis.scores.registry",
+    "Seen": ".analysis.scores.seen",
+    "batch_score": ".analysis.scores.registry",
     "score": ".analysis.scores.registry",
     "Picked": ".search.api",
     "Result": ".search.api",
     "load": ".search.api",
+    "prune": ".search.api",
     "resume": ".search.api",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",

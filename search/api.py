@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from ..trainers.saved import load_network
 from ..trainers.split import Data
 from .picking import Wish, choose, write_picked
 from .progress import Progress
+from .pruning import PruneRequest, policy_named
+from .pruning import prune as prune_one
 from .run import Given, new_search, resume_search
-from .run_folder import RunFolder
+from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
 from .stopping import Stopped
 
@@ -109,6 +111,37 @@ def search(model: nn.Module | str, data: object, **settings: Any) -> Result:
     return guarded(lambda given: new_search(chosen, given), model, data, chosen)
 
 
+def prune(
+    model: nn.Module | str,
+    data: object,
+    policy: Policy | str,
+    *,
+    out: str | Path | None = None,
+    min_accuracy: float | None = None,
+    steps: int | None = None,
+    **settings: Any,
+) -> Picked:
+    """Prune `model` by one policy alone, without a search; `model` is never changed.
+
+    `policy`: a preset's name or a record. `steps` makes it gradual; `min_accuracy` ends the steps
+    before validation accuracy falls below it. `settings`: as of `search`, target_flops=0.4 first.
+    """
+    values = checked(settings)
+    if isinstance(model, str):
+        values["model"] = model
+    if isinstance(data, str):
+        values["data"] = data
+    chosen = SearchSettings(**values)
+    folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
+    request = PruneRequest(chosen, policy_named(policy, steps), folder, min_accuracy)
+    given = given_objects(model, data, chosen)
+    try:
+        evaluation, _ = prune_one(request, given)
+    except Stopped as stop:
+        raise KeyboardInterrupt from stop
+    return Picked(load_network(folder, given.model)[0], replace(evaluation, path="."), folder)
+
+
 def resume(
     run: str | Path, model: nn.Module | str | None = None, data: object = None, **settings: Any
 ) -> Result:
@@ -151,14 +184,19 @@ def guarded(
     run: Any, model: nn.Module | str | None, data: object, settings: SearchSettings
 ) -> Result:
     """Run with the user's objects; a signal comes back as KeyboardInterrupt."""
-    module = model if isinstance(model, nn.Module) else None
-    ours: Data | None = None
-    if data is not None and not isinstance(data, str):
-        ours = user_data(data, seed=0)
-    given = Given(Progress(quiet=settings.quiet), module, ours)
+    given = given_objects(model, data, settings)
     try:
         folder, front = run(given)
     except Stopped as stop:
         raise KeyboardInterrupt from stop
     assert isinstance(folder, RunFolder)
-    return Result(front, folder.root, module)
+    return Result(front, folder.root, given.model)
+
+
+def given_objects(model: nn.Module | str | None, data: object, settings: SearchSettings) -> Given:
+    """What came from Python instead of by name."""
+    ours: Data | None = None
+    if data is not None and not isinstance(data, str):
+        ours = user_data(data, seed=0)
+    module = model if isinstance(model, nn.Module) else None
+    return Given(Progress(quiet=settings.quiet), module, ours)

@@ -5,17 +5,16 @@ Every user's mistake ends as one line on stderr and exit code 2.
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from ..spaces.errors import UserError
+from .options import OF_ONE_POLICY, settings_of, with_settings
 from .settings import SearchSettings
 
 app = typer.Typer(
@@ -26,7 +25,6 @@ app = typer.Typer(
     help="Search pruning policies for the Pareto front of accuracy against FLOPs and parameters. "
     "FLOPs are MACs: multiply-adds of convolutions and linear layers, as the papers count them.",
 )
-LISTS = {"keep": list[str], "plugin": list[Path]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,40 +60,23 @@ def complain(text: str, code: int) -> int:
     return code
 
 
-def search(context: typer.Context, resume: Path | None, **options: Any) -> None:
+def search(
+    context: typer.Context,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with the run in this folder: nothing finished is run twice."),
+    ] = None,
+    **options: Any,
+) -> None:
     """Search: prune, fine-tune and measure many policies; write the front to a run folder."""
     from .commands import run_search
 
     given = {
-        name: tuple(value) if name in LISTS else value
-        for name, value in options.items()
+        name: value
+        for name, value in settings_of(options).items()
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
     }
     raise typer.Exit(run_search(given, resume))
-
-
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` one option a field of SearchSettings."""
-    hints = get_type_hints(SearchSettings)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("context", keyword, annotation=typer.Context)]
-    for field in fields(SearchSettings):
-        annotation = LISTS.get(field.name, hints[field.name])
-        default: Any = [] if field.name in LISTS else field.default
-        option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
-        if annotation is bool:
-            option = typer.Option(f"--{field.name}", help=field.metadata["help"])
-        parameters.append(
-            inspect.Parameter(
-                field.name, keyword, default=default, annotation=Annotated[annotation, option]
-            )
-        )
-    text = "Go on with the run in this folder: nothing finished is lost or run twice."
-    annotation = Annotated[Path | None, typer.Option(help=text)]
-    parameters.append(inspect.Parameter("resume", keyword, default=None, annotation=annotation))
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
 
 
 app.command("search")(with_settings(search))
@@ -132,6 +113,26 @@ def pick(
     pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
 
 
+def prune(
+    policy: Annotated[str, typer.Option(help="A preset, a control, or a policy in FILE.json.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")],
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="Stop before validation accuracy falls below this.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of a gradual schedule.")] = None,
+    **options: Any,
+) -> None:
+    """Prune by one policy alone, without a search; the same command goes on after a stop."""
+    from .pruning import PruneRequest, policy_named, prune_command
+
+    settings = SearchSettings(**settings_of(options))
+    request = PruneRequest(settings, policy_named(policy, steps), out, min_accuracy)
+    raise typer.Exit(prune_command(request))
+
+
+app.command("prune")(with_settings(prune, OF_ONE_POLICY))
+
+
 @app.command("train")
 def train(
     model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],
@@ -141,13 +142,28 @@ def train(
     weights: Annotated[Path | None, typer.Option(help="Start from these weights.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the data first.")] = False,
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
     from .training import train_command
 
     job = DenseJob(model, data, out, seed=seed, weights=weights)
-    raise typer.Exit(train_command(job, epochs=epochs, learning_rate=learning_rate))
+    code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
+    raise typer.Exit(code)
+
+
+@app.command("cache")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what is kept.")] = False,
+) -> None:
+    """Show where decoded data are kept and how large they are; PARETOPRUNE_CACHE moves them."""
+    from ..trainers.cache import cache_folder, cached_bytes, clear_cache
+
+    size = cached_bytes() / 2**20
+    if clear:
+        clear_cache()
+    print(f"{cache_folder()}: {size:,.0f} MiB of decoded data{' deleted' if clear else ''}")
 
 
 @app.command("inspect")
@@ -167,6 +183,31 @@ def inspect_model(
 
     asked = Inspection(model, input_shape, classes, tuple(keep or ()), as_json)
     inspect_network(asked, min_channels=min_channels, round_to=round_to)
+
+
+@app.command("sensitivity")
+def sensitivity(
+    model: Annotated[str, typer.Option(help="A zoo name, torchvision:NAME or module:function.")],
+    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, folder:DIR, ...")],
+    weights: Annotated[Path | None, typer.Option(help="Weights of the dense network.")] = None,
+    score: Annotated[str, typer.Option(help="The atoms it ranks lowest go first.")] = "taylor",
+    combine: Annotated[
+        str, typer.Option(help="sum, mean, max or later: of coupled layers.")
+    ] = "sum",
+    probe: Annotated[
+        str, typer.Option(help="eval, or batch: norms use batch statistics.")
+    ] = "eval",
+    images: Annotated[int, typer.Option(help="Calibration images, from train.")] = 2048,
+    out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
+) -> None:
+    """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
+    from ..spaces.curves import CurveSettings
+    from ..spaces.policy import COMBINATIONS, check_choice
+    from .sensitivity import Sensitivity, sensitivity_command
+
+    check_choice("--combine", combine, COMBINATIONS)
+    asked = Sensitivity(model, data, weights, score, combine, out)
+    raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Front, front_from_json
@@ -19,7 +17,7 @@ from .reading import front_in
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
 from .settings import SearchSettings
-from .show import figures, show_front
+from .show import figures, plain_console, show_front
 from .stopping import Stopped
 
 
@@ -93,8 +91,3 @@ def pick_point(path: Path, wish: Wish, out: Path) -> None:
     dense = front.dense
     print(f"trial {point.trial}: {figures(point)}; dense accuracy {dense.accuracy:.4f}")
     print(f"written to {out}; load it with paretoprune.load({str(out)!r})")
-
-
-def plain_console() -> Console:
-    """Stdout; as wide as it needs where it is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

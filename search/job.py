@@ -21,6 +21,7 @@ class Job:
     attempt: int = 0
     number: int | None = None  # of the Optuna trial; None for a control
     control: str | None = None
+    min_accuracy: float | None = None  # a gradual schedule stops above it
 
     @property
     def folder(self) -> str:
@@ -34,7 +35,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def job_from_json(values: dict[str, Any]) -> Job:

@@ -11,7 +11,8 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.target import limit
-from .show import figures
+from ..trainers.saved import RECIPE, WEIGHTS
+from .show import figures, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,30 +91,43 @@ def nothing_fits(points: Sequence[Evaluation], wish: Wish) -> str:
 
 
 def write_picked(run: Path, point: Evaluation, out: Path) -> None:
-    """Copy the point's weights and recipe into a new folder, with a card that says how to load."""
-    source = run / point.path
-    for name in ("weights.safetensors", "recipe.json"):
+    """Write the point's network into a new or empty folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        busy = any(out.iterdir())
+    except OSError as error:
+        raise UserError(unwritable(out, error)) from None
+    if busy:
+        raise UserError(f"--out must be an empty folder, got {out}; name a new one")
+    copy_network(run / point.path, point, out)
+
+
+def copy_network(source: Path, point: Evaluation, out: Path) -> None:
+    """Copy weights and recipe, and add a card that says how to load them."""
+    for name in (WEIGHTS, RECIPE):
         if not (source / name).is_file():
             raise UserError(f"a run must hold {name} of the picked point, got none in {source}")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise UserError(f"--out must be an empty folder, got {out}; name a new one")
-        shutil.copyfile(source / "weights.safetensors", out / "weights.safetensors")
-        shutil.copyfile(source / "recipe.json", out / "recipe.json")
+        shutil.copyfile(source / WEIGHTS, out / WEIGHTS)
+        shutil.copyfile(source / RECIPE, out / RECIPE)
         (out / "README.md").write_text(card(point, out))
     except OSError as error:
-        raise UserError(
-            f"--out must be a folder that can be written, got {out} ({error.strerror}); "
-            "name another"
-        ) from None
+        raise UserError(unwritable(out, error)) from None
+
+
+def unwritable(out: Path, error: OSError) -> str:
+    """The one line about a folder that cannot be written."""
+    return (
+        f"--out must be a folder that can be written, got {out} ({error.strerror}); name another"
+    )
 
 
 def card(point: Evaluation, out: Path) -> str:
     """The model card: figures, and the lines that load the network."""
+    origin = words(point.policy) if point.trial is None else f"trial {point.trial}"
     return (
         f"# A pruned network\n\n{figures(point)} of the dense network "
-        f"({point.macs:,} MACs, {point.params:,} params). Trial {point.trial}.\n\n"
+        f"({point.macs:,} MACs, {point.params:,} params): {origin}.\n\n"
         f"    import paretoprune as pp\n    model = pp.load({str(out)!r})\n\n"
         "A network that was passed in from Python is loaded with `pp.load(path, model=dense)`.\n"
     )

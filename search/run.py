@@ -13,10 +13,12 @@ from typing import Any
 from torch import nn
 
 from .. import __version__
+from ..analysis.scores import all_scores
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
+from ..spaces.policy import Policy
 from ..trainers.split import Data
 from .again import same_again
 from .context import Context
@@ -96,7 +98,9 @@ def drive(
     settings, stopping = inputs.settings, Stopping()
     with stopping.listening(), progress:
         try:
-            prepared = prepare_search(inputs, run, plugins, progress.say)
+            prepared = prepare_search(
+                inputs, run, plugins, progress.say, [Policy(name) for name in all_scores()]
+            )
             with stopping.shield():
                 ledger = open_ledger(prepared, settings, run)
             progress.begin(ledger, settings.target(), prepared.dense)

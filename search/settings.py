@@ -27,6 +27,7 @@ class SearchSettings:
     )
     model: str = option("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
     data: str = option("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
+    download: bool = option(False, "Let torchvision fetch the data into their directory first.")
     weights: Path | None = option(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
     )
@@ -53,21 +54,23 @@ class SearchSettings:
     quiet: bool = option(False, "Print the result only.")
 
     def target(self) -> Target:
-        """The requested sizes, checked."""
-        target = Target(
+        """The requested sizes."""
+        return Target(
             parse_size("--target-flops", self.target_flops),
             parse_size("--target-params", self.target_params),
         )
-        if target == Target():
+
+    def check(self) -> None:
+        """Refuse settings that make no search."""
+        if self.target() == Target():
             raise UserError(
                 "--target-flops or --target-params must be given, got neither; "
                 "for forty percent of the FLOPs write --target-flops 0.4"
             )
-        return target
+        self.check_numbers()
 
-    def check(self) -> None:
-        """Refuse numbers that make no search."""
-        self.target()
+    def check_numbers(self) -> None:
+        """Refuse numbers out of their range."""
         at_least("--trials", self.trials, 1)
         at_least("--min-channels", self.min_channels, 1)
         at_least("--round-to", self.round_to, 1)

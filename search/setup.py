@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
-from ..analysis.evidence import measure_evidence
+from ..analysis.gathering import Measuring, OnProgress, gather_evidence
 from ..spaces.channels import map_digest
 from ..spaces.decode import Space
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
+from ..spaces.policy import Policy
 from ..spaces.price import Price
 from ..spaces.recipe import Source
 from ..spaces.trace import trace_channels
@@ -39,6 +41,7 @@ from .settings import SearchSettings
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.
 DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
 TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 10_752
+TELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,9 +65,13 @@ Say = Callable[[str], None]
 
 
 def prepare_search(
-    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], say: Say
+    inputs: Inputs,
+    run: RunFolder,
+    plugins: tuple[Plugin, ...],
+    say: Say,
+    policies: Iterable[Policy],
 ) -> Prepared:
-    """Make or read the dense network, map it, price it and measure the evidence."""
+    """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
     torch.set_num_threads(1)
     given = inputs.model
@@ -76,14 +83,14 @@ def prepare_search(
     machine = remembered_machine(run, machine_of(model, data, settings))
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it
-    say("measuring the evidence")
+    measuring = Measuring(
+        model, space.channel_map, data, settings.seed, run.evidence, telling(say)
+    )
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=measure_evidence(
-            model, space.channel_map, data, folder=run.evidence, seed=settings.seed
-        ),
+        evidence=gather_evidence(policies, measuring),
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
@@ -92,6 +99,24 @@ def prepare_search(
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, say))
+
+
+def telling(say: Say) -> OnProgress:
+    """Say how far a measurement is: at its start and, if it takes long, every ten seconds."""
+    said: dict[str, float] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        kind = what.partition(",")[0]
+        now = time.monotonic()
+        if kind not in said:
+            say(f"measuring {kind}")
+        elif now - said[kind] < TELL_SECONDS:
+            return
+        else:
+            say(f"  {what}: {done:,} of {total:,}")
+        said[kind] = now
+
+    return tell
 
 
 def machine_of(model: nn.Module, data: Data, settings: SearchSettings) -> Machine:
@@ -213,9 +238,20 @@ def data_digest(data: Data) -> str:
     return digest.hexdigest()
 
 
+def weights_digest(model: nn.Module) -> str:
+    """A hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data | None) -> Inputs:
     """The inputs by name where they were not given in Python."""
-    return Inputs(settings, data or load_data(settings.data, seed=0), model)
+    if data is None:
+        data = load_data(settings.data, seed=0, download=settings.download)
+    return Inputs(settings, data, model)
 
 
 def weights_exist(path: Path | None) -> None:

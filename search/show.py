@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
+from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
 from ..spaces.target import Target
 
@@ -53,12 +54,17 @@ def front_table(front: Front) -> Table:
 def words(policy: Policy) -> str:
     """A policy in a few words."""
     parts = [policy.score]
+    if policy.combine != "sum":
+        parts.append(policy.combine)
     if policy.allocation != "global-threshold":
         parts.append(policy.allocation)
     if policy.normalisation != "none":
         parts.append(f"/{policy.normalisation}")
     if policy.price_power:
-        parts.append(f"/price^{policy.price_power:.2f}")
+        present = " as it shrinks" if policy.price_at == "present" else ""
+        parts.append(f"/price^{policy.price_power:.2f}{present}")
+    if policy.schedule != "one-shot":
+        parts.append(f"{policy.schedule} in {policy.steps} steps")
     parts.append(f"lr {policy.learning_rate:.3f}")
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")
@@ -109,3 +115,30 @@ def pick_options(target: Target) -> str:
 def maybe(value: float | None) -> str:
     """A figure, or nothing."""
     return "" if value is None else f"{value:.4f}"
+
+
+def show_pruned(point: Evaluation, dense: Dense, out: Path, console: Console) -> None:
+    """What one policy made of the dense network, requested next to achieved."""
+    table = Table(title="Accuracy: validation; FLOPs: MACs of convolutions and linear layers")
+    table.add_column("")
+    for heading in ("accuracy", "test", "FLOPs", "params", "ms"):
+        table.add_column(heading, justify="right")
+    for name, one in (("dense", dense), ("pruned", point)):
+        milliseconds = "" if one.latency_ms is None else f"{one.latency_ms:.2f}"
+        table.add_row(
+            name,
+            f"{one.accuracy:.4f}",
+            maybe(one.test_accuracy),
+            f"{one.macs:,}",
+            f"{one.params:,}",
+            milliseconds,
+        )
+    console.print(table)
+    asked = requested(point.target)
+    console.print(f"asked: {asked}; got {figures(point)}")
+    console.print(f"written to {out}; load it with paretoprune.load({str(out)!r})", soft_wrap=True)
+
+
+def plain_console() -> Console:
+    """Stdout; as wide as it needs where it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bar
 
 from ..spaces.errors import UserError
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
+from ..trainers.data import load_data
 from ..trainers.loop import Progress
 from .setup import weights_exist
 from .stopping import Stopped, Stopping
@@ -18,9 +19,13 @@ from .stopping import Stopped, Stopping
 FINE_TUNE_RATE = 0.02
 
 
-def train_command(job: DenseJob, *, epochs: float, learning_rate: float | None) -> int:
+def train_command(
+    job: DenseJob, *, epochs: float, learning_rate: float | None, download: bool = False
+) -> int:
     """Train, show the figures, and return the exit code."""
     check_job(job, epochs)
+    if download:
+        load_data(job.data, download=True)
     rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
     job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
     stopping = Stopping()

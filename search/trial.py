@@ -10,28 +10,27 @@ import numpy as np
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
-from ..spaces.decode import decode
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.recipe import Recipe
 from ..trainers.evaluate import evaluate
-from ..trainers.loop import Tuning, train
-from ..trainers.recalibrate import recalibrate
-from ..trainers.surgery import cut
+from ..trainers.loop import train
 from .context import Context
 from .job import Job
+from .schedules import SCHEDULES, STEPS, OnStep, tuning_of
 
 
-def carry_out(job: Job, context: Context) -> Evaluation:
+def carry_out(job: Job, context: Context, on_step: OnStep | None = None) -> Evaluation:
     """Do the job; when this returns, its weights and recipe are on disk."""
     start = time.perf_counter()
     space, data, machine = context.space, context.data, context.machine
-    keep = decode(job.policy, job.target, context.evidence, space)
-    small = cut(context.model, space.channel_map, keep).to(machine.device)
-    recalibrate(small, data, machine=machine)
-    tuning = tuning_of(job, context.epochs)
-    teacher = context.model if tuning.distill else None
-    log = train(small, data, tuning, seed=job.seed, teacher=teacher, machine=machine)
+    pruned = SCHEDULES[job.policy.schedule](job, context, on_step)
+    small, keep, epochs = pruned.model, pruned.keep, pruned.epochs
+    if epochs < context.epochs:
+        tuning = tuning_of(job.policy, context.epochs - epochs)
+        teacher = context.model if tuning.distill else None
+        log = train(small, data, tuning, seed=job.seed, teacher=teacher, machine=machine)
+        epochs += log.epochs
     score = evaluate(small, data.validation, data, machine=machine)
     macs, params = (int(n) for n in space.price.of(keep))
     evaluation = Evaluation(
@@ -42,7 +41,7 @@ def carry_out(job: Job, context: Context) -> Evaluation:
         params=params,
         flops_fraction=macs / space.price.dense[0],
         params_fraction=params / space.price.dense[1],
-        epochs=log.epochs,
+        epochs=epochs,
         seconds=0.0,
         policy=job.policy,
         target=job.target,
@@ -51,13 +50,6 @@ def carry_out(job: Job, context: Context) -> Evaluation:
     check_finite(evaluation)
     save_trial(small, keep, job, context)
     return replace(evaluation, seconds=round(time.perf_counter() - start, 3))
-
-
-def tuning_of(job: Job, epochs: float) -> Tuning:
-    """The brief fine-tune that the policy asks for."""
-    return Tuning(
-        epochs=epochs, learning_rate=job.policy.learning_rate, distill=job.policy.distill
-    )
 
 
 def check_finite(evaluation: Evaluation) -> None:
@@ -88,3 +80,4 @@ def save_trial(
     )
     write_bytes(folder / "weights.safetensors", weights)
     write_json(folder / "recipe.json", recipe.to_json())
+    (folder / STEPS).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ a * s + b with a and b of the group's stage: one stage a resolution, the finest 
 et al. 2020, has a pair a layer);
 
 and, apart from that, division by the price of the atom:  s / price^power,
-price = (1 - blend) * macs / sum of macs + blend * params / sum of params.
+price = (1 - blend) * macs / sum of macs + blend * params / sum of params, over its dense mean.
 """
 
 from __future__ import annotations
@@ -74,22 +74,48 @@ def stages_of(channel_map: ChannelMap) -> NDArray[np.int64]:
     return np.unique(-np.array(finest, dtype=np.int64), return_inverse=True)[1]
 
 
-def rescale_stages(scores: Scores, channel_map: ChannelMap, pairs: tuple[float, ...]) -> Scores:
-    """a * s + b, stage by stage; the last pair serves the stages beyond it too."""
-    if not pairs:
-        return scores
+def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> Scores:
+    """a * s + b for scores [B, A] of atoms in stages [A], with the pairs in tables [B, S, 2]."""
+    factor, shift = (tables[..., part].take(stage, axis=1) for part in (0, 1))
+    return np.asarray(factor * scores + shift)
+
+
+def stage_table(pairs: tuple[float, ...], stages: int) -> Scores:
+    """The pair of each stage [S, 2]: the last serves the stages beyond it too."""
     table = np.array(pairs).reshape(-1, 2)
-    stage = np.minimum(stages_of(channel_map), len(table) - 1)[channel_map.group_of]
-    rescaled: Scores = table[stage, 0] * scores + table[stage, 1]
-    return rescaled
+    return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
 
 
-def divide_by_price(scores: Scores, marginal: Scores, *, power: float, blend: float) -> Scores:
-    """Scores [A] over the marginal price [A, 2] of each atom, to a power."""
-    if power == 0:
-        return scores
-    shares = marginal / np.maximum(marginal.sum(0), TINY)
-    price = (1 - blend) * shares[:, 0] + blend * shares[:, 1]
-    scale = np.maximum(price / max(price.mean(), TINY), 1e-12) ** power
-    divided: Scores = np.where(scores < 0, scores * scale, scores / scale)
-    return divided
+def divide_by_price(
+    scores: Scores, marginal: Scores, *, power: float | Scores, blend: float | Scores
+) -> Scores:
+    """Scores [A] over the marginal price [A, 2] of each atom, to a power.
+
+    Or scores [B, A], each row with its own power and blend [B].
+    """
+    weights = price_weights(marginal, blend)
+    price = weights[..., :1] * marginal[:, 0] + weights[..., 1:] * marginal[:, 1]
+    return divide(scores, price_scale(price, np.asarray(power)[..., None]))
+
+
+def price_weights(dense: Scores, blend: float | Scores) -> Scores:
+    """What macs and params of an atom count [..., 2], if the dense network's atoms [A, 2] have a
+    price of 1 in the mean.
+    """
+    total = dense.sum(axis=0)
+    shares = np.where(total > 0, 1 / np.maximum(total, 1), 0.0)
+    weights = np.stack((1 - np.asarray(blend), np.asarray(blend)), axis=-1) * shares
+    mean = (weights * dense.mean(axis=0)).sum(axis=-1, keepdims=True)
+    return np.asarray(weights / np.maximum(mean, TINY))
+
+
+def price_scale(price: Scores, power: Scores) -> Scores:
+    """What scores are divided by; an atom that costs nothing counts as nearly free."""
+    return np.asarray(np.maximum(price, 1e-12) ** power)
+
+
+def divide(scores: Scores, scale: Scores) -> Scores:
+    """Scores over their scale; negative ones times it, so that the dear still go first."""
+    if (scores >= 0).all():
+        return scores / scale
+    return np.where(scores < 0, scores * scale, scores / scale)

@@ -1,22 +1,27 @@
-"""Decode a policy: from evidence and a target to the mask of one trial."""
+"""Decode policies: from evidence and a target to the mask of each trial."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .allocations.budget import Budget, Unreachable, fill_to_budget, order_units
-from .bias import divide_by_fan_in, divide_by_price, normalise, rescale_stages
+from .allocations.budget import Budget, check_limits, check_scores, unreachable
+from .allocations.fill import fill
+from .allocations.loss_budget import curves_of, mask_under
+from .allocations.present import Division, rank_at_present
+from .allocations.units import rank_by_score, units_of
 from .channels import ChannelMap
-from .errors import UserError
 from .evidence import Evidence
-from .parts import combine
+from .ordering import Ordering
+from .parts import Scores
 from .policy import Policy
 from .price import Price
 from .target import Target
+
+ROWS = 512  # policies decoded together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +35,8 @@ class Space:
 
     def lowest(self) -> tuple[int, int]:
         """The (macs, params) of the smallest network that the limits allow."""
-        scores = np.zeros(self.channel_map.atoms)
-        units = order_units(scores, self.price, self.channel_map, self.min_channels, self.round_to)
-        macs, params = self.price.of(units.of_atom < 0)
+        units = units_of(self.channel_map, self.min_channels, self.round_to)
+        macs, params = self.price.of(units.of_slot == len(units.start))
         return int(macs), int(params)
 
 
@@ -41,34 +45,90 @@ def decode(policy: Policy, target: Target, evidence: Evidence, space: Space) -> 
 
     The policy's own floor gives way where it puts the target out of reach; the user's does not.
     """
-    if policy.score not in evidence.scores:
-        raise UserError(
-            f"score must be one of {', '.join(evidence.scores)}, got {policy.score!r}; "
-            "a score of your own comes with --plugin FILE"
+    (mask,), reachable = decode_many([policy], [target], evidence, space)
+    if not reachable.all():
+        raise unreachable(
+            space.price,
+            space.channel_map,
+            mask,
+            Budget(*target.limits(space.price.dense)),
+            floor=space.min_channels,
+            round_to=space.round_to,
         )
-    order = order_of(policy, evidence, space)
-    budget = Budget(*target.limits(space.price.dense))
-
-    def fill(floor: int) -> NDArray[np.bool_]:
-        return fill_to_budget(
-            order, space.price, space.channel_map, budget, floor=floor, round_to=space.round_to
-        )
-
-    if policy.floor > space.min_channels:
-        with suppress(Unreachable):
-            return fill(policy.floor)
-    return fill(space.min_channels)
+    return np.asarray(mask)
 
 
-def order_of(policy: Policy, evidence: Evidence, space: Space) -> NDArray[np.float64]:
-    """The scores that the threshold sees: bias removed, divided by price."""
-    channel_map, parts = space.channel_map, evidence.scores[policy.score]
-    if policy.normalisation == "fan-in":
-        parts = divide_by_fan_in(parts, channel_map)
-    scores = combine(parts, channel_map, policy.combine)
-    if policy.allocation == "uniform":
-        return normalise(scores, channel_map, "rank")
-    scores = normalise(scores, channel_map, policy.normalisation)
-    scores = rescale_stages(scores, channel_map, policy.stages)
-    marginal = space.price.marginal(np.ones(channel_map.atoms, bool))
-    return divide_by_price(scores, marginal, power=policy.price_power, blend=policy.price_blend)
+def decode_many(
+    policies: Sequence[Policy], targets: Sequence[Target], evidence: Evidence, space: Space
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """The masks [B, A] of many policies, each at its own target, and which reach it [B].
+
+    A row out of reach holds the smallest mask that the user's limits allow. A given threshold of
+    loss variation takes away all that it allows to, also where the target was met before.
+    """
+    check_limits(space.min_channels, space.round_to)
+    ordering = Ordering(evidence, space.channel_map, space.price)
+    dense = space.price.dense
+    limits = np.array([Budget(*t.limits(dense)).limits for t in targets]).reshape(-1, 2)
+    masks = np.ones((len(policies), space.channel_map.atoms), dtype=bool)
+    reachable = np.zeros(len(policies), dtype=bool)
+    waiting = [(row, max(p.floor, space.min_channels)) for row, p in enumerate(policies)]
+    while waiting:
+        for rows, floor in _alike(policies, waiting):
+            batch = [policies[row] for row in rows]
+            masks[rows], reachable[rows] = _decode_alike(
+                batch, floor, ordering.scores(batch), limits[rows], space
+            )
+            for row in (row for row in rows if policies[row].caps_loss):
+                curves = curves_of(policies[row], evidence.curves)
+                masks[row] &= mask_under(
+                    policies[row],
+                    curves,
+                    space.price,
+                    space.channel_map,
+                    floor=floor,
+                    round_to=space.round_to,
+                )
+        waiting = [
+            (row, space.min_channels)
+            for row, floor in waiting
+            if floor > space.min_channels and not reachable[row]
+        ]
+    return masks, reachable
+
+
+def _alike(
+    policies: Sequence[Policy], waiting: list[tuple[int, int]]
+) -> Iterator[tuple[list[int], int]]:
+    """Rows that can be decoded together, and their floor; no more than stay in the cache."""
+    found: dict[tuple[bool, int], list[int]] = {}
+    for row, floor in waiting:
+        found.setdefault((_at_present(policies[row]), floor), []).append(row)
+    for (_, floor), rows in found.items():
+        for start in range(0, len(rows), ROWS):
+            yield rows[start : start + ROWS], floor
+
+
+def _at_present(policy: Policy) -> bool:
+    """Its order depends on the price of the present mask."""
+    priced = policy.price_power > 0 and policy.allocation == "global-threshold"
+    return priced and policy.price_at == "present"
+
+
+def _decode_alike(
+    policies: list[Policy],
+    floor: int,
+    scores: Scores,
+    limits: NDArray[np.int64],
+    space: Space,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks and reachability of policies with one floor and one way of pricing."""
+    check_scores(scores, space.channel_map)
+    units = units_of(space.channel_map, floor, space.round_to)
+    if _at_present(policies[0]):
+        power = np.array([policy.price_power for policy in policies])
+        blend = np.array([policy.price_blend for policy in policies])
+        rank = rank_at_present(scores, units, space.price, Division(power, blend), limits)
+    else:
+        rank = rank_by_score(scores, units)
+    return fill(rank, space.channel_map, space.price, limits, single=units.single)

@@ -35,7 +35,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def evaluation_from_json(values: dict[str, Any]) -> Evaluation:

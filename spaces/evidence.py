@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from .curves import Curves
 from .durable import partial_name, take_name
 from .errors import UserError
 from .parts import Parts
@@ -20,14 +21,17 @@ Tables = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What was measured of one network: scores by name, and their standard errors [A] if known.
+    """What was measured of one network: scores by name, their standard errors [A] and loss curves.
 
-    `key` is the hash of all that they were computed from.
+    `key` is the hash of all that they were computed from. `counts` says what measuring took this
+    time (forwards, backwards, images); what was read from disk took nothing.
     """
 
     key: str
     scores: dict[str, Parts]
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    curves: dict[str, Curves] = field(default_factory=dict)  # by `curves_name`
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def save_tables(key: str, tables: Tables, folder: Path) -> Path:

@@ -11,7 +11,9 @@ from .errors import UserError
 
 COMBINATIONS = ("sum", "mean", "max", "later")
 NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
-ALLOCATIONS = ("global-threshold", "uniform")
+ALLOCATIONS = ("global-threshold", "uniform", "loss-budget")
+CURVES = ("threshold", "least-sum")
+PROBES = ("eval", "batch")
 SCHEDULES = ("one-shot", "gradual", "holistic")
 PRICES_AT = ("dense", "present")
 
@@ -21,6 +23,7 @@ class Policy:
     """score x bias removal x allocation x schedule, and the recipe of the brief fine-tune."""
 
     score: str
+    caution: float = 0.0  # standard errors taken off the score, where they are known
     combine: str = "sum"  # of the parts that a coupled atom has in its layers
     normalisation: str = "none"  # bias removal within each group
     stages: tuple[float, ...] = ()  # a and b of a * s + b, stage by stage: one a resolution
@@ -28,6 +31,9 @@ class Policy:
     price_blend: float = 0.0  # 0 = the price in MACs, 1 = in params
     price_at: str = "dense"  # the network whose marginal prices divide: whole, or as it shrinks
     allocation: str = "global-threshold"
+    curves: str = "threshold"  # of loss-budget: one threshold for all groups, or the least sum
+    threshold: float | None = None  # of loss variation; None: solved for the target
+    probe: str = "eval"  # of the curves: on running statistics, or on each batch's own
     floor: int = 1  # atoms that every group keeps
     schedule: str = "one-shot"
     steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
@@ -39,10 +45,15 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse values that no trial could carry out."""
+        check_range("caution", self.caution, 0.0, 3.0)
         check_choice("combine", self.combine, COMBINATIONS)
         check_choice("normalisation", self.normalisation, NORMALISATIONS)
         check_choice("price_at", self.price_at, PRICES_AT)
         check_choice("allocation", self.allocation, ALLOCATIONS)
+        check_choice("curves", self.curves, CURVES)
+        check_choice("probe", self.probe, PROBES)
+        if self.threshold is not None:
+            check_range("threshold", self.threshold, 0.0, 1e9)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("steps", self.steps, 1, 1000)
         check_range("step_epochs", self.step_epochs, 0.0, 1000.0)
@@ -69,9 +80,14 @@ class Policy:
                 f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
             )
 
+    @property
+    def caps_loss(self) -> bool:
+        """A threshold of loss variation is given, to which every group is cut in any case."""
+        return self.allocation == "loss-budget" and self.threshold is not None
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "stages": list(self.stages)}
 
 
 def policy_from_json(values: dict[str, Any]) -> Policy:
@@ -97,6 +113,7 @@ READS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "float": is_number,
+    "float | None": lambda value: value is None or is_number(value),
     "tuple[float, ...]": lambda v: isinstance(v, Sequence) and all(is_number(n) for n in v),
 }
 
@@ -119,6 +136,10 @@ PRESETS: dict[str, Policy] = {
     "holistic": Policy(
         score="taylor", price_power=1.0, floor=2, schedule="holistic", gate_epochs=0.5
     ),
+    "balanced-pruning": Policy(
+        score="weight-gradient-rank", combine="later", allocation="loss-budget"
+    ),
+    "linear-ensembles": Policy(score="ensemble-batch"),
     "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
 }
 CONTROLS: dict[str, Policy] = {

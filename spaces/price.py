@@ -11,18 +11,19 @@ product and a quadratic form over the distinct sides of layers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .channels import ChannelMap, Layer
+from .kinds import Counts, Kinds
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Counts = NDArray[np.int64]
 CHUNK = 2048  # masks a matrix product, to stay in the cache
 EXACT_FLOAT32 = 1 << 24
 
@@ -101,6 +102,23 @@ class Price:
         np.add.at(slope, self._right, kept[self._left, None] * self._pair_cost)
         change = self._membership @ slope
         return (change - np.where(mask[:, None], self._own, -self._own)).astype(np.float64)
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """The atoms whose marginal prices are always equal, and how these depend on the mask."""
+        columns = np.column_stack((self._group_of, self._membership))
+        found = np.unique(columns, axis=0, return_index=True, return_inverse=True)
+        example, of_atom = found[1], found[2].reshape(-1)
+        into = self._membership[example][:, self._right]
+        out = self._membership[example][:, self._left]
+        half = np.stack([(out * cost) @ into.T for cost in self._pair_cost.T])
+        first = self.marginal(np.zeros(len(of_atom), dtype=bool))[example]
+        return Kinds(
+            of_atom=of_atom,
+            size=np.bincount(of_atom, minlength=len(example)),
+            first=first.T.astype(np.int64),
+            change=half + half.transpose(0, 2, 1),
+        )
 
     def soft(self, mask: Tensor) -> Tensor:
         """The same formula for a mask in [0, 1], float64 [A]: differentiable, [2]."""

@@ -50,7 +50,7 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
+        return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:

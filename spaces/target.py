@@ -47,6 +47,20 @@ def limit(part: float | int | None, dense: int) -> int | None:
     return math.floor(Fraction(repr(part)) * dense)
 
 
+def targets_between(target: Target, dense: tuple[int, int], steps: int) -> tuple[Target, ...]:
+    """`steps` absolute targets from the dense size down to `target`, each the same share less."""
+    wanted = target.limits(dense)
+
+    def part(index: int, step: int) -> int | None:
+        size, whole = wanted[index], dense[index]
+        if size is None or step == steps:
+            return size
+        share: float = (size / whole) ** (step / steps)
+        return math.floor(whole * share)
+
+    return tuple(Target(part(0, step), part(1, step)) for step in range(1, steps + 1))
+
+
 def target_from_json(values: dict[str, Any]) -> Target:
     """Read a target written by `to_json`."""
     return Target(values.get("flops"), values.get("params"))

@@ -2,66 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torchvision
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_budget
-from paretoprune.spaces.channels import ChannelMap, Group, Layer, Protected
+from paretoprune.spaces.channels import ChannelMap
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.surgery import widths
 from paretoprune.trainers.zoo.resnet import resnet20
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    channel_map: ChannelMap
-    price: Price
-    scores: NDArray[np.float64]
-    budget: Budget
-
-
-@st.composite
-def cases(draw: st.DrawFn, atoms: int = 12) -> Case:
-    """A network of up to three groups and some layers between them, scores with ties, a budget."""
-    sizes = draw(st.lists(st.integers(2, atoms // 3), min_size=1, max_size=3))
-    starts = np.cumsum([0, *sizes])
-    sides = [np.arange(a, b, dtype=np.int32) for a, b in pairwise(starts)]
-    fixed = np.full(2, -1, dtype=np.int32)
-    count = len(sides)
-    layers = [Layer(f"l{i}", "conv", side, fixed, 1, 3, 2, 1) for i, side in enumerate(sides)]
-    for number in range(draw(st.integers(1, 4))):
-        out, into = draw(st.integers(0, count)), draw(st.integers(0, count - 1))
-        cost = draw(st.integers(1, 9))
-        out_side = fixed if out == count else sides[out]
-        layers.append(Layer(f"m{number}", "linear", out_side, sides[into], 1, cost, 1))
-    channel_map = ChannelMap(
-        layers=tuple(layers),
-        groups=tuple(Group(f"l{i}", (f"l{i}",)) for i in range(count)),
-        group_of=np.repeat(np.arange(count, dtype=np.int32), sizes),
-        protected=(Protected("head", 2, "output of the network"),),
-        input_shape=(1,),
-        fixed_macs=draw(st.integers(0, 5)),
-    )
-    price = Price(channel_map)
-    total = int(starts[-1])
-    scores = draw(st.lists(st.integers(0, 4), min_size=total, max_size=total))
-    shares = [draw(st.none() | st.floats(0.05, 1.0)) for _ in range(2)]
-    limits = [None if s is None else int(s * d) for s, d in zip(shares, price.dense, strict=True)]
-    return Case(channel_map, price, np.array(scores, dtype=float), Budget(*limits))
-
-
-def fits(case: Case, mask: Mask) -> bool:
-    return bool(case.budget.fits(case.price.of(mask)))
+from tests.cases import Case, Mask, cases, fits, plain_fill, plain_units
 
 
 def filled(case: Case, **options: int) -> Mask | None:
@@ -71,33 +24,19 @@ def filled(case: Case, **options: int) -> Mask | None:
         return None
 
 
-def plain(case: Case, floor: int) -> Mask | None:
+def plain(case: Case, floor: int, step: int = 1) -> Mask | None:
     """The same in the plainest words: sort, remove one by one, add back one by one."""
-    order = sorted(range(len(case.scores)), key=lambda atom: (case.scores[atom], atom))
-    stays: set[int] = set()
-    for group in range(len(case.channel_map.groups)):
-        members = [a for a in order if case.channel_map.group_of[a] == group]
-        stays |= set(members[-floor:])
-    mask = np.ones(len(case.scores), dtype=bool)
-    removed = []
-    for atom in order:
-        if fits(case, mask):
-            break
-        if atom not in stays:
-            mask[atom] = False
-            removed.append(atom)
-    if not fits(case, mask):
-        return None
-    for atom in reversed(removed):
-        mask[atom] = True
-        mask[atom] = fits(case, mask)
-    return mask
+    units = [unit for group in plain_units(case, floor, step) for unit in group]
+    if step == 1:
+        units.sort(key=min)
+    units.sort(key=lambda unit: case.scores[unit].mean())
+    return plain_fill(case, units, group_waits=step > 1)
 
 
 @settings(max_examples=200, deadline=None)
-@given(cases(), st.integers(1, 3))
-def test_mask_equals_the_plain_brute_force(case: Case, floor: int) -> None:
-    found, expected = filled(case, floor=floor), plain(case, floor)
+@given(cases(), st.integers(1, 3), st.sampled_from([1, 1, 2, 4]))
+def test_mask_equals_the_plain_brute_force(case: Case, floor: int, step: int) -> None:
+    found, expected = filled(case, floor=floor, round_to=step), plain(case, floor, step)
     assert (found is None) == (expected is None)
     assert found is None or np.array_equal(found, expected)
 
@@ -182,6 +121,15 @@ def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) ->
         fill_to_budget(scores, price, channel_map, Budget(price.dense[0] // 2)) for _ in range(2)
     )
     assert np.array_equal(one, other)
+
+
+def test_a_network_without_atoms_has_the_empty_mask() -> None:
+    none = np.zeros(0, dtype=np.int32)
+    channel_map = ChannelMap((), (), none, (), (1,), fixed_macs=5)
+    price = Price(channel_map)
+    assert fill_to_budget(np.zeros(0), price, channel_map, Budget(5)).shape == (0,)
+    with pytest.raises(Unreachable, match="asked 4"):
+        fill_to_budget(np.zeros(0), price, channel_map, Budget(4))
 
 
 def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, Price]) -> None:

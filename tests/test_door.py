@@ -199,3 +199,14 @@ def test_output_into_a_closed_pipe_ends_quietly(run):
     process.stdout.close()
     assert b"Traceback" not in process.stderr.read()
     process.wait(30)
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PARETOPRUNE_CACHE", str(tmp_path))
+    (tmp_path / "arrays" / "key").mkdir(parents=True)
+    (tmp_path / "arrays" / "key" / "train_images.npy").write_bytes(bytes(3 << 20))
+    (tmp_path / "baselines").mkdir()
+    assert "3 MiB" in call("cache").stdout
+    assert "3 MiB of decoded data deleted" in call("cache", "--clear").stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["baselines"]
+    assert "0 MiB" in call("cache").stdout

@@ -1,5 +1,7 @@
 """Evidence and scores: measured once, keyed by all they depend on; scores mean what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.nn import functional
 
 from paretoprune.analysis.evidence import calibration_split, evidence_key, measure_evidence
 from paretoprune.analysis.scores import Network, all_scores
+from paretoprune.analysis.scores.shared_pass import share_pass
 from paretoprune.spaces.bias import divide_by_price, normalise
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
@@ -20,6 +23,7 @@ from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.models import build_model
+from paretoprune.trainers.split import Split
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,8 @@ def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, evidence):
         total += torch.autograd.grad(loss, gate)[0].abs().double().numpy()
     small = type(split)(split.images[:3], split.labels[:3])
     network = Network(model, channel_map, data, small, np.random.default_rng(0))
-    np.testing.assert_allclose(all_scores()["taylor"](network), total, rtol=1e-4, atol=1e-7)
+    found = share_pass(network, {"taylor": all_scores()["taylor"]}).scores["taylor"]
+    np.testing.assert_allclose(found.value, total, rtol=1e-4, atol=1e-7)
 
 
 def test_mean_abs_weight_adds_up_over_the_layers_of_an_atom(scene, evidence):
@@ -119,7 +124,14 @@ def test_division_by_price_prefers_to_remove_what_is_dear():
     assert (divide_by_price(np.ones(2), marginal, power=0.0, blend=0.0) == 1).all()
 
 
-@pytest.mark.parametrize("policy", [*PRESETS.values(), *CONTROLS.values()])
+DECODABLE = [
+    policy
+    for policy in (*PRESETS.values(), *CONTROLS.values())
+    if policy.score in all_scores() and policy.allocation != "loss-budget"
+]
+
+
+@pytest.mark.parametrize("policy", DECODABLE)
 def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, scene, evidence):
     channel_map = scene[1]
     space = Space(channel_map, Price(channel_map))
@@ -167,3 +179,14 @@ def test_an_unknown_score_is_one_line(scene, evidence):
     space = Space(scene[1], Price(scene[1]))
     with pytest.raises(UserError, match="score must be one of"):
         decode(Policy("no-such"), Target(0.4), evidence, space)
+
+
+def test_calibration_sees_all_classes_where_train_is_sorted_by_class(scene):
+    data = scene[2]
+    order = data.train.labels.argsort(stable=True)
+    by_class = replace(data, train=Split(data.train.images[order], data.train.labels[order]))
+    found = calibration_split(by_class, 200)
+    assert len(found) == 200
+    assert found.labels.bincount(minlength=10).min() > 5
+    again = calibration_split(by_class, 200)
+    assert torch.equal(found.images, again.images)

@@ -72,7 +72,7 @@ def train_dense(
     on_report: Callable[[Progress], bool] | None = None,
 ) -> Baseline:
     """Train, or go on training, and write the network; a finished job is read back."""
-    data = data or load_data(job.data, seed=job.seed)
+    data = data or load_data(job.data)  # every command cuts the same validation split
     model = build_model(
         job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
     )

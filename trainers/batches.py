@@ -10,6 +10,8 @@ from torch import Tensor
 from .augmentation import pad_crop_flip
 from .split import Data, Split, prepare
 
+ROWS_SEED = 0
+
 
 def batches(
     split: Split,
@@ -55,6 +57,12 @@ def row_batches(
     size = min(batch_size, count)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]
+
+
+def draw(split: Split, count: int) -> Split:
+    """Random rows in memory, always the same ones: a split's own order may be that of classes."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(ROWS_SEED))
+    return take(split, order[:count])
 
 
 def take(split: Split, rows: Tensor) -> Split:

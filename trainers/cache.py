@@ -21,6 +21,7 @@ from ..spaces.errors import UserError
 from .split import Data, Split
 
 SCHEMA = 1
+FOLDERS = ("arrays", "unpacked")
 PARTS = ("train", "validation", "test")
 
 
@@ -32,9 +33,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "paretoprune"
 
 
+def cached_bytes() -> int:
+    """What the decoded arrays and unpacked archives take on the disk."""
+    files = (path for part in FOLDERS for path in (cache_folder() / part).rglob("*"))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def clear_cache() -> None:
-    """Delete every decoded array and every unpacked archive; nothing else lies there."""
-    for part in ("arrays", "unpacked"):
+    """Delete every decoded array and every unpacked archive; what else lies there stays."""
+    for part in FOLDERS:
         shutil.rmtree(cache_folder() / part, ignore_errors=True)
 
 

@@ -23,7 +23,7 @@ SCHEMA = 1
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a state dict as safetensors, durable before it takes its name."""
-    _write(dict(model.state_dict()), path, {})
+    save_tensors(model.state_dict(), path, {})
 
 
 def save_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
@@ -34,7 +34,7 @@ def save_session(session: Session, path: Path, settings: Mapping[str, object]) -
     if session.averaged is not None:
         tensors |= {f"average/{k}": v for k, v in session.averaged.state_dict().items()}
     record = {"schema": SCHEMA, "step": session.step, "settings": dict(settings)}
-    _write(tensors, path, {"session": json.dumps(record)})
+    save_tensors(tensors, path, {"session": json.dumps(record)})
 
 
 def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
@@ -89,8 +89,11 @@ def _record(path: Path) -> dict[str, object]:
     return dict(record)
 
 
-def _write(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Copies, contiguous: safetensors refuses memory that two names share."""
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write tensors under a header, durable before they take the name.
+
+    Copies, contiguous: safetensors refuses memory that two names share.
+    """
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)

@@ -21,6 +21,10 @@ from ..spaces.errors import UserError
 READERS = ("conv", "linear", "shortcut")
 
 
+class Regrouped(UserError):
+    """A network that regroups its batch cannot have one mask a sample; the message says more."""
+
+
 @contextmanager
 def masked(
     model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_] | Tensor
@@ -38,13 +42,19 @@ def masked(
     handles = []
     try:
         for layer in channel_map.layers:
-            if layer.kind in READERS and (layer.in_atoms >= 0).any():
+            if layer.kind in READERS and _touches(mask, layer):
                 hook = _multiply(layer, mask)
                 handles.append(model.get_submodule(layer.name).register_forward_pre_hook(hook))
         yield model
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _touches(mask: Tensor, layer: Layer) -> bool:
+    """Whether the mask may change what a layer reads; all ones change nothing."""
+    atoms = torch.from_numpy(layer.in_atoms[layer.in_atoms >= 0].astype(np.int64))
+    return len(atoms) > 0 and (mask.requires_grad or not bool((mask[..., atoms] == 1).all()))
 
 
 def _multiply(layer: Layer, mask: Tensor) -> Any:
@@ -57,7 +67,7 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
         x = args[0]
         factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
-            raise UserError(
+            raise Regrouped(
                 f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
                 f"{layer.name}; give a single mask [A] to a network that regroups its batch"
             )

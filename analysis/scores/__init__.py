@@ -1,15 +1,36 @@
 """Scores: one module a score, found by name. They say what an atom is worth, higher = keep."""
 
-from . import bn_scale, l2, mean_abs_weight, random, taylor
-from .registry import Network, all_scores, score
+from . import (
+    activation_mean,
+    activation_zeros,
+    bn_scale,
+    fisher,
+    fpgm,
+    l2,
+    mean_abs_weight,
+    random,
+    taylor,
+    weight_gradient,
+    weight_gradient_rank,
+)
+from .registry import Network, all_scores, batch_score, score
+from .seen import Seen
 
 __all__ = [
     "Network",
+    "Seen",
+    "activation_mean",
+    "activation_zeros",
     "all_scores",
+    "batch_score",
     "bn_scale",
+    "fisher",
+    "fpgm",
     "l2",
     "mean_abs_weight",
     "random",
     "score",
     "taylor",
+    "weight_gradient",
+    "weight_gradient_rank",
 ]

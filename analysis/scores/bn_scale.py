@@ -9,12 +9,15 @@ with few norms can still be ranked.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ...spaces.channels import Layer
 from ...spaces.parts import Parts
+from .filters import weight_of
 from .l2 import l2
-from .registry import Network, score, weight_of
+from .registry import Network, score
 
 
 @score("bn-scale")
@@ -30,8 +33,8 @@ def bn_scale(network: Network) -> Parts:
     )
 
 
-def scale(layer: Layer, module: nn.Module) -> Tensor:
-    """The norm's |gamma|; ones where it has no affine part."""
-    if getattr(module, "weight", None) is None:
-        return module.running_mean.new_ones(len(layer.out_atoms))  # type: ignore[operator]
-    return weight_of(module).abs()
+def scale(layer: Layer, module: nn.Module) -> Tensor | None:
+    """A norm's |gamma|, ones where it has no affine part; a PReLU is no norm."""
+    if not isinstance(module, _NormBase):
+        return None
+    return weight_of(module).abs() if module.affine else torch.ones(len(layer.out_atoms))

@@ -1,18 +1,24 @@
-"""The registry of scores, and the view of a network that a score is computed from."""
+"""The registry of scores, and the view of a network that a score is computed from.
+
+A score of the weights is a function of the `Network`. A score of data is a function of what was
+`Seen` of one batch: all of them share one pass over the calibration images (shared_pass.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 from torch import Tensor, nn
 
 from ...spaces.channels import ChannelMap, Layer
 from ...spaces.errors import UserError
-from ...spaces.parts import Parts, Scores, whole
+from ...spaces.parts import Parts, Scores
 from ...trainers.split import Data, Split
+from .filters import filters_of, parts_of, weight_of
+from .seen import Need, Seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,56 +33,85 @@ class Network:
 
     def per_atom(self, of_weight: Callable[[Tensor], Tensor]) -> Parts:
         """The parts `of_weight(weight [C_out, ...]) -> [C_out]` of the filters of each atom."""
-        return self.per_atom_of_layers(lambda _, module: of_weight(weight_of(module)))
+        return self.per_atom_of_layers(
+            lambda _, module: of_weight(filters_of(module, weight_of(module)))
+        )
 
     def per_atom_of_layers(
         self,
-        of_layer: Callable[[Layer, nn.Module], Tensor],
+        of_layer: Callable[[Layer, nn.Module], Tensor | None],
         kinds: tuple[str, ...] = ("conv", "linear"),
     ) -> Parts:
         """The parts `of_layer(layer, module) -> [C_out]`, added up where an atom has several
-        channels in one layer.
+        channels in one layer; a layer of which it makes None has no part.
         """
-        values, atoms, layers = [], [], []
-        for index, layer in enumerate(self.channel_map.layers):
-            owned = layer.out_atoms >= 0
-            if layer.kind not in kinds or not owned.any():
-                continue
-            channels = of_layer(layer, self.model.get_submodule(layer.name))
-            own, place = np.unique(layer.out_atoms[owned], return_inverse=True)
-            values.append(np.bincount(place, channels.detach().double().cpu().numpy()[owned]))
-            atoms.append(own)
-            layers.append(np.full(len(own), index, dtype=np.int32))
-        if not values:
-            return whole(np.zeros(self.channel_map.atoms))
-        return Parts(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))
+        channels = {
+            index: numbers
+            for index, layer in enumerate(self.channel_map.layers)
+            if layer.kind in kinds and (layer.out_atoms >= 0).any()
+            if (numbers := of_layer(layer, self.model.get_submodule(layer.name))) is not None
+        }
+        return parts_of(channels, self.channel_map)
 
 
 Score = Callable[[Network], Scores | Parts]
+OfBatch = Callable[[Seen], Scores | Parts]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScore:
+    """A score that adds up over batches, or averages over images, and what it needs to see."""
+
+    function: OfBatch
+    needs: tuple[Need, ...]
+    average: bool
+
+
 S = TypeVar("S", bound=Score)
-_REGISTRY: dict[str, Score] = {}
+B = TypeVar("B", bound=OfBatch)
+_REGISTRY: dict[str, Score | BatchScore] = {}
 
 
 def score(name: str) -> Callable[[S], S]:
     """Register a score by name, so that the search samples it and `--policy` can name it."""
 
     def register(function: S) -> S:
-        known = _REGISTRY.get(name)
-        if known is not None and known.__module__ != function.__module__:
-            raise UserError(f"a score's name must be new, got {name!r} again; choose another name")
-        _REGISTRY[name] = function
+        _put(name, function, function.__module__)
         return function
 
     return register
 
 
-def all_scores() -> dict[str, Score]:
+def batch_score(name: str, *needs: Need, average: bool = False) -> Callable[[B], B]:
+    """Register a score of data: a function of one batch that sees what it `needs`.
+
+    gates: every sample's derivative of its loss in every gate. weights: gradients of weights.
+    inputs: activations where they are consumed; alone, they take no backward pass.
+    `average`: the function returns a mean over the batch's images, not a sum.
+    """
+    if not needs or not set(needs) <= set(get_args(Need)):
+        choices = ", ".join(get_args(Need))
+        raise UserError(f"batch score {name!r} must need one or more of {choices}, got {needs}")
+
+    def register(function: B) -> B:
+        _put(name, BatchScore(function, needs, average), function.__module__)
+        return function
+
+    return register
+
+
+def _put(name: str, method: Score | BatchScore, home: str) -> None:
+    known = _REGISTRY.get(name)
+    if known is not None and function_of(known).__module__ != home:
+        raise UserError(f"a score's name must be new, got {name!r} again; choose another name")
+    _REGISTRY[name] = method
+
+
+def function_of(method: Score | BatchScore) -> Score | OfBatch:
+    """The decorated function."""
+    return method.function if isinstance(method, BatchScore) else method
+
+
+def all_scores() -> dict[str, Score | BatchScore]:
     """Every registered score by name, in order of name."""
     return dict(sorted(_REGISTRY.items()))
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a convolution or linear layer as a tensor."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight

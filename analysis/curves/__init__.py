@@ -1,0 +1,1 @@
+"""Loss curves: how they are probed, kept, corrected for interactions and drawn."""

@@ -1,0 +1,51 @@
+"""The rows of the linear model: what of a mask the loss is taken to be a sum of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .masks import Masks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """x = removed atoms 0/1 [A] and, with curvature, n_g * (share removed of group g)^2 [G]."""
+
+    group_of: NDArray[np.int32]  # [A]
+    curvature: bool = False
+
+    @property
+    def atoms(self) -> int:
+        """A."""
+        return len(self.group_of)
+
+    @property
+    def count(self) -> int:
+        """F, the length of a row."""
+        return self.atoms + (int(self.group_of.max()) + 1 if self.curvature else 0)
+
+    def rows(self, masks: Masks) -> NDArray[np.float32]:
+        """Masks bool [n, A] as rows [n, F]."""
+        removed = np.logical_not(masks).astype(np.float32)
+        if not self.curvature:
+            return removed
+        groups = membership(self.group_of)
+        squared = (removed @ groups) ** 2 / groups.sum(axis=0)
+        return np.concatenate((removed, squared), axis=1)
+
+
+def membership(group_of: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Which group each atom is in: 0/1 [A, G]."""
+    groups = np.arange(int(group_of.max()) + 1)
+    return np.asarray(group_of[:, None] == groups, dtype=np.float32)
+
+
+def shares(masks: Masks, group_of: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The removed share of each group, and of all atoms: [n, G + 1]."""
+    groups = membership(group_of)
+    gone = np.logical_not(masks).astype(np.float32) @ groups
+    whole = gone.sum(axis=1, keepdims=True) / len(group_of)
+    return np.concatenate((gone / groups.sum(axis=0), whole), axis=1, dtype=np.float64)

@@ -1,0 +1,98 @@
+"""Gather the evidence that a set of policies reads: scores, ensembles, loss curves.
+
+Whatever a policy does not read is not measured; what was measured before is read from the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ..spaces.channels import ChannelMap
+from ..spaces.errors import UserError
+from ..spaces.evidence import Evidence
+from ..spaces.policy import Policy
+from ..trainers.split import Data
+from .curves.evidence import with_curves
+from .curves.prober import Subject
+from .ensembles import PRESETS as ENSEMBLES
+from .ensembles import Check, measure_ensemble, with_ensemble
+from .evidence import measure_evidence
+from .scores.registry import all_scores
+
+OnProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
+
+
+def tell_nobody(what: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measuring:
+    """On what evidence is measured, where it is kept, and who watches."""
+
+    model: nn.Module
+    channel_map: ChannelMap
+    data: Data
+    seed: int
+    folder: Path | None = None
+    on_progress: OnProgress = tell_nobody
+
+
+def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
+    """All that these policies read."""
+    wanted = list(policies)
+    names = {policy.score for policy in wanted}
+    check_names(names)
+    evidence = measure_evidence(
+        on.model,
+        on.channel_map,
+        on.data,
+        folder=on.folder,
+        seed=on.seed,
+        names=sorted(names - set(ENSEMBLES)),
+        on_progress=lambda done, total: on.on_progress("scores", done, total),
+    )
+    for name in sorted(names & set(ENSEMBLES)):
+        evidence = add_ensemble(evidence, name, on)
+    return with_curves(
+        evidence,
+        wanted,
+        Subject(on.model, on.channel_map, on.data),
+        folder=on.folder,
+        on_progress=lambda done, total: on.on_progress("loss curves", done, total),
+    )
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a score that nobody can measure."""
+    known = {*all_scores(), *ENSEMBLES}
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"score must be one of {', '.join(sorted(known))}, got {name!r}; "
+                "a score of your own comes with --plugin FILE"
+            )
+
+
+def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
+    """Evidence with an ensemble's scores and errors; its forwards and backwards are counted."""
+    settings = ENSEMBLES[name]
+
+    def report(check: Check) -> None:
+        what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
+        on.on_progress(what, check.samples, settings.most_samples)
+
+    ensemble = measure_ensemble(
+        on.model,
+        on.channel_map,
+        on.data,
+        settings,
+        folder=on.folder,
+        seed=on.seed,
+        on_progress=report,
+    )
+    return with_ensemble(evidence, name, ensemble)

@@ -1,0 +1,239 @@
+"""Scores and bias removal under one global threshold, and the gradual schedule, on real networks.
+
+    python -m benchmarks.global_pruning resnet20 [--parts raw,tuned,gradual] [--out FILE]
+    python -m benchmarks.global_pruning resnet56 --parts tuned --seeds 1
+    python -m benchmarks.global_pruning peers
+
+raw      every score x bias removal at 0.6 and 0.4 of the FLOPs: validation accuracy after the cut,
+         then validation and test accuracy after batch-norm recalibration; nothing is trained
+tuned    one epoch of fine-tuning for the eight best of them (by the mean recalibrated validation
+         accuracy of both sizes) and for the controls
+gradual  the same score at once and in steps, equal FLOPs and equal total epochs
+peers    the published ResNet-20, channels within blocks only, no fine-tune, all test images
+
+Cells that the results file has are not measured again. Needs `python -m benchmarks.baseline`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.cells import fill
+from benchmarks.scene import (
+    Scene,
+    accuracies,
+    baseline,
+    price_of,
+    published_resnet20,
+    with_tuning,
+    without_tuning,
+)
+from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.spaces.channels import ChannelMap
+from paretoprune.spaces.decode import decode
+from paretoprune.spaces.evidence import Evidence
+from paretoprune.spaces.policy import CONTROLS, Policy
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target, targets_between
+from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.loop import Tuning, train
+from paretoprune.trainers.recalibrate import recalibrate
+
+SIZES = (0.6, 0.4)
+SCORES = (
+    "mean-abs-weight",
+    "l2",
+    "bn-scale",
+    "fpgm",
+    "activation-mean",
+    "activation-zeros",
+    "weight-gradient",
+    "taylor",
+    "fisher",
+)
+BIAS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "max": {"normalisation": "max"},
+    "mean": {"normalisation": "mean"},
+    "l2": {"normalisation": "l2"},
+    "rank": {"normalisation": "rank"},
+    "fan-in": {"normalisation": "fan-in"},
+    "price^0.5": {"price_power": 0.5},
+    "price": {"price_power": 1.0},
+    "price as it shrinks": {"price_power": 1.0, "price_at": "present"},
+    "params": {"price_power": 1.0, "price_blend": 1.0},
+}
+BEST = 8
+GRADUAL_STEPS, GRADUAL_EPOCHS = 8, 2.0
+OUT = Path("benchmarks/results")
+CHOSEN_BY = OUT / "global_pruning_resnet20.json"  # whose raw part names the eight best
+
+
+def policies() -> dict[str, Policy]:
+    """Every score under every bias removal; the floor is two channels throughout."""
+    grid = {
+        f"{score} / {bias}": Policy(score, floor=2, **fields)
+        for score in SCORES
+        for bias, fields in BIAS.items()
+    }
+    return grid | {f"control {name}": policy for name, policy in CONTROLS.items()}
+
+
+def evidence_of(scene: Scene, seed: int) -> Evidence:
+    """All scores, on calibration images from train."""
+    return measure_evidence(
+        scene.model, scene.space.channel_map, scene.data, folder=None, seed=seed
+    )
+
+
+def mask(scene: Scene, policy: Policy, size: float, seed: int) -> NDArray[np.bool_]:
+    """The policy decoded at a share of the FLOPs; only a random score depends on the seed."""
+    key = seed if policy.score == "random" else 0
+    if (scene.about["network"], key) not in _EVIDENCE:
+        _EVIDENCE[scene.about["network"], key] = evidence_of(scene, key)
+    return decode(policy, Target(size), _EVIDENCE[scene.about["network"], key], scene.space)
+
+
+_EVIDENCE: dict[tuple[str, int], Evidence] = {}
+Cells = dict[str, Callable[[], dict[str, Any]]]
+
+
+def raw_cells(scene: Scene) -> Cells:
+    """One cell a policy and size, nothing trained; the random control has three seeds."""
+    return {
+        f"raw {name} @ {size} seed {seed}": partial(raw, scene, policy, size, seed)
+        for name, policy in policies().items()
+        for size in SIZES
+        for seed in (range(3) if policy.score == "random" else range(1))
+    }
+
+
+def raw(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, Any]:
+    """Cut, look, recalibrate, look."""
+    return without_tuning(scene, mask(scene, policy, size, seed), raw=True)
+
+
+def best(found: dict[str, Any]) -> list[str]:
+    """The names of the policies of highest mean validation accuracy over the sizes."""
+    means = {
+        name: statistics.mean(
+            found["cells"][f"raw {name} @ {size} seed 0"]["validation"] for size in SIZES
+        )
+        for name in policies()
+        if not name.startswith("control")
+    }
+    return sorted(means, key=lambda name: -means[name])[:BEST]
+
+
+def tuned_cells(scene: Scene, names: list[str], seeds: int) -> Cells:
+    """One epoch of fine-tuning for each of these and the controls."""
+    chosen = [*(n for n in policies() if n.startswith("control")), *names]
+    return {
+        f"tuned {name} @ {size} seed {seed}": partial(tuned, scene, name, size, seed)
+        for seed in range(seeds)
+        for name in chosen
+        for size in SIZES
+    }
+
+
+def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
+    """The brief fine-tune that every trial of a search gets."""
+    keep = mask(scene, policies()[name], size, seed)
+    return with_tuning(scene, keep, Tuning(epochs=1.0), seed=seed)
+
+
+def gradual_cells(scene: Scene, seeds: int) -> Cells:
+    """At once and in steps, for the scores of the two papers and for Taylor over price."""
+    scores = {
+        "l2 / max": Policy("l2", normalisation="max", floor=2),
+        "taylor / price": Policy("taylor", price_power=1.0, floor=2),
+    }
+    return {
+        f"{way} {name} @ {size} seed {seed}": partial(run, scene, policy, size, seed)
+        for seed in range(seeds)
+        for name, policy in scores.items()
+        for size in SIZES
+        for way, run in (("at once", at_once), ("in steps", in_steps))
+    }
+
+
+def at_once(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, Any]:
+    """One cut, then all the epochs."""
+    keep = mask(scene, policy, size, seed)
+    return with_tuning(scene, keep, Tuning(epochs=GRADUAL_EPOCHS), seed=seed)
+
+
+def in_steps(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, Any]:
+    """Half of the epochs between the steps, half after the last; the same total."""
+    data, machine, space = scene.data, scene.machine, scene.space
+    between = Tuning(epochs=GRADUAL_EPOCHS / 2 / GRADUAL_STEPS)
+
+    def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
+        evidence = measure_evidence(
+            model, channel_map, data, folder=None, seed=seed, names=[policy.score]
+        )
+        present = replace(space, channel_map=channel_map, price=Price(channel_map))
+        return decode(policy, target, evidence, present)
+
+    def settle(small: nn.Module, step: int) -> None:
+        recalibrate(small, data, machine=machine)
+        train(small, data, between, seed=100 * seed + step, teacher=scene.model, machine=machine)
+
+    targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)
+    present = prune_gradually(scene.model, space.channel_map, targets, Steps(choose, settle))
+    last = Tuning(epochs=GRADUAL_EPOCHS / 2)
+    train(present.model, data, last, seed=seed, teacher=scene.model, machine=machine)
+    return {**accuracies(scene, present.model), **price_of(scene, present.keep)}
+
+
+def peers_cells(scene: Scene) -> Cells:
+    """What a few fixed policies reach where the peers were measured."""
+    names = ("taylor / price", "taylor / none", "fisher / price", "l2 / max", "control uniform")
+    return {
+        f"{name} @ {size}": partial(raw, scene, policies()[name], size, 0)
+        for name in names
+        for size in SIZES
+    }
+
+
+def cells_of(scene: Scene, parts: list[str], seeds: int) -> Iterator[Cells]:
+    """The cells of each part in turn; the tuned ones depend on what the raw ones found."""
+    if "raw" in parts:
+        yield raw_cells(scene)
+    if "tuned" in parts:
+        yield tuned_cells(scene, best(json.loads(CHOSEN_BY.read_text())), seeds)
+    if "gradual" in parts:
+        yield gradual_cells(scene, seeds)
+
+
+def main() -> None:
+    """Fill the results file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("network", choices=("resnet20", "resnet56", "peers"))
+    parser.add_argument("--parts", default="raw,tuned,gradual")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--max-seconds", type=float)
+    asked = parser.parse_args()
+    out = asked.out or OUT / f"global_pruning_{asked.network}.json"
+    scene = published_resnet20() if asked.network == "peers" else baseline(asked.network)
+    if asked.network == "peers":
+        fill(out, scene.about, peers_cells(scene), max_seconds=asked.max_seconds)
+        return
+    for cells in cells_of(scene, asked.parts.split(","), asked.seeds):
+        fill(out, scene.about, cells, max_seconds=asked.max_seconds)
+
+
+if __name__ == "__main__":
+    main()

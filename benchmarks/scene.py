@@ -1,0 +1,148 @@
+"""The scene of a benchmark: a trained dense network, its data, its channel map and its price.
+
+`baseline("resnet20")` is the network that `python -m benchmarks.baseline` trained: its sha256 and
+its accuracy go into every results file, so that no table mixes two of them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks import cifar_jpeg
+from paretoprune.spaces.decode import Space
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.baseline import file_hash, read_baseline
+from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.data import Data
+from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.loop import Tuning, train
+from paretoprune.trainers.machine import Machine, detect_machine
+from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.surgery import cut
+
+SPLITS = {
+    "resnet20": "validation cut from train, test whole",
+    "resnet56": "half of the test images choose, the other half report",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What a benchmark prunes, and what its results must say of it."""
+
+    model: nn.Module
+    data: Data
+    space: Space
+    machine: Machine
+    about: dict[str, Any]
+
+
+def baseline_folder() -> Path:
+    """Where the baselines lie: PARETOPRUNE_BASELINES, else the cache."""
+    return Path(os.environ.get("PARETOPRUNE_BASELINES", cache_folder() / "baselines"))
+
+
+def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
+    """The trained ResNet of this name, with the splits that are clean for it."""
+    torch.set_num_threads(1)
+    path = baseline_folder() / f"{name}.safetensors"
+    found = read_baseline(path)
+    if found is None:
+        raise SystemExit(
+            f"no baseline at {path}; make it with python -m benchmarks.baseline {name}"
+        )
+    data = cifar_jpeg.whole() if name == "resnet20" else cifar_jpeg.halved()
+    about = {
+        "network": name,
+        "baseline_sha256": found.sha256,
+        "dense": {
+            "validation": found.validation.accuracy,
+            "test": found.test.accuracy if found.test else None,
+        },
+        "data": "CIFAR-10 (JPEG q75)",
+        "splits": SPLITS[name],
+    }
+    return scene_of(name, path, data, about, keep)
+
+
+def published_resnet20() -> Scene:
+    """The published weights as they are, with only block-internal channels free: the peers' task.
+
+    They saw all of train, so nothing may be chosen on a split of it; all test images report.
+    """
+    torch.set_num_threads(1)
+    path = cifar_jpeg.weights_folder() / "resnet20-12fca82f.th"
+    data = replace(cifar_jpeg.whole(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    about = {
+        "network": "resnet20, published weights",
+        "baseline_sha256": file_hash(path),
+        "data": "CIFAR-10 (JPEG q75)",
+        "splits": "calibration from train; the whole test split reports, nothing is chosen",
+        "free": "channels within blocks",
+    }
+    keep = ("conv1", "layer*.*.conv2")
+    return scene_of("resnet20", path, data, about, keep)
+
+
+def scene_of(
+    name: str, weights: Path, data: Data, about: dict[str, Any], keep: tuple[str, ...]
+) -> Scene:
+    """Build, load, trace and price."""
+    model = build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
+    load_weights(model, weights)
+    copy, _ = working_copy(model.eval())
+    channel_map = trace_channels(copy, data.input_shape, keep=keep)
+    machine = detect_machine(copy, data.input_shape)
+    space = Space(channel_map, Price(channel_map))
+    return Scene(copy, data, space, machine, {**about, "torch": torch.__version__})
+
+
+def without_tuning(scene: Scene, keep: NDArray[np.bool_], *, raw: bool) -> dict[str, float]:
+    """Validation and test accuracy of the cut network: raw if asked, and recalibrated."""
+    small = cut(scene.model, scene.space.channel_map, keep)
+    data, machine = scene.data, scene.machine
+    found: dict[str, float] = {}
+    if raw:
+        found["raw_validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
+    recalibrate(small, data, machine=machine)
+    found["validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
+    if data.test is not None:
+        found["test"] = evaluate(small, data.test, data, machine=machine).accuracy
+    return {**found, **price_of(scene, keep)}
+
+
+def with_tuning(
+    scene: Scene, keep: NDArray[np.bool_], tuning: Tuning, *, seed: int
+) -> dict[str, float]:
+    """Validation and test accuracy after cut, recalibration and a fine-tune."""
+    small = cut(scene.model, scene.space.channel_map, keep)
+    data, machine = scene.data, scene.machine
+    recalibrate(small, data, machine=machine)
+    train(small, data, tuning, seed=seed, teacher=scene.model, machine=machine)
+    return {**accuracies(scene, small), **price_of(scene, keep)}
+
+
+def accuracies(scene: Scene, small: nn.Module) -> dict[str, float]:
+    """Validation and test accuracy of a network as it is."""
+    data, machine = scene.data, scene.machine
+    found = {"validation": evaluate(small, data.validation, data, machine=machine).accuracy}
+    if data.test is not None:
+        found["test"] = evaluate(small, data.test, data, machine=machine).accuracy
+    return found
+
+
+def price_of(scene: Scene, keep: NDArray[np.bool_]) -> dict[str, float]:
+    """What the mask costs, as fractions."""
+    macs, params = scene.space.price.fraction(keep)
+    return {"flops": round(macs, 4), "params": round(params, 4)}

@@ -1,0 +1,194 @@
+"""`paretoprune prune`: one policy alone, without a search; resumable by the same command."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ..spaces.durable import write_json
+from ..spaces.errors import UserError
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Dense
+from ..spaces.policy import CONTROLS, PRESETS, Policy, policy_from_json
+from ..spaces.target import Target
+from ..trainers.gradual import Present
+from ..trainers.saved import load_small
+from .context import Context
+from .finish import figures
+from .job import Job
+from .picking import copy_network
+from .plan import derived_seed
+from .plugins import load_plugins, read_plugin
+from .progress import Progress
+from .run import Given
+from .run_folder import RunFolder, create_run, locked
+from .settings import SearchSettings
+from .setup import (
+    Inputs,
+    Prepared,
+    data_digest,
+    load_inputs,
+    prepare_search,
+    weights_digest,
+    weights_exist,
+)
+from .show import plain_console, show_pruned, words
+from .stopping import Stopped, Stopping
+from .trial import carry_out
+
+SCHEMA = 1
+WORK = "work"  # below --out: the dense network, the evidence, the steps
+STEP_SHARE = 0.95  # of the FLOPs stays in a step, where an accuracy alone ends the schedule
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRequest:
+    """What the command line asks for besides the settings that a search has too."""
+
+    settings: SearchSettings
+    policy: Policy
+    out: Path
+    min_accuracy: float | None = None
+
+    def check(self) -> None:
+        """Refuse what no schedule could do."""
+        self.settings.check_numbers()
+        weights_exist(self.settings.weights)
+        if self.settings.target() == Target() and self.min_accuracy is None:
+            raise UserError(
+                "a size or an accuracy must be asked for, got neither; "
+                "write --target-flops 0.4, --target-params 0.4 or --min-accuracy 0.9"
+            )
+        if self.min_accuracy is None:
+            return
+        if not 0 < self.min_accuracy < 1:
+            raise UserError(
+                f"--min-accuracy must be in (0, 1), got {self.min_accuracy}; "
+                "for ninety percent write 0.9"
+            )
+        if self.policy.schedule != "gradual":
+            raise UserError(
+                "--min-accuracy needs a schedule in steps, got one shot; "
+                "add --steps 10, or take --policy gradually-global"
+            )
+
+    def identity(self, inputs: Inputs) -> dict[str, object]:
+        """What a second call must repeat to go on."""
+        chosen = replace(self.settings, quiet=False, out=None)
+        return {
+            "settings": chosen.to_json(),
+            "policy": self.policy.to_json(),
+            "min_accuracy": self.min_accuracy,
+            "data": data_digest(inputs.data),
+            "model": None if inputs.model is None else weights_digest(inputs.model),
+        }
+
+
+def policy_named(name: str | Policy, steps: int | None) -> Policy:
+    """A preset, a control, or a policy in a JSON file; `steps` makes it gradual."""
+    known = {**PRESETS, **CONTROLS}
+    if isinstance(name, Policy):
+        policy = name
+    elif name in known:
+        policy = known[name]
+    elif name.endswith(".json"):
+        try:
+            policy = policy_from_json(json.loads(Path(name).read_text()))
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"--policy must be a JSON file of a policy, got {error}") from None
+    else:
+        raise UserError(
+            f"--policy must be one of {', '.join(known)} or a file NAME.json, got {name!r}"
+        )
+    if steps is None:
+        return policy
+    return replace(policy, steps=steps, schedule="gradual" if steps > 1 else "one-shot")
+
+
+def prune_command(request: PruneRequest) -> int:
+    """Prune, show the figures, and return the exit code."""
+    stopping = Stopping()
+    try:
+        with Progress(quiet=request.settings.quiet) as progress, stopping.listening():
+            evaluation, dense = prune(request, Given(progress))
+    except Stopped as stop:
+        print(f"stopped; the same command goes on from {request.out}")
+        return stop.exit_code
+    show_pruned(evaluation, dense, request.out, plain_console())
+    return 0
+
+
+def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
+    """Prepare, carry out the one trial, measure it on the test split, write the folder."""
+    request.check()
+    progress = given.progress
+    plugins = tuple(read_plugin(path) for path in request.settings.plugin)
+    load_plugins(plugins)
+    inputs = load_inputs(request.settings, model=given.model, data=given.data)
+    run = open_work(request, inputs)
+    with locked(run):
+        prepared = prepare_search(inputs, run, plugins, progress.say, [request.policy])
+        job = job_of(request, prepared.context)
+
+        def on_step(present: Present, accuracy: float | None) -> None:
+            macs, params = prepared.context.space.price.fraction(present.keep)
+            found = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+            progress.say(
+                f"  step {present.step} of {job.policy.steps}: FLOPs {macs:.1%}, "
+                f"params {params:.1%}{found}"
+            )
+
+        progress.say(f"pruning: {words(job.policy)}")
+        evaluation, dense = conclude(carry_out(job, prepared.context, on_step), prepared)
+        copy_network(run.root / evaluation.path, evaluation, request.out)
+        record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
+        write_json(request.out / "evaluation.json", record)
+    shutil.rmtree(run.root)
+    return evaluation, dense
+
+
+def open_work(request: PruneRequest, inputs: Inputs) -> RunFolder:
+    """The folder of an interrupted call with the same settings, or a new one."""
+    run = RunFolder(request.out / WORK)
+    wanted = json.loads(json.dumps(request.identity(inputs)))
+    if not run.config.is_file():
+        if request.out.is_dir() and any(path.name != WORK for path in request.out.iterdir()):
+            raise UserError(f"--out must be an empty folder, got {request.out}; name a new one")
+        run = create_run(run.root)
+        write_json(run.config, {"schema": SCHEMA, **wanted})
+        return run
+    kept = json.loads(run.config.read_text())
+    for name, value in wanted.items():
+        if kept.get(name) != value:
+            raise UserError(
+                f"--out must be a new folder, or that of the same command, got {request.out} "
+                f"with another {name}; repeat the command or name a new folder"
+            )
+    return run
+
+
+def job_of(request: PruneRequest, context: Context) -> Job:
+    """The one trial; an accuracy alone lets it go down to the smallest network in small steps."""
+    policy, target = request.policy, request.settings.target()
+    if target == Target():
+        lowest, dense = context.space.lowest()[0], context.space.price.dense[0]
+        steps = math.ceil(math.log(lowest / dense) / math.log(STEP_SHARE))
+        target, policy = Target(flops=lowest), replace(policy, steps=max(policy.steps, steps))
+    seed = derived_seed(request.settings.seed, 0)
+    return Job(0, policy, target, seed, number=0, min_accuracy=request.min_accuracy)
+
+
+def conclude(evaluation: Evaluation, prepared: Prepared) -> tuple[Evaluation, Dense]:
+    """Read the test split, once, for the pruned network and the dense one."""
+    context = prepared.context
+    small = load_small(context.root / evaluation.path, context.model, context.space.channel_map)
+    test, milliseconds = figures(small, context)
+    dense_test, dense_milliseconds = figures(context.model, context)
+    dense = replace(prepared.dense, test_accuracy=dense_test, latency_ms=dense_milliseconds)
+    found = replace(evaluation, trial=None, test_accuracy=test, latency_ms=milliseconds)
+    return found, dense

@@ -1,0 +1,102 @@
+"""How a trial gets from the dense network to the small one: at once, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ..analysis.gathering import Measuring, gather_evidence
+from ..spaces.channels import ChannelMap
+from ..spaces.decode import Space, decode
+from ..spaces.policy import Policy
+from ..spaces.price import Price
+from ..spaces.target import Target, targets_between
+from ..trainers.evaluate import evaluate
+from ..trainers.gradual import Present, Steps, prune_gradually
+from ..trainers.loop import Tuning, train
+from ..trainers.recalibrate import recalibrate
+from ..trainers.surgery import cut
+from .context import Context
+from .job import Job
+from .plan import derived_seed
+
+STEPS = "gradual.safetensors"  # in the trial's folder until it is finished
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pruned:
+    """A small network, recalibrated, and the epochs of training that its schedule has spent."""
+
+    model: nn.Module
+    keep: NDArray[np.bool_]
+    epochs: float
+
+
+OnStep = Callable[[Present, float | None], None]  # the accuracy is there if a step needs it
+Schedule = Callable[[Job, Context, OnStep | None], Pruned]
+
+
+def tuning_of(policy: Policy, epochs: float) -> Tuning:
+    """The brief fine-tune that the policy asks for."""
+    return Tuning(epochs=epochs, learning_rate=policy.learning_rate, distill=policy.distill)
+
+
+def one_shot(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+    """Decode once, cut once."""
+    keep = decode(job.policy, job.target, context.evidence, context.space)
+    small = cut(context.model, context.space.channel_map, keep).to(context.machine.device)
+    recalibrate(small, context.data, machine=context.machine)
+    return Pruned(small, keep, 0.0)
+
+
+def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+    """Cut in steps, each measured anew; they survive a kill in the trial's folder."""
+    policy, space, machine = job.policy, context.space, context.machine
+    tuning = tuning_of(policy, policy.step_epochs or 1.0)
+    targets = targets_between(job.target, space.price.dense, policy.steps)
+
+    def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
+        evidence = context.evidence
+        if channel_map.atoms < space.channel_map.atoms:
+            measuring = Measuring(model, channel_map, context.data, job.seed)
+            evidence = gather_evidence([policy], measuring)
+        return decode(policy, target, evidence, present_space(space, channel_map))
+
+    def settle(small: nn.Module, step: int) -> None:
+        recalibrate(small, context.data, machine=machine)
+        if policy.step_epochs:
+            seed = derived_seed(job.seed, step)
+            teacher = context.model if tuning.distill else None
+            train(small, context.data, tuning, seed=seed, teacher=teacher, machine=machine)
+
+    def accept(present: Present) -> bool:
+        accuracy = None
+        if job.min_accuracy is not None:
+            score = evaluate(present.model, context.data.validation, context.data, machine=machine)
+            accuracy = score.accuracy
+        if on_step is not None:
+            on_step(present, accuracy)
+        return accuracy is None or job.min_accuracy is None or accuracy >= job.min_accuracy
+
+    present = prune_gradually(
+        context.model,
+        space.channel_map,
+        targets,
+        Steps(choose, settle, accept),
+        checkpoint=context.root / "trials" / job.folder / STEPS,
+        identity=job.identity,
+    )
+    small = present.model if present.step else cut(context.model, space.channel_map, present.keep)
+    return Pruned(small.to(machine.device), present.keep, present.step * policy.step_epochs)
+
+
+def present_space(space: Space, channel_map: ChannelMap) -> Space:
+    """The space of a network that is cut already, under the same limits."""
+    return replace(space, channel_map=channel_map, price=Price(channel_map))
+
+
+SCHEDULES: dict[str, Schedule] = {"one-shot": one_shot, "gradual": gradual}

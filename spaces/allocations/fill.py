@@ -1,0 +1,98 @@
+"""From an order of removal to the mask within a budget: the prefix, then the fill.
+
+All rows of a batch take each step together. The prefix is a bisection over ranks. Then, in reverse
+order, each unit that still fits is added back. The price rises with every unit, so one that does
+not fit once never fits later:
+
+- removed atoms of one kind cost the same, so a row only looks at the last removed of each kind and
+  takes the latest that fits: as many steps as atoms come back;
+- with rounded widths, if a unit does not fit, the rest of its group stays out too, else its width
+  would be no multiple: about as many steps as groups, and units that come back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..channels import ChannelMap
+from ..kinds import Kinds
+from ..price import Price
+from .units import Index, Ranks
+
+Masks = NDArray[np.bool_]
+
+
+def fill(
+    rank: Ranks, channel_map: ChannelMap, price: Price, limits: Index, *, single: bool
+) -> tuple[Masks, Masks]:
+    """The maximal masks [B, A] of ranks [B, A] within limits [B, 2], and which rows meet them.
+
+    `single`: units are atoms. A row out of reach gets the mask without all units.
+    """
+    masks = rank >= _prefixes(rank, price, limits)[:, None]
+    slack = limits - price.of(masks)
+    reachable = np.asarray((slack >= 0).all(axis=1))
+    removed = np.where(masks | ~reachable[:, None], np.int32(-1), rank)
+    if single:
+        return masks | _atoms_back(removed, price.kinds, slack), reachable
+    return _with_units_back(masks, removed, channel_map.group_of, price, limits), reachable
+
+
+def _prefixes(rank: Ranks, price: Price, limits: Index) -> Index:
+    """The lowest rank [B] below which all must go until the limits are met; else A."""
+    low = np.zeros(len(rank), dtype=np.int64)
+    high = np.full(len(rank), rank.shape[1])
+    while (low < high).any():
+        middle = (low + high) // 2
+        met = (price.of(rank >= middle[:, None]) <= limits).all(axis=1)
+        high = np.where(met, middle, high)
+        low = np.where(met | (low == high), low, middle + 1)
+    return low
+
+
+def _atoms_back(removed: Ranks, kinds: Kinds, slack: Index) -> Masks:
+    """Which atoms are added back [B, A], given the ranks of the removed ones (kept: -1)."""
+    waiting, last = _by_kind(removed, kinds)
+    gone = np.add.reduceat(waiting >= 0, last - kinds.size, axis=1, dtype=np.int64)
+    cost, slack = kinds.returns(kinds.size - gone), slack.T
+    rows, at = np.arange(len(removed)), np.tile(last, (len(removed), 1))
+    while True:
+        fits = (cost <= slack[..., None]).all(axis=0)
+        latest = np.where(fits, waiting[rows[:, None], at[rows]], -1)
+        more = latest.max(axis=1, initial=-1) >= 0
+        if not more.any():
+            break
+        rows, cost, slack = rows[more], cost[:, more], slack[:, more]
+        kind, each = latest[more].argmax(axis=1), np.arange(len(rows))
+        slack = slack - cost[:, each, kind]
+        cost += kinds.change[:, kind]
+        at[rows, kind] -= 1
+    stays_out = np.take_along_axis(waiting, at, axis=1)
+    return np.asarray(removed > stays_out[:, kinds.of_atom])
+
+
+def _by_kind(removed: Ranks, kinds: Kinds) -> tuple[Ranks, Index]:
+    """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
+    column, ends = np.argsort(kinds.of_atom, kind="stable"), np.cumsum(kinds.size)
+    last = np.cumsum(kinds.size + 1) - 1
+    waiting = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
+    for size, end, after in zip(kinds.size, ends, last + 1, strict=True):
+        own = removed[:, column[end - size : end]]
+        waiting[:, after - size : after] = np.sort(own, axis=1)
+    return waiting, last
+
+
+def _with_units_back(
+    masks: Masks, removed: Ranks, group_of: NDArray[np.int32], price: Price, limits: Index
+) -> Masks:
+    """The masks [B, A] after the fill with units of several atoms, which have one rank."""
+    latest = removed.max(axis=1, keepdims=True)
+    while (latest >= 0).any():
+        unit = (removed == latest) & (latest >= 0)
+        fits = (price.of(masks | unit) <= limits).all(axis=1, keepdims=True)
+        group = group_of[unit.argmax(axis=1), None]
+        masks = masks | unit & fits
+        removed = np.where(unit | (group_of == group) & ~fits, np.int32(-1), removed)
+        latest = removed.max(axis=1, keepdims=True)
+    return masks

@@ -1,0 +1,156 @@
+"""Loss-variation budget: every group is cut as far as one threshold allows (Li et al. 2020).
+
+    k_g = max { k : dL_g(k) <= t },   t given, or the least one whose mask meets the target
+
+The k-th atom of a group to go is worth dL_g(k), so the threshold for a target is the common solver
+over these worths: masks of two thresholds are nested, and the fill makes the price exact.
+
+least-sum   min sum_g dL_g(k_g)  subject to the price: an atom is worth d dL_g / d price on the
+            lower convex hull of its group's curve (the Lagrangian's price of one more cut)
+
+We differ in: probes are cached, so the threshold may be solved for MACs, params or both; a stage's
+a and b rescale its curves; least-sum is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bias import TINY, stage_table, stages_of
+from ..channels import ChannelMap
+from ..curves import Curves, bisect_cut, curves_name, rise_table, rise_tables
+from ..errors import UserError
+from ..parts import Scores
+from ..policy import Policy
+from ..price import Price
+from .units import rank_by_score, units_of
+
+Mask = NDArray[np.bool_]
+
+
+def curves_of(policy: Policy, measured: Mapping[str, Curves]) -> Curves:
+    """The loss curves that the policy reads."""
+    name = curves_name(policy.score, policy.combine, policy.probe)
+    if name not in measured:
+        raise UserError(
+            f"loss curves must be measured before allocation loss-budget, got none for {name!r}; "
+            "measure them with measure_curves, or take another allocation"
+        )
+    return measured[name]
+
+
+def loss_order(policy: Policy, curves: Curves, price: Price, channel_map: ChannelMap) -> Scores:
+    """The places [A] in which all atoms go, the first has 0; groups keep the curves' order."""
+    rises = worth_of_atoms(curves, channel_map, policy.stages)
+    if policy.curves == "least-sum":
+        marginal = price.marginal(np.ones(channel_map.atoms, dtype=bool))
+        shares = marginal / np.maximum(marginal.sum(axis=0), TINY)
+        prices = shares @ np.array([1 - policy.price_blend, policy.price_blend])
+        rises = hull_slopes(rises, prices, curves, channel_map)
+    order = np.lexsort((curves.place, rises))
+    places = np.empty(channel_map.atoms)
+    places[order] = np.arange(channel_map.atoms)
+    return places
+
+
+def worth_of_atoms(
+    curves: Curves, channel_map: ChannelMap, stages: tuple[float, ...] = ()
+) -> Scores:
+    """The rise [A] of the cut that an atom completes, by stages rescaled; inf for the last one."""
+    rises = np.empty(channel_map.atoms)
+    for group, table in enumerate(rise_tables(curves, channel_map)):
+        atoms = atoms_in_order(group, curves, channel_map)
+        rises[atoms] = np.append(table, np.inf)[1:]
+    if stages:
+        stage = stages_of(channel_map)
+        table = stage_table(stages, int(stage.max(initial=0)) + 1)[stage[channel_map.group_of]]
+        finite = np.isfinite(rises)
+        rises[finite] = table[finite, 0] * rises[finite] + table[finite, 1]
+    for group in range(len(channel_map.groups)):  # a negative factor must not turn the order
+        atoms = atoms_in_order(group, curves, channel_map)
+        rises[atoms] = np.maximum.accumulate(rises[atoms])
+    return rises
+
+
+def hull_slopes(rises: Scores, prices: Scores, curves: Curves, channel_map: ChannelMap) -> Scores:
+    """d rise / d price [A] along the lower convex hull of every group's curve."""
+    slopes = np.full(len(rises), np.inf)
+    for group in range(len(channel_map.groups)):
+        atoms = atoms_in_order(group, curves, channel_map)
+        atoms = atoms[np.isfinite(rises[atoms])]
+        saved = np.concatenate(([0.0], np.cumsum(np.maximum(prices[atoms], TINY))))
+        height = np.concatenate(([0.0], rises[atoms]))
+        at = 0
+        while at < len(atoms):
+            ahead = (height[at + 1 :] - height[at]) / (saved[at + 1 :] - saved[at])
+            to = at + 1 + int(len(ahead) - 1 - ahead[::-1].argmin())
+            slopes[atoms[at:to]] = ahead.min()
+            at = to
+        slopes[atoms] = np.maximum.accumulate(slopes[atoms])  # rounding must not turn the order
+    return slopes
+
+
+def atoms_in_order(group: int, curves: Curves, channel_map: ChannelMap) -> NDArray[np.int64]:
+    """A group's atoms, the first to go first."""
+    atoms = np.flatnonzero(channel_map.group_of == group)
+    return atoms[np.argsort(curves.place[atoms])]
+
+
+def mask_under(
+    policy: Policy,
+    curves: Curves,
+    price: Price,
+    channel_map: ChannelMap,
+    *,
+    floor: int = 1,
+    round_to: int = 1,
+) -> Mask:
+    """The mask [A] whose every group is cut as far as the policy's own threshold allows."""
+    gone = curves.place <= cuts_under(policy, curves, channel_map)[channel_map.group_of]
+    order = loss_order(policy, curves, price, channel_map)
+    rank = rank_by_score(order[None], units_of(channel_map, floor, round_to))[0]
+    stays = np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0  # a unit goes whole
+    stays[channel_map.atoms] = True
+    return np.asarray(stays[rank])
+
+
+def cuts_under(policy: Policy, curves: Curves, channel_map: ChannelMap) -> NDArray[np.int64]:
+    """How many atoms of each group [G] may go under the policy's threshold.
+
+    Probes of the paper's bisection are read by the same bisection: what was measured decides, and
+    the table only where nothing was.
+    """
+    threshold = np.inf if policy.threshold is None else policy.threshold
+    groups = range(len(channel_map.groups))
+    if curves.settings.method == "paper" and not policy.stages:
+        sizes = np.bincount(channel_map.group_of, minlength=len(groups)).tolist()
+        return np.array([_cut_again(curves.probes(g), sizes[g], threshold) for g in groups])
+    worth = worth_of_atoms(curves, channel_map, policy.stages)
+    under = (worth <= threshold) & np.isfinite(worth)
+    return np.bincount(channel_map.group_of[under], minlength=len(groups))
+
+
+def _cut_again(probes: dict[int, float], size: int, threshold: float) -> int:
+    """The bisection of one group on what its probes found."""
+    table = rise_table(probes, size)
+    return bisect_cut(size, lambda k: probes.get(k, float(table[k])) <= threshold)
+
+
+def predicted_loss(mask: Mask, curves: Curves, channel_map: ChannelMap) -> float:
+    """The loss of a mask if groups did not interact: the base and the sum of the rises."""
+    groups = channel_map.group_of
+    loss = curves.base
+    for group, table in enumerate(rise_tables(curves, channel_map)):
+        gone, before = (int((~m[groups == group]).sum()) for m in (mask, curves.around))
+        loss += float(table[gone] - table[before]) if gone != before else 0.0
+    return loss
+
+
+def threshold_of(mask: Mask, curves: Curves, channel_map: ChannelMap) -> float:
+    """The largest rise among the groups of a mask: the threshold that it amounts to."""
+    gone = np.bincount(channel_map.group_of[~mask], minlength=len(channel_map.groups))
+    tables = rise_tables(curves, channel_map)
+    return max((float(t[k]) for t, k in zip(tables, gone, strict=True)), default=0.0)

@@ -1,0 +1,118 @@
+"""Units: what is removed and added back as one, and the order in which a score removes them.
+
+A unit is one atom or, with `round_to`, the atoms that take a group to its next lower allowed
+width: a multiple of `round_to` in each of its layers, or dense. A group's atoms are removed from
+the lowest score up, so with the *slots* of a network being its atoms, group by group, each group
+sorted by score, the units are the same ranges of slots for every score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd, lcm
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..channels import ChannelMap
+
+Index = NDArray[np.int64]
+Ranks = NDArray[np.int32]  # [B, A], an atom's place in the order of removal; A if it stays
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Units:
+    """The units of one network and one floor, group by group, in their group's order."""
+
+    bounds: Index  # [G + 1], the slots where groups begin and end
+    start: Index  # [U], first slot
+    size: Index  # [U]
+    group: Index  # [U]
+    of_slot: Index  # [A]; U: never removed
+
+    @property
+    def single(self) -> bool:
+        """Each unit is one atom."""
+        return bool((self.size == 1).all())
+
+    def sort_slots(self, scores: NDArray[np.float64]) -> Index:
+        """The atom in each slot [B, A]; of equal scores the lower index first."""
+        atoms = np.empty(scores.shape, dtype=np.int64)
+        for start, end in pairwise(self.bounds.tolist()):
+            atoms[:, start:end] = start + stable_order(scores[:, start:end])
+        return atoms
+
+    def worth(self, scores: NDArray[np.float64], atoms: Index) -> NDArray[np.float64]:
+        """The mean score of each unit's atoms [B, U], never falling within a group."""
+        ordered = np.take_along_axis(scores, atoms, axis=1)
+        if self.single:
+            return ordered[:, self.start]
+        edges = np.stack((self.start, self.start + self.size), axis=1).reshape(-1)
+        worth = np.add.reduceat(ordered, edges, axis=1)[:, ::2] / self.size
+        first = np.searchsorted(self.group, np.arange(len(self.bounds)))
+        for start, end in pairwise(first.tolist()):  # rounding must not turn a group's order
+            np.maximum.accumulate(worth[:, start:end], axis=1, out=worth[:, start:end])
+        return np.asarray(worth)
+
+
+def units_of(channel_map: ChannelMap, floor: int, round_to: int) -> Units:
+    """The units when every group keeps at least `floor` atoms."""
+    bounds = np.searchsorted(channel_map.group_of, np.arange(len(channel_map.groups) + 1))
+    start, size, group = [], [], []
+    for index, (first, end) in enumerate(pairwise(bounds.tolist())):
+        step = width_step(channel_map, index, round_to)
+        lowest = -(-floor // step) * step
+        widths = [end - first, *range((end - first - 1) // step * step, lowest - 1, -step)]
+        start += [end - width for width in widths[:-1]]
+        size += [wide - narrow for wide, narrow in pairwise(widths)]
+        group += [index] * (len(widths) - 1)
+    starts, sizes = np.array(start, dtype=np.int64), np.array(size, dtype=np.int64)
+    of_slot = np.full(channel_map.atoms, len(starts), dtype=np.int64)
+    own = np.repeat(np.arange(len(starts)), sizes)
+    within = np.arange(len(own)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    of_slot[starts[own] + within] = own
+    return Units(bounds, starts, sizes, np.array(group, dtype=np.int64), of_slot)
+
+
+def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
+    """How many atoms of a group change every layer's width by a multiple of `round_to`."""
+    if round_to == 1:
+        return 1
+    own = channel_map.group_of == group
+    producers = set(channel_map.groups[group].layers)
+    step = 1
+    for layer in channel_map.layers:
+        if layer.name in producers:
+            atoms = layer.out_atoms[layer.out_atoms >= 0]
+            channels = np.bincount(atoms, minlength=channel_map.atoms)[own]
+            same = int(channels[0]) if (channels == channels[0]).all() else 1
+            step = lcm(step, round_to // gcd(round_to, same))
+    return step
+
+
+def rank_by_score(scores: NDArray[np.float64], units: Units) -> Ranks:
+    """Lowest first, by (score of the unit, stable index), for scores [B, A]."""
+    finite = np.clip(scores, -1e300, 1e300)  # of which means can be taken
+    atoms = units.sort_slots(finite)
+    order = stable_order(units.worth(finite, atoms))
+    place = np.full((len(scores), len(units.start) + 1), scores.shape[1], dtype=np.int32)
+    np.put_along_axis(place, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
+    return by_atom(place[:, units.of_slot], atoms)
+
+
+def stable_order(values: NDArray[np.float64]) -> Index:
+    """`argsort` of each row, of equals the lower index first; only rows with equals pay for it."""
+    order = values.argsort(axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
+    if tied.any():
+        order[tied] = values[tied].argsort(axis=1, kind="stable")
+    return order
+
+
+def by_atom(rank_of_slot: Ranks, atoms: Index) -> Ranks:
+    """Ranks of slots [B, A] as ranks of atoms."""
+    rank = np.empty_like(rank_of_slot)
+    np.put_along_axis(rank, atoms, rank_of_slot, axis=1)
+    return rank

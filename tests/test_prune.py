@@ -1,0 +1,208 @@
+"""One policy alone: `prune` on the command line and from Python, at once and step by step."""
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+from door import ROOT, call, command
+
+import paretoprune as pp
+from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.recipe import read_recipe
+from paretoprune.spaces.target import Target, targets_between
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.data import load_data
+from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.loop import Tuning, train
+from paretoprune.trainers.models import build_model
+from paretoprune.trainers.surgery import cut
+
+QUICK = ("--epochs", "1", "--seed", "1", "--data", "digits", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    """A trained network and its weights in a file."""
+    from safetensors.torch import save_file
+
+    data = load_data("digits")
+    model = build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
+    train(model, data, Tuning(epochs=6, learning_rate=0.1, distill=0), seed=0)
+    path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
+    save_file(model.state_dict(), path)
+    return model, data, path
+
+
+def evaluation_in(folder):
+    return json.loads((folder / "evaluation.json").read_text())["evaluation"]
+
+
+def test_prune_writes_a_network_at_the_target(dense, tmp_path):
+    out = tmp_path / "net"
+    words = ("--policy", "taylor-by-price", "--target-flops", "0.4", "--weights", dense[2])
+    done = call("prune", *words, "--out", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert "asked: FLOPs <= 40 %" in done.stdout
+    found = evaluation_in(out)
+    assert 0.38 < found["flops_fraction"] <= 0.4
+    assert {p.name for p in out.iterdir()} == {
+        "README.md",
+        "evaluation.json",
+        "recipe.json",
+        "weights.safetensors",
+    }
+    data = load_data("digits")
+    assert evaluate(pp.load(out), data.test, data).accuracy == pytest.approx(
+        found["test_accuracy"]
+    )
+
+
+def test_the_presets_masks_differ_at_one_target(dense):
+    model, data, _ = dense
+    copy, _ = working_copy(model)
+    channel_map = trace_channels(copy, data.input_shape)
+    space = Space(channel_map, Price(channel_map))
+    policies = {**PRESETS, **CONTROLS}
+    evidence = gather_evidence(policies.values(), Measuring(copy, channel_map, data, 0))
+    masks = {n: decode(p, Target(0.4), evidence, space).tobytes() for n, p in policies.items()}
+    assert len(set(masks.values())) == len(masks) >= 7
+
+
+def test_gradual_steps_look_at_the_network_that_is_left(dense):
+    model, data, _ = dense
+    copy, _ = working_copy(model)
+    channel_map = trace_channels(copy, data.input_shape)
+    seen = []
+
+    def choose(present, present_map, target):
+        seen.append((present_map.atoms, target))
+        space = Space(present_map, Price(present_map))
+        evidence = measure_evidence(present, present_map, data, folder=None, seed=0)
+        return decode(Policy("taylor"), target, evidence, space)
+
+    whole = Price(channel_map)
+    targets = targets_between(Target(flops=0.4, params=0.5), whole.dense, 4)
+    present = prune_gradually(copy, channel_map, targets, Steps(choose, lambda *_: None))
+    assert [target for _, target in seen] == list(targets)
+    assert targets[-1] == Target(*Target(0.4, 0.5).limits(whole.dense))
+    counts = [atoms for atoms, _ in seen]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == channel_map.atoms > counts[1]
+    assert (whole.of(present.keep) == Price(present.channel_map).dense).all()
+    images = torch.randn(4, *data.input_shape)
+    at_once = cut(copy, channel_map, present.keep).eval()
+    torch.testing.assert_close(present.model.eval()(images), at_once(images))
+
+
+def test_steps_end_before_the_accuracy_falls(dense, tmp_path):
+    out = tmp_path / "net"
+    words = ("--policy", "gradually-global", "--min-accuracy", "0.95", "--weights", dense[2])
+    done = call("prune", *words, "--out", out, "--epochs", "1", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.strip().startswith("step")]
+    accuracies = [float(line.split()[-1]) for line in lines]
+    assert all(accuracy >= 0.95 for accuracy in accuracies[:-1])
+    assert accuracies[-1] < 0.95
+    fractions = [float(line.split("FLOPs ")[1].split("%")[0]) / 100 for line in lines]
+    assert evaluation_in(out)["flops_fraction"] == pytest.approx(fractions[-2], abs=6e-4)
+
+
+def test_steps_go_on_after_a_kill(dense, tmp_path):
+    words = ["--policy", "gradually-global", "--target-flops", "0.3", "--weights", str(dense[2])]
+    words += ["--steps", "8", "--epochs", "1", "--seed", "1"]
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    assert call("prune", *words, "--out", unbroken).returncode == 0
+    process = subprocess.Popen(
+        command("prune", *words, "--out", broken),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    for line in process.stdout:
+        if "step 3" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (broken / "work" / "trials" / "0" / "gradual.safetensors").is_file()
+    done = call("prune", *words, "--out", broken)
+    assert done.returncode == 0, done.stderr
+    assert "step 2 of 8" not in done.stdout
+    assert "step 8 of 8" in done.stdout
+    assert read_recipe(broken / "recipe.json") == read_recipe(unbroken / "recipe.json")
+
+
+def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):
+    out = tmp_path / "net"
+    words = ["--policy", "gradually-global", "--weights", dense[2], "--out", out, "--epochs", "1"]
+    process = subprocess.Popen(
+        command("prune", *words, "--target-flops", "0.3"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    for line in process.stdout:
+        if "step 1" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stdout.read()
+    assert process.wait() == 130
+    assert "the same command goes on" in rest
+    done = call("prune", *words, "--target-flops", "0.5")
+    assert done.returncode == 2
+    assert "another settings" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--policy", "uniform"), "a size or an accuracy must be asked for"),
+        (("--policy", "nosuch", "--target-flops", "0.4"), "--policy must be one of"),
+        (("--policy", "nosuch.json", "--target-flops", "0.4"), "--policy must be a JSON file"),
+        (("--policy", "uniform", "--min-accuracy", "0.9"), "--min-accuracy needs a schedule"),
+        (("--policy", "gradually-global", "--min-accuracy", "90"), "for ninety percent write 0.9"),
+        (("--policy", "uniform", "--target-flops", "40"), "for forty percent write 0.4"),
+        (("--policy", "uniform", "--steps", "0", "--target-flops", "0.4"), "steps must be in"),
+    ],
+)
+def test_wrong_wishes_are_one_line(words, message, tmp_path):
+    done = call("prune", *words, "--out", tmp_path / "net")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "net").exists()
+
+
+def test_prune_from_python_leaves_the_model_alone(dense, tmp_path):
+    model, data, _ = dense
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    splits = [(s.images.float() / 255, s.labels) for s in (data.train, data.validation, data.test)]
+    policy = replace(PRESETS["taylor-by-price"], distill=0.0)
+    picked = pp.prune(
+        model, splits, policy, out=tmp_path / "net", target_flops=0.5, epochs=0.2, quiet=True
+    )
+    assert picked.policy == policy
+    assert picked.evaluation.flops_fraction <= 0.5
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (picked.model, model)]
+    assert sizes[0] < sizes[1]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(UserError, match="has no setting"):
+        pp.prune(model, splits, policy, out=tmp_path / "other", target_flop=0.5)
+
+
+def test_the_loss_budget_prunes_at_once_and_in_steps(dense, tmp_path):
+    words = ("--policy", "balanced-pruning", "--target-flops", "0.5", "--weights", dense[2])
+    for name, more in (("once", ()), ("steps", ("--steps", 2))):
+        done = call("prune", *words, *more, "--out", tmp_path / name, *QUICK)
+        assert done.returncode == 0, done.stderr
+        assert 0.48 < evaluation_in(tmp_path / name)["flops_fraction"] <= 0.5
