@@ -14,7 +14,7 @@ NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
 ALLOCATIONS = ("global-threshold", "uniform", "loss-budget")
 CURVES = ("threshold", "least-sum")
 PROBES = ("eval", "batch")
-SCHEDULES = ("one-shot", "gradual")
+SCHEDULES = ("one-shot", "gradual", "holistic")
 PRICES_AT = ("dense", "present")
 
 
@@ -38,6 +38,8 @@ class Policy:
     schedule: str = "one-shot"
     steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
     step_epochs: float = 0.0  # fine-tuning after each of them, part of the trial's epochs
+    gate_epochs: float = 0.0  # of a holistic schedule, in which gates train; part of the trial's
+    gate_learning_rate: float = 1.0  # of its gates, counted by the run
     learning_rate: float = 0.02
     distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
 
@@ -55,6 +57,17 @@ class Policy:
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("steps", self.steps, 1, 1000)
         check_range("step_epochs", self.step_epochs, 0.0, 1000.0)
+        check_range("gate_epochs", self.gate_epochs, 0.0, 1000.0)
+        if (self.schedule == "holistic") != (self.gate_epochs > 0):
+            raise UserError(
+                f"gate_epochs must be above 0 in a holistic schedule and 0 in others, got "
+                f"{self.gate_epochs} in a {self.schedule} one; change one of the two"
+            )
+        if not 0 < self.gate_learning_rate <= 100:
+            raise UserError(
+                f"gate_learning_rate must be in (0, 100], got {self.gate_learning_rate}; "
+                "1 is usual"
+            )
         if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):
             raise UserError(f"stages must be pairs of numbers a, b, got {list(self.stages)}")
         check_range("price_power", self.price_power, 0.0, 1.0)
@@ -120,6 +133,9 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 PRESETS: dict[str, Policy] = {
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
+    "holistic": Policy(
+        score="taylor", price_power=1.0, floor=2, schedule="holistic", gate_epochs=0.5
+    ),
     "balanced-pruning": Policy(
         score="weight-gradient-rank", combine="later", allocation="loss-budget"
     ),

@@ -10,6 +10,7 @@ product and a quadratic form over the distinct sides of layers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from .channels import ChannelMap, Layer
 from .kinds import Counts, Kinds
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CHUNK = 2048  # masks a matrix product, to stay in the cache
@@ -120,16 +122,24 @@ class Price:
 
     def soft(self, mask: Tensor) -> Tensor:
         """The same formula for a mask in [0, 1], float64 [A]: differentiable, [2]."""
+        return self.smooth(mask.device)(mask)
+
+    def smooth(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+        """`soft` with its constants laid out once on a device, for a call in every step."""
         import torch
 
         def constant(array: Counts) -> Tensor:
-            return torch.from_numpy(array).to(mask.device, torch.float64)
+            return torch.from_numpy(array).to(device, torch.float64)
 
-        kept = mask.double() @ constant(self._membership) + constant(self._constant)
-        left, right = (torch.from_numpy(i).to(mask.device) for i in (self._left, self._right))
-        pairs = kept[left] * kept[right]
-        quadratic = pairs @ constant(self._pair_cost)
-        return constant(self._fixed) + quadratic + kept @ constant(self._side_cost)
+        rows, fixed, start = map(constant, (self._membership, self._fixed, self._constant))
+        pair_cost, side_cost = map(constant, (self._pair_cost, self._side_cost))
+        left, right = (torch.from_numpy(i).to(device) for i in (self._left, self._right))
+
+        def soft(mask: Tensor) -> Tensor:
+            kept = mask.double() @ rows + start
+            return fixed + (kept[left] * kept[right]) @ pair_cost + kept @ side_cost
+
+        return soft
 
     def lowest(self, min_channels: int = 1) -> tuple[int, int]:
         """The lowest price that keeps `min_channels` atoms of every group, the cheapest ones."""

@@ -2,7 +2,8 @@
 
 As a module of ours it can be cut: `index[c]` names the input channel that output channel c copies,
 -1 for none. A channel of one stage and its twin in the next are then two atoms; where the twin was
-removed the output is zero, which is what the padded channels are anyway.
+removed the output is zero, which is what the padded channels are anyway: `scale[c]` is 0 there and
+1 elsewhere, or the gate of the copied channel while gates are trained.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ class Shortcut(nn.Module):
     """Take every `stride`-th position and place the channels in the middle of `channels_out`."""
 
     index: Tensor
+    scale: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 2) -> None:
         super().__init__()
@@ -23,18 +25,20 @@ class Shortcut(nn.Module):
         index = torch.full((channels_out,), -1)
         index[before : before + channels_in] = torch.arange(channels_in)
         self.register_buffer("index", index, persistent=False)
+        self.register_buffer("scale", (index >= 0).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, channels_out, H / stride, W / stride]."""
         x = x[:, :, :: self.stride, :: self.stride]
         copied = x.index_select(1, self.index.clamp(min=0))
-        return copied * (self.index >= 0).to(x.dtype).view(1, -1, 1, 1)
+        return copied * self.scale.to(x.dtype).view(1, -1, 1, 1)
 
     def cut(self, kept_out: Tensor, kept_in: Tensor) -> None:
         """Keep these channels; an output channel whose input channel goes becomes zero."""
         position = torch.where(kept_in, kept_in.cumsum(0) - 1, -1)
         position = torch.cat((position, position.new_full((1,), -1)))  # index -1 stays -1
         self.index = position[self.index[kept_out]]
+        self.scale = (self.index >= 0).to(self.scale.dtype)
         self.in_channels, self.out_channels = int(kept_in.sum()), int(kept_out.sum())
 
     def extra_repr(self) -> str:

@@ -87,7 +87,7 @@ def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.boo
         module, kept_in = model.get_submodule(layer.name), kept(layer.in_atoms, keep)
         if isinstance(module, Shortcut):
             silent = ~kept_in[module.index.clamp(min=0)]
-            module.index[silent] = -1
+            module.scale[silent] = 0
         elif layer.kind in ("conv", "linear") and layer.conv_groups == 1:
             transposed = getattr(module, "transposed", False)
             weight = module.weight

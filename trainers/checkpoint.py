@@ -40,9 +40,8 @@ def save_session(session: Session, path: Path, settings: Mapping[str, object]) -
 def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
     """Put a session where the checkpoint left off; the settings must be the same."""
     record = _record(path)
-    found = record["settings"]
+    found = read_settings(path)
     wanted = json.loads(json.dumps(dict(settings)))
-    assert isinstance(found, dict)
     for key in sorted({*wanted, *found}):
         if wanted.get(key) != found.get(key):
             raise UserError(
@@ -61,6 +60,13 @@ def restore_session(session: Session, path: Path, settings: Mapping[str, object]
     if session.averaged is not None:
         session.averaged.load_state_dict(_under("average/", tensors))
     session.seek(int(str(record["step"])))
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """The settings of the run that a checkpoint belongs to."""
+    settings = _record(path)["settings"]
+    assert isinstance(settings, dict)
+    return settings
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

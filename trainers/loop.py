@@ -79,7 +79,7 @@ def run(session: Session, on_epoch: Callable[[Progress], bool] | None = None) ->
     for goal in report_steps(session):
         if not session.advance(goal, begin=begin):
             ended = "max_seconds"
-        history.append(_progress(session, first, time.perf_counter() - begin))
+        history.append(progress_of(session, first, time.perf_counter() - begin))
         if ended == "max_seconds":
             break
         if on_epoch is not None and on_epoch(history[-1]) is False and goal < session.total:
@@ -107,7 +107,8 @@ def report_steps(session: Session) -> list[int]:
     return sorted(goal for goal in goals if session.step < goal <= session.total)
 
 
-def _progress(session: Session, first: int, seconds: float) -> Progress:
+def progress_of(session: Session, first: int, seconds: float) -> Progress:
+    """Where a session that began at step `first` stands after so many seconds."""
     loss, accuracy = session.take_means()
     remaining = seconds / max(1, session.step - first) * (session.total - session.step)
     return Progress(

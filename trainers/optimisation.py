@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -70,16 +71,31 @@ def learning_rate(tuning: Tuning, step: int, total: int) -> float:
     return tuning.learning_rate * float(tuning.step_factor**passed)
 
 
-def build_optimiser(model: nn.Module, tuning: Tuning) -> torch.optim.Optimizer:
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnRate:
+    """A parameter with a learning rate of its own, by the share of the run that is done (0..1).
+
+    It does not decay, and a clip of the gradient's norm leaves it out.
+    """
+
+    parameter: nn.Parameter
+    rate: Callable[[float], float]
+
+
+def build_optimiser(
+    model: nn.Module, tuning: Tuning, own: Sequence[OwnRate] = ()
+) -> torch.optim.Optimizer:
     """SGD or AdamW, fused; norms and biases (all vectors and scalars) do not decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    apart = {id(rated.parameter) for rated in own}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": tuning.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
     if not groups:
         raise UserError("a network must have parameters to train, got none; unfreeze some")
+    groups += [{"params": [o.parameter], "weight_decay": 0.0, "own_rate": o.rate} for o in own]
     if tuning.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=tuning.learning_rate, fused=True)
     return torch.optim.SGD(

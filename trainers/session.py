@@ -15,7 +15,7 @@ from .batches import batches
 from .distillation import Teacher, loss_of
 from .evaluate import logits_of
 from .machine import Machine, detect_machine, lay, place, precision, threads
-from .optimisation import Tuning, build_optimiser, learning_rate
+from .optimisation import OwnRate, Tuning, build_optimiser, learning_rate
 from .split import Data
 
 CHECK_EVERY = 16  # steps between looks at the loss on a GPU, where each look waits for the device
@@ -27,10 +27,14 @@ class Diverged(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What shapes the loss besides labels: a teacher, and a penalty of the share done (0..1)."""
+    """What shapes the loss besides labels: a teacher, and a penalty of the share done (0..1).
+
+    The parameters that the penalty is about may have learning rates of their own.
+    """
 
     teacher: nn.Module | None = None
     penalty: Callable[[float], Tensor] | None = None
+    own_rates: tuple[OwnRate, ...] = ()
 
 
 class Session:
@@ -51,7 +55,7 @@ class Session:
         self.model = place(model, self.machine)
         self.forward = torch.compile(self.model) if self.machine.compile else self.model
         self.data, self.tuning, self.seed = data, tuning, seed
-        self.optimiser = build_optimiser(model, tuning)
+        self.optimiser = build_optimiser(model, tuning, guidance.own_rates)
         self.teacher = None
         if guidance.teacher is not None and tuning.distill > 0:
             self.teacher = Teacher(guidance.teacher, self.machine)
@@ -131,18 +135,22 @@ class Session:
         self.reading_seconds += time.perf_counter() - begin
         torch.manual_seed(mix(self.seed, self.step))  # dropout's draws do not depend on the past
         self.rate = learning_rate(self.tuning, self.step, self.total)
+        share = self.step / self.total
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate
+            own = group.get("own_rate")
+            group["lr"] = self.rate if own is None else own(share)
         taught = None if self.teacher is None else self.teacher(images)
         with precision(self.machine):
             logits = logits_of(self.forward(images))
         loss = loss_of(logits, labels, taught, self.tuning)
         if self.penalty is not None:
-            loss = loss + self.penalty(self.step / self.total)
+            loss = loss + self.penalty(share)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.tuning.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.tuning.clip)
+            groups = self.optimiser.param_groups
+            common = [p for g in groups if "own_rate" not in g for p in g["params"]]
+            nn.utils.clip_grad_norm_(common, self.tuning.clip)
         hits = (logits.detach().argmax(1) == labels).sum()
         self._sums.append(torch.stack([loss.detach().float(), hits.float()]))
         self._unchecked.append(loss.detach())

@@ -1,0 +1,256 @@
+"""Trained gates: what a step costs, how closely targets are met, what cutting early saves.
+
+    python -m benchmarks.gates [cost] [targets] [speed] [accuracy] [--weights FILE] [--out FILE]
+
+Resumable cell by cell: what the results hold already is not measured again. `cost` and `speed`
+take ResNet-20 on CIFAR-10 (JPEG), `targets` five networks on random images (only sizes are looked
+at), `accuracy` trained weights: gates and fine-tune against a one-shot cut at equal total epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks import cifar_jpeg
+from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.ordering import Ordering
+from paretoprune.spaces.policy import PRESETS
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.batches import draw
+from paretoprune.trainers.data import Data, Split
+from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.gates.network import GatedNetwork
+from paretoprune.trainers.gates.settings import GateSettings, GateTask
+from paretoprune.trainers.gates.size import SizeTerm
+from paretoprune.trainers.gates.training import train_gates
+from paretoprune.trainers.loop import Guidance, Session, Tuning, train
+from paretoprune.trainers.machine import detect_machine
+from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.trainers.optimisation import OwnRate
+from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.surgery import cut
+
+Cell = dict[str, object]
+NETWORKS = {  # name: input, rows and batch of the random images
+    "resnet20": ((3, 32, 32), 1920, 64),
+    "resnet56": ((3, 32, 32), 1280, 64),
+    "vgg16": ((3, 32, 32), 960, 32),
+    "lenet5": ((1, 28, 28), 3840, 64),
+    "torchvision:mobilenet_v2": ((3, 32, 32), 960, 32),
+}
+PAIRS = ((0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3))
+ROUNDS, STEPS = 9, 4
+FLOPS = (0.6, 0.4)
+
+
+def cost(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Seconds of a step with gates and without, in alternating rounds."""
+
+    def measure() -> Cell:
+        data = cifar_jpeg.whole()
+        plain, gated = sessions(data)
+        spent: dict[str, list[float]] = {"plain": [], "gated": []}
+        for _ in range(ROUNDS + 1):
+            for name, session in (("plain", plain), ("gated", gated)):
+                begin = time.perf_counter()
+                session.advance(session.step + STEPS)
+                spent[name].append((time.perf_counter() - begin) / STEPS)
+        rounds = list(zip(spent["gated"], spent["plain"], strict=True))[1:]
+        return {
+            "plain_seconds": statistics.median(p for _, p in rounds),
+            "gated_seconds": statistics.median(g for g, _ in rounds),
+            "ratio": statistics.median(g / p for g, p in rounds),
+        }
+
+    yield "resnet20", measure
+
+
+def sessions(data: Data) -> tuple[Session, Session]:
+    """A plain training of ResNet-20 and one with gates, at the same place."""
+    tuning, plain = Tuning(epochs=1), network("resnet20", data.input_shape)
+    space = space_of(plain, data.input_shape)
+    task = GateTask(space, Target(0.4, 0.4), GateSettings(tuning))
+    ones = torch.ones(space.channel_map.atoms)
+    gated = GatedNetwork(
+        network("resnet20", data.input_shape), space.channel_map, ones,
+        variant=task.settings.variant, floor=1, steps=len(data.train) // tuning.batch_size,
+    )  # fmt: skip
+    guidance = Guidance(
+        penalty=SizeTerm(gated, space.price, task),
+        own_rates=(OwnRate(gated.gates, task.settings.rate),),
+    )
+    machine = detect_machine(plain, data.input_shape)
+    return (
+        Session(plain, data, tuning, seed=0, machine=machine),
+        Session(gated, data, tuning, seed=0, guidance=guidance, machine=machine),
+    )
+
+
+def targets(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Both sizes reached by a few epochs of gates, for every network and pair."""
+    for name, (shape, rows, batch) in NETWORKS.items():
+        for pair in PAIRS:
+
+            def measure(
+                name: str = name,
+                rows: int = rows,
+                shape: tuple[int, ...] = shape,
+                batch: int = batch,
+                pair: tuple[float, float] = pair,
+            ) -> Cell:
+                data, model = random_images(shape, rows), network(name, shape)
+                space = space_of(model, shape)
+                settings = GateSettings(Tuning(epochs=options.epochs, batch_size=batch))
+                begin = time.perf_counter()
+                found = train_gates(model, data, GateTask(space, Target(*pair), settings))
+                reached = space.price.fraction(found.keep)
+                return {
+                    "target": pair,
+                    "gated": found.trajectory.sizes[-1].tolist(),
+                    "reached": reached,
+                    "error": max(abs(r / p - 1) for r, p in zip(reached, pair, strict=True)),
+                    "moved": found.moved,
+                    "atoms": space.channel_map.atoms,
+                    "seconds": time.perf_counter() - begin,
+                }
+
+            yield f"{name} {pair[0]} {pair[1]}", measure
+
+
+def speed(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Seconds of gate training at 0.3 FLOPs with cutting on the way and without."""
+
+    def measure() -> Cell:
+        data = cifar_jpeg.whole()
+        data = few_rows(data, options.rows)
+        model = network("resnet20", data.input_shape)
+        space, seconds, last = space_of(model, data.input_shape), {}, {}
+        for name, every in (("whole", None), ("cut", 0.5)):
+            settings = GateSettings(Tuning(epochs=options.epochs), shrink_every=every)
+            found = train_gates(model, data, GateTask(space, Target(0.3), settings))
+            history = found.log.history
+            seconds[name] = found.log.seconds
+            mark = max(i for i, p in enumerate(history) if p.epoch <= options.epochs - 1)
+            last[name] = history[-1].seconds - history[mark].seconds
+        return {
+            "seconds": seconds,
+            "last_epoch_seconds": last,
+            "whole_run": seconds["whole"] / seconds["cut"],
+            "last_epoch": last["whole"] / last["cut"],
+        }
+
+    yield "resnet20 0.3", measure
+
+
+def accuracy(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Gates and fine-tune against a one-shot cut, both with the same number of epochs in all."""
+    for flops in FLOPS:
+        for seed in range(options.seeds):
+            for way in ("holistic", "taylor-by-price"):
+
+                def measure(way: str = way, flops: float = flops, seed: int = seed) -> Cell:
+                    return carry_out(way, Target(flops), seed, options)
+
+                yield f"{options.model} {flops} {way} {seed}", measure
+
+
+def carry_out(way: str, target: Target, seed: int, options: argparse.Namespace) -> Cell:
+    """One cut network after all its epochs, on validation and test."""
+    data = cifar_jpeg.whole() if options.model == "resnet20" else cifar_jpeg.halved()
+    model = network(options.model, data.input_shape)
+    load_weights(model, options.weights)
+    space = space_of(model, data.input_shape)
+    evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0)
+    rest, moved = options.epochs, None
+    if way == "holistic":
+        settings = GateSettings(Tuning(epochs=options.epochs * options.share), floor=2)
+        ordering = Ordering(evidence, space.channel_map, space.price)
+        (scores,) = ordering.scores([PRESETS["holistic"]])
+        task = GateTask(space, target, settings, scores=scores, seed=seed)
+        found = train_gates(model, data, task, teacher=model)
+        keep, small, moved = found.keep, found.model, found.moved
+        rest = options.epochs * (1 - options.share)
+    else:
+        keep = decode(PRESETS[way], target, evidence, space)
+        small = cut(model, space.channel_map, keep)
+    recalibrate(small, data)
+    train(small, data, Tuning(epochs=rest), seed=seed, teacher=model)
+    assert data.test is not None
+    return {
+        "epochs": options.epochs,
+        "fractions": space.price.fraction(keep),
+        "moved": moved,
+        "validation": evaluate(small, data.validation, data).accuracy,
+        "test": evaluate(small, data.test, data).accuracy,
+    }
+
+
+def network(name: str, shape: tuple[int, ...]) -> nn.Module:
+    """A network by name, always with the same weights."""
+    return working_copy(build_model(name, classes=10, input_shape=shape, seed=0))[0]
+
+
+def space_of(model: nn.Module, shape: tuple[int, ...]) -> Space:
+    """All atoms of a network, no limits."""
+    channel_map = trace_channels(model, shape)
+    return Space(channel_map, Price(channel_map))
+
+
+def random_images(shape: tuple[int, ...], rows: int) -> Data:
+    """Noise with a label that a network can learn: the brightest of ten bands."""
+    rng = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(rows, *shape, generator=rng), torch.arange(rows) % 10
+    for row, label in enumerate(labels.tolist()):
+        images[row, :, 3 * label : 3 * label + 3] += 1
+    split = Split(images, labels)
+    return Data("noise", split, split, None, 10, (0.0,) * shape[0], (1.0,) * shape[0], shape)
+
+
+def few_rows(data: Data, rows: int) -> Data:
+    """The same data with fewer images to train on, of all classes."""
+    return replace(data, train=draw(data.train, rows))
+
+
+PARTS = {"cost": cost, "targets": targets, "speed": speed, "accuracy": accuracy}
+
+
+def main() -> None:
+    """Measure what is asked for and missing, and write each figure down at once."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=["cost", "targets", "speed"])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gates.json"))
+    parser.add_argument("--epochs", type=float, default=4.0, help="in all")
+    parser.add_argument("--rows", type=int, default=6400, help="training images of `speed`")
+    parser.add_argument("--share", type=float, default=0.5, help="of the epochs that is gates'")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--weights", type=Path, help="of the dense network, for `accuracy`")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    out: Path = options.out
+    found = json.loads(out.read_text()) if out.exists() else {"schema": 1}
+    found["torch"] = torch.__version__
+    for part in options.parts:
+        cells = found.setdefault(part, {})
+        for name, measure in PARTS[part](options):
+            if name not in cells:
+                cells[name] = measure()
+                out.write_text(json.dumps(found, indent=1) + "\n")
+            print(part, name, json.dumps(cells[name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Holistic filter pruning: one trained gate an atom, pulled to an exact size while training."""
