@@ -1,4 +1,4 @@
-"""What batch-norm recalibration does to a whole network: with augmented images and with plain ones.
+"""What batch-norm recalibration does to a whole network, on augmented images and on plain ones.
 
     python -m benchmarks.recalibrate [--out FILE]
 

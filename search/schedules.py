@@ -1,4 +1,4 @@
-"""How a trial gets from the dense network to the small one: at once, or step by step."""
+"""How a trial gets from the dense network to the small one: at once, step by step, or by gates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch import nn
 from ..analysis.gathering import Measuring, gather_evidence
 from ..spaces.channels import ChannelMap
 from ..spaces.decode import Space, decode
+from ..spaces.ordering import Ordering
 from ..spaces.policy import Policy
 from ..spaces.price import Price
 from ..spaces.target import Target, targets_between
 from ..trainers.evaluate import evaluate
+from ..trainers.gates.settings import GateSettings, GateTask
+from ..trainers.gates.training import train_gates
 from ..trainers.gradual import Present, Steps, prune_gradually
 from ..trainers.loop import Tuning, train
 from ..trainers.recalibrate import recalibrate
@@ -24,7 +27,7 @@ from .context import Context
 from .job import Job
 from .plan import derived_seed
 
-STEPS = "gradual.safetensors"  # in the trial's folder until it is finished
+STEPS, GATES = "gradual.safetensors", "gates.safetensors"  # in the folder of a trial meanwhile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,9 +97,35 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
     return Pruned(small.to(machine.device), present.keep, present.step * policy.step_epochs)
 
 
+def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+    """Train gates and weights together; the policy's score orders the gates at the start."""
+    policy, space, data = job.policy, context.space, context.data
+    (scores,) = Ordering(context.evidence, space.channel_map, space.price).scores([policy])
+    tuning = tuning_of(policy, policy.gate_epochs)
+    settings = GateSettings(
+        tuning=tuning,
+        learning_rate=policy.gate_learning_rate,
+        floor=max(policy.floor, space.min_channels),
+    )
+    gated = train_gates(
+        context.model,
+        data,
+        GateTask(space, job.target, settings, scores, job.seed),
+        teacher=context.model if tuning.distill else None,
+        machine=context.machine,
+        checkpoint=context.root / "trials" / job.folder / GATES,
+    )
+    recalibrate(gated.model, data, machine=context.machine)
+    return Pruned(gated.model, gated.keep, policy.gate_epochs)
+
+
 def present_space(space: Space, channel_map: ChannelMap) -> Space:
     """The space of a network that is cut already, under the same limits."""
     return replace(space, channel_map=channel_map, price=Price(channel_map))
 
 
-SCHEDULES: dict[str, Schedule] = {"one-shot": one_shot, "gradual": gradual}
+SCHEDULES: dict[str, Schedule] = {
+    "one-shot": one_shot,
+    "gradual": gradual,
+    "holistic": holistic,
+}

@@ -63,8 +63,10 @@ def words(policy: Policy) -> str:
     if policy.price_power:
         present = " as it shrinks" if policy.price_at == "present" else ""
         parts.append(f"/price^{policy.price_power:.2f}{present}")
-    if policy.schedule != "one-shot":
-        parts.append(f"{policy.schedule} in {policy.steps} steps")
+    if policy.schedule == "gradual":
+        parts.append(f"gradual in {policy.steps} steps")
+    if policy.schedule == "holistic":
+        parts.append(f"gates for {policy.gate_epochs:g} epochs")
     parts.append(f"lr {policy.learning_rate:.3f}")
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")

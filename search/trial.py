@@ -17,7 +17,7 @@ from ..trainers.evaluate import evaluate
 from ..trainers.loop import train
 from .context import Context
 from .job import Job
-from .schedules import SCHEDULES, STEPS, OnStep, tuning_of
+from .schedules import GATES, SCHEDULES, STEPS, OnStep, tuning_of
 
 
 def carry_out(job: Job, context: Context, on_step: OnStep | None = None) -> Evaluation:
@@ -80,4 +80,5 @@ def save_trial(
     )
     write_bytes(folder / "weights.safetensors", weights)
     write_json(folder / "recipe.json", recipe.to_json())
-    (folder / STEPS).unlink(missing_ok=True)
+    for name in (STEPS, GATES):
+        (folder / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,19 @@ def test_measuring_leaves_every_modules_mode(trained: nn.Module, digits: Data) -
     latency(model, (1, 8, 8))
     assert model.training
     assert not any(m.training for m in frozen)
+
+
+def test_recalibration_sees_images_augmented_as_in_training() -> None:
+    bright = torch.full((256, 3, 16, 16), 255, dtype=torch.uint8)
+    split = Split(bright, torch.zeros(256, dtype=torch.int64))
+    plain = Data("bright", split, split, None, 2, (0.0,) * 3, (1.0,) * 3, (3, 16, 16))
+    means = []
+    for augment in (False, True):
+        model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(768, 2))
+        recalibrate(model, replace(plain, augment=augment), batches=1)
+        means.append(float(model[0].running_mean.mean()))
+    assert means[0] == pytest.approx(1.0, abs=0.01)
+    assert 0.8 < means[1] < 0.95  # shifted images have a dark border
 
 
 def test_recalibration_changes_nothing_without_norms(digits: Data) -> None:

@@ -5,7 +5,7 @@
 A cumulative average (momentum None) forgets nothing and needs no tuning, and rows and augmentation
 are drawn under a fixed seed, so the same cut gets the same statistics. Images are augmented where
 training augments them: the weights were trained for the statistics of padded, shifted images, and
-those of plain ones cost a whole ResNet-20 four points of test accuracy (benchmarks/recalibrate.py).
+those of plain ones cost a whole ResNet-20 four points of accuracy (benchmarks/recalibrate.py).
 Everything but the norms stays in eval mode: dropout must not thin what they measure.
 """
 
