@@ -12,6 +12,8 @@ import torch
 from door import ROOT, call, command
 
 import paretoprune as pp
+from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
+from paretoprune.analysis.ensembles import measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.spaces.decode import Space, decode
@@ -74,10 +76,30 @@ def test_the_presets_masks_differ_at_one_target(dense):
     copy, _ = working_copy(model)
     channel_map = trace_channels(copy, data.input_shape)
     space = Space(channel_map, Price(channel_map))
-    policies = {**PRESETS, **CONTROLS}
-    evidence = gather_evidence(policies.values(), Measuring(copy, channel_map, data, 0))
+    policies = {n: p for n, p in {**PRESETS, **CONTROLS}.items() if p.schedule != "holistic"}
+    quick = [policy for policy in policies.values() if policy.score != "ensemble-batch"]
+    evidence = gather_evidence(quick, Measuring(copy, channel_map, data, 0))
+    few = replace(ENSEMBLES["ensemble-batch"], samples=256, images=128)
+    ensemble = measure_ensemble(copy, channel_map, data, few, folder=None, seed=0)
+    evidence = with_ensemble(evidence, "ensemble-batch", ensemble)
     masks = {n: decode(p, Target(0.4), evidence, space).tobytes() for n, p in policies.items()}
     assert len(set(masks.values())) == len(masks) >= 7
+
+
+def test_gates_train_within_the_trials_epochs_and_find_a_mask_of_their_own(dense, tmp_path):
+    words = ("--target-flops", "0.3", "--weights", dense[2], *QUICK)
+    for policy in ("holistic", "taylor-by-price"):
+        done = call("prune", "--policy", policy, *words, "--out", tmp_path / policy)
+        assert done.returncode == 0, done.stderr
+    removed = [
+        read_recipe(tmp_path / policy / "recipe.json").removed
+        for policy in ("holistic", "taylor-by-price")
+    ]
+    assert removed[0] != removed[1]
+    evaluation = evaluation_in(tmp_path / "holistic")
+    assert evaluation["flops_fraction"] <= 0.3
+    assert evaluation["epochs"] == pytest.approx(1.0, abs=0.1)
+    assert not list((tmp_path / "holistic").rglob("*gates.safetensors"))
 
 
 @pytest.mark.parametrize(
