@@ -199,7 +199,16 @@ def in_steps(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, 
 
 def peers_cells(scene: Scene) -> Cells:
     """What a few fixed policies reach where the peers were measured."""
-    names = ("taylor / price", "taylor / none", "fisher / price", "l2 / max", "control uniform")
+    names = (
+        "taylor / price",
+        "taylor / none",
+        "fisher / price",
+        "l2 / max",
+        "control uniform",
+        "taylor / price^0.5",
+        "taylor / price as it shrinks",
+        "weight-gradient / price",
+    )
     return {
         f"{name} @ {size}": partial(raw, scene, policies()[name], size, 0)
         for name in names
