@@ -7,21 +7,40 @@ from typing import Any
 
 import optuna
 
-from ..spaces.policy import NORMALISATIONS, PRESETS, Policy
+from ..spaces.policy import COMBINATIONS, NORMALISATIONS, PRESETS, PRICES_AT, Policy
 
 STARTUP_TRIALS = 8  # sampled at random before the sampler trusts what it has seen
 NEVER_SAMPLED = ("random",)  # controls
+SAMPLED_SCHEDULES = ("one-shot", "gradual")
+MOST_STEPS = 10
+ALWAYS = (
+    "score",
+    "combine",
+    "normalisation",
+    "price_power",
+    "price_blend",
+    "price_at",
+    "floor",
+    "schedule",
+    "learning_rate",
+    "distill",
+)
 
 
 def suggest_policy(trial: optuna.Trial, scores: Sequence[str]) -> Policy:
-    """Sample one policy. `scores` are the registered names that evidence was measured for."""
+    """Sample one policy. `scores` are the names that evidence was measured for."""
     names = [name for name in scores if name not in NEVER_SAMPLED]
+    schedule = trial.suggest_categorical("schedule", SAMPLED_SCHEDULES)
     return Policy(
         score=trial.suggest_categorical("score", names),
+        combine=trial.suggest_categorical("combine", COMBINATIONS),
         normalisation=trial.suggest_categorical("normalisation", NORMALISATIONS),
         price_power=trial.suggest_float("price_power", 0.0, 1.0),
         price_blend=trial.suggest_float("price_blend", 0.0, 1.0),
+        price_at=trial.suggest_categorical("price_at", PRICES_AT),
         floor=trial.suggest_int("floor", 1, 2),
+        schedule=schedule,
+        steps=trial.suggest_int("steps", 2, MOST_STEPS) if schedule == "gradual" else 1,
         learning_rate=trial.suggest_float("learning_rate", 0.005, 0.1, log=True),
         distill=trial.suggest_float("distill", 0.0, 0.9),
     )
@@ -29,15 +48,7 @@ def suggest_policy(trial: optuna.Trial, scores: Sequence[str]) -> Policy:
 
 def params_of(policy: Policy) -> dict[str, Any]:
     """The sampled parameters that give this policy: what is enqueued to run it."""
-    names = [
-        "score",
-        "normalisation",
-        "price_power",
-        "price_blend",
-        "floor",
-        "learning_rate",
-        "distill",
-    ]
+    names = (*ALWAYS, "steps") if policy.schedule == "gradual" else ALWAYS
     return {name: getattr(policy, name) for name in names}
 
 
@@ -48,11 +59,16 @@ def policy_of(params: dict[str, Any]) -> Policy:
 
 def opening_policies() -> list[Policy]:
     """The policies that every search tries first: the presets that its space contains."""
-    return [p for p in PRESETS.values() if p == policy_of(params_of(p))]
+    inside = (p for p in PRESETS.values() if p.schedule in SAMPLED_SCHEDULES)
+    return [policy for policy in inside if policy == policy_of(params_of(policy))]
 
 
 def make_sampler(seed: int) -> optuna.samplers.BaseSampler:
     """A fresh sampler: its choices follow from the seed and the ledger alone."""
     return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        seed=seed,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        n_startup_trials=STARTUP_TRIALS,
     )

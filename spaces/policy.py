@@ -140,7 +140,7 @@ PRESETS: dict[str, Policy] = {
         score="weight-gradient-rank", combine="later", allocation="loss-budget"
     ),
     "linear-ensembles": Policy(score="ensemble-batch"),
-    "taylor-by-price": Policy(score="taylor", price_power=1.0, floor=2),
+    "taylor-by-price": Policy(score="taylor", price_power=1.0, price_at="present", floor=2),
 }
 CONTROLS: dict[str, Policy] = {
     "uniform": Policy(score="mean-abs-weight", allocation="uniform"),
