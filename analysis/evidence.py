@@ -30,6 +30,7 @@ from ..spaces.evidence import (
 )
 from ..spaces.parts import Parts
 from ..trainers.batches import draw
+from ..trainers.checkpoint import weights_digest
 from ..trainers.evaluate import logits_of
 from ..trainers.machine import device_of, machine_for
 from ..trainers.modes import evaluating
@@ -122,9 +123,7 @@ def evidence_key(
     how = [batch_size_for(shape), asdict(machine_for(model, shape))]
     settings = [SCHEMA, seed, how, torch.__version__, platform.machine()]
     digest.update(json.dumps(settings).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest.update(weights_digest(model).encode())
     digest.update(map_digest(channel_map).encode())
     digest.update(repr((data.mean, data.std, data.classes)).encode())
     digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())

@@ -101,12 +101,7 @@ def search(model: nn.Module | str, data: object, **settings: Any) -> Result:
     `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
     the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100.
     """
-    values = checked(settings)
-    if isinstance(model, str):
-        values["model"] = model
-    if isinstance(data, str):
-        values["data"] = data
-    chosen = SearchSettings(**values)
+    chosen = SearchSettings(**with_names(model, data, settings))
     chosen.check()
     return guarded(lambda given: new_search(chosen, given), model, data, chosen)
 
@@ -126,11 +121,7 @@ def prune(
     `policy`: a preset's name or a record. `steps` makes it gradual; `min_accuracy` ends the steps
     before validation accuracy falls below it. `settings`: as of `search`, target_flops=0.4 first.
     """
-    values = checked(settings)
-    if isinstance(model, str):
-        values["model"] = model
-    if isinstance(data, str):
-        values["data"] = data
+    values = with_names(model, data, settings)
     chosen = SearchSettings(**values)
     folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
     request = PruneRequest(chosen, policy_named(policy, steps), folder, min_accuracy)
@@ -158,6 +149,12 @@ def resume(
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The network in a picked folder or a trial's; `model` = its dense network where needed."""
     return load_network(Path(path), model)[0]
+
+
+def with_names(model: object, data: object, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, and the names of what did not come as an object."""
+    named = {"model": model, "data": data}
+    return checked(settings) | {k: value for k, value in named.items() if isinstance(value, str)}
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:

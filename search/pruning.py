@@ -14,6 +14,7 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense
 from ..spaces.policy import CONTROLS, PRESETS, Policy, policy_from_json
 from ..spaces.target import Target
+from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
 from ..trainers.saved import load_small
 from .context import Context
@@ -32,7 +33,6 @@ from .setup import (
     data_digest,
     load_inputs,
     prepare_search,
-    weights_digest,
     weights_exist,
 )
 from .show import plain_console, show_pruned, words

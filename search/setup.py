@@ -238,15 +238,6 @@ def data_digest(data: Data) -> str:
     return digest.hexdigest()
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A hash of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data | None) -> Inputs:
     """The inputs by name where they were not given in Python."""
     if data is None:

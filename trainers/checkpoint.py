@@ -6,10 +6,12 @@ checkpoint of other settings is refused, never half used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -24,6 +26,16 @@ SCHEMA = 1
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write a state dict as safetensors, durable before it takes its name."""
     save_tensors(model.state_dict(), path, {})
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
