@@ -45,11 +45,9 @@ def kept_shares(scene: Scene, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def correlation(scene: Scene, evidence: Evidence, policy: Policy, size: float) -> dict[str, Any]:
     """Spearman's rank correlation of the two patterns, and both."""
-    ours, theirs = (
-        kept_shares(scene, decode(p, Target(size), evidence, scene.space))
-        for p in (policy, BUDGET)
-    )
-    found = float(np.corrcoef(ranks(ours), ranks(theirs))[0, 1])
+    masks = (decode(p, Target(size), evidence, scene.space) for p in (policy, BUDGET))
+    ours, theirs = (kept_shares(scene, mask) for mask in masks)
+    found = float(spearmanr(ours, theirs).statistic)
     return {
         "spearman": round(found, 3),
         "global": [round(share, 3) for share in ours.tolist()],
