@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline
