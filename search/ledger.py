@@ -151,12 +151,10 @@ class Ledger:
 
     def _start_slot(self, slot: Slot) -> Job:
         """A policy for a fresh slot: an opening one, or the first new one that is sampled."""
-        opening = opening_policies()
+        opening = opening_policies(self._scores)
         if slot.index % 2 == 0 and slot.index // 2 < len(opening):
-            policy = opening[slot.index // 2]
-            if policy.score in self._scores:
-                self._enqueue(Job(slot.index, policy, slot.target, slot.seed))
-                return self._start_enqueued()
+            self._enqueue(Job(slot.index, opening[slot.index // 2], slot.target, slot.seed))
+            return self._start_enqueued()
         job = self._sample(slot, 0)
         for draw in range(1, DRAWS):
             if job.identity not in self._identities:

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 
+from ..analysis.scores.registry import Network, all_scores, function_of
 from ..spaces.policy import COMBINATIONS, NORMALISATIONS, PRESETS, PRICES_AT, Policy
 
 STARTUP_TRIALS = 8  # sampled at random before the sampler trusts what it has seen
@@ -51,9 +52,17 @@ def policy_of(params: dict[str, Any]) -> Policy:
     return Policy(**params)
 
 
-def opening_policies() -> list[Policy]:
-    """The policies that every search tries first: the presets that its space contains."""
-    return [p for p in PRESETS.values() if p == policy_of(params_of(p))]
+def opening_policies(scores: Sequence[str]) -> list[Policy]:
+    """What every search tries first: presets that its space contains, the user's own scores."""
+    presets = [p for p in PRESETS.values() if p == policy_of(params_of(p))]
+    own = [Policy(name, floor=2) for name in scores if is_own(name)]
+    return [policy for policy in (*presets, *own) if policy.score in scores]
+
+
+def is_own(name: str) -> bool:
+    """Whether a score is the user's, from a plugin or a call."""
+    package = Network.__module__.rpartition(".")[0]
+    return not function_of(all_scores()[name]).__module__.startswith(package)
 
 
 def make_sampler(seed: int) -> optuna.samplers.BaseSampler:

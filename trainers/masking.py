@@ -52,7 +52,9 @@ def masked(
 
 
 def _touches(mask: Tensor, layer: Layer) -> bool:
-    """Whether the mask may change what a layer reads; all ones change nothing."""
+    """Whether the mask may change what a layer reads; one mask of all ones changes nothing."""
+    if mask.ndim == 2:  # one a sample: how many there are is checked where they are used
+        return bool((layer.in_atoms >= 0).any())
     atoms = torch.from_numpy(layer.in_atoms[layer.in_atoms >= 0].astype(np.int64))
     return len(atoms) > 0 and (mask.requires_grad or not bool((mask[..., atoms] == 1).all()))
 
