@@ -29,6 +29,7 @@ from ..spaces.evidence import (
     scores_to_tables,
 )
 from ..spaces.parts import Parts
+from ..spaces.policy import check_score
 from ..trainers.batches import draw
 from ..trainers.checkpoint import weights_digest
 from ..trainers.evaluate import logits_of
@@ -73,11 +74,7 @@ def named_scores(names: Sequence[str] | None) -> dict[str, Score | BatchScore]:
     """The scores with these names, or all, in order of name."""
     known = all_scores()
     for name in names or ():
-        if name not in known:
-            raise UserError(
-                f"score must be one of {', '.join(known)}, got {name!r}; "
-                "a score of your own comes with --plugin FILE"
-            )
+        check_score(name, known)
     return {name: method for name, method in known.items() if names is None or name in names}
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.channels import ChannelMap
-from ..spaces.errors import UserError
 from ..spaces.evidence import Evidence
-from ..spaces.policy import Policy
+from ..spaces.policy import Policy, check_score
 from ..trainers.split import Data
 from .curves.evidence import with_curves
 from .curves.prober import Subject
@@ -46,7 +45,8 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
     """All that these policies read."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
-    check_names(names)
+    for name in names:
+        check_score(name, sorted({*all_scores(), *ENSEMBLES}))
     evidence = measure_evidence(
         on.model,
         on.channel_map,
@@ -67,19 +67,8 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
     )
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Refuse a score that nobody can measure."""
-    known = {*all_scores(), *ENSEMBLES}
-    for name in names:
-        if name not in known:
-            raise UserError(
-                f"score must be one of {', '.join(sorted(known))}, got {name!r}; "
-                "a score of your own comes with --plugin FILE"
-            )
-
-
 def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
-    """Evidence with an ensemble's scores and errors; its forwards and backwards are counted."""
+    """Evidence with an ensemble's scores and errors."""
     settings = ENSEMBLES[name]
 
     def report(check: Check) -> None:

@@ -116,10 +116,7 @@ def without_tuning(scene: Scene, keep: NDArray[np.bool_], *, raw: bool) -> dict[
     if raw:
         found["raw_validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
     recalibrate(small, data, machine=machine)
-    found["validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
-    if data.test is not None:
-        found["test"] = evaluate(small, data.test, data, machine=machine).accuracy
-    return {**found, **price_of(scene, keep)}
+    return {**found, **accuracies(scene, small), **price_of(scene, keep)}
 
 
 def with_tuning(

@@ -9,7 +9,7 @@ from torch import nn
 from ..analysis.report import render_report
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
+from ..spaces.front import Dense, Front
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.saved import load_small
@@ -34,19 +34,29 @@ def measured(front: Front, context: Context) -> Front:
 
     def measure(point: Evaluation) -> Evaluation:
         if point.path not in known:
-            small = load_small(context.root / point.path, context.model, context.space.channel_map)
-            test, milliseconds = figures(small, context)
-            known[point.path] = replace(point, test_accuracy=test, latency_ms=milliseconds)
+            known[point.path] = measured_point(point, context)
         return known[point.path]
 
-    test, milliseconds = figures(context.model, context)
     return replace(
         front,
-        dense=replace(front.dense, test_accuracy=test, latency_ms=milliseconds),
+        dense=measured_dense(front.dense, context),
         points=tuple(measure(point) for point in front.points),
         at_target=measure(front.at_target) if front.at_target else None,
         controls={name: measure(point) for name, point in front.controls.items()},
     )
+
+
+def measured_point(point: Evaluation, context: Context) -> Evaluation:
+    """A trial's evaluation with the test accuracy and the latency of its network."""
+    small = load_small(context.root / point.path, context.model, context.space.channel_map)
+    test, milliseconds = figures(small, context)
+    return replace(point, test_accuracy=test, latency_ms=milliseconds)
+
+
+def measured_dense(dense: Dense, context: Context) -> Dense:
+    """The same of the dense network."""
+    test, milliseconds = figures(context.model, context)
+    return replace(dense, test_accuracy=test, latency_ms=milliseconds)
 
 
 def figures(model: nn.Module, context: Context) -> tuple[float | None, float]:

@@ -16,9 +16,8 @@ from ..spaces.policy import CONTROLS, PRESETS, Policy, policy_from_json
 from ..spaces.target import Target
 from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
-from ..trainers.saved import load_small
 from .context import Context
-from .finish import figures
+from .finish import measured_dense, measured_point
 from .job import Job
 from .picking import copy_network
 from .plan import derived_seed
@@ -29,7 +28,6 @@ from .run_folder import RunFolder, create_run, locked
 from .settings import SearchSettings
 from .setup import (
     Inputs,
-    Prepared,
     data_digest,
     load_inputs,
     prepare_search,
@@ -144,7 +142,9 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
             )
 
         progress.say(f"pruning: {words(job.policy)}")
-        evaluation, dense = conclude(carry_out(job, prepared.context, on_step), prepared)
+        carried = replace(carry_out(job, prepared.context, on_step), trial=None)
+        evaluation = measured_point(carried, prepared.context)
+        dense = measured_dense(prepared.dense, prepared.context)
         copy_network(run.root / evaluation.path, evaluation, request.out)
         record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
         write_json(request.out / "evaluation.json", record)
@@ -181,14 +181,3 @@ def job_of(request: PruneRequest, context: Context) -> Job:
         target, policy = Target(flops=lowest), replace(policy, steps=max(policy.steps, steps))
     seed = derived_seed(request.settings.seed, 0)
     return Job(0, policy, target, seed, number=0, min_accuracy=request.min_accuracy)
-
-
-def conclude(evaluation: Evaluation, prepared: Prepared) -> tuple[Evaluation, Dense]:
-    """Read the test split, once, for the pruned network and the dense one."""
-    context = prepared.context
-    small = load_small(context.root / evaluation.path, context.model, context.space.channel_map)
-    test, milliseconds = figures(small, context)
-    dense_test, dense_milliseconds = figures(context.model, context)
-    dense = replace(prepared.dense, test_accuracy=dense_test, latency_ms=dense_milliseconds)
-    found = replace(evaluation, trial=None, test_accuracy=test, latency_ms=milliseconds)
-    return found, dense

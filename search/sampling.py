@@ -47,14 +47,9 @@ def params_of(policy: Policy) -> dict[str, Any]:
     return {name: getattr(policy, name) for name in SAMPLED}
 
 
-def policy_of(params: dict[str, Any]) -> Policy:
-    """The policy that sampled parameters give."""
-    return Policy(**params)
-
-
 def opening_policies(scores: Sequence[str]) -> list[Policy]:
     """What every search tries first: presets that its space contains, the user's own scores."""
-    presets = [p for p in PRESETS.values() if p == policy_of(params_of(p))]
+    presets = [p for p in PRESETS.values() if p == Policy(**params_of(p))]
     own = [Policy(name, floor=2) for name in scores if is_own(name)]
     return [policy for policy in (*presets, *own) if policy.score in scores]
 

@@ -73,8 +73,7 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         recalibrate(small, context.data, machine=machine)
         if policy.step_epochs:
             seed = derived_seed(job.seed, step)
-            teacher = context.model if tuning.distill else None
-            train(small, context.data, tuning, seed=seed, teacher=teacher, machine=machine)
+            train(small, context.data, tuning, seed=seed, teacher=context.model, machine=machine)
 
     def accept(present: Present) -> bool:
         accuracy = None
@@ -111,7 +110,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         context.model,
         data,
         GateTask(space, job.target, settings, scores, job.seed),
-        teacher=context.model if tuning.distill else None,
+        teacher=context.model,
         machine=context.machine,
         checkpoint=context.root / "trials" / job.folder / GATES,
     )

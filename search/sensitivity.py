@@ -28,8 +28,8 @@ from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
-from ..trainers.models import build_model, load_weights
-from .setup import weights_exist
+from .settings import SearchSettings
+from .setup import build, weights_exist
 from .show import plain_console
 from .stopping import Stopped, Stopping
 
@@ -89,12 +89,8 @@ def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
 def build_subject(asked: Sensitivity) -> Subject:
     """The network, its data and its map."""
     data = load_data(asked.data, seed=0)
-    built = build_model(
-        asked.model, classes=data.classes, input_shape=tuple(data.input_shape), seed=0
-    )
-    if asked.weights is not None:
-        load_weights(built, asked.weights)
-    model, notes = working_copy(built)
+    settings = SearchSettings(model=asked.model, weights=asked.weights)
+    model, notes = working_copy(build(settings, data))
     for note in notes:
         print(note)
     if asked.weights is None and ":" not in asked.model:

@@ -28,8 +28,7 @@ def carry_out(job: Job, context: Context, on_step: OnStep | None = None) -> Eval
     small, keep, epochs = pruned.model, pruned.keep, pruned.epochs
     if epochs < context.epochs:
         tuning = tuning_of(job.policy, context.epochs - epochs)
-        teacher = context.model if tuning.distill else None
-        log = train(small, data, tuning, seed=job.seed, teacher=teacher, machine=machine)
+        log = train(small, data, tuning, seed=job.seed, teacher=context.model, machine=machine)
         epochs += log.epochs
     score = evaluate(small, data.validation, data, machine=machine)
     macs, params = (int(n) for n in space.price.of(keep))

@@ -20,7 +20,7 @@ from .curves import curves_name
 from .errors import UserError
 from .evidence import Evidence
 from .parts import Scores, combine
-from .policy import Policy
+from .policy import Policy, check_score
 from .price import Price
 
 
@@ -57,11 +57,7 @@ class Ordering:
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
         if key not in self._known:
-            if policy.score not in self._evidence.scores:
-                raise UserError(
-                    f"score must be one of {', '.join(self._evidence.scores)}, got "
-                    f"{policy.score!r}; a score of your own comes with --plugin FILE"
-                )
+            check_score(policy.score, self._evidence.scores)
             parts = self._evidence.scores[policy.score]
             if fan_in:
                 parts = divide_by_fan_in(parts, self._channel_map)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -116,6 +116,16 @@ READS: dict[str, Callable[[Any], bool]] = {
     "float | None": lambda value: value is None or is_number(value),
     "tuple[float, ...]": lambda v: isinstance(v, Sequence) and all(is_number(n) for n in v),
 }
+
+
+def check_score(name: str, known: Iterable[str]) -> None:
+    """Raise unless a score of this name is known."""
+    known = list(known)
+    if name not in known:
+        raise UserError(
+            f"score must be one of {', '.join(known)}, got {name!r}; "
+            "a score of your own comes with --plugin FILE"
+        )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
