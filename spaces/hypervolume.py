@@ -1,0 +1,53 @@
+"""The hypervolume that a set of points dominates: one number for how good a front is.
+
+All objectives are to be maximised. hv(S) is the volume of the union of the boxes between the
+reference and each point; by slices along the last objective (exact; fronts here are small):
+
+    hv(S) = sum over slices of (upper - lower) * hv_{d-1}(points that reach the slice)
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def hypervolume(points: Floats, reference: Floats) -> float:
+    """Volume above `reference` [d] that `points` [n, d] dominate; larger is better."""
+    above = points[(points > reference).all(axis=1)] - reference
+    return volume(above) if len(above) else 0.0
+
+
+def volume(points: Floats) -> float:
+    """Volume of the union of the boxes from the origin to each of the positive points."""
+    if points.shape[1] == 1:
+        return float(points.max())
+    if points.shape[1] == 2:
+        return area(points)
+    order = np.argsort(-points[:, -1], kind="stable")
+    heights = np.append(points[order, -1], 0.0)
+    return sum(
+        float(top - bottom) * volume(points[order[: i + 1], :-1])
+        for i, (top, bottom) in enumerate(pairwise(heights))
+        if top > bottom
+    )
+
+
+def area(points: Floats) -> float:
+    """The same in two dimensions: a staircase."""
+    order = np.lexsort((-points[:, 1], -points[:, 0]))
+    x, y = points[order].T
+    best = np.maximum.accumulate(np.append(0.0, y))
+    return float((x * np.diff(best)).sum())
+
+
+def contributions(points: Floats, reference: Floats) -> Floats:
+    """What the volume loses without each of the points: how much a point is worth. [n]"""
+    whole = hypervolume(points, reference)
+    return np.array(
+        [whole - hypervolume(np.delete(points, i, axis=0), reference) for i in range(len(points))]
+    )
