@@ -1,7 +1,7 @@
 """Successive halving with several objectives: stop a trial that its like leave behind.
 
-At each rung a trial is compared with those of like FLOPs that have come as far. Of n of them, the
-best ceil(KEPT * n) go on, in the order of
+At each rung a trial is compared with the latest of like FLOPs that have come as far. Of n of them,
+the best ceil(KEPT * n) go on, in the order of
 
     non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
 
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
-from ..spaces.hypervolume import contributions, front_ranks
+from ..spaces.hypervolume import contributions, on_front
 from .job import Rung
 
 KEPT = 0.5
 LIKE = 1.25  # FLOPs apart at most by this factor
-LEAST = 5  # trials at a rung, before it stops any
+LEAST, MOST = 5, 64  # trials at a rung: before it stops any, and that one is held against
 
 
 class Halving:
@@ -39,10 +39,10 @@ class Halving:
         """Enter a trial's standing; False if it is to stop."""
         others = self._rungs.setdefault(rung.index, [])
         others.append(rung)
-        like = [one for one in others if alike(one, rung)]
+        like = [one for one in others if alike(one, rung)][-MOST:]
         if len(like) < LEAST:
             return True
-        return place_among(like) < math.ceil(KEPT * len(like))
+        return is_among_best(like, math.ceil(KEPT * len(like)))
 
 
 def alike(one: Rung, other: Rung) -> bool:
@@ -50,12 +50,18 @@ def alike(one: Rung, other: Rung) -> bool:
     return abs(math.log(one.flops / other.flops)) <= math.log(LIKE)
 
 
-def place_among(like: list[Rung]) -> int:
-    """The place of the last of these in their order, the best has 0; of equals, the earlier."""
+def is_among_best(like: list[Rung], kept: int) -> bool:
+    """True if the last of these is one of the `kept` best; of equals, the earlier are better."""
     goals = np.array([(one.accuracy, -one.flops, -one.params) for one in like])
-    worth = contributions(goals, goals.min(axis=0) - 1e-3)
-    order = np.lexsort((-worth, front_ranks(goals)))
-    return int(np.flatnonzero(order == len(like) - 1)[0])
+    left = np.arange(len(like))
+    while kept > 0:
+        front = on_front(goals[left])
+        if front[-1]:  # the last of `left` is the one in question
+            worth = contributions(goals[left[front]], goals.min(axis=0) - 1e-3)
+            return bool((worth[:-1] >= worth[-1]).sum() < kept)
+        kept -= int(front.sum())
+        left = left[~front]
+    return False
 
 
 class HalvingScheduler(FIFOScheduler):

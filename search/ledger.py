@@ -10,8 +10,8 @@ again under a new number; so is, once, one whose worker died.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,11 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import OBJECTIVES, SIGN, Dense, Front
+from ..spaces.front import SIGN, Dense, Front
 from ..spaces.policy import CONTROLS
-from ..spaces.target import Target
 from .job import Job, job_from_json
 from .journal import open_journal
-from .plan import Slot, derived_seed
+from .plan import Slot
 from .proposing import Proposer
 from .reading import (
     INTERRUPTED,
@@ -39,26 +38,9 @@ from .reading import (
     make_front,
     quiet_optuna,
 )
+from .rounds import Undertaking, control_jobs, final_jobs
 
 DRAWS = 8  # of one slot, until a network is new
-Limits = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
-
-
-def no_limits(evaluation: Evaluation) -> Mapping[str, float]:
-    """The user has set none."""
-    return {}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Undertaking:
-    """What a ledger is to see through."""
-
-    plan: Sequence[Slot]
-    target: Target
-    seed: int
-    objectives: tuple[str, ...] = OBJECTIVES
-    limits: Limits = no_limits
-    final_epochs: float | None = None
 
 
 class Ledger:
@@ -86,6 +68,7 @@ class Ledger:
         self._running: dict[str, optuna.Trial] = {}
         jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
         self._known = {job.identity: number for job, number in reversed(jobs) if job}
+        self._final_jobs: list[Job] = []
         self._settle_unfinished()
         self._fresh = deque(self._unsettled())
         self._waiting = {name: deque(self._unsettled_of(name)) for name in ("controls", "finals")}
@@ -99,7 +82,7 @@ class Ledger:
     def settled(self) -> int:
         """Planned trials that are over, controls and longer fine-tunes included."""
         record = self.record
-        finished = sum(1 for s in STUDIES for t in record.trials(s) if evaluation_of(t))
+        finished = sum(len(record.evaluations_of(study)) for study in STUDIES)
         return finished + len(record.failures()) + record.stopped() + record.repeats()
 
     @property
@@ -177,7 +160,7 @@ class Ledger:
         if job.control or job.continues:
             self._waiting["finals" if job.continues else "controls"].append(again)
         else:
-            self._enqueue(again)
+            self._enqueue(again, trial.params)
         return True
 
     def _values(self, evaluation: Evaluation) -> list[float]:
@@ -213,7 +196,7 @@ class Ledger:
             job = self._seen(
                 Job(slot.index, proposal.policy, slot.target, slot.seed, origin=proposal.origin)
             )
-            self._enqueue(job)
+            self._enqueue(job, self._proposer.policy_space.params_of(job.policy) or {})
             if job.identity not in self._known:
                 return self._start_enqueued()
             job = self._start_enqueued()
@@ -252,10 +235,11 @@ class Ledger:
         else:
             study.tell(trial, self._values(evaluation))
 
-    def _enqueue(self, job: Job) -> None:
-        params = self._proposer.policy_space.params_of(job.policy) or {}
+    def _enqueue(self, job: Job, params: Mapping[str, Any]) -> None:
         queued = replace(job, number=None)
-        self.record.study("search").enqueue_trial(params, user_attrs={"job": queued.to_json()})
+        self.record.study("search").enqueue_trial(
+            dict(params), user_attrs={"job": queued.to_json()}
+        )
 
     def _settle_unfinished(self) -> None:
         """Tell the trials of a dead driver FAIL, then queue their policies again."""
@@ -267,7 +251,7 @@ class Ledger:
         for job, frozen in latest_by_slot(self.record.trials("search")).values():
             reason = failure_of(frozen)
             if reason and allows_another(job, reason):
-                self._enqueue(replace(job, attempt=job.attempt + 1))
+                self._enqueue(replace(job, attempt=job.attempt + 1), frozen.params)
 
     def _started(self) -> list[Slot]:
         """The slots that a trial has been started for."""
@@ -283,7 +267,7 @@ class Ledger:
         """The controls, or the longer fine-tunes, that still have to run."""
         latest = latest_by_slot(self.record.trials(study))
         jobs = []
-        for job in self._controls() if study == "controls" else self._finals():
+        for job in control_jobs(self._asked) if study == "controls" else self._finals():
             if job.slot in latest:
                 last, trial = latest[job.slot]
                 reason = failure_of(trial)
@@ -293,48 +277,8 @@ class Ledger:
             jobs.append(job)
         return jobs
 
-    def _controls(self) -> list[Job]:
-        """The controls, all of one seed: they differ in their policies alone."""
-        seed = derived_seed(self._asked.seed, -1)
-        return [
-            Job(index, policy, self._asked.target, seed, control=name, origin="control")
-            for index, (name, policy) in enumerate(CONTROLS.items())
-        ]
-
     def _finals(self) -> list[Job]:
-        """Longer fine-tunes of the front that the plan's trials make, and of the controls.
-
-        None until the whole plan is over: the front is not known before.
-        """
-        if not self._asked.final_epochs or self._fresh or not self._plan_is_over():
-            return []
-        trials = [e for t in self.record.trials("search") if (e := evaluation_of(t))]
-        if not trials:
-            return []
-        controls = {
-            job.control: e
-            for t in self.record.trials("controls")
-            if (job := job_of(t)) and job.control and (e := evaluation_of(t))
-        }
-        front = make_front(trials, {}, self.record.summary or {})
-        named = {p.trial: p for p in (*front.points, front.at_target) if p is not None}
-        sources = [*named.values(), *controls.values()]
-        return [self._final(index, source) for index, source in enumerate(sources)]
-
-    def _plan_is_over(self) -> bool:
-        """Every slot is settled."""
-        open_states = (TrialState.RUNNING, TrialState.WAITING)
-        return not any(self.record.trials(s, *open_states) for s in ("search", "controls"))
-
-    def _final(self, index: int, source: Evaluation) -> Job:
-        name = source.path.rpartition("/")[2]
-        return Job(
-            index,
-            source.policy,
-            source.target,
-            derived_seed(self._asked.seed, -2, index),
-            number=source.trial,
-            control=name.removeprefix("control-") if source.trial is None else None,
-            origin=source.origin or "sampled",
-            continues=source.path,
-        )
+        """The longer fine-tunes; none until the whole plan is over."""
+        if not self._final_jobs and not self._fresh:
+            self._final_jobs = final_jobs(self.record, self._asked)
+        return self._final_jobs

@@ -7,12 +7,9 @@ parameters that lead to that policy, or tells that the space does not contain it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any
 
 from ..analysis.ensembles import PRESETS as ENSEMBLES
 from ..analysis.scores.registry import Network, all_scores, function_of
@@ -30,25 +27,12 @@ from ..spaces.policy import (
     check_choice,
     check_score,
 )
+from .answers import Asked, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
 SELDOM = ("random", "bn-scale", "weight-gradient")
 # Loss curves are measured for these orders alone: each costs dozens of evaluations.
 ORDERS = {"taylor": "sum", "weight-gradient-rank": "later"}
-T = TypeVar("T")
-
-
-class Asked(Protocol):
-    """Who answers what a policy is made of; an Optuna trial is one."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number in [low, high]."""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number in [low, high]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,72 +208,6 @@ TIMING: dict[str, Callable[[Asked], dict[str, Any]]] = {
         "gate_learning_rate": asked.suggest_float("gate_learning_rate", 0.3, 3.0, log=True),
     },
 }
-
-
-class Outside(Exception):
-    """The answers of a policy that a space does not contain."""
-
-
-class Told:
-    """Answers with a policy's own values, and keeps them by the names asked for."""
-
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
-        self.answers: dict[str, Any] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """The policy's own choice, if it is one of these."""
-        return self._note(name, self._value(name), lambda value: value in choices)
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """The policy's own number, if it lies within."""
-        value = self._value(name)
-        return float(self._note(name, value, lambda v: low <= v <= high))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The policy's own number, if it lies within."""
-        return int(self._note(name, self._value(name), lambda v: low <= v <= high))
-
-    def _note(self, name: str, value: T, holds: Callable[[T], bool]) -> T:
-        if not holds(value):
-            raise Outside
-        self.answers[name] = value
-        return value
-
-    def _value(self, name: str) -> Any:
-        policy = self._policy
-        if name == "priced":
-            return policy.price_power > 0
-        if name == "staged":
-            return bool(policy.stages)
-        if name.startswith("stage "):
-            _, number, part = name.split()
-            place = 2 * int(number) + (part == "shift")
-            return policy.stages[place] if place < len(policy.stages) else math.nan
-        if name == "order" or name.endswith(" score"):
-            return policy.score
-        return getattr(policy, name, None)
-
-
-class Drawn:
-    """Answers at random; the sampler of thousands of policies that are screened."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Each alike."""
-        return choices[int(self._rng.integers(len(choices)))]
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Uniform, or uniform in the logarithm."""
-        if log:
-            return float(np.exp(self._rng.uniform(math.log(low), math.log(high))))
-        return float(self._rng.uniform(low, high))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """Each alike."""
-        return int(self._rng.integers(low, high + 1))
 
 
 def own_scores(scores: Sequence[str]) -> list[str]:

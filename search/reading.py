@@ -28,24 +28,28 @@ class Record:
 
     def __init__(self, studies: dict[str, optuna.Study]) -> None:
         self._studies = studies
+        self._read: dict[tuple[str, int], Evaluation] = {}  # what is finished never changes
 
     def evaluations(self) -> list[Evaluation]:
         """The finished sampled trials in order, then what longer fine-tuning made of some."""
-        found = [e for t in self.trials("search") if (e := evaluation_of(t))]
-        return found + [e for e in self.finals() if e.trial is not None]
+        finals = [e for e in self.evaluations_of("finals") if e.trial is not None]
+        return self.evaluations_of("search") + finals
+
+    def evaluations_of(self, study: str) -> list[Evaluation]:
+        """The finished trials of one study, in the order of their numbers."""
+        found = []
+        for trial in self.trials(study, TrialState.COMPLETE):
+            key = (study, trial.number)
+            if key not in self._read and (evaluation := evaluation_of(trial)):
+                self._read[key] = evaluation
+            if key in self._read:
+                found.append(self._read[key])
+        return found
 
     def controls(self) -> dict[str, Evaluation]:
         """The finished controls by name, fine-tuned as long as the front if that is done."""
-        return {
-            job.control: evaluation
-            for study in ("controls", "finals")
-            for t in self.trials(study)
-            if (job := job_of(t)) and job.control and (evaluation := evaluation_of(t))
-        }
-
-    def finals(self) -> list[Evaluation]:
-        """What longer fine-tuning made of the front's networks and the controls."""
-        return [e for t in self.trials("finals") if (e := evaluation_of(t))]
+        found = [*self.evaluations_of("controls"), *self.evaluations_of("finals")]
+        return {e.path.rpartition("control-")[2]: e for e in found if e.trial is None}
 
     def failures(self) -> dict[str, str]:
         """The reasons of the trials that failed for good, by the trial's folder name."""

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from ..analysis.ensembles import Surrogate
 from ..spaces.decode import Space, decode_many
 from ..spaces.evidence import Evidence
-from ..spaces.hypervolume import front_ranks
+from ..spaces.hypervolume import on_front
 from ..spaces.policy import Policy
 from ..spaces.target import Target
+from .answers import Drawn
 from .plan import Slot
-from .policy_space import Drawn, PolicySpace
+from .policy_space import PolicySpace
 
 POLICIES = 4096  # decoded in all
 LEAST = 64  # for one slot
@@ -112,6 +113,6 @@ def pick(
     if not taken:
         return int(order[0])
     goals = -np.stack((predicted[order], params[order].astype(np.float64)), axis=1)
-    order = order[front_ranks(goals) == 0]
+    order = order[on_front(goals)]
     apart = (masks[order][:, None, :] != np.stack(taken)).sum(axis=2).min(axis=1)
     return int(order[int(np.argmax(apart))])

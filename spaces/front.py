@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import UserError
 from .evaluation import Evaluation, evaluation_from_json
-from .hypervolume import hypervolume
+from .hypervolume import hypervolume, on_front
 from .target import Target, target_from_json
 
 SCHEMA = 1
@@ -108,7 +108,8 @@ def non_dominated(
     for evaluation in evaluations:
         unique.setdefault(goals(evaluation, objectives), evaluation)
     rows = list(unique.values())
-    points = [p for p in rows if not any(dominates(q, p, objectives) for q in rows)]
+    best = on_front(np.array(list(unique)).reshape(len(unique), -1))
+    points = [row for row, kept in zip(rows, best, strict=True) if kept]
     return tuple(sorted(points, key=lambda p: (p.macs, p.params, -p.accuracy)))
 
 

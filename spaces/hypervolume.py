@@ -45,15 +45,19 @@ def area(points: Floats) -> float:
     return float((x * np.diff(best)).sum())
 
 
+def on_front(points: Floats) -> NDArray[np.bool_]:
+    """Which of the points [n, d] no other dominates."""
+    no_worse = (points[:, None, :] >= points[None]).all(axis=2)
+    better = (points[:, None, :] > points[None]).any(axis=2)
+    return np.asarray(~(no_worse & better).any(axis=0))
+
+
 def front_ranks(points: Floats) -> NDArray[np.int64]:
     """The non-domination rank of each of the points [n, d]: 0 is the front, 1 that of the rest."""
     rank = np.full(len(points), -1)
     while (rank < 0).any():
         left = np.flatnonzero(rank < 0)
-        part = points[left]
-        no_worse = (part[:, None, :] >= part[None]).all(axis=2)
-        better = (part[:, None, :] > part[None]).any(axis=2)
-        rank[left[~(no_worse & better).any(axis=0)]] = rank.max() + 1
+        rank[left[on_front(points[left])]] = rank.max() + 1
     return rank
 
 

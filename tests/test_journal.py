@@ -10,19 +10,23 @@ import pytest
 from paretoprune.search.journal import cut_torn_tail
 from paretoprune.search.ledger import Ledger
 from paretoprune.search.plan import Slot, derived_seed
-from paretoprune.search.reading import ATTEMPTS, front_in
+from paretoprune.search.policy_space import PolicySpace
+from paretoprune.search.proposing import Proposer
+from paretoprune.search.reading import AGAIN, INTERRUPTED, front_in
+from paretoprune.search.rounds import Undertaking
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import Dense
 from paretoprune.spaces.target import Target
 
 TARGET = Target(flops=0.4)
-SCORES = ("l2", "mean-abs-weight", "taylor")
+SPACE = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
 
 
-def open_ledger(path, slots=4):
+def open_ledger(path, slots=4, *, look=lambda policy, target: None, opening=(), **asked):
     plan = [Slot(i, TARGET if i % 2 == 0 else Target(flops=0.5), 100 + i) for i in range(slots)]
-    ledger = Ledger(path, plan, target=TARGET, scores=SCORES, seed=0)
+    proposer = Proposer(SPACE, dict(opening), look, "tpe", 0)
+    ledger = Ledger(path, Undertaking(plan, TARGET, 0, **asked), proposer)
     ledger.set_summary(Dense(0.9, 1000, 100))
     return ledger
 
@@ -41,14 +45,14 @@ def run_to_the_end(ledger):
     jobs = []
     while job := ledger.next_job():
         jobs.append(job)
-        ledger.finish(job, measured(job))
+        ledger.finish(job, measured(job), {})
     return jobs
 
 
 def finished_slots(ledger):
     return sorted(
         t.user_attrs["job"]["slot"]
-        for t in ledger._search.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        for t in ledger.record.trials("search", optuna.trial.TrialState.COMPLETE)
     )
 
 
@@ -57,7 +61,7 @@ def test_every_slot_and_control_is_run_once(tmp_path):
     jobs = run_to_the_end(ledger)
     assert len(jobs) == ledger.total == ledger.settled == 6
     assert finished_slots(ledger) == [0, 1, 2, 3]
-    assert set(ledger.controls()) == {"uniform", "random"}
+    assert set(ledger.record.controls()) == {"uniform", "random"}
 
 
 def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
@@ -67,15 +71,16 @@ def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
     assert ledger.settled == ledger.total
 
 
-def test_the_journal_cut_at_every_byte_of_its_last_three_lines_is_resumed(tmp_path):
+def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
     whole = tmp_path / "whole.log"
     ledger = open_ledger(whole, slots=3)
     for _ in range(4):
         job = ledger.next_job()
-        ledger.finish(job, measured(job))
+        ledger.finish(job, measured(job), {})
     content = whole.read_bytes()
     starts = [0, *(i + 1 for i, byte in enumerate(content) if byte == 10)]
-    for end in range(starts[-4], len(content) + 1):
+    ends = {*range(starts[-4], len(content), 149), *range(len(content) - 40, len(content) + 1)}
+    for end in sorted({*ends, *(start + by for start in starts[-4:] for by in (0, 1))}):
         path = tmp_path / str(end) / "journal.log"
         path.parent.mkdir()
         path.write_bytes(content[:end])
@@ -92,7 +97,7 @@ def test_the_journal_cut_at_every_byte_of_its_last_three_lines_is_resumed(tmp_pa
         assert resumed.settled == resumed.total == 5
         assert finished_slots(resumed) == [0, 1, 2]
         assert len(jobs) == 5 - len(before), (end, before)
-        assert not resumed._search.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+        assert not resumed.record.trials("search", optuna.trial.TrialState.RUNNING)
 
 
 def is_whole(line):
@@ -124,7 +129,7 @@ def test_an_interrupted_policy_is_queued_again_under_a_new_number(tmp_path):
     first = open_ledger(tmp_path / "journal.log")
     for _ in range(3):  # both controls, then trial 0
         job = first.next_job()
-        first.finish(job, measured(job))
+        first.finish(job, measured(job), {})
     lost = first.next_job()
     second = open_ledger(tmp_path / "journal.log")
     again = second.next_job()
@@ -145,12 +150,12 @@ def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
     ledger = open_ledger(path, slots=1)
     for _ in range(2):
         job = ledger.next_job()
-        ledger.finish(job, measured(job))
-    for _ in range(ATTEMPTS):
+        ledger.finish(job, measured(job), {})
+    for _ in range(AGAIN[INTERRUPTED]):
         assert ledger.next_job() is not None
         ledger = open_ledger(path, slots=1)
     assert ledger.next_job() is None
-    assert len(ledger.failures()) == 1
+    assert len(ledger.record.failures()) == 1
     assert ledger.settled == ledger.total
 
 
@@ -161,7 +166,7 @@ def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
         ledger = open_ledger(path, slots=22)
         for _ in range(4):
             job = ledger.next_job()
-            ledger.finish(job, measured(job))
+            ledger.finish(job, measured(job), {})
             if not job.control:
                 identities.append(job.identity)
     assert ledger.next_job() is None
@@ -175,7 +180,7 @@ def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
         ledger = open_ledger(tmp_path / "b.log", 12)
         for _ in range(2):
             job = ledger.next_job()
-            ledger.finish(job, measured(job))
+            ledger.finish(job, measured(job), {})
             broken.append(job.identity)
     assert broken == unbroken
 
@@ -184,11 +189,11 @@ def test_a_failed_trial_keeps_its_reason_and_is_not_run_again(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
     job = ledger.next_job()
     ledger.fail(job, "ArithmeticError: loss must be finite")
-    assert ledger.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    assert ledger.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
     run_to_the_end(ledger)
     reopened = open_ledger(tmp_path / "journal.log")
     assert reopened.next_job() is None
-    assert reopened.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    assert reopened.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
 
 
 def test_the_front_is_rebuilt_from_the_journal_alone(tmp_path):

@@ -1,0 +1,91 @@
+"""Opening a ledger: the plan, the policies that it begins with, what is asked of the trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..spaces.bias import stages_of
+from ..spaces.decode import Space
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import OBJECTIVES
+from ..spaces.target import limit
+from .ledger import Ledger
+from .plan import SPREAD, make_plan
+from .policy_space import PolicySpace, space_from
+from .proposing import make_proposer
+from .rounds import Limits, Undertaking
+from .run_folder import RunFolder
+from .screening import Screen
+from .settings import SearchSettings
+from .setup import Prepared, Say
+
+
+def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
+    """What the settings let be sampled for this network."""
+    stages = int(stages_of(space.channel_map).max()) + 1
+    return space_from(
+        settings.words("scores"),
+        settings.words("allocations"),
+        settings.words("schedules"),
+        stages,
+    )
+
+
+def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, say: Say) -> Ledger:
+    """The ledger with its plan, and the policies that it begins with."""
+    target, context = settings.target(), prepared.context
+    space, seed = context.space, settings.seed
+    plan = make_plan(
+        settings.trials, target, space, seed=seed, spread=spread_asked(settings, space)
+    )
+    proposer = make_proposer(
+        plan,
+        policy_space_of(settings, space),
+        Screen(space, context.evidence, prepared.surrogate()),
+        screening=settings.screening,
+        sampler=settings.sampler,
+        seed=seed,
+    )
+    screened = sum(one.origin == "screened" for one in proposer.opening.values())
+    say(f"{len(proposer.opening)} policies to begin with, {screened} of them screened")
+    asked = Undertaking(
+        plan,
+        target,
+        seed,
+        OBJECTIVES + (("latency_ms",) if settings.objective else ()),
+        limits_of(settings, prepared),
+        settings.final_epochs,
+    )
+    ledger = Ledger(run.journal, asked, proposer)
+    ledger.set_summary(prepared.dense)
+    return ledger
+
+
+def spread_asked(settings: SearchSettings, space: Space) -> tuple[float, float]:
+    """--spread as factors of the target's first part."""
+    sizes = settings.sizes_between()
+    if sizes is None:
+        return SPREAD
+    part = next(p for p in settings.target().fractions(space.price.dense) if p is not None)
+    return sizes[0] / part, sizes[1] / part
+
+
+def limits_of(settings: SearchSettings, prepared: Prepared) -> Limits:
+    """How far an evaluation is above each limit that the user set; below 0 it is kept."""
+    flops, params = settings.size_limits()
+    dense = prepared.context.space.price.dense
+
+    def broken(evaluation: Evaluation) -> Mapping[str, float]:
+        found: dict[str, float] = {}
+        sizes = (("flops", flops, 0, evaluation.macs), ("params", params, 1, evaluation.params))
+        for name, asked, index, size in sizes:
+            most = limit(asked, dense[index])
+            if most is not None:
+                found[name] = size / most - 1
+        if settings.max_latency_ms is not None and evaluation.latency_ms is not None:
+            found["latency"] = evaluation.latency_ms / settings.max_latency_ms - 1
+        if settings.min_accuracy is not None:
+            found["accuracy"] = settings.min_accuracy - evaluation.accuracy
+        return found
+
+    return broken

@@ -1,0 +1,75 @@
+"""What a search has to see through besides the sampled trials: controls, and longer fine-tunes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optuna.trial import TrialState
+
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import OBJECTIVES
+from ..spaces.policy import CONTROLS
+from ..spaces.target import Target
+from .job import Job
+from .plan import Slot, derived_seed
+from .reading import Record, make_front
+
+Limits = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
+
+
+def no_limits(evaluation: Evaluation) -> Mapping[str, float]:
+    """The user has set none."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Undertaking:
+    """What a ledger is to see through."""
+
+    plan: Sequence[Slot]
+    target: Target
+    seed: int
+    objectives: tuple[str, ...] = OBJECTIVES
+    limits: Limits = no_limits
+    final_epochs: float | None = None
+
+
+def control_jobs(asked: Undertaking) -> list[Job]:
+    """The controls, all of one seed: they differ in their policies alone."""
+    seed = derived_seed(asked.seed, -1)
+    return [
+        Job(index, policy, asked.target, seed, control=name, origin="control")
+        for index, (name, policy) in enumerate(CONTROLS.items())
+    ]
+
+
+def final_jobs(record: Record, asked: Undertaking) -> list[Job]:
+    """Longer fine-tunes of the front that the plan's trials make, and of the controls.
+
+    None before every trial of the plan is over: the front is not known.
+    """
+    open_states = (TrialState.RUNNING, TrialState.WAITING)
+    unsettled = any(record.trials(name, *open_states) for name in ("search", "controls"))
+    trials = record.evaluations_of("search")
+    if not asked.final_epochs or unsettled or not trials:
+        return []
+    front = make_front(trials, {}, record.summary or {})
+    named = {point.path: point for point in (*front.points, front.at_target) if point}
+    sources = [*named.values(), *record.evaluations_of("controls")]
+    return [final_job(index, source, asked) for index, source in enumerate(sources)]
+
+
+def final_job(index: int, source: Evaluation, asked: Undertaking) -> Job:
+    """The longer fine-tune of one network."""
+    name = source.path.rpartition("/")[2]
+    return Job(
+        index,
+        source.policy,
+        source.target,
+        derived_seed(asked.seed, -2, index),
+        number=source.trial,
+        control=name.removeprefix("control-") if source.trial is None else None,
+        origin=source.origin or "sampled",
+        continues=source.path,
+    )

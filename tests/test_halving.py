@@ -1,0 +1,52 @@
+"""Successive halving on fronts: the hopeless stop, the good go on, the first few always do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paretoprune.search.halving import LEAST, Halving
+from paretoprune.search.job import Rung
+
+
+def rung(accuracy, flops=0.4, params=0.5, index=0):
+    return Rung(index, accuracy, flops, params)
+
+
+def test_the_first_few_at_a_rung_go_on_however_bad():
+    halving = Halving()
+    assert all(halving.goes_on(rung(0.1)) for _ in range(LEAST - 1))
+
+
+def test_a_trial_that_its_like_leave_behind_stops():
+    halving = Halving(rung(0.9 + i / 1000) for i in range(10))
+    assert not halving.goes_on(rung(0.5))
+    assert halving.goes_on(rung(0.95))
+
+
+def test_trials_of_other_sizes_and_other_rungs_are_no_measure():
+    halving = Halving([rung(0.9, flops=0.8) for _ in range(20)])
+    assert halving.goes_on(rung(0.5, flops=0.4))
+    assert Halving([rung(0.9, index=1) for _ in range(20)]).goes_on(rung(0.5))
+
+
+def test_a_trial_that_is_less_accurate_but_smaller_than_all_others_goes_on():
+    halving = Halving(rung(0.9, params=0.6) for _ in range(10))
+    assert halving.goes_on(rung(0.85, params=0.2))
+
+
+def test_about_half_of_equal_chances_go_on():
+    rng = np.random.default_rng(0)
+    halving = Halving()
+    went_on = [halving.goes_on(rung(float(value))) for value in rng.random(400)]
+    assert 0.4 < np.mean(went_on[50:]) < 0.6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_best_is_never_stopped(seed):
+    rng = np.random.default_rng(seed)
+    halving = Halving()
+    values = rng.random(100)
+    went_on = [halving.goes_on(rung(float(value))) for value in values]
+    records = [i for i, value in enumerate(values) if value == values[: i + 1].max()]
+    assert all(went_on[i] for i in records)

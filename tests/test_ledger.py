@@ -1,0 +1,152 @@
+"""The ledger beyond kills: presets first, equal networks once, stops, limits, the end."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from test_journal import measured, open_ledger, run_to_the_end
+
+from paretoprune.search.reading import DIED
+from paretoprune.search.screening import Proposal
+from paretoprune.spaces.front import non_dominated
+from paretoprune.spaces.policy import Policy
+
+
+def by_score(policy, target):
+    """As if the mask followed from the score alone: three masks a size in all."""
+    text = f"{policy.score} {target.flops}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16], 0.5
+
+
+def of_search(ledger, *states):
+    return ledger.record.trials("search", *states)
+
+
+def test_proposed_policies_come_first_and_say_where_they_come_from(tmp_path):
+    opening = {
+        0: Proposal(Policy("taylor"), "preset:taylor"),
+        1: Proposal(Policy("l2"), "screened"),
+    }
+    ledger = open_ledger(tmp_path / "journal.log", opening=opening)
+    jobs = [job for job in run_to_the_end(ledger) if not job.control]
+    assert [job.origin for job in jobs] == ["preset:taylor", "screened", "sampled", "sampled"]
+    assert jobs[0].policy == Policy("taylor")
+    assert of_search(ledger)[0].params["score"] == "taylor"
+
+
+def test_no_network_is_trained_twice(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log", slots=12, look=by_score)
+    jobs = [job for job in run_to_the_end(ledger) if not job.control]
+    assert len(jobs) == len({job.mask for job in jobs}) == 6  # three scores at two sizes
+    assert ledger.settled == ledger.total == 14
+    assert ledger.record.repeats() == 6
+    repeats = [t for t in of_search(ledger) if "repeat_of" in t.user_attrs]
+    assert len(repeats) > 6  # each slot draws several times before it takes what is known
+    for trial in repeats:
+        twin = of_search(ledger)[trial.user_attrs["repeat_of"]]
+        assert trial.values == twin.values
+    assert len(ledger.record.evaluations()) == 6
+
+
+def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
+    path = tmp_path / "journal.log"
+    first = open_ledger(path, slots=12, look=by_score)
+    seen = set()
+    for _ in range(5):
+        job = first.next_job()
+        first.finish(job, measured(job), {})
+        seen.add(job.mask)
+    second = open_ledger(path, slots=12, look=by_score)
+    masks = [job.mask for job in run_to_the_end(second) if not job.control]
+    assert not seen & set(masks)
+    assert second.settled == second.total
+
+
+def test_a_stopped_trial_is_pruned_and_never_on_the_front(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = []
+    while job := ledger.next_job():
+        jobs.append(job)
+        if job.slot == 1 and not job.control:
+            ledger.stop(
+                job, {"rungs": [{"index": 0, "accuracy": 1.0, "flops": 0.1, "params": 0.1}]}
+            )
+        else:
+            ledger.finish(job, measured(job), {})
+    assert ledger.settled == ledger.total
+    assert ledger.record.stopped() == 1
+    (pruned,) = of_search(ledger, TrialState.PRUNED)
+    assert pruned.number not in {point.trial for point in ledger.front().points}
+    assert [rung.accuracy for rung in ledger.record.rungs()] == [1.0]
+
+
+def test_a_trial_whose_worker_died_is_tried_once_more(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    attempts = []
+    while job := ledger.next_job():
+        if job.slot == 0:
+            attempts.append((job.control, job.attempt))
+            assert ledger.fail(job, DIED) == (job.attempt == 0)
+        else:
+            ledger.finish(job, measured(job), {})
+    assert set(attempts) == {(None, 0), (None, 1), ("uniform", 0), ("uniform", 1)}
+    assert len(attempts) == 4
+    assert ledger.settled == ledger.total
+    assert list(ledger.record.failures().values()) == [DIED, DIED]
+
+
+def test_limits_become_constraints_and_leave_the_front_whole(tmp_path):
+    def limits(evaluation):
+        return {"accuracy": 0.5 - evaluation.accuracy}
+
+    ledger = open_ledger(tmp_path / "journal.log", slots=8, limits=limits)
+    run_to_the_end(ledger)
+    broken = [t for t in of_search(ledger) if t.constraints["accuracy"] > 0]
+    assert 0 < len(broken) < 8
+    assert ledger.front().points == non_dominated(ledger.record.evaluations())
+    study = ledger.record.study("search")
+    assert not {t.number for t in study.best_trials} & {t.number for t in broken}
+
+
+def test_the_front_and_the_controls_are_trained_on_at_the_end(tmp_path):
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path, final_epochs=10.0)
+    jobs = run_to_the_end(ledger)
+    plain = [job for job in jobs if job.continues is None]
+    finals = jobs[len(plain) :]
+    assert len(plain) == 6
+    assert all(job.continues for job in finals)
+    assert {job.control for job in finals} == {None, "uniform", "random"}
+    assert ledger.over
+    assert ledger.settled == ledger.total == len(jobs)
+    assert all(e.path.startswith("trials/final-") for e in ledger.record.controls().values())
+    again = open_ledger(path, final_epochs=10.0)
+    assert again.next_job() is None
+    assert again.over
+
+
+def test_when_time_is_up_nothing_more_of_the_plan_is_started(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log", slots=8)
+    for _ in range(4):
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    ledger.end_early()
+    assert ledger.next_job() is None
+    assert ledger.over
+    resumed = open_ledger(tmp_path / "journal.log", slots=8)
+    assert len(run_to_the_end(resumed)) == 6
+
+
+def test_latency_can_be_an_objective(tmp_path):
+    names = ("accuracy", "flops_fraction", "params_fraction", "latency_ms")
+    ledger = open_ledger(tmp_path / "journal.log", objectives=names)
+    while job := ledger.next_job():
+        ledger.finish(job, replace(measured(job), latency_ms=10.0 - job.slot), {})
+    assert of_search(ledger)[0].values[3] == pytest.approx(10.0)
+    assert ledger.front().objectives == names
+    assert len(ledger.record.study("search").directions) == 4
+    assert ledger.record.study("search").directions[3] == optuna.study.StudyDirection.MINIMIZE

@@ -1,0 +1,129 @@
+"""The policy space: what it contains, what narrows it, and who answers its questions."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.search.answers import Drawn
+from paretoprune.search.policy_space import _OWN, PolicySpace, policy_space, space_from
+from paretoprune.spaces.decode import Space, decode_many
+from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.policy import ALLOCATIONS, CONTROLS, PRESETS, SCHEDULES, Policy
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.data import load_data
+from paretoprune.trainers.models import build_model
+
+
+@pytest.fixture(scope="module")
+def tiny_measuring():
+    data = load_data("digits")
+    model, _ = working_copy(
+        build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
+    )
+    return Measuring(model, trace_channels(model, data.input_shape), data, 0)
+
+
+WHOLE = space_from((), (), (), stages=3)
+
+
+def drawn(space, seed, count=1):
+    rng = np.random.default_rng(seed)
+    return [space.sample(Drawn(rng)) for _ in range(count)]
+
+
+def test_every_preset_is_a_point_of_the_space():
+    assert WHOLE.presets == PRESETS
+
+
+def test_the_uniform_control_is_a_point_and_the_random_one_is_not():
+    assert WHOLE.params_of(CONTROLS["uniform"]) is not None
+    assert WHOLE.params_of(CONTROLS["random"]) is None
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=200, deadline=None)
+def test_the_parameters_of_a_policy_lead_back_to_it(seed):
+    (policy,) = drawn(WHOLE, seed)
+    params = WHOLE.params_of(policy)
+    assert params is not None
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.enqueue_trial(params)
+    assert WHOLE.sample(study.ask()) == policy
+
+
+def test_every_part_of_the_space_is_drawn():
+    policies = drawn(WHOLE, 0, 2000)
+    assert {p.allocation for p in policies} == set(ALLOCATIONS)
+    assert {p.schedule for p in policies} == set(SCHEDULES)
+    assert {p.score for p in policies} == set(WHOLE.scores)
+    assert any(p.stages for p in policies)
+    assert any(p.caution for p in policies)
+    assert {p.price_power > 0 for p in policies} == {True, False}
+
+
+def test_choices_that_do_not_matter_are_not_asked_for():
+    for policy in drawn(WHOLE, 1, 500):
+        params = WHOLE.params_of(policy)
+        assert ("price_blend" in params) == (policy.price_power > 0)
+        assert ("steps" in params) == (policy.schedule == "gradual")
+        assert ("gate_share" in params) == (policy.schedule == "holistic")
+        assert ("curves" in params) == (policy.allocation == "loss-budget")
+
+
+def test_users_narrow_the_space():
+    narrow = space_from(("taylor", "l2"), ("global-threshold",), ("one-shot",), stages=3)
+    policies = drawn(narrow, 2, 300)
+    assert {p.score for p in policies} == {"taylor", "l2"}
+    assert {p.allocation for p in policies} == {"global-threshold"}
+    assert {p.schedule for p in policies} == {"one-shot"}
+    assert set(narrow.presets) == {"taylor-by-price"}
+
+
+@pytest.mark.parametrize(
+    ("scores", "allocations", "schedules", "fault"),
+    [
+        (("tailor",), (), (), "score must be one of"),
+        ((), ("global",), (), "--allocations must be one of"),
+        ((), (), ("twice",), "--schedules must be one of"),
+        (("l2",), ("loss-budget",), ("one-shot",), "--scores must have one of"),
+    ],
+)
+def test_a_wrong_choice_is_told_in_one_line(scores, allocations, schedules, fault):
+    with pytest.raises(UserError, match=fault) as error:
+        space_from(scores, allocations, schedules, stages=1)
+    assert "\n" not in str(error.value)
+
+
+def test_the_evidence_of_a_space_serves_every_policy_of_it(tiny_measuring):
+    space = space_from(("taylor", "l2", "weight-gradient-rank"), (), (), stages=2)
+    evidence = gather_evidence(space.read, tiny_measuring)
+    limits = Space(tiny_measuring.channel_map, Price(tiny_measuring.channel_map))
+    policies = [p for p in drawn(space, 3, 200) if p.schedule != "holistic"]
+    _, reachable = decode_many(policies, [Target(0.5)] * len(policies), evidence, limits)
+    assert reachable.all()
+
+
+def test_a_function_of_the_users_own_is_the_space():
+    @policy_space
+    def mine(asked):
+        return Policy("l2", floor=asked.suggest_int("least", 1, 4))
+
+    try:
+        space = space_from((), (), (), stages=1)
+        assert {p.floor for p in drawn(space, 4, 100)} == {1, 2, 3, 4}
+        assert space.presets == {}
+    finally:
+        _OWN.clear()
+
+
+def test_a_space_without_stages_asks_for_none():
+    space = PolicySpace(("l2",), stages=1)
+    assert not any(policy.stages for policy in drawn(space, 5, 200))
