@@ -21,6 +21,18 @@ ATTEMPTS = 3
 
 def front_in(journal: Path) -> Front | None:
     """The front of what the journal holds now; None before the first finished trial."""
+    studies = studies_in(journal)
+    if studies is None:
+        return None
+    search, controls = studies
+    evaluations, summary = evaluations_in(search), search.user_attrs.get("summary")
+    if not evaluations or summary is None:
+        return None
+    return make_front(evaluations, controls_in(controls), summary)
+
+
+def studies_in(journal: Path) -> tuple[optuna.Study, optuna.Study] | None:
+    """The sampled trials and the controls; None before a search has begun both."""
     if not journal.exists():
         return None
     quiet_optuna()
@@ -29,11 +41,7 @@ def front_in(journal: Path) -> Front | None:
     if "search" not in names or "controls" not in names:
         return None
     search = optuna.load_study(study_name="search", storage=storage)
-    controls = optuna.load_study(study_name="controls", storage=storage)
-    evaluations, summary = evaluations_in(search), search.user_attrs.get("summary")
-    if not evaluations or summary is None:
-        return None
-    return make_front(evaluations, controls_in(controls), summary)
+    return search, optuna.load_study(study_name="controls", storage=storage)
 
 
 def quiet_optuna() -> None:
