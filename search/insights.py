@@ -7,8 +7,12 @@ A trial's worth is its rank by
 so that a larger network earns nothing by its size, and one collapsed trial weighs no more than a
 bad one. Optuna's forest (mean decrease in impurity) then says how much of the ranks each field of
 the policy explains. Such shares add up to 1 whatever they were fitted to, and favour fields of
-many values: beside each stands the most that it explained of `SHUFFLES` shuffles of the same ranks
-(Altmann et al. 2010, "Permutation importance"). Only what exceeds that is clear.
+many values: beside each stands what chance gives it, from shuffles of the same ranks (Altmann et
+al. 2010, "Permutation importance"). With m and s its mean and deviation over the shuffles,
+
+    chance = m + z s,   z = the most deviations that any field reached in any shuffle,
+
+so that among many fields none looks clear by luck. Only what exceeds its chance is clear.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from ..spaces.policy import Policy
 
 FEWEST = 8  # trials, below which nothing is said
 NEAR = 8  # trials that one is compared with
-SHUFFLES = 12
+SHUFFLES = 19  # a field that does not matter is clear in one run of twenty
 RARE = 0.05  # the chance of so many on the front below which a value is mentioned
 MOST_SENTENCES = 6
 Floats = NDArray[np.float64]
@@ -72,13 +76,19 @@ def importances(trials: Sequence[Evaluation], names: Sequence[str]) -> tuple[Imp
     ranks = worth(trials)
     shares = explained(trials, names, ranks)
     shuffled = [explained(trials, names, rng.permutation(ranks)) for _ in range(SHUFFLES)]
-    found = [Importance(n, shares[n], max(one[n] for one in shuffled)) for n in names]
+    chances = reach_of_chance(np.array(shuffled))
+    found = [Importance(*one) for one in zip(names, shares, chances, strict=True)]
     return tuple(sorted(found, key=lambda one: -one.share))
 
 
-def explained(
-    trials: Sequence[Evaluation], names: Sequence[str], ranks: Floats
-) -> dict[str, float]:
+def reach_of_chance(shuffled: Floats) -> list[float]:
+    """How much each field explains by luck, of shares [shuffles, fields]."""
+    mean, deviation = shuffled.mean(axis=0), shuffled.std(axis=0) + 1e-9
+    most = ((shuffled - mean) / deviation).max()
+    return [float(chance) for chance in mean + most * deviation]
+
+
+def explained(trials: Sequence[Evaluation], names: Sequence[str], ranks: Floats) -> list[float]:
     """Optuna's importances of these fields for these ranks."""
     import optuna
     from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
@@ -93,7 +103,7 @@ def explained(
         )
     evaluator = MeanDecreaseImpurityImportanceEvaluator(n_trees=32, seed=0)
     shares = get_param_importances(study, evaluator=evaluator)
-    return {name: float(shares.get(name, 0.0)) for name in names}
+    return [float(shares.get(name, 0.0)) for name in names]
 
 
 def values_of(trials: Sequence[Evaluation], name: str) -> list[Any]:

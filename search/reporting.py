@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..analysis.report import Report, Shown, front_drawing, page
+from ..analysis.report import Insights, Report, Shown, front_drawing, page
 from ..analysis.report.evidence import evidence_plots
 from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
@@ -28,13 +28,22 @@ def report_command(path: Path, out: Path | None, figures: Sequence[Path]) -> Non
         target = out or RunFolder(path).report
         write_report(path, target)
         print(f"written to {target}")
-    for figure in figures:
-        run, _ = open_run(path)
-        state = state_of(run)
-        if state.front is None:
-            raise UserError(f"a figure needs a finished trial, got none in {path}; go on with it")
-        front_drawing(state.front, title_of(run), state.trials).save(figure)
-        print(f"written to {figure}")
+    if figures:
+        save_figures(path, figures)
+
+
+def save_figures(path: Path, files: Sequence[Path]) -> None:
+    """Draw the front into each of the files."""
+    run, _ = open_run(path)
+    state = state_of(run)
+    if state.front is None:
+        raise UserError(
+            f"a figure needs a finished trial, got none in {path}; "
+            f"go on with paretoprune search --resume {path}"
+        )
+    for file in files:
+        front_drawing(state.front, title_of(run), state.trials).save(file)
+        print(f"written to {file}")
 
 
 def write_report(path: Path, out: Path) -> None:
@@ -49,8 +58,11 @@ def write_report(path: Path, out: Path) -> None:
         ) from None
 
 
-def report_of(path: Path) -> Report:
-    """All that the page shows of the run in `path`, finished or not."""
+def report_of(path: Path, before: Insights | None = None) -> Report:
+    """All that the page shows of the run in `path`, finished or not.
+
+    What mattered is taken from `before` until a tenth more trials have finished.
+    """
     run, config = open_run(path)
     state, space = state_of(run), read_space(run)
     layout = layout_from_json(space, str(run.space)) if space else Layout()
@@ -67,10 +79,15 @@ def report_of(path: Path) -> Report:
         running=state.running,
         layout=layout,
         evidence=evidence_plots(run.evidence, layout),
-        insights=insights_of(state),
+        insights=before if before and still_holds(before, state) else insights_of(state),
         settings={**settings, **config.get("machine", {})},
         versions=versions_of(config, space),
     )
+
+
+def still_holds(insights: Insights, state: RunState) -> bool:
+    """Whether there are few trials that the insights do not know of."""
+    return insights.trials <= len(state.trials) < 1.1 * insights.trials
 
 
 def title_of(run: RunFolder) -> str:

@@ -37,7 +37,8 @@ class Watched:
         with self._lock:
             state = self.state()
             if self._report is None or state != self._state:
-                self._report, self._state = report_of(self._path), state
+                before = self._report.insights if self._report else None
+                self._report, self._state = report_of(self._path, before), state
             return self._report
 
     def state(self) -> object:
@@ -109,8 +110,9 @@ def watch_command(path: Path, host: str, port: int) -> None:
         where = f"[{host}]" if ":" in host else host
         if not is_loopback(host):
             print(f"anybody who reaches {host} can read this run", file=sys.stderr)
-        print(f"watching {path} at http://{where}:{server.server_port}/ (Ctrl-C ends)", flush=True)
         try:
+            address = f"http://{where}:{server.server_port}/"
+            print(f"watching {path} at {address} (Ctrl-C ends)", flush=True)
             server.serve_forever(poll_interval=0.1)
         except KeyboardInterrupt:
             print()

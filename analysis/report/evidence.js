@@ -59,7 +59,8 @@ function drawCurves() {
     frame.py(Math.max(rise, low))];
   const cuts = [];
   plot.rise.forEach((rise, g) => {
-    const color = `hsl(${Math.round(210 - 190 * g / plot.rise.length)} 65% 48%)`;
+    const color = `color-mix(in oklab, var(--target) ${Math.round(100 * g
+      / Math.max(plot.rise.length - 1, 1))}%, var(--front))`;
     const line = path(rise.map((value, k) => at(plot.removed[g][k], value, g)));
     least.append(draw("g", {}, draw("title", {}, values.groups[g].name),
       draw("path", { d: line, fill: "none", stroke: color, "stroke-width": 1.6 })));
@@ -75,7 +76,7 @@ function drawCurves() {
   if (limit) least.append(draw("line", { class: "limit", x1: frame.left, x2: frame.right,
     y1: frame.py(limit), y2: frame.py(limit) }), draw("text", { class: "limit-name",
     x: frame.left + 5, y: frame.py(limit) - 5 }, `threshold ${neat(limit)}`));
-  byId("curves-hint").textContent = "One line a group, blue for the first to red for the last; hover "
+  byId("curves-hint").textContent = "One line a group, blue for the first to orange for the last; hover "
     + "for the name. Dots are where the chosen network is cut"
     + (cuts.length ? `: at most a rise of ${neat(Math.max(...cuts))}.` : ".");
 }

@@ -151,7 +151,8 @@ function policyOf(point) {
     el("summary", {}, "the whole policy"), pairsOf(point.policy));
 }
 function commandOf(command) {
-  return el("div", { class: "command" }, el("code", {}, command), copyButton(command, "Copy"));
+  return el("div", { class: "command" }, el("code", {},
+    ...command.split(" ").map((word, k) => el("span", {}, k ? ` ${word}` : word))), copyButton(command, "Copy"));
 }
 function copyButton(command, label) {
   return el("button", { type: "button", class: "copy", "aria-label": `Copy: ${command}`,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...spaces.evaluation import Evaluation
-from ...spaces.front import dominates, non_dominated
+from ...spaces.front import dominates
 from ...spaces.hypervolume import hypervolume
 
 REFERENCE = np.zeros(3)
@@ -25,7 +25,7 @@ def hypervolumes(evaluations: Sequence[Evaluation]) -> list[float]:
         if any(dominates(p, evaluation) or p.objectives == evaluation.objectives for p in front):
             values.append(values[-1])
             continue
-        front = non_dominated((*front, evaluation))
+        front = (*(p for p in front if not dominates(evaluation, p)), evaluation)
         values.append(hypervolume(gains(front), REFERENCE))
     return values
 

@@ -37,8 +37,16 @@ function drawChosen() {
   drawCurves();
 }
 
+// A section is drawn anew only if what it shows has changed: what the reader does there stays.
+const drawn = {};
+function renew(name, shows, redraw) {
+  const now = JSON.stringify(shows);
+  if (drawn[name] === now) return;
+  drawn[name] = now;
+  redraw();
+}
 function drawAll() {
-  const focused = document.activeElement?.closest?.("#plot .point")?.dataset.id;
+  const back = placeOf(document.activeElement);
   byId("waiting").hidden = Boolean(values.points.length);
   byId("found").hidden = !values.points.length;
   drawHeadline();
@@ -49,13 +57,23 @@ function drawAll() {
   choices("axis", AXES, "axis", (key) => everything().filter((p) => p[key] !== null).length > 1);
   choices("view", { front: { name: "the front" }, all: { name: "every trial" } }, "view");
   choices("only", { all: { name: "all" }, front: { name: "the front" } }, "only", null, drawTable);
-  drawFront();
-  drawChosen();
-  drawTable();
-  drawMattered();
-  drawHistory();
-  drawScores();
-  if (focused) byPoint(focused)?.focus();
+  const { points, dense, target, groups, evidence } = values;
+  renew("front", [points, dense, target], drawFront);
+  renew("table", [points, dense], drawTable);
+  renew("chosen", [chosen(), dense, groups, evidence], drawChosen);
+  renew("mattered", values.insights, drawMattered);
+  renew("history", values.history, drawHistory);
+  renew("scores", [evidence.scores, groups], drawScores);
+  back?.();
+}
+// What brings the keyboard back to the same point, or to the same button of the same row.
+function placeOf(node) {
+  const point = node?.closest?.("#plot .point"), row = node?.closest?.("#table tbody tr");
+  if (point) return () => byPoint(point.dataset.id)?.focus();
+  if (!row) return null;
+  const again = () => [...document.querySelectorAll("#table tbody tr")]
+    .find((one) => one.dataset.id === row.dataset.id)?.querySelector(`button.${node.className}`);
+  return () => again()?.focus();
 }
 function firstChoice() {
   const best = [...values.points].sort((a, b) => b.front - a.front || b.accuracy - a.accuracy);

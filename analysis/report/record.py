@@ -27,7 +27,7 @@ class Importance:
 
     field: str
     share: float  # of what all fields explain; they add up to 1
-    chance: float  # the most that this field explained of shuffled accuracies
+    chance: float  # what it could explain of shuffled accuracies by luck
 
     @property
     def clear(self) -> bool:

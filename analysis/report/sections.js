@@ -113,7 +113,10 @@ function rowOf(point) {
 }
 function nameCell(point) {
   const kind = kindOf(point);
-  const name = el("button", { type: "button", class: "link" }, point.name);
+  const name = el("button", { type: "button", class: "link", onclick: () => {
+    select(point.id);
+    byId("details").scrollIntoView({ block: "nearest" });
+  } }, point.name);
   return kind === "front" || kind === "answer"
     ? [name, el("span", { class: `badge ${kind}` }, NAMES[kind])] : [name];
 }
@@ -126,8 +129,8 @@ function drawMattered() {
     el("td", {}, trackOf(one.share / top, !one.clear, one.chance / top)),
     el("td", {}, percent(one.share)), el("td", {}, percent(one.chance))));
   const note = "Share of the differences in accuracy between trials of like size that each part of "
-    + "the policy explains. The mark is the most that it explained of shuffled accuracies: a grey "
-    + `bar, shorter than that, may be chance. From ${found.trials} trials.`;
+    + "the policy explains. The mark is what it could explain of shuffled accuracies by luck: a "
+    + `grey bar ends before it. From ${found.trials} trials.`;
   put("mattered", ...(found.note ? [el("p", {}, found.note)] : []),
     ...(rows.length ? [el("p", { class: "hint" }, note),
       el("table", {}, headOf(["part of the policy", "explains", "share", "chance"]),
