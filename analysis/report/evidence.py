@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,6 @@ from numpy.typing import NDArray
 from ...spaces.curves import Curves, curves_from_tables, rise_table
 from ...spaces.evidence import Tables, load_tables, scores_from_tables
 from ...spaces.layout import Layout
-from ..ensembles import PRESETS
-from ..ensembles.record import Ensemble, ensemble_from_tables
 from .record import CurvePlot, EvidencePlots, ScorePlot
 
 MOST_POINTS = 32  # of one group in one plot
@@ -41,9 +40,7 @@ def evidence_plots(folder: Path, layout: Layout) -> EvidencePlots:
 def score_plots(key: str, tables: Tables, layout: Layout) -> list[ScorePlot]:
     """The scores of one file: an ensemble with its errors, or measured scores."""
     if "record" in tables:
-        ensemble = ensemble_from_tables(key, tables)
-        plot = score_plot(ensemble_name(ensemble), ensemble.score, layout, ensemble.errors)
-        return [plot_with_unit(plot, ensemble.unit)]
+        return [ensemble_plot(key, tables, layout)]
     summed = {
         name: np.bincount(parts.atom, parts.value, layout.atoms).astype(np.float64)
         for name, parts in scores_from_tables(tables).items()
@@ -69,15 +66,15 @@ def score_plot(
     )
 
 
-def plot_with_unit(plot: ScorePlot, unit: str) -> ScorePlot:
-    """The same plot of values that count something."""
-    return ScorePlot(plot.name, unit, plot.values, plot.errors)
+def ensemble_plot(key: str, tables: Tables, layout: Layout) -> ScorePlot:
+    """An ensemble under the name of the score that has its settings."""
+    from ..ensembles import PRESETS  # with torch: a report without ensembles does not wait for it
+    from ..ensembles.record import ensemble_from_tables
 
-
-def ensemble_name(ensemble: Ensemble) -> str:
-    """The score's name that stands for the ensemble's settings."""
+    ensemble = ensemble_from_tables(key, tables)
     names = [name for name, settings in PRESETS.items() if settings == ensemble.settings]
-    return names[0] if names else "ensemble"
+    plot = score_plot((names or ["ensemble"])[0], ensemble.score, layout, ensemble.errors)
+    return replace(plot, unit=ensemble.unit)
 
 
 def curve_plots(tables: Tables, layout: Layout) -> list[CurvePlot]:
