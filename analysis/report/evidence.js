@@ -52,7 +52,7 @@ function drawCurves() {
   const frame = chart(byId("curves"), { height: 320,
     x: { range: [0, 1], label: "atoms removed from the group", format: (v) => `${100 * v} %` },
     y: { range: [Math.max(Math.min(...rises) / 1.5, LEAST), Math.max(...rises) * 1.5], log: true,
-      label: "rise of the loss", format: (value) => value.toExponential(0) },
+      label: "rise of the loss" },
     label: `Rise of the loss as each of ${plot.rise.length} groups is cut alone.` });
   const least = frame.svg, low = Math.max(Math.min(...rises) / 1.5, LEAST);
   const at = (removed, rise, g) => [frame.px(removed / values.groups[g].atoms),

@@ -3,6 +3,7 @@
 const state = { axis: "flopsShare", view: "front", selected: null, sort: "accuracy", down: true,
   filter: "", only: "all", open: false, score: 0, curve: 0 };
 let values = JSON.parse(byId("values").textContent);
+const LIVE = document.body.dataset.live === "true";
 const REFRESH = 2000; // milliseconds between questions to a live page's server
 
 // All networks, dense among them; `order` is that of their names.
@@ -129,4 +130,4 @@ async function ask(tag) {
   }
   setTimeout(() => ask(news), REFRESH);
 }
-if (document.body.dataset.live === "true") ask("");
+if (LIVE) ask("");

@@ -21,7 +21,7 @@ function drawHeadline() {
   put("headline", ...cards);
   const settled = values.points.length + values.failures.length;
   const parts = [`${settled} of ${values.planned} trials settled`];
-  if (values.running) parts.push(`${values.running} not finished`);
+  if (values.running) parts.push(`${values.running} ${LIVE ? "running" : "not finished"}`);
   if (values.failures.length) parts.push(`${values.failures.length} failed`);
   const onFront = values.points.filter((point) => point.front).length;
   parts.push(`${onFront} on the front`);
