@@ -1,7 +1,8 @@
 """The report as one HTML file: no request leaves it, and its figures are drawn where it is read.
 
 SVG drawn by a small script of our own instead of plotly: the page stays small, its points are
-elements that keyboard and screen reader reach, and its colours follow the reader's. A reader whose viewer blocks scripts sees the still figure and a table.
+elements that keyboard and screen reader reach, and its colours follow the reader's. A reader whose
+viewer blocks scripts sees the still figure and a table.
 """
 
 from __future__ import annotations
