@@ -107,11 +107,16 @@ def explained(trials: Sequence[Evaluation], names: Sequence[str], ranks: Floats)
 
 
 def values_of(trials: Sequence[Evaluation], name: str) -> list[Any]:
-    """A field's values: numbers as they are, anything else as text."""
+    """A field's values: numbers as they are; where others stand among them, as words."""
     values = [getattr(trial.policy, name) for trial in trials]
     if all(is_number(value) for value in values):
         return values
-    return [said(value) for value in values]
+    return [value if isinstance(value, str) else given(value) for value in values]
+
+
+def given(value: object) -> str:
+    """Whether there is a value: numbers that only some policies have are too few to be told."""
+    return "none" if value is None or value == () else "given"
 
 
 def distribution_of(values: Sequence[Any]) -> Any:
@@ -155,9 +160,14 @@ def claims(trials: Sequence[Evaluation], name: str) -> list[tuple[str, set[str]]
         low = {trial.path for value, trial in pairs if value < middle}
         return [(f"{label} above {middle:.3g}", high), (f"{label} below {middle:.3g}", low)]
     return [
-        (f"{label} {said(value)}", {trial.path for own, trial in pairs if own == value})
+        (f"{label} {short(value)}", {trial.path for own, trial in pairs if own == value})
         for value in sorted(set(values))
     ]
+
+
+def short(value: object) -> str:
+    """A value of a policy as a reader would write it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def tail(trials: int, holders: int, front: int, on_front: int) -> float:
@@ -172,12 +182,3 @@ def tail(trials: int, holders: int, front: int, on_front: int) -> float:
 def is_number(value: object) -> bool:
     """True for numbers, and not for True."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def said(value: object) -> str:
-    """A value of a policy as a reader would write it."""
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, tuple):
-        return " ".join(f"{part:.3g}" for part in value) or "none"
-    return "none" if value is None else str(value)

@@ -11,6 +11,7 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from .run_folder import RunFolder
+from .run_state import named as name_of
 from .run_state import state_of
 from .show import answer, words
 
@@ -51,10 +52,11 @@ def row(name: str, point: Evaluation) -> str:
 
 def named(front: Front) -> list[tuple[str, Evaluation]]:
     """The front's points, the answer at the target and the controls, each by name."""
-    points = [(f"trial {point.trial}", point) for point in front.points]
+    points = [*front.points]
     if front.at_target and front.at_target.path not in {p.path for p in front.points}:
-        points.append((f"trial {front.at_target.trial}", front.at_target))
-    return points + [(f"control {name}", e) for name, e in sorted(front.controls.items())]
+        points.append(front.at_target)
+    points += [control for _, control in sorted(front.controls.items())]
+    return [(name_of(Path(point.path).name), point) for point in points]
 
 
 def frame_of(front: Front) -> pandas.DataFrame:

@@ -18,7 +18,7 @@ from ..spaces.layout import Layout, layout_from_json
 from ..spaces.policy import CONTROLS
 from ..spaces.recipe import read_recipe
 from .run_folder import RunFolder, open_run
-from .run_state import RunState, insights_of, state_of
+from .run_state import RunState, insights_of, named, state_of
 from .show import requested, words
 
 
@@ -75,8 +75,8 @@ def report_of(path: Path, before: Insights | None = None) -> Report:
         trials=shown_trials(state, run, layout),
         controls=shown_controls(front, run, layout),
         failures=dict(state.failures),
-        planned=int(settings.get("trials") or 0) + len(CONTROLS),
-        running=state.running,
+        planned=int(settings.get("trials") or 0) + len(CONTROLS) + state.counts.finals,
+        counts=state.counts,
         layout=layout,
         evidence=evidence_plots(run.evidence, layout),
         insights=before if before and still_holds(before, state) else insights_of(state),
@@ -96,32 +96,25 @@ def title_of(run: RunFolder) -> str:
 
 
 def shown_trials(state: RunState, run: RunFolder, layout: Layout) -> tuple[Shown, ...]:
-    """The sampled trials; those with weights can be picked."""
+    """The sampled trials and what became of them; those with weights can be picked."""
     front = state.front
     answer = [front.at_target.path] if front and front.at_target else []
     pickable = {*answer, *(point.path for point in (front.points if front else ()))}
     return tuple(
-        shown(f"trial {e.trial}", e, kept_in(run, e, layout), pick_command(run, e))
-        if e.path in pickable
-        else shown(f"trial {e.trial}", e, kept_in(run, e, layout))
-        for e in state.trials
+        shown(e, run, layout, pick_command(run, e) if e.path in pickable else None)
+        for e in (*state.trials, *state.finals)
     )
 
 
 def shown_controls(front: Front | None, run: RunFolder, layout: Layout) -> tuple[Shown, ...]:
     """The controls by name."""
     controls = front.controls if front else {}
-    return tuple(
-        shown(f"control {name}", control, kept_in(run, control, layout))
-        for name, control in sorted(controls.items())
-    )
+    return tuple(shown(control, run, layout) for _, control in sorted(controls.items()))
 
 
-def shown(
-    name: str, e: Evaluation, kept: tuple[int, ...] | None, pick: str | None = None
-) -> Shown:
-    """One evaluation with its policy in words."""
-    return Shown(name, e, words(e.policy), kept, pick)
+def shown(e: Evaluation, run: RunFolder, layout: Layout, pick: str | None = None) -> Shown:
+    """One evaluation with its name, its policy in words, and what it keeps."""
+    return Shown(named(Path(e.path).name), e, words(e.policy), kept_in(run, e, layout), pick)
 
 
 def pick_command(run: RunFolder, point: Evaluation) -> str:

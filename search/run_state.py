@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
 
-from ..analysis.report.record import Insights
+from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front, front_from_json, non_dominated
+from ..spaces.front import Dense, Front, front_from_json
 from .insights import what_mattered
-from .reading import evaluations_in, failures_in, front_in, studies_in
+from .reading import STUDIES, Record, evaluation_of, read_record
 from .run_folder import RunFolder
 
 
@@ -20,37 +20,54 @@ class RunState:
     """What the journal says; `front` is None before the first finished trial."""
 
     front: Front | None = None
-    trials: tuple[Evaluation, ...] = ()  # the finished ones in the order of their numbers
+    trials: tuple[Evaluation, ...] = ()  # the finished sampled ones in the order of their numbers
+    finals: tuple[Evaluation, ...] = ()  # what longer fine-tuning made of some of them
     failures: tuple[tuple[str, str], ...] = ()  # name and reason
-    running: int = 0
+    counts: Counts = Counts()
 
 
 def state_of(run: RunFolder) -> RunState:
     """The state of a run now; of one without its journal, what front.json holds."""
-    saved, fresh, studies = saved_front(run), front_in(run.journal), studies_in(run.journal)
-    if studies is None:
+    saved, record = saved_front(run), read_record(run.journal)
+    if record is None:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
-    both = [trial for study in studies for trial in study.get_trials(deepcopy=False)]
-    failures = {**failures_in(studies[0]), **failures_in(studies[1])}
+    fresh, finals = record.front(), {e.path: e for e in record.finals() if e.trial is not None}
+    sampled = [e for e in record.evaluations() if e.path not in finals]
     return RunState(
         front=with_measured(fresh, saved) if fresh and saved else fresh,
-        trials=tuple(measured(e, saved) for e in evaluations_in(studies[0])),
-        failures=tuple((named(folder), reason) for folder, reason in failures.items()),
-        running=sum(trial.state == TrialState.RUNNING for trial in both),
+        trials=tuple(measured(e, saved) for e in sampled),
+        finals=tuple(measured(e, saved) for e in finals.values()),
+        failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
+        counts=counts_of(record),
+    )
+
+
+def counts_of(record: Record) -> Counts:
+    """How many trials are over and how, longer fine-tunes included."""
+    trials = [trial for study in STUDIES for trial in record.trials(study)]
+    stopped, repeats = record.stopped(), record.repeats()
+    finished = sum(1 for trial in trials if evaluation_of(trial))
+    return Counts(
+        settled=finished + len(record.failures()) + stopped + repeats,
+        running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        stopped=stopped,
+        repeats=repeats,
+        finals=len(record.trials("finals")),
     )
 
 
 def insights_of(state: RunState) -> Insights:
-    """What mattered in a run, as far as it has come."""
-    front = state.front.points if state.front else non_dominated(state.trials)
-    return what_mattered(state.trials, front)
+    """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
+    numbers = {point.trial for point in state.front.points} if state.front else set()
+    return what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
 
 
 def named(folder: str) -> str:
-    """What a trial with this folder is called."""
-    is_control = folder.startswith("control-")
-    return folder.replace("-", " ", 1) if is_control else f"trial {folder}"
+    """What the trial in this folder below trials/ is called."""
+    plain = folder.removeprefix("final-")
+    name = plain.replace("-", " ", 1) if plain.startswith("control-") else f"trial {plain}"
+    return name if plain == folder else f"{name}, trained on"
 
 
 def saved_front(run: RunFolder) -> Front | None:

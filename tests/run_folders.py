@@ -14,7 +14,7 @@ from torch import nn
 
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.job import Job
-from paretoprune.search.reading import front_in, quiet_optuna
+from paretoprune.search.reading import STUDIES, front_in, quiet_optuna
 from paretoprune.spaces.durable import write_json
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import Dense
@@ -60,11 +60,11 @@ class RunWriter:
             layout = {**layout_of(self.channel_map).to_json(), "versions": {"torch": "2.15"}}
             write_json(folder / "space.json", layout)
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-        self.search, self.controls = (
+        self.search, self.controls, self.finals = (
             optuna.create_study(
                 storage=storage, study_name=name, directions=["maximize", "minimize", "minimize"]
             )
-            for name in ("search", "controls")
+            for name in STUDIES
         )
         macs, params = self.price.dense
         self.search.set_user_attr(

@@ -135,6 +135,7 @@ function drawDetails() {
     ["FLOPs (MACs)", `${amount(point.macs)}, ${percent(point.flopsShare)}`],
     ["params", `${amount(point.params)}, ${percent(point.paramsShare)}`],
     ["latency", milliseconds(point.latency)]];
+  if (point.origin) rows.push(["origin", point.origin]);
   if (point.epochs !== null) rows.push(["epochs", neat(point.epochs)],
     ["took", `${neat(point.seconds)} s`]);
   const title = el("h3", {}, point.name, el("span", { class: `badge ${kind}` }, badge));

@@ -14,7 +14,7 @@ function everything() {
     accuracy: dense.accuracy, test: dense.test_accuracy, loss: null, macs: dense.macs,
     params: dense.params, flopsShare: 1, paramsShare: 1, latency: dense.latency_ms, epochs: null,
     seconds: null, words: "the network before pruning", policy: [], kept: null, pick: null,
-    threshold: null, dominator: null, order: all.length }] : all;
+    threshold: null, origin: null, dominator: null, order: all.length }] : all;
 }
 function chosen() {
   return everything().find((point) => point.id === state.selected);

@@ -73,17 +73,28 @@ class EvidencePlots:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """How many trials are over and how."""
+
+    settled: int = 0  # finished, failed, stopped or known already
+    running: int = 0
+    stopped: int = 0  # on their way, being hopeless
+    repeats: int = 0  # of a network that was known already
+    finals: int = 0  # longer fine-tunes
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A run, finished or not."""
 
     title: str
     front: Front | None = None  # None before the first finished trial
     asked: str = ""  # the requested sizes in words
-    trials: tuple[Shown, ...] = ()  # the finished ones in the order of their numbers
+    trials: tuple[Shown, ...] = ()  # the finished ones in the order of their ends
     controls: tuple[Shown, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)  # reasons by name
     planned: int = 0
-    running: int = 0
+    counts: Counts = Counts()
     layout: Layout = Layout()  # without groups where the run does not say
     evidence: EvidencePlots = EvidencePlots()
     insights: Insights = Insights(0)

@@ -19,9 +19,11 @@ function drawHeadline() {
       answer ? `${points(control.accuracy - answer.accuracy)} against the answer` : null,
       testOf(control.test), `FLOPs ${percent(control.flopsShare)}`));
   put("headline", ...cards);
-  const settled = values.points.length + values.failures.length;
-  const parts = [`${settled} of ${values.planned} trials settled`];
-  if (values.running) parts.push(`${values.running} ${LIVE ? "running" : "not finished"}`);
+  const counts = values.counts;
+  const parts = [`${counts.settled} of ${Math.max(values.planned, counts.settled)} trials settled`];
+  if (counts.running) parts.push(`${counts.running} ${LIVE ? "running" : "not finished"}`);
+  if (counts.stopped) parts.push(`${counts.stopped} stopped early`);
+  if (counts.repeats) parts.push(`${counts.repeats} known already`);
   if (values.failures.length) parts.push(`${values.failures.length} failed`);
   const onFront = values.points.filter((point) => point.front).length;
   parts.push(`${onFront} on the front`);
@@ -91,7 +93,7 @@ function compare(a, b, sign) {
   return sign * (a < b ? -1 : a > b ? 1 : 0);
 }
 function textOf(point) {
-  return `${point.name} ${NAMES[kindOf(point)]} ${point.words}`.toLowerCase();
+  return `${point.name} ${NAMES[kindOf(point)]} ${point.words} ${point.origin || ""}`.toLowerCase();
 }
 function sortHead({ key, label, left }) {
   const sorted = key === state.sort ? (state.down ? "descending" : "ascending") : null;
