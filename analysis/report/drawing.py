@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A symbol: circle, square, diamond, triangle, star or cross; `title` shows on hover."""
+    """A symbol: circle, square, star, cross or down (a triangle); `title` shows on hover."""
 
     at: XY
     shape: str
@@ -93,9 +93,7 @@ def outline(shape: str, radius: float) -> list[XY]:
         corners = quarter + [(-x, -y) for x, y in quarter]
         turn = math.sqrt(0.5)
         return [((x - y) * turn, (x + y) * turn) for x, y in corners]
-    count, first = {"square": (4, 45), "diamond": (4, 0), "triangle": (3, 0), "star": (10, 0)}[
-        shape
-    ]
+    count, first = {"square": (4, 45), "down": (3, 180), "star": (10, 0)}[shape]
     radii = [radius * (STAR_WAIST if shape == "star" and k % 2 else 1) for k in range(count)]
     angles = [math.radians(first + 360 * k / count) for k in range(count)]
     return [(r * math.sin(a), -r * math.cos(a)) for r, a in zip(radii, angles, strict=True)]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...spaces.evaluation import Evaluation
 from ...spaces.front import Front
 from .drawing import Drawing, Line, Marker, Shape, Words
@@ -16,6 +18,7 @@ FAINT, RULE, INK = "#c9d3da", "#e4e4e4", "#444444"
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 64, 46
 TICKS = 6
+FAR = 3.0  # quartile distances
 ENTRY, LETTER = 34, 6  # of the legend: between entries, of a letter
 
 
@@ -27,9 +30,9 @@ class Frame:
     y: tuple[float, float]
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """The place of a point."""
+        """The place of a point; what lies below the frame is put on its edge."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
+        up = max((y - self.y[0]) / (self.y[1] - self.y[0]), 0.0)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (
             HEIGHT - TOP - BOTTOM
         )
@@ -39,11 +42,12 @@ def front_drawing(front: Front, title: str, trials: Sequence[Evaluation] = ()) -
     """Accuracy against FLOPs: the front, the answer at the target, controls, dense."""
     front_and_dense = [p.accuracy for p in front.points] + [front.dense.accuracy]
     named = [*front_and_dense, *(c.accuracy for c in front.controls.values())]
-    frame = Frame((0.0, 1.04), span(named))
+    frame = Frame((0.0, 1.04), span(not_collapsed(named)))
     faint = [t for t in trials if frame.y[0] <= t.accuracy <= frame.y[1]]
     shapes: list[Shape] = [*axes(frame), *target_line(front, frame)]
     shapes += [Marker(place(t, frame), "circle", FAINT, 3.5) for t in faint]
-    edge = tuple(place(point, frame) for point in upper_edge(front.points))
+    seen = [point for point in front.points if point.accuracy >= frame.y[0]]
+    edge = tuple(place(point, frame) for point in upper_edge(seen))
     if len(edge) > 1:
         shapes.append(Line(edge, FRONT, 2.0))
     shapes += [mark(point, frame, "circle", FRONT) for point in front.points]
@@ -73,7 +77,14 @@ def mark(point: Evaluation, frame: Frame, shape: str, color: str, radius: float 
     """A symbol with its figures on hover."""
     name = "control" if point.trial is None else f"trial {point.trial}"
     title = f"{name}: accuracy {point.accuracy:.4f}, FLOPs {point.flops_fraction:.1%}"
-    return Marker(place(point, frame), shape, color, radius, title)
+    symbol = shape if point.accuracy >= frame.y[0] else "down"
+    return Marker(place(point, frame), symbol, color, radius, title)
+
+
+def not_collapsed(values: Sequence[float]) -> list[float]:
+    """Without those far below the others (Tukey's outer fence), beside which none can be told."""
+    low, high = np.percentile(values, (25, 75))
+    return [value for value in values if value >= low - FAR * (high - low)]
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:

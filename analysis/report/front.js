@@ -39,8 +39,10 @@ function drawFront() {
   const main = known.filter((point) => kindOf(point) !== "trial");
   const inView = state.view === "all" ? known : main;
   const sizes = inView.map((point) => point[state.axis]);
-  const range = span(inView.map((point) => point.accuracy));
-  const shown = known.filter((point) => point.accuracy >= range[0] && point.accuracy <= range[1]);
+  const heights = inView.map((point) => point.accuracy);
+  const range = span(state.view === "all" ? heights : notCollapsed(heights));
+  const visible = (point) => point.accuracy >= range[0];
+  const shown = known.filter((point) => visible(point) || kindOf(point) !== "trial");
   const frame = chart(byId("plot"), {
     x: { range: axis.share ? [0, 1.05] : [0, 1.08 * Math.max(...sizes)], label: axis.label,
       format: axis.share ? (value) => `${Number((100 * value).toFixed(6))} %` : neat },
@@ -48,15 +50,16 @@ function drawFront() {
     label: `Accuracy against ${axis.name}: ${main.length} marked networks. Arrow keys move between them.`,
   });
   drawTarget(frame);
-  const edge = edgeOf(known, state.axis).map((p) => [frame.px(p[state.axis]), frame.py(p.accuracy)]);
+  const edge = edgeOf(known.filter(visible), state.axis).map((p) => [frame.px(p[state.axis]), frame.py(p.accuracy)]);
   frame.svg.append(draw("path", { class: "edge", d: path(edge) || "M0,0" }));
   const order = ["trial", "control", "dense", "front", "answer"];
   const ranked = [...shown].sort((a, b) => order.indexOf(kindOf(a)) - order.indexOf(kindOf(b)));
-  const nodes = new Map(ranked.map((point) => [point.id, pointNode(point, frame)]));
+  const nodes = new Map(ranked.map((point) => [point.id,
+    pointNode(point, frame, visible(point))]));
   frame.svg.append(...nodes.values());
   const first = nodes.get(state.selected) || [...nodes.values()].at(-1);
   first?.setAttribute("tabindex", "0");
-  const below = known.length - shown.length;
+  const below = known.filter((point) => !visible(point)).length;
   drawLegend(new Set(ranked.map(kindOf)), below);
 }
 
@@ -68,9 +71,10 @@ function drawTarget(frame) {
     draw("text", { class: "limit-name", x: x + 5, y: frame.bottom - 7 }, "target"));
 }
 
-function pointNode(point, frame) {
-  const kind = kindOf(point), [shape, radius] = SYMBOLS[kind];
-  const x = frame.px(point[state.axis]), y = frame.py(point.accuracy);
+// What lies below the view is put on its edge, as a triangle that points there.
+function pointNode(point, frame, visible) {
+  const kind = kindOf(point), [own, radius] = SYMBOLS[kind], shape = visible ? own : "down";
+  const x = frame.px(point[state.axis]), y = visible ? frame.py(point.accuracy) : frame.bottom;
   const show = () => showTip(point, x, y, frame);
   return draw("g", { class: `point ${kind}${point.front ? " on-front" : ""}`, tabindex: "-1",
     role: "button", transform: `translate(${x.toFixed(1)},${y.toFixed(1)})`,

@@ -52,9 +52,17 @@ function span(numbers, air = 0.08) {
   return [low - more, high + more];
 }
 
+// Without those far below the others (Tukey's outer fence), beside which none can be told.
+function notCollapsed(numbers) {
+  const ordered = [...numbers].sort((a, b) => a - b);
+  const at = (share) => ordered[Math.round(share * (ordered.length - 1))];
+  return ordered.filter((value) => value >= at(0.25) - 3 * (at(0.75) - at(0.25)));
+}
+
 const SHAPES = {
   circle: (r) => `M${-r},0a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0z`,
   square: (r) => `M${-r},${-r}h${2 * r}v${2 * r}h${-2 * r}z`,
+  down: (r) => `M${-r},${-0.7 * r}h${2 * r}l${-r},${1.7 * r}z`,
   cross: (r) => {
     const a = 0.3 * r;
     const corners = [[-a, -r], [a, -r], [a, -a], [r, -a], [r, a], [a, a]];
