@@ -8,9 +8,9 @@ so that a larger network earns nothing by its size, and one collapsed trial weig
 bad one. Optuna's forest (mean decrease in impurity) then says how much of the ranks each field of
 the policy explains. Such shares add up to 1 whatever they were fitted to, and favour fields of
 many values: beside each stands what chance gives it, from shuffles of the same ranks (Altmann et
-al. 2010, "Permutation importance"). With m and s its mean and deviation over the shuffles,
+al. 2010, "Permutation importance"). With m and s the mean and deviation of its root over them,
 
-    chance = m + z s,   z = the most deviations that any field reached in any shuffle,
+    chance = (m + z s)^2,   z = the most deviations that any field reached in any shuffle,
 
 so that among many fields none looks clear by luck. Only what exceeds its chance is clear.
 """
@@ -18,12 +18,15 @@ so that among many fields none looks clear by luck. Only what exceeds its chance
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ..analysis.report.record import Importance, Insights
 from ..spaces.evaluation import Evaluation
@@ -31,7 +34,8 @@ from ..spaces.policy import Policy
 
 FEWEST = 8  # trials, below which nothing is said
 NEAR = 8  # trials that one is compared with
-SHUFFLES = 19  # a field that does not matter is clear in one run of twenty
+SHUFFLES = 39  # few enough to wait for, enough that luck seldom looks clear
+UNLIKE = 3  # trials that must differ in a field from the rest before anything is said of it
 RARE = 0.05  # the chance of so many on the front below which a value is mentioned
 MOST_SENTENCES = 6
 Floats = NDArray[np.float64]
@@ -42,9 +46,9 @@ def what_mattered(trials: Sequence[Evaluation], front: Sequence[Evaluation]) -> 
     if len(trials) < FEWEST:
         few = f"too few trials to say what mattered: {len(trials)} finished, {FEWEST} are needed"
         return Insights(len(trials), note=few)
-    varied = varied_fields([trial.policy for trial in trials])
+    varied = varied_fields(trials)
     if not varied:
-        return Insights(len(trials), note="every trial had the same policy")
+        return Insights(len(trials), note="the policies of the trials hardly differ")
     return Insights(
         len(trials),
         importances(trials, varied),
@@ -52,10 +56,11 @@ def what_mattered(trials: Sequence[Evaluation], front: Sequence[Evaluation]) -> 
     )
 
 
-def varied_fields(policies: Sequence[Policy]) -> list[str]:
-    """The fields of which the policies have more than one value; stages vary as a whole."""
+def varied_fields(trials: Sequence[Evaluation]) -> list[str]:
+    """The fields in which at least `UNLIKE` trials differ from the commonest value."""
     names = [field.name for field in fields(Policy)]
-    return [name for name in names if len({getattr(policy, name) for policy in policies}) > 1]
+    most = {name: Counter(values_of(trials, name)).most_common(1)[0][1] for name in names}
+    return [name for name in names if len(trials) - most[name] >= UNLIKE]
 
 
 def worth(trials: Sequence[Evaluation]) -> Floats:
@@ -73,9 +78,9 @@ def worth(trials: Sequence[Evaluation]) -> Floats:
 def importances(trials: Sequence[Evaluation], names: Sequence[str]) -> tuple[Importance, ...]:
     """One a field, the largest first."""
     rng = np.random.default_rng(0)
-    ranks = worth(trials)
-    shares = explained(trials, names, ranks)
-    shuffled = [explained(trials, names, rng.permutation(ranks)) for _ in range(SHUFFLES)]
+    ranks, study = worth(trials), study_of(trials, names)
+    shares = explained(study, names, ranks)
+    shuffled = [explained(study, names, rng.permutation(ranks)) for _ in range(SHUFFLES)]
     chances = reach_of_chance(np.array(shuffled))
     found = [Importance(*one) for one in zip(names, shares, chances, strict=True)]
     return tuple(sorted(found, key=lambda one: -one.share))
@@ -83,26 +88,35 @@ def importances(trials: Sequence[Evaluation], names: Sequence[str]) -> tuple[Imp
 
 def reach_of_chance(shuffled: Floats) -> list[float]:
     """How much each field explains by luck, of shares [shuffles, fields]."""
-    mean, deviation = shuffled.mean(axis=0), shuffled.std(axis=0) + 1e-9
-    most = ((shuffled - mean) / deviation).max()
-    return [float(chance) for chance in mean + most * deviation]
+    roots = np.sqrt(np.maximum(shuffled, 0.0))
+    mean, deviation = roots.mean(axis=0), roots.std(axis=0) + 1e-9
+    most = ((roots - mean) / deviation).max()
+    return [float(chance) for chance in (mean + most * deviation) ** 2]
 
 
-def explained(trials: Sequence[Evaluation], names: Sequence[str], ranks: Floats) -> list[float]:
-    """Optuna's importances of these fields for these ranks."""
-    import optuna
-    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
-
+def study_of(trials: Sequence[Evaluation], names: Sequence[str]) -> optuna.Study:
+    """The trials as Optuna knows trials, every field a parameter of each."""
     columns = {name: values_of(trials, name) for name in names}
     distributions = {name: distribution_of(values) for name, values in columns.items()}
     study = optuna.create_study(direction="maximize")
-    for index, rank in enumerate(ranks):
+    for index, trial in enumerate(trials):
         params = {name: values[index] for name, values in columns.items()}
         study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=rank)
+            optuna.trial.create_trial(
+                params=params, distributions=distributions, value=trial.accuracy
+            )
         )
-    evaluator = MeanDecreaseImpurityImportanceEvaluator(n_trees=32, seed=0)
-    shares = get_param_importances(study, evaluator=evaluator)
+    return study
+
+
+def explained(study: optuna.Study, names: Sequence[str], ranks: Floats) -> list[float]:
+    """Optuna's importances of these fields for these ranks of its trials."""
+    from optuna.importance import MeanDecreaseImpurityImportanceEvaluator, get_param_importances
+
+    evaluator = MeanDecreaseImpurityImportanceEvaluator(n_trees=32, seed=0)  # with sklearn: slow
+    shares = get_param_importances(
+        study, evaluator=evaluator, target=lambda trial: float(ranks[trial.number])
+    )
     return [float(shares.get(name, 0.0)) for name in names]
 
 
@@ -119,10 +133,8 @@ def given(value: object) -> str:
     return "none" if value is None or value == () else "given"
 
 
-def distribution_of(values: Sequence[Any]) -> Any:
+def distribution_of(values: Sequence[Any]) -> BaseDistribution:
     """Optuna's distribution that has exactly these values in it."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
     if all(is_number(value) for value in values):
         return FloatDistribution(min(values), max(values))
     return CategoricalDistribution(sorted(set(values)))

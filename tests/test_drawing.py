@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_the_figure_has_a_symbol_for_every_network_that_front_json_names(result)
         assert any(t.startswith(f"trial {point.trial}: ") for t in titles)
     assert sum(t.startswith("control: ") for t in titles) == len(result.front.controls)
     assert "dense" in titles
+
+
+def test_a_collapsed_point_does_not_squash_the_others(result):
+    front = result.front
+    lowest = min(front.points, key=lambda point: point.accuracy)
+    collapsed = replace(lowest, accuracy=-40.0, trial=999)
+    shapes = front_drawing(replace(front, points=(*front.points, collapsed)), "run").shapes
+    before = {s.title: s.at for s in front_drawing(front, "run").shapes if isinstance(s, Marker)}
+    after = {s.title: s for s in shapes if isinstance(s, Marker)}
+    assert all(after[title].at == at for title, at in before.items())
+    down = [marker for marker in after.values() if marker.shape == "down"]
+    assert [marker.title[:9] for marker in down] == ["trial 999"]
+    assert down[0].at[1] == max(marker.at[1] for marker in after.values())
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1.05), (0.9731, 0.9752), (-3, 900), (1e-5, 2e-5)])

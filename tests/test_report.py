@@ -152,6 +152,23 @@ def test_the_size_axis_can_be_params_or_latency(opened):
     assert tab.complaints == []
 
 
+def test_a_collapsed_point_does_not_squash_the_others(opened):
+    tab, _, _ = opened
+    assert tab.ask("notCollapsed([0.97, 0.25, 0.98, 0.96, 0.99])") == [0.96, 0.97, 0.98, 0.99]
+    assert tab.ask("notCollapsed([0.6, 0.7, 0.8, 0.9])") == [0.6, 0.7, 0.8, 0.9]
+    before = tab.ask("byPoint(chosen().id).getAttribute('transform')")
+    lowest = "values.points.filter(p => p.front && !p.answer)[0]"
+    tab.ask(f"{lowest}.accuracy = -40; drawFront()")
+    assert (
+        tab.ask("byPoint(chosen().id).getAttribute('transform')").split(",")[0]
+        == (before.split(",")[0])
+    )
+    shape = f"byPoint({lowest}.id).querySelector('.mark').getAttribute('d')"
+    assert tab.ask(shape) == tab.ask("SHAPES.down(5.5)")
+    tab.ask("document.querySelector('#view input[value=all]').click()")
+    assert tab.ask(shape) == tab.ask("SHAPES.circle(5.5)")
+
+
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, True)])
 def test_the_page_fits_its_screen_in_light_and_dark(opened, width, dark):
     tab, folder, _ = opened
