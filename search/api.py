@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..analysis.report import Drawing
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
@@ -17,6 +18,7 @@ from ..spaces.target import parse_size
 from ..trainers.datasets.user import user_data
 from ..trainers.saved import load_network
 from ..trainers.split import Data
+from .notebook import figure_of, frame_of, html_of
 from .picking import Wish, choose, write_picked
 from .progress import Progress
 from .pruning import PruneRequest, policy_named
@@ -25,6 +27,9 @@ from .run import Given, new_search, resume_search
 from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
 from .stopping import Stopped
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +77,17 @@ class Result:
     def dense(self) -> Dense:
         """The figures of the network before pruning."""
         return self.front.dense
+
+    def _repr_html_(self) -> str:
+        return html_of(self.front, self.folder)
+
+    def plot(self) -> Drawing:
+        """The front as a figure that shows itself; `.save("front.svg")` or `.png` writes it."""
+        return figure_of(self.front, self.folder)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row a network: dense, the front's points, the answer at the target, controls."""
+        return frame_of(self.front)
 
     def pick(
         self,

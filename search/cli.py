@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..spaces.errors import UserError
+from .cli_show import SHOWING, Run
 from .options import OF_ONE_POLICY, settings_of, with_settings
 from .settings import SearchSettings
 
@@ -81,17 +82,9 @@ def search(
 
 app.command("search")(with_settings(search))
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 
-
-@app.command("front")
-def front(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print front.json.")] = False
-) -> None:
-    """Show the front of a run as a table."""
-    from .commands import print_front
-
-    print_front(run, as_json=as_json)
+for name, command in SHOWING.items():
+    app.command(name)(command)
 
 
 @app.command("pick")

@@ -16,8 +16,9 @@ from .progress import Progress
 from .reading import front_in
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
+from .run_state import insights_of, state_of
 from .settings import SearchSettings
-from .show import figures, plain_console, show_front
+from .show import figures, plain_console, show_front, show_insights
 from .stopping import Stopped
 
 
@@ -34,7 +35,9 @@ def run_search(options: dict[str, Any], resume: Path | None) -> int:
     except AllFailed as error:
         print(f"all trials failed; the first one: {error}", file=sys.stderr)
         return 1
-    show_front(front, run.root, plain_console())
+    console = plain_console()
+    show_front(front, run.root, console)
+    show_insights(insights_of(state_of(run)), console)
     return 0
 
 
@@ -80,7 +83,9 @@ def print_front(path: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(front.to_json(), indent=2))
         return
-    show_front(front, run.root, plain_console())
+    console = plain_console()
+    show_front(front, run.root, console)
+    show_insights(insights_of(state_of(run)), console)
 
 
 def pick_point(path: Path, wish: Wish, out: Path) -> None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from ..analysis.report import render_report
-from ..spaces.durable import write_bytes, write_json
+from ..spaces.durable import write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..trainers.evaluate import evaluate
@@ -15,6 +14,7 @@ from ..trainers.latency import latency
 from ..trainers.saved import load_small
 from .context import Context
 from .ledger import Ledger
+from .reporting import write_report
 from .run_folder import RunFolder
 from .setup import Prepared
 
@@ -23,7 +23,7 @@ def conclude(ledger: Ledger, prepared: Prepared, run: RunFolder) -> Front:
     """Measure the front on the test split, once; write the results; drop what is not needed."""
     front = measured(ledger.front(), prepared.context)
     write_json(run.front, front.to_json())
-    write_bytes(run.report, render_report(front, run.root.name).encode())
+    write_report(run.root, run.report)
     drop_weights(ledger, run)
     return front
 

@@ -51,6 +51,11 @@ class RunFolder:
         return self.root / "evidence"
 
     @property
+    def space(self) -> Path:
+        """Names and widths of the network's groups, and the versions that made the run."""
+        return self.root / "space.json"
+
+    @property
     def front(self) -> Path:
         """The result, derived from the ledger."""
         return self.root / "front.json"

@@ -23,6 +23,7 @@ from ..spaces.decode import Space
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
+from ..spaces.layout import layout_of
 from ..spaces.policy import Policy
 from ..spaces.price import Price
 from ..spaces.recipe import Source
@@ -38,6 +39,7 @@ from .context import Context, Effort
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
+from .versions import versions
 
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.
 DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
@@ -87,6 +89,8 @@ def prepare_search(
         say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
+    layout = layout_of(space.channel_map)
+    write_json(run.space, {**layout.to_json(), "versions": versions()})
     machine = remembered_machine(run, machine_of(model, data, settings))
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ..analysis.report.record import Insights
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
@@ -71,6 +72,19 @@ def words(policy: Policy) -> str:
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")
     return " ".join(parts)
+
+
+def show_insights(insights: Insights, console: Console) -> None:
+    """What mattered: the fields that explain more than chance does, what the front shares."""
+    console.print("what mattered, between trials of like size:")
+    clear = [one for one in insights.importances if one.clear]
+    for one in clear:
+        name = one.field.replace("_", " ")
+        console.print(f"  {name}: {one.share:.0%} of the differences (chance: {one.chance:.0%})")
+    if insights.importances and not clear:
+        console.print("  no part of the policy explains more than chance does")
+    for line in (*insights.sentences, *filter(None, [insights.note])):
+        console.print(f"  {line}")
 
 
 def figures(point: Evaluation) -> str:

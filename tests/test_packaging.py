@@ -95,6 +95,9 @@ def test_the_wheel_of_a_clone_without_links_imports_elsewhere(tmp_path):
         "True",
     ]
     assert (site / "paretoprune/py.typed").exists()
+    assets = {p.name for p in (ROOT / "analysis/report").iterdir() if p.suffix in (".js", ".css")}
+    packed = {path.name for path in (site / "paretoprune/analysis/report").iterdir()}
+    assert assets | {"page.html"} <= packed
 
 
 def test_search_can_be_called_whichever_part_is_imported_first():

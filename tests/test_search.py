@@ -117,10 +117,24 @@ def test_the_run_folder_holds_what_the_design_says(run):
         "trials",
         "front.json",
         "report.html",
+        "space.json",
     }
     assert not list(run.folder.rglob("*.partial"))
     assert json.loads((run.folder / "config.json").read_text())["machine"]["device"]
     assert "max_flops" not in (run.folder / "config.json").read_text()
+
+
+def test_the_report_of_a_search_holds_its_front_and_its_widths(run):
+    page = (run.folder / "report.html").read_text()
+    values = json.loads(re.search(r'id="values">(.*?)</script>', page)[1])
+    shown = {point["id"]: point for point in values["points"]}
+    assert {n for n, p in shown.items() if p["front"]} == {p["path"] for p in run.front["points"]}
+    for point in networks(run.front):
+        recipe = read_recipe(run.folder / point["path"] / "recipe.json")
+        assert sum(shown[point["path"]]["kept"]) == recipe.atoms - len(recipe.removed)
+        assert shown[point["path"]]["test"] == point["test_accuracy"]
+    assert values["evidence"]["scores"]
+    assert dict(values["versions"])["torch"] == torch.__version__.partition("+")[0]
 
 
 def test_weights_are_kept_for_the_front_the_answer_and_the_controls_only(run):

@@ -1,0 +1,80 @@
+"""The report as one HTML file: no request leaves it, and its figures are drawn where it is read.
+
+SVG drawn by a small script of our own instead of plotly: the page stays small, its points are
+elements that keyboard and screen reader reach, and its colours follow the reader's. A reader whose
+viewer blocks scripts sees the still figure and a table.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+from ...spaces.evaluation import Evaluation
+from ...spaces.front import Front
+from .drawing import to_svg
+from .figure import front_drawing
+from .record import Report
+from .values import report_values
+
+SCRIPTS = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
+DANGEROUS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # within a script element
+HEADS = ("trial", "accuracy", "test", "FLOPs", "params", "latency ms")
+
+
+def page(report: Report, *, live: bool = False) -> str:
+    """The page as text; a live one asks its server for news."""
+    parts = {
+        "title": html.escape(report.title),
+        "connect": "'self'" if live else "'none'",
+        "live": "true" if live else "false",
+        "style": asset("page.css"),
+        "plain": plain(report),
+        "values": embedded(report_values(report)),
+        "script": "\n".join(asset(name) for name in SCRIPTS),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("page.html"))
+
+
+def asset(name: str) -> str:
+    """A file that lies beside this module."""
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def embedded(values: Any) -> str:
+    """JSON that cannot end the script element it stands in, whatever a user named a layer."""
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).translate(DANGEROUS)
+
+
+def plain(report: Report) -> str:
+    """The front for a reader without scripts."""
+    front = report.front
+    if front is None:
+        return "<p>No trial has finished yet.</p>"
+    trials = [one.evaluation for one in report.trials]
+    return to_svg(front_drawing(front, report.title, trials)) + plain_table(front)
+
+
+def plain_table(front: Front) -> str:
+    """The front's figures as a table."""
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
+    named = [(str(point.trial), point) for point in reversed(front.points)]
+    named += [(f"control {name}", point) for name, point in sorted(front.controls.items())]
+    body = "".join(plain_row(name, point) for name, point in named)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def plain_row(name: str, point: Evaluation) -> str:
+    """One row of it."""
+    cells = (
+        name,
+        f"{point.accuracy:.4f}",
+        "" if point.test_accuracy is None else f"{point.test_accuracy:.4f}",
+        f"{point.flops_fraction:.1%}",
+        f"{point.params_fraction:.1%}",
+        "" if point.latency_ms is None else f"{point.latency_ms:.2f}",
+    )
+    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,105 @@
+"""Where a run stands: its trials from the journal, its front with what was measured at the end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+from optuna.trial import TrialState
+
+from ..analysis.report.record import Counts, Insights
+from ..spaces.evaluation import Evaluation
+from ..spaces.front import Dense, Front, front_from_json
+from .insights import what_mattered
+from .reading import STUDIES, Record, evaluation_of, read_record
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What the journal says; `front` is None before the first finished trial."""
+
+    front: Front | None = None
+    trials: tuple[Evaluation, ...] = ()  # the finished sampled ones in the order of their numbers
+    finals: tuple[Evaluation, ...] = ()  # what longer fine-tuning made of some of them
+    failures: tuple[tuple[str, str], ...] = ()  # name and reason
+    counts: Counts = Counts()
+
+
+def state_of(run: RunFolder) -> RunState:
+    """The state of a run now; of one without its journal, what front.json holds."""
+    saved, record = saved_front(run), read_record(run.journal)
+    if record is None:
+        points = saved.points if saved else ()
+        return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
+    fresh, finals = record.front(), {e.path: e for e in record.finals() if e.trial is not None}
+    sampled = [e for e in record.evaluations() if e.path not in finals]
+    return RunState(
+        front=with_measured(fresh, saved) if fresh and saved else fresh,
+        trials=tuple(measured(e, saved) for e in sampled),
+        finals=tuple(measured(e, saved) for e in finals.values()),
+        failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
+        counts=counts_of(record),
+    )
+
+
+def counts_of(record: Record) -> Counts:
+    """How many trials are over and how, longer fine-tunes included."""
+    trials = [trial for study in STUDIES for trial in record.trials(study)]
+    stopped, repeats = record.stopped(), record.repeats()
+    finished = sum(1 for trial in trials if evaluation_of(trial))
+    return Counts(
+        settled=finished + len(record.failures()) + stopped + repeats,
+        running=sum(trial.state == TrialState.RUNNING for trial in trials),
+        stopped=stopped,
+        repeats=repeats,
+        finals=len(record.trials("finals")),
+    )
+
+
+def insights_of(state: RunState) -> Insights:
+    """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
+    numbers = {point.trial for point in state.front.points} if state.front else set()
+    return what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
+
+
+def named(folder: str) -> str:
+    """What the trial in this folder below trials/ is called."""
+    plain = folder.removeprefix("final-")
+    name = plain.replace("-", " ", 1) if plain.startswith("control-") else f"trial {plain}"
+    return name if plain == folder else f"{name}, trained on"
+
+
+def saved_front(run: RunFolder) -> Front | None:
+    """front.json, if it is there and whole: it is derived, and the journal is the truth."""
+    try:
+        return front_from_json(json.loads(run.front.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def with_measured(fresh: Front, saved: Front) -> Front:
+    """The front of the journal with the test figures and latencies of front.json."""
+    return replace(
+        fresh,
+        dense=measured_dense(fresh.dense, saved.dense),
+        points=tuple(measured(point, saved) for point in fresh.points),
+        at_target=measured(fresh.at_target, saved) if fresh.at_target else None,
+        controls={name: measured(point, saved) for name, point in fresh.controls.items()},
+    )
+
+
+def measured(point: Evaluation, saved: Front | None) -> Evaluation:
+    """The point with what was measured of it at the end of the search."""
+    if saved is None:
+        return point
+    answer = (saved.at_target,) if saved.at_target else ()
+    for twin in (*saved.points, *answer, *saved.controls.values()):
+        if (twin.path, twin.macs) == (point.path, point.macs):
+            return replace(point, test_accuracy=twin.test_accuracy, latency_ms=twin.latency_ms)
+    return point
+
+
+def measured_dense(fresh: Dense, saved: Dense) -> Dense:
+    """The same of the dense network."""
+    return replace(fresh, test_accuracy=saved.test_accuracy, latency_ms=saved.latency_ms)
