@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,22 @@ from paretoprune.spaces.durable import write_json
 Cell = Callable[[], dict[str, Any]]
 
 
+class Unavailable(Exception):
+    """A cell cannot be measured here; the text says what it lacks. It stays missing."""
+
+
 def fill(
     out: Path,
     about: Mapping[str, Any],
     cells: Mapping[str, Cell],
     *,
     max_seconds: float | None = None,
+    only: Container[str] | None = None,
 ) -> dict[str, Any]:
     """Measure the cells that `out` lacks, in order, and write it after each of them.
 
-    `about` says what was measured on what; a file about something else is begun anew.
+    `only` are the cells to measure now; default: all. `about` says what was measured on what; a
+    file about something else is begun anew.
     """
     found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     about = json.loads(json.dumps({"schema": 1, **about}))
@@ -34,12 +40,16 @@ def fill(
     begin = time.monotonic()
     found["missing"] = [name for name in cells if name not in found["cells"]]
     for name, measure in cells.items():
-        if name in found["cells"]:
+        if name in found["cells"] or (only is not None and name not in only):
             continue
         if max_seconds is not None and time.monotonic() - begin > max_seconds:
             break
         start = time.monotonic()
-        result = measure()
+        try:
+            result = measure()
+        except Unavailable as lack:
+            print(f"{name:60} skipped: {lack}", flush=True)
+            continue
         found["cells"][name] = {**result, "seconds": round(time.monotonic() - start, 1)}
         print(f"{name:60} {found['cells'][name]}", flush=True)
         found["missing"] = [name for name in cells if name not in found["cells"]]

@@ -1,0 +1,67 @@
+"""Who is compared, in the order in which cells are filled, and how a cell is measured."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cells import Unavailable
+from benchmarks.scene import Scene
+from benchmarks.search.bench import Bench
+from benchmarks.search.figures import figures
+from benchmarks.search.ours import ours
+from benchmarks.search.policies import alone, at_random
+from benchmarks.search.rules import Rules
+from benchmarks.search.with_fastnas import fastnas
+from benchmarks.search.with_torch_pruning import torch_pruning
+from paretoprune.spaces.policy import CONTROLS, PRESETS
+
+Contender = Callable[[Bench], dict[str, Any]]
+
+CONTENDERS: dict[str, Contender] = {
+    "ours": ours,
+    "fastnas": fastnas,
+    "torch-pruning": torch_pruning,
+    "random": at_random,
+    **{name: alone(policy) for name, policy in PRESETS.items()},
+    "uniform-l1": alone(CONTROLS["uniform"]),
+}
+NEEDS = {
+    "fastnas": ("modelopt", "huggingface_hub", "torchprofile"),
+    "torch-pruning": ("torch_pruning",),
+}
+
+
+def cell_name(contender: str, seed: int) -> str:
+    """The cell's key in the results."""
+    return f"{contender} seed {seed}"
+
+
+def measure(contender: str, seed: int, rules: Rules, scene: Scene, work: Path) -> dict[str, Any]:
+    """One cell: the contender spends its budget, then its front is measured."""
+    lacking = [name for name in NEEDS.get(contender, ()) if find_spec(name) is None]
+    if lacking:
+        raise Unavailable(f"it needs {', '.join(lacking)}; pip install .[benchmark]")
+    folder = work / rules.table / cell_name(contender, seed).replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    bench = Bench(scene, rules, seed, folder)
+    try:
+        about = CONTENDERS[contender](bench)
+        bench.settled()
+        wall = bench.elapsed
+        front = bench.front()
+    finally:
+        bench.close()
+    return {
+        **figures(front),
+        "wall_seconds": round(wall, 1),
+        "images_trained": round(bench.trained),
+        "images_scored": bench.scored,
+        "longest_fine_tune_seconds": round(bench.longest, 1),
+        "failures": bench.failures,
+        "about": {"fine_tunes": bench.offered, **about},
+    }

@@ -1,0 +1,80 @@
+"""Contenders that are policies of ours without a search: each preset alone, and random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.search.bench import Bench
+from benchmarks.search.rules import SIZES, sizes
+from benchmarks.search.worker import PolicyTask
+from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.search.context import Context, Effort
+from paretoprune.search.job import Job
+from paretoprune.search.plan import make_plan
+from paretoprune.search.policy_space import Drawn, PolicySpace
+from paretoprune.search.run import policy_space_of
+from paretoprune.search.settings import SearchSettings
+from paretoprune.spaces.channels import map_digest
+from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.recipe import Source
+from paretoprune.spaces.target import Target
+
+MOST_TRIALS = 2000  # more than any budget here affords
+
+
+def alone(policy: Policy) -> Callable[[Bench], dict[str, Any]]:
+    """One policy on the grid of sizes."""
+
+    def contender(bench: Bench) -> dict[str, Any]:
+        context = context_of(bench, [policy])
+        for size in sizes():
+            if not bench.has_room():
+                break
+            number, seed = bench.offered, bench.next_seed()
+            job = Job(number, policy, Target(size), seed, number=number)
+            bench.offer(f"{size}", PolicyTask(job), context)
+        return {"policy": policy.to_json()}
+
+    return contender
+
+
+def at_random(bench: Bench) -> dict[str, Any]:
+    """Policies from our space at our search's targets, drawn blindly."""
+    space = space_of(bench)
+    context = context_of(bench, space.read)
+    drawn = Drawn(np.random.default_rng(bench.seed))
+    for slot in make_plan(MOST_TRIALS, Target(SIZES[0]), context.space, seed=bench.seed):
+        if not bench.has_room():
+            break
+        policy = space.sample(drawn)
+        job = Job(slot.index, policy, slot.target, slot.seed, number=slot.index)
+        bench.offer(policy.score, PolicyTask(job), context)
+    return {}
+
+
+def space_of(bench: Bench) -> PolicySpace:
+    """The policy space of a search of ours with its default settings."""
+    return policy_space_of(SearchSettings(target_flops=str(SIZES[0])), bench.scene.space)
+
+
+def context_of(bench: Bench, policies: Iterable[Policy]) -> Context:
+    """What trials need; their evidence is measured here, at the contender's expense."""
+    scene = bench.scene
+    channel_map, shape = scene.space.channel_map, tuple(scene.data.input_shape)
+    with bench.scoring():
+        measuring = Measuring(scene.model, channel_map, scene.data, bench.seed)
+        evidence = gather_evidence(policies, measuring)
+    return Context(
+        model=scene.model,
+        data=scene.data,
+        space=scene.space,
+        evidence=evidence,
+        source=Source("resnet20", scene.data.classes, shape),
+        map_sha256=map_digest(channel_map),
+        root=bench.folder,
+        effort=Effort(bench.rules.epochs),
+        machine=scene.machine,
+    )
