@@ -32,7 +32,8 @@ def state_of(run: RunFolder) -> RunState:
     if record is None:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
-    fresh, finals = record.front(), {e.path: e for e in record.evaluations_of("finals") if e.trial is not None}
+    fresh = record.front()
+    finals = {e.path: e for e in record.evaluations_of("finals") if e.trial is not None}
     sampled = [e for e in record.evaluations() if e.path not in finals]
     return RunState(
         front=with_measured(fresh, saved) if fresh and saved else fresh,
