@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ..spaces.errors import UserError
+from .cli_ship import add_shipping
 from .options import OF_ONE_POLICY, settings_of, with_settings
 from .settings import SearchSettings
 
@@ -92,25 +93,6 @@ def front(
     from .commands import print_front
 
     print_front(run, as_json=as_json)
-
-
-@app.command("pick")
-def pick(
-    run: Run,
-    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")],
-    max_flops: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 50M.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 5M.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="At least this, validation.")] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The bend of the front.")] = False,
-    trial: Annotated[int | None, typer.Option(help="The point of this trial.")] = None,
-) -> None:
-    """Pick one network from the front and write it to a folder."""
-    from ..spaces.target import parse_size
-    from .commands import pick_point
-    from .picking import Wish
-
-    flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
-    pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
 
 
 def prune(
@@ -208,6 +190,9 @@ def sensitivity(
     check_choice("--combine", combine, COMBINATIONS)
     asked = Sensitivity(model, data, weights, score, combine, out)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
+
+
+add_shipping(app)
 
 
 if __name__ == "__main__":

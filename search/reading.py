@@ -47,7 +47,7 @@ def make_front(
 ) -> Front:
     """The front of these evaluations; `summary` as the ledger keeps it."""
     dense = Dense(**summary["dense"])  # type: ignore[arg-type]
-    target = target_from_json(summary["requested"])  # type: ignore[arg-type]
+    target = target_from_json(summary["requested"])
     return Front(
         seed=int(summary["seed"]),  # type: ignore[call-overload]
         requested=target,

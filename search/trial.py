@@ -15,6 +15,8 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.recipe import Recipe
 from ..trainers.evaluate import evaluate
 from ..trainers.loop import train
+from ..trainers.saved import versions
+from ..trainers.surgery import widths
 from .context import Context
 from .job import Job
 from .schedules import GATES, SCHEDULES, STEPS, OnStep, tuning_of
@@ -76,6 +78,8 @@ def save_trial(
         policy=job.policy,
         target=job.target,
         seed=job.seed,
+        widths=widths(context.space.channel_map, keep),
+        versions=versions(),
     )
     write_bytes(folder / "weights.safetensors", weights)
     write_json(folder / "recipe.json", recipe.to_json())

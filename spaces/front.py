@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .errors import UserError
 from .evaluation import Evaluation, evaluation_from_json
+from .fields import Reader, read_record
 from .target import Target, target_from_json
 
 SCHEMA = 1
@@ -33,8 +34,8 @@ class Front:
     requested: Target
     dense: Dense
     points: tuple[Evaluation, ...]
-    at_target: Evaluation | None
-    controls: dict[str, Evaluation]
+    at_target: Evaluation | None = None
+    controls: dict[str, Evaluation] = field(default_factory=dict)
 
     @property
     def dominator(self) -> int | None:
@@ -60,23 +61,28 @@ class Front:
         }
 
 
-def front_from_json(values: dict[str, Any]) -> Front:
+def front_from_json(values: Any) -> Front:
     """Read a front.json; a newer schema is refused, unknown fields are ignored."""
-    schema = values.get("schema")
+    schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise UserError(
             f"front.json must have schema {SCHEMA}, got {schema!r}; update paretoprune"
         )
-    at_target = values.get("at_target")
-    dense = {name: values["dense"].get(name) for name in Dense.__slots__}
-    return Front(
-        seed=values["seed"],
-        requested=target_from_json(values["requested"]),
-        dense=Dense(**dense),
-        points=tuple(evaluation_from_json(point) for point in values["points"]),
-        at_target=evaluation_from_json(at_target) if at_target else None,
-        controls={n: evaluation_from_json(p) for n, p in values.get("controls", {}).items()},
-    )
+    nested: dict[str, Reader] = {
+        "requested": target_from_json,
+        "dense": lambda v: read_record(Dense, v, "front.json, dense,", exact=False),
+        "points": lambda v: tuple(evaluation_from_json(point) for point in v),
+        "at_target": lambda v: evaluation_from_json(v) if v else None,
+        "controls": lambda v: {name: evaluation_from_json(point) for name, point in v.items()},
+    }
+    try:
+        return read_record(Front, values, "front.json", nested=nested, exact=False)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"front.json must hold a front, got {error}; delete it: it is rebuilt from the journal"
+        ) from None
 
 
 def dominates(first: Evaluation, second: Evaluation) -> bool:
