@@ -17,6 +17,8 @@ scores = model(images)  # float32 {inputs} -> [N, {classes}]
 FILES = """## Files
 
 - `model.safetensors`: the weights; `recipe.json`: what `pp.load` needs besides, and all figures.
+"""
+TEACHER = """\
 - `dense.safetensors`: the dense network, the teacher of `paretoprune finetune --distill`. Nothing
   else needs it: it may be deleted.
 """
@@ -25,7 +27,8 @@ FILES = """## Files
 def card(recipe: Recipe, folder: str) -> str:
     """README.md of the folder."""
     name = recipe.source.name or "a network passed in from Python"
-    parts = [f"# {name}, pruned\n", table(recipe), history(recipe), loading(recipe, folder), FILES]
+    parts = [f"# {name}, pruned\n", table(recipe), history(recipe), loading(recipe, folder)]
+    parts.append(FILES + (TEACHER if recipe.dense_sha256 else ""))
     made = ", ".join(f"{name} {version}" for name, version in recipe.versions.items())
     return "\n".join(part for part in parts if part) + f"\nMade with {made}.\n"
 

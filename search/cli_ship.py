@@ -67,7 +67,8 @@ def finetune(
 
     Several GPUs or processes: torchrun --nproc-per-node 4 -m paretoprune finetune DIR ...
     """
-    from .finetuning import Asked, finetune_command
+    from .finetune_request import Asked
+    from .finetuning import finetune_command
 
     asked = Asked(
         folder=folder,

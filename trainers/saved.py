@@ -1,9 +1,10 @@
 """Small networks on disk: a recipe, safetensors beside it; rebuilt by cutting the dense one.
 
 Nothing here runs code from a file: a recipe is plain JSON, weights are safetensors with the hash
-that the recipe names. A trial's folder calls them weights.safetensors, a picked one model.safetensors.
-New weights are written as next.safetensors, then the recipe, then they take the name: of the files
-the one that the recipe names counts, so that a kill at any moment leaves a network that loads.
+that the recipe names. A trial's folder calls them weights.safetensors, a picked one
+model.safetensors. New weights are written as next.safetensors, then the recipe, then they take the
+name: the file that the recipe's hash names counts, so a kill at any moment leaves a network that
+loads.
 """
 
 from __future__ import annotations
@@ -81,6 +82,14 @@ def build_named(recipe: Recipe) -> nn.Module:
             "or --model module:function on the command line"
         )
     return build_model(source.name, classes=source.classes, input_shape=source.input_shape, seed=0)
+
+
+def named_model(name: str | None, recipe: Recipe) -> nn.Module | None:
+    """The user's own `module:function`, as named on the command line and nowhere else."""
+    source = recipe.source
+    if name is None:
+        return None
+    return build_model(name, classes=source.classes, input_shape=source.input_shape, seed=0)
 
 
 def load_small(folder: Path, dense: nn.Module, channel_map: ChannelMap) -> nn.Module:
