@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .analysis.scores.seen import Seen
     from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
+    from .search.shipping import Shipped, finetune
     from .spaces.errors import UserError
     from .spaces.policy import Policy
 
@@ -27,8 +28,10 @@ __all__ = [
     "Policy",
     "Result",
     "Seen",
+    "Shipped",
     "UserError",
     "batch_score",
+    "finetune",
     "load",
     "prune",
     "resume",
@@ -46,6 +49,8 @@ _HOMES = {
     "load": ".search.api",
     "prune": ".search.api",
     "resume": ".search.api",
+    "Shipped": ".search.shipping",
+    "finetune": ".search.shipping",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",
 }

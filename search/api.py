@@ -13,10 +13,12 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
+from ..spaces.recipe import read_recipe
 from ..spaces.target import parse_size
 from ..trainers.datasets.user import user_data
-from ..trainers.saved import load_network
+from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data
+from .exporting import export_small
 from .picked import inside, write_picked
 from .picking import Wish, choose
 from .progress import Progress
@@ -46,6 +48,11 @@ class Picked:
     def save(self, out: str | Path) -> None:
         """Write the network to a folder that `load` reads."""
         write_picked(self.folder, self.evaluation, self.dense, Path(out))
+
+    def export(self, path: str | Path, *, to: str | None = None, batch: int | None = None) -> Path:
+        """Write the network as .pt2 or .onnx, checked against eager; see `export_small`."""
+        recipe = read_recipe(inside(self.folder, self.evaluation.path) / RECIPE)
+        return export_small(self.model, recipe, Path(path), to=to, batch=batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,6 +94,6 @@ def export(
     model: OwnModel = None,
 ) -> None:
     """Export a picked network, checked against eager, and time it beside the dense one."""
-    from .exporting import export_command
+    from .exporting import Wanted, export_command
 
-    export_command(folder, to=to, out=out, batch=batch, threads=threads, model=model)
+    export_command(Wanted(folder, to, out, batch, threads, model))

@@ -21,6 +21,7 @@ from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
 from ..trainers.data import Data, load_data
 from ..trainers.evaluate import Score
+from ..trainers.export import FORMATS
 from ..trainers.full_tune import Best, FullTune, tune
 from ..trainers.loop import Diverged, Progress, Tuning
 from ..trainers.machine import detect_machine
@@ -203,4 +204,7 @@ def show(recipe: Recipe, folder: Path) -> None:
         f"validation accuracy {done.accuracy_before:.4f} -> {figures.accuracy:.4f}{test}; "
         f"kept: epoch {done.best_epoch:g} of {done.epochs:g}"
     )
+    for name in (f"model{ending}" for ending in FORMATS.values()):
+        if (folder / name).exists():
+            print(f"{name} holds the network as it was before: export it again")
     print(f"written to {folder}; load it with paretoprune.load({str(folder)!r})")
