@@ -24,7 +24,8 @@ from .target import Target, target_from_json
 
 SCHEMA = 2
 ADDED = ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune")  # by schema 2
-MOST_CLASSES, MOST_VALUES, MOST_ATOMS = 10**5, 2**24, 10**8  # what a stranger's file may ask for
+# What a stranger's file may ask for.
+MOST_CLASSES, MOST_VALUES, MOST_ATOMS, MOST_LETTERS = 10**5, 2**24, 10**8, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,11 @@ def check_sizes(recipe: Recipe, where: str) -> None:
         raise UserError(
             f"{where} must have 1 to {MOST_CLASSES:,} classes, got {source.classes}; "
             "write it again"
+        )
+    if source.name is not None and len(source.name) > MOST_LETTERS:
+        raise UserError(
+            f"{where} must name its model in at most {MOST_LETTERS} letters, got "
+            f"{shown(source.name)}; write it again"
         )
     shape = source.input_shape
     if not 1 <= len(shape) <= 4 or min(shape) < 1 or prod(shape) > MOST_VALUES:

@@ -93,9 +93,10 @@ def _record(path: Path) -> dict[str, object]:
         raise UserError(
             f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
         ) from None
-    if record.get("schema") != SCHEMA:
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
         raise UserError(
-            f"a checkpoint must have schema {SCHEMA}, got {record.get('schema')} in {path}; "
+            f"a checkpoint must have schema {SCHEMA}, got {schema} in {path}; "
             "delete it and begin anew"
         )
     return dict(record)

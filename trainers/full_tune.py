@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..spaces.errors import UserError
 from .checkpoint import restore_session, save_session, save_tensors
 from .data import Data
 from .evaluate import Score, evaluate
@@ -124,8 +125,14 @@ def read_best(path: Path) -> Best | None:
     """What the file of the best weights says of them; None before the first."""
     if not path.exists():
         return None
-    with safe_open(path, "pt") as file:
-        return Best(**json.loads(file.metadata()["best"]))
+    try:
+        with safe_open(path, "pt") as file:
+            return Best(**json.loads((file.metadata() or {})["best"]))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"the best weights so far must be whole, got {path} which is not ({error}); "
+            f"delete {path.parent} and begin anew"
+        ) from None
 
 
 def load_best(model: nn.Module, path: Path) -> None:
