@@ -18,7 +18,16 @@ from ..trainers.split import Data
 from .curves.evidence import with_curves
 from .curves.prober import Subject
 from .ensembles import PRESETS as ENSEMBLES
-from .ensembles import Check, measure_ensemble, with_ensemble
+from .ensembles import (
+    SURROGATE,
+    Check,
+    Ensemble,
+    EnsembleSettings,
+    Surrogate,
+    measure_ensemble,
+    surrogate_of,
+    with_ensemble,
+)
 from .evidence import measure_evidence
 from .scores.registry import all_scores
 
@@ -38,6 +47,7 @@ class Measuring:
     data: Data
     seed: int
     folder: Path | None = None
+    ensemble_images: int | None = None  # that one ensemble may be measured on; None: enough
     on_progress: OnProgress = tell_nobody
 
 
@@ -69,13 +79,24 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
 
 def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
     """Evidence with an ensemble's scores and errors."""
-    settings = ENSEMBLES[name]
+    return with_ensemble(evidence, name, measured_ensemble(ENSEMBLES[name], name, on))
+
+
+def gather_surrogate(on: Measuring) -> Surrogate:
+    """What foretells the loss of any mask."""
+    return surrogate_of(measured_ensemble(SURROGATE, "surrogate", on), on.channel_map)
+
+
+def measured_ensemble(settings: EnsembleSettings, name: str, on: Measuring) -> Ensemble:
+    """An ensemble, on no more images than allowed."""
+    if on.ensemble_images is not None:
+        settings = settings.within(on.ensemble_images)
 
     def report(check: Check) -> None:
         what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
         on.on_progress(what, check.samples, settings.most_samples)
 
-    ensemble = measure_ensemble(
+    return measure_ensemble(
         on.model,
         on.channel_map,
         on.data,
@@ -84,4 +105,3 @@ def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
         seed=on.seed,
         on_progress=report,
     )
-    return with_ensemble(evidence, name, ensemble)

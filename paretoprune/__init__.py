@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .spaces.version import VERSION
+
 if TYPE_CHECKING:
     from .analysis.scores.registry import Network, batch_score, score
     from .analysis.scores.seen import Seen
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from .spaces.errors import UserError
     from .spaces.policy import Policy
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Network",
     "Picked",

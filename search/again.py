@@ -13,7 +13,16 @@ from ..trainers.split import Data
 from .plugins import Plugin, read_plugin
 from .settings import SearchSettings, settings_from_json
 
-FREE = ("workers", "address", "gpus_per_trial", "quiet")  # may differ in a resumed run
+FREE = (
+    "workers",
+    "address",
+    "gpus_per_trial",
+    "cpus_per_trial",
+    "max_minutes",
+    "trial_timeout",
+    "quiet",
+    "json",
+)  # may differ in a resumed run
 
 
 def same_again(

@@ -15,6 +15,17 @@ from ..trainers.split import Data
 from .plugins import Plugin
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a trial may take. Epochs are of the brief fine-tune and of the front's longer one."""
+
+    epochs: float
+    final_epochs: float = 0.0
+    rungs: tuple[float, ...] = ()  # shares of the epochs after which a trial is judged
+    latency: bool = False  # is an objective or has a limit, so every trial measures it
+    timeout: float | None = None  # seconds
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
     """Read-only for workers. `model` is the dense working copy, already in the map's form."""
@@ -26,6 +37,6 @@ class Context:
     source: Source
     map_sha256: str
     root: Path  # the run folder
-    epochs: float
+    effort: Effort
     machine: Machine
     plugins: tuple[Plugin, ...] = ()

@@ -71,6 +71,6 @@ def drop_weights(ledger: Ledger, run: RunFolder) -> None:
     front = ledger.front()
     named = [*front.points, *([front.at_target] if front.at_target else [])]
     kept = {point.path for point in named}
-    for evaluation in ledger.evaluations():
+    for evaluation in ledger.record.evaluations():
         if evaluation.path not in kept:
             (run.root / evaluation.path / "weights.safetensors").unlink(missing_ok=True)

@@ -22,15 +22,22 @@ class Job:
     number: int | None = None  # of the Optuna trial; None for a control
     control: str | None = None
     min_accuracy: float | None = None  # a gradual schedule stops above it
+    origin: str = "sampled"  # preset:NAME, own:SCORE, screened or sampled
+    predicted: float | None = None  # the rise of the loss that the surrogate foretells
+    mask: str | None = None  # a hash of the mask, where it is known beforehand
+    continues: str | None = None  # the path of the trial whose network is trained on
 
     @property
     def folder(self) -> str:
         """The trial's folder below trials/."""
-        return f"control-{self.control}" if self.control else str(self.number)
+        name = f"control-{self.control}" if self.control else str(self.number)
+        return f"final-{name}" if self.continues else name
 
     @property
     def identity(self) -> str:
-        """Equal for jobs that would do the very same."""
+        """Equal for jobs that would do the very same: of one mask, or else of one policy."""
+        if self.mask is not None:
+            return self.mask
         return json.dumps([self.policy.to_json(), self.target.to_json()], sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
@@ -42,3 +49,13 @@ def job_from_json(values: dict[str, Any]) -> Job:
     """Read a job written by `to_json`."""
     policy, target = policy_from_json(values["policy"]), target_from_json(values["target"])
     return Job(**{**values, "policy": policy, "target": target})
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """Where a trial stands when it is judged: the rung's place, and its accuracy there."""
+
+    index: int
+    accuracy: float
+    flops: float
+    params: float

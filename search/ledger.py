@@ -1,211 +1,340 @@
 """The ledger: every trial, in Optuna's journal in the run folder, and nowhere else.
 
-Two studies share the journal: "search" with the sampled trials, "controls" with the controls. A
-slot of the plan is settled by one COMPLETE trial, or by one that failed for a reason of its own. A
-trial that its driver did not live to settle is told FAIL at the next start, and its policy is
-queued again under a new number, at most `ATTEMPTS` times.
+Three studies share the journal: "search" with the sampled trials, "controls" with the controls,
+"finals" with the longer fine-tunes at the end. A slot of the plan is settled by one COMPLETE
+trial, by one that was stopped on its way, or by one that failed for a reason of its own. A trial
+that its driver did not live to settle is told FAIL at the next start, and its policy is queued
+again under a new number; so is, once, one whose worker died.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front
+from ..spaces.front import OBJECTIVES, SIGN, Dense, Front
 from ..spaces.policy import CONTROLS
 from ..spaces.target import Target
 from .job import Job, job_from_json
 from .journal import open_journal
 from .plan import Slot, derived_seed
+from .proposing import Proposer
 from .reading import (
-    ATTEMPTS,
     INTERRUPTED,
-    controls_in,
-    evaluations_in,
+    STUDIES,
+    Record,
+    allows_another,
+    evaluation_of,
     failure_of,
-    failures_in,
     job_of,
     latest_by_slot,
     make_front,
     quiet_optuna,
 )
-from .sampling import make_sampler, opening_policies, params_of, suggest_policy
 
-DIRECTIONS = (
-    StudyDirection.MAXIMIZE,
-    StudyDirection.MINIMIZE,
-    StudyDirection.MINIMIZE,
-)
-OBJECTIVES = ["accuracy", "FLOPs", "params"]
-DRAWS = 8  # of one slot, until a policy is new
+DRAWS = 8  # of one slot, until a network is new
+Limits = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
+
+
+def no_limits(evaluation: Evaluation) -> Mapping[str, float]:
+    """The user has set none."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Undertaking:
+    """What a ledger is to see through."""
+
+    plan: Sequence[Slot]
+    target: Target
+    seed: int
+    objectives: tuple[str, ...] = OBJECTIVES
+    limits: Limits = no_limits
+    final_epochs: float | None = None
 
 
 class Ledger:
     """Asks Optuna for policies and tells it what came of them, durably."""
 
-    def __init__(
-        self,
-        journal: Path,
-        plan: Sequence[Slot],
-        *,
-        target: Target,
-        scores: Sequence[str],
-        seed: int,
-    ) -> None:
+    def __init__(self, journal: Path, asked: Undertaking, proposer: Proposer) -> None:
         """Open (or create) the journal and settle what an earlier driver left behind."""
         quiet_optuna()
         storage = open_journal(journal)
-        self._search = optuna.create_study(
-            storage=storage, study_name="search", directions=DIRECTIONS, load_if_exists=True
-        )
-        self._controls = optuna.create_study(
-            storage=storage, study_name="controls", directions=DIRECTIONS, load_if_exists=True
-        )
-        for study in (self._search, self._controls):
-            if study.metric_names is None:
-                study.set_metric_names(OBJECTIVES)
-        self._plan, self._target = plan, target
-        self._scores, self._seed = scores, seed
-        self._running: dict[str, optuna.Trial] = {}
-        self._identities = {
-            job.identity for t in self._search.get_trials(deepcopy=False) if (job := job_of(t))
+        directions = [
+            StudyDirection.MAXIMIZE if SIGN[name] > 0 else StudyDirection.MINIMIZE
+            for name in asked.objectives
+        ]
+        studies = {
+            name: optuna.create_study(
+                storage=storage, study_name=name, directions=directions, load_if_exists=True
+            )
+            for name in STUDIES
         }
+        for study in studies.values():
+            if study.metric_names is None:
+                study.set_metric_names(list(asked.objectives))
+        self._asked, self._proposer = asked, proposer
+        self.record = Record(studies)
+        self._running: dict[str, optuna.Trial] = {}
+        jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
+        self._known = {job.identity: number for job, number in reversed(jobs) if job}
         self._settle_unfinished()
         self._fresh = deque(self._unsettled())
-        self._waiting_controls = deque(self._unsettled_controls())
+        self._waiting = {name: deque(self._unsettled_of(name)) for name in ("controls", "finals")}
 
     @property
     def total(self) -> int:
-        """Planned trials, controls included."""
-        return len(self._plan) + len(CONTROLS)
+        """Planned trials, controls and longer fine-tunes included."""
+        return len(self._asked.plan) + len(CONTROLS) + len(self._finals())
 
     @property
     def settled(self) -> int:
-        """Planned trials that are over, controls included."""
-        return len(self.evaluations()) + len(self.controls()) + len(self.failures())
+        """Planned trials that are over, controls and longer fine-tunes included."""
+        record = self.record
+        finished = sum(1 for s in STUDIES for t in record.trials(s) if evaluation_of(t))
+        return finished + len(record.failures()) + record.stopped() + record.repeats()
 
-    def evaluations(self) -> list[Evaluation]:
-        """The finished sampled trials, in the order of their numbers."""
-        return evaluations_in(self._search)
-
-    def controls(self) -> dict[str, Evaluation]:
-        """The finished controls by name."""
-        return controls_in(self._controls)
-
-    def failures(self) -> dict[str, str]:
-        """The reasons of the trials that failed for good, by the trial's folder name."""
-        return {**failures_in(self._search), **failures_in(self._controls)}
+    @property
+    def over(self) -> bool:
+        """Nothing runs, and nothing is left to run."""
+        return not self._running and self.settled >= self.total
 
     def front(self) -> Front:
         """The front of what is finished."""
-        return make_front(self.evaluations(), self.controls(), self._search.user_attrs["summary"])
+        record = self.record
+        summary = record.summary or {}
+        return make_front(record.evaluations(), record.controls(), summary)
 
     def set_summary(self, dense: Dense) -> None:
         """Keep beside the trials what the front is derived from besides them."""
-        summary = {"seed": self._seed, "requested": self._target.to_json(), "dense": asdict(dense)}
-        if self._search.user_attrs.get("summary") != summary:
-            self._search.set_user_attr("summary", summary)
+        asked = self._asked
+        summary = {
+            "seed": asked.seed,
+            "requested": asked.target.to_json(),
+            "objectives": list(asked.objectives),
+            "dense": asdict(dense),
+        }
+        if self.record.summary != summary:
+            self.record.study("search").set_user_attr("summary", summary)
 
     def next_job(self) -> Job | None:
-        """Ask for the next trial: what was interrupted first, then controls, then the plan."""
-        if self._search.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        """Ask for the next trial: what was interrupted first, then controls, then the plan, and
+        when all are over, the longer fine-tunes. None if nothing can be started now.
+        """
+        if self.record.trials("search", TrialState.WAITING):
             return self._start_enqueued()
-        if self._waiting_controls:
-            return self._register(self._controls.ask(), self._waiting_controls.popleft())
-        return self._start_slot(self._fresh.popleft()) if self._fresh else None
+        if self._waiting["controls"]:
+            return self._start_in("controls", self._waiting["controls"].popleft())
+        while self._fresh:
+            job = self._start_slot(self._fresh.popleft())
+            if job is not None:
+                return job
+        if self._running and not self._waiting["finals"]:
+            return None
+        if not self._waiting["finals"]:
+            self._waiting["finals"] = deque(self._unsettled_of("finals"))
+        if self._waiting["finals"]:
+            return self._start_in("finals", self._waiting["finals"].popleft())
+        return None
 
-    def finish(self, job: Job, evaluation: Evaluation) -> None:
+    def end_early(self) -> None:
+        """Start nothing more of the plan: time is up. What was interrupted stays queued."""
+        self._asked = replace(self._asked, plan=self._started())
+        self._fresh.clear()
+
+    def finish(self, job: Job, evaluation: Evaluation, spans: Mapping[str, Any]) -> None:
         """Tell Optuna the result. The trial's files must be on disk before this."""
         trial = self._running.pop(job.folder)
         trial.set_user_attr("evaluation", evaluation.to_json())
-        self._study_of(job).tell(trial, list(evaluation.objectives))
+        if spans:
+            trial.set_user_attr("spans", dict(spans))
+        for name, value in self._asked.limits(evaluation).items():
+            trial.set_constraint(name, value)
+        self._study_of(job).tell(trial, self._values(evaluation))
 
-    def fail(self, job: Job, reason: str) -> None:
-        """Tell Optuna that the trial failed, and why."""
+    def stop(self, job: Job, values: Mapping[str, Any]) -> None:
+        """Tell Optuna that the trial was stopped on its way, and how far it had come."""
+        trial = self._running.pop(job.folder)
+        trial.set_user_attr("stopped", dict(values))
+        self._study_of(job).tell(trial, state=TrialState.PRUNED)
+
+    def fail(self, job: Job, reason: str) -> bool:
+        """Tell Optuna that the trial failed, and why. True if its policy is tried again."""
         trial = self._running.pop(job.folder)
         trial.set_user_attr("failure", reason)
         self._study_of(job).tell(trial, state=TrialState.FAIL)
+        if not allows_another(job, reason):
+            return False
+        again = replace(job, attempt=job.attempt + 1)
+        if job.control or job.continues:
+            self._waiting["finals" if job.continues else "controls"].append(again)
+        else:
+            self._enqueue(again)
+        return True
+
+    def _values(self, evaluation: Evaluation) -> list[float]:
+        return [float(getattr(evaluation, name)) for name in self._asked.objectives]
 
     def _study_of(self, job: Job) -> optuna.Study:
-        return self._controls if job.control else self._search
+        if job.continues:
+            return self.record.study("finals")
+        return self.record.study("controls" if job.control else "search")
+
+    def _start_in(self, study: str, job: Job) -> Job:
+        """Start a job that nothing is sampled for."""
+        return self._register(self.record.study(study).ask(), job)
 
     def _start_enqueued(self) -> Job:
         """Ask for the job that was enqueued first; Optuna gives back its own parameters."""
-        trial = self._search.ask()
-        policy = suggest_policy(trial, self._scores)
+        trial = self.record.study("search").ask()
+        self._proposer.policy_space.sample(trial)
         job = job_from_json(trial.user_attrs["job"])
-        return self._register(trial, replace(job, policy=policy, number=trial.number))
+        return self._register(trial, replace(job, number=trial.number))
 
     def _register(self, trial: optuna.Trial, job: Job) -> Job:
         trial.set_user_attr("job", job.to_json())
         self._running[job.folder] = trial
-        self._identities.add(job.identity)
+        if job.control is None and job.continues is None and job.number is not None:
+            self._known.setdefault(job.identity, job.number)
         return job
 
-    def _start_slot(self, slot: Slot) -> Job:
-        """A policy for a fresh slot: an opening one, or the first new one that is sampled."""
-        opening = opening_policies(self._scores)
-        if slot.index % 2 == 0 and slot.index // 2 < len(opening):
-            self._enqueue(Job(slot.index, opening[slot.index // 2], slot.target, slot.seed))
-            return self._start_enqueued()
-        job = self._sample(slot, 0)
-        for draw in range(1, DRAWS):
-            if job.identity not in self._identities:
-                break
-            self._drop_repeat(job)
-            job = self._sample(slot, draw)
-        return self._register(self._running[job.folder], job)
+    def _start_slot(self, slot: Slot) -> Job | None:
+        """A proposed policy, or the first sampled one whose network is new; None if none is."""
+        proposal = self._proposer.opening.get(slot.index)
+        if proposal is not None:
+            job = self._seen(
+                Job(slot.index, proposal.policy, slot.target, slot.seed, origin=proposal.origin)
+            )
+            self._enqueue(job)
+            if job.identity not in self._known:
+                return self._start_enqueued()
+            job = self._start_enqueued()
+            self._repeat(job, self._running.pop(job.folder), last=True)
+            return None
+        for draw in range(DRAWS):
+            job, trial = self._sample(slot, draw)
+            if job.identity not in self._known:
+                return self._register(trial, job)
+            self._repeat(job, trial, last=draw == DRAWS - 1)
+        return None
 
-    def _sample(self, slot: Slot, draw: int) -> Job:
-        self._search.sampler = make_sampler(derived_seed(self._seed, slot.index, draw))
-        trial = self._search.ask()
-        policy = suggest_policy(trial, self._scores)
+    def _sample(self, slot: Slot, draw: int) -> tuple[Job, optuna.Trial]:
+        study = self.record.study("search")
+        study.sampler = self._proposer.sampler_for(slot.index, draw)
+        trial = study.ask()
+        policy = self._proposer.policy_space.sample(trial)
         job = Job(slot.index, policy, slot.target, slot.seed, number=trial.number)
-        self._running[job.folder] = trial
-        return job
+        return self._seen(job), trial
 
-    def _drop_repeat(self, job: Job) -> None:
-        trial = self._running.pop(job.folder)
-        trial.set_user_attr("repeat", True)
-        self._search.tell(trial, state=TrialState.FAIL)
+    def _seen(self, job: Job) -> Job:
+        """The job with what can be told of it beforehand."""
+        look = self._proposer.look(job.policy, job.target)
+        return replace(job, mask=look[0], predicted=look[1]) if look else job
+
+    def _repeat(self, job: Job, trial: optuna.Trial, *, last: bool) -> None:
+        """Tell what is known of the same network; the last draw of a slot settles it."""
+        twin = self.record.trials("search")[self._known[job.identity]]
+        evaluation = evaluation_of(twin)
+        trial.set_user_attr("repeat_of", twin.number)
+        if last:
+            trial.set_user_attr("job", job.to_json())
+        study = self.record.study("search")
+        if evaluation is None:
+            study.tell(trial, state=TrialState.FAIL)
+        else:
+            study.tell(trial, self._values(evaluation))
 
     def _enqueue(self, job: Job) -> None:
-        self._search.enqueue_trial(params_of(job.policy), user_attrs={"job": job.to_json()})
+        params = self._proposer.policy_space.params_of(job.policy) or {}
+        queued = replace(job, number=None)
+        self.record.study("search").enqueue_trial(params, user_attrs={"job": queued.to_json()})
 
     def _settle_unfinished(self) -> None:
         """Tell the trials of a dead driver FAIL, then queue their policies again."""
-        for study in (self._search, self._controls):
-            for frozen in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                trial = optuna.Trial(study, frozen._trial_id)
-                trial.set_user_attr("failure", INTERRUPTED)
+        for name in STUDIES:
+            study = self.record.study(name)
+            for frozen in self.record.trials(name, TrialState.RUNNING):
+                optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
                 study.tell(frozen.number, state=TrialState.FAIL)
-        latest = latest_by_slot(self._search)
-        for job, frozen in latest.values():
-            if failure_of(frozen) == INTERRUPTED and job.attempt + 1 < ATTEMPTS:
-                self._enqueue(replace(job, attempt=job.attempt + 1, number=None))
+        for job, frozen in latest_by_slot(self.record.trials("search")).values():
+            reason = failure_of(frozen)
+            if reason and allows_another(job, reason):
+                self._enqueue(replace(job, attempt=job.attempt + 1))
+
+    def _started(self) -> list[Slot]:
+        """The slots that a trial has been started for."""
+        taken = latest_by_slot(self.record.trials("search"))
+        return [slot for slot in self._asked.plan if slot.index in taken]
 
     def _unsettled(self) -> list[Slot]:
         """The slots that no trial has been started for."""
-        taken = latest_by_slot(self._search)
-        return [slot for slot in self._plan if slot.index not in taken]
+        taken = latest_by_slot(self.record.trials("search"))
+        return [slot for slot in self._asked.plan if slot.index not in taken]
 
-    def _unsettled_controls(self) -> list[Job]:
-        """The controls that still have to run."""
-        latest = latest_by_slot(self._controls)
+    def _unsettled_of(self, study: str) -> list[Job]:
+        """The controls, or the longer fine-tunes, that still have to run."""
+        latest = latest_by_slot(self.record.trials(study))
         jobs = []
-        for index, (name, policy) in enumerate(CONTROLS.items()):
-            job = Job(index, policy, self._target, derived_seed(self._seed, -1), control=name)
-            if index in latest:
-                last, trial = latest[index]
-                if failure_of(trial) != INTERRUPTED or last.attempt + 1 >= ATTEMPTS:
+        for job in self._controls() if study == "controls" else self._finals():
+            if job.slot in latest:
+                last, trial = latest[job.slot]
+                reason = failure_of(trial)
+                if not reason or not allows_another(last, reason):
                     continue
                 job = replace(job, attempt=last.attempt + 1)
             jobs.append(job)
         return jobs
+
+    def _controls(self) -> list[Job]:
+        """The controls, all of one seed: they differ in their policies alone."""
+        seed = derived_seed(self._asked.seed, -1)
+        return [
+            Job(index, policy, self._asked.target, seed, control=name, origin="control")
+            for index, (name, policy) in enumerate(CONTROLS.items())
+        ]
+
+    def _finals(self) -> list[Job]:
+        """Longer fine-tunes of the front that the plan's trials make, and of the controls.
+
+        None until the whole plan is over: the front is not known before.
+        """
+        if not self._asked.final_epochs or self._fresh or not self._plan_is_over():
+            return []
+        trials = [e for t in self.record.trials("search") if (e := evaluation_of(t))]
+        if not trials:
+            return []
+        controls = {
+            job.control: e
+            for t in self.record.trials("controls")
+            if (job := job_of(t)) and job.control and (e := evaluation_of(t))
+        }
+        front = make_front(trials, {}, self.record.summary or {})
+        named = {p.trial: p for p in (*front.points, front.at_target) if p is not None}
+        sources = [*named.values(), *controls.values()]
+        return [self._final(index, source) for index, source in enumerate(sources)]
+
+    def _plan_is_over(self) -> bool:
+        """Every slot is settled."""
+        open_states = (TrialState.RUNNING, TrialState.WAITING)
+        return not any(self.record.trials(s, *open_states) for s in ("search", "controls"))
+
+    def _final(self, index: int, source: Evaluation) -> Job:
+        name = source.path.rpartition("/")[2]
+        return Job(
+            index,
+            source.policy,
+            source.target,
+            derived_seed(self._asked.seed, -2, index),
+            number=source.trial,
+            control=name.removeprefix("control-") if source.trial is None else None,
+            origin=source.origin or "sampled",
+            continues=source.path,
+        )

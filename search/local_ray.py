@@ -6,8 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 
 from ..spaces.errors import UserError
@@ -27,26 +26,66 @@ QUIET = {
 _OURS: dict[str, str] = {}  # the settings that this process made itself
 
 
-@contextmanager
-def ray_session(*, address: str | None, workers: int, token: Path) -> Iterator[Path]:
-    """A connected Ray, and a scratch folder for its files. One that was there before stays."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if address is None:
-        use_token(token)
-        let_workers_import()
-    import ray
+class RayStart:
+    """Ray, starting in a thread of its own while the driver does other things.
 
-    scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
-    ours = not ray.is_initialized()
-    try:
-        if ours:
-            connect(address, workers, scratch)
-        yield scratch
-    finally:
-        if ours:
+    Left, it ends the Ray that it started; one that was there before stays.
+    """
+
+    def __init__(self, *, address: str | None, workers: int, token: Path, logs: Path) -> None:
+        self._address, self._workers, self._logs = address, workers, logs
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        if address is None:
+            use_token(token)
+            let_workers_import()
+        self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
+        self._ours = False
+        self._error: Exception | None = None
+        self._started, self._left = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
+
+    def __enter__(self) -> RayStart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.wait()
+        if self._ours:
+            import ray
+
             ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+        self._left.set()
+        self._thread.join()
+        keep_logs(self._scratch, self._logs)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def wait(self) -> Path:
+        """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+        return self._scratch
+
+    def _start(self) -> None:
+        try:
+            import ray
+
+            if not ray.is_initialized():
+                connect(self._address, self._workers, self._scratch)
+                self._ours = True
+        except Exception as error:
+            self._error = error
+        self._started.set()
+        self._left.wait()  # Ray's processes are killed when the thread that made them ends
+
+
+def keep_logs(scratch: Path, logs: Path) -> None:
+    """Keep what the workers printed, for who wants to know more than the ledger says."""
+    for file in scratch.glob("session_*/logs/worker-*"):
+        if file.is_file() and file.stat().st_size and not file.parent.is_symlink():
+            logs.mkdir(exist_ok=True)
+            shutil.copyfile(file, logs / file.name)
 
 
 def use_token(path: Path) -> None:

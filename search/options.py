@@ -13,7 +13,7 @@ import typer
 from .settings import SearchSettings
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
-LISTS = {"keep": list[str], "plugin": list[Path]}
+LISTS = {"keep": list[str], "objective": list[str], "plugin": list[Path]}
 OF_ONE_POLICY = (
     "target_flops",
     "target_params",
@@ -24,6 +24,7 @@ OF_ONE_POLICY = (
     "seed",
     "epochs",
     "dense_epochs",
+    "ensemble_images",
     "keep",
     "min_channels",
     "round_to",
@@ -46,7 +47,9 @@ def with_settings(
         default: Any = [] if field.name in LISTS else field.default
         option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
         if annotation is bool:
-            option = typer.Option(f"--{field.name}", help=field.metadata["help"])
+            flag = f"--{field.name}"
+            off = field.metadata.get("off")
+            option = typer.Option(f"{flag}/{off}" if off else flag, help=field.metadata["help"])
         annotated = Annotated[annotation, option]
         parameters.append(
             inspect.Parameter(field.name, KEYWORD, default=default, annotation=annotated)

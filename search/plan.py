@@ -12,7 +12,7 @@ from ..spaces.decode import Space
 from ..spaces.target import Target
 
 GOLDEN = 0.6180339887498949  # its multiples mod 1 are spread evenly, whatever their number
-LOW, HIGH = 0.5, 2.0  # the spread, as factors of the target
+SPREAD = (0.5, 2.0)  # factors of the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +24,41 @@ class Slot:
     seed: int
 
 
-def make_plan(trials: int, target: Target, space: Space, *, seed: int) -> tuple[Slot, ...]:
+def make_plan(
+    trials: int,
+    target: Target,
+    space: Space,
+    *,
+    seed: int,
+    spread: tuple[float, float] = SPREAD,
+) -> tuple[Slot, ...]:
     """`trials` slots: even ones at the target, odd ones spread."""
+    between = spread_of(target, space, spread)
     return tuple(
-        Slot(index, target_of(index, target, space), derived_seed(seed, index))
+        Slot(
+            index,
+            target_of(index, target, space.price.dense, between),
+            derived_seed(seed, index),
+        )
         for index in range(trials)
     )
 
 
-def target_of(index: int, target: Target, space: Space) -> Target:
+def target_of(
+    index: int, target: Target, dense: tuple[int, int], between: tuple[float, float]
+) -> Target:
     """The user's target for even slots, a scaled one for odd ones."""
     if index % 2 == 0:
         return target
-    dense = space.price.dense
-    low, high = spread_of(target, space)
+    low, high = between
     step = (GOLDEN * ((index + 1) // 2)) % 1.0
     factor = low * (high / low) ** step
     return target.scaled(round(factor, 4), dense)
 
 
-def spread_of(target: Target, space: Space) -> tuple[float, float]:
+def spread_of(
+    target: Target, space: Space, spread: tuple[float, float] = SPREAD
+) -> tuple[float, float]:
     """The factors between which every part of the target is reachable and below the dense size."""
     dense = space.price.dense
     lowest = space.lowest()
@@ -52,8 +67,8 @@ def spread_of(target: Target, space: Space) -> tuple[float, float]:
         for part, small, whole in zip(target.fractions(dense), lowest, dense, strict=True)
         if part is not None
     ]
-    low = max([LOW, *(1.1 * reach / part for part, reach in parts)])
-    high = min([HIGH, *(0.95 / part for part, _ in parts)])
+    low = max([spread[0], *(1.1 * reach / part for part, reach in parts)])
+    high = min([spread[1], *(0.95 / part for part, _ in parts)])
     return (low, high) if low < high else (1.0, 1.0)
 
 

@@ -74,8 +74,8 @@ class Progress:
         """done/total, best at the target, ETA."""
         assert self._state is not None
         ledger, target, dense = self._state
-        best = best_at_target(ledger.evaluations(), target, (dense.macs, dense.params))
-        failed = len(ledger.failures())
+        best = best_at_target(ledger.record.evaluations(), target, (dense.macs, dense.params))
+        failed = len(ledger.record.failures())
         parts = [f"{ledger.settled}/{ledger.total} trials"]
         parts.append(f"best at target {best.accuracy:.4f}" if best else "none at the target yet")
         if failed:
@@ -95,8 +95,10 @@ class Progress:
 def describe(job: Job, outcome: Evaluation | str) -> str:
     """One line of what came of a trial."""
     name = f"control {job.control}" if job.control else f"trial {job.number}"
+    if job.continues:
+        name += ", trained on"
     if isinstance(outcome, str):
-        return f"{name} failed: {outcome}"
+        return f"{name} {outcome}"
     return (
         f"{name}: accuracy {outcome.accuracy:.4f}, FLOPs {outcome.flops_fraction:.1%}, "
         f"params {outcome.params_fraction:.1%}, {job.policy.score}"

@@ -130,7 +130,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     inputs = load_inputs(request.settings, model=given.model, data=given.data)
     run = open_work(request, inputs)
     with locked(run):
-        prepared = prepare_search(inputs, run, plugins, progress.say, [request.policy])
+        prepared = prepare_search(inputs, run, plugins, progress.say, lambda _: [request.policy])
         job = job_of(request, prepared.context)
 
         def on_step(present: Present, accuracy: float | None) -> None:
@@ -142,7 +142,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
             )
 
         progress.say(f"pruning: {words(job.policy)}")
-        carried = replace(carry_out(job, prepared.context, on_step), trial=None)
+        carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
         evaluation = measured_point(carried, prepared.context)
         dense = measured_dense(prepared.dense, prepared.context)
         copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)

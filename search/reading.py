@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -11,29 +13,106 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ..spaces.evaluation import Evaluation, evaluation_from_json
-from ..spaces.front import Dense, Front, best_at_target, non_dominated
+from ..spaces.front import OBJECTIVES, Dense, Front, best_at_target, non_dominated
 from ..spaces.target import target_from_json
-from .job import Job, job_from_json
+from .job import Job, Rung, job_from_json
 
 INTERRUPTED = "interrupted: the search ended before this trial did"
-ATTEMPTS = 3
+DIED = "the worker process died"
+AGAIN = {INTERRUPTED: 3, DIED: 2}  # attempts at one policy that such an end allows
+STUDIES = ("search", "controls", "finals")
 
 
-def front_in(journal: Path) -> Front | None:
-    """The front of what the journal holds now; None before the first finished trial."""
+class Record:
+    """What a journal holds: the studies and what their trials say."""
+
+    def __init__(self, studies: dict[str, optuna.Study]) -> None:
+        self._studies = studies
+
+    def evaluations(self) -> list[Evaluation]:
+        """The finished sampled trials in order, then what longer fine-tuning made of some."""
+        found = [e for t in self.trials("search") if (e := evaluation_of(t))]
+        return found + [e for e in self.finals() if e.trial is not None]
+
+    def controls(self) -> dict[str, Evaluation]:
+        """The finished controls by name, fine-tuned as long as the front if that is done."""
+        return {
+            job.control: evaluation
+            for study in ("controls", "finals")
+            for t in self.trials(study)
+            if (job := job_of(t)) and job.control and (evaluation := evaluation_of(t))
+        }
+
+    def finals(self) -> list[Evaluation]:
+        """What longer fine-tuning made of the front's networks and the controls."""
+        return [e for t in self.trials("finals") if (e := evaluation_of(t))]
+
+    def failures(self) -> dict[str, str]:
+        """The reasons of the trials that failed for good, by the trial's folder name."""
+        reasons = {}
+        for study in STUDIES:
+            for job, trial in latest_by_slot(self.trials(study)).values():
+                reason = failure_of(trial)
+                if reason and not allows_another(job, reason):
+                    reasons[job.folder] = reason
+        return reasons
+
+    def stopped(self) -> int:
+        """How many trials were stopped on their way, being hopeless."""
+        return len(self.trials("search", TrialState.PRUNED))
+
+    def repeats(self) -> int:
+        """How many slots were settled by a network that was known already."""
+        return sum(1 for t in self.trials("search") if is_repeat(t) and job_of(t))
+
+    def rungs(self) -> list[Rung]:
+        """Where the trials stood at their rungs, in the order of their ends."""
+        ended = [t for t in self.trials("search") if t.datetime_complete and t.state.is_finished()]
+        ended.sort(key=lambda t: t.datetime_complete or datetime.min)
+        return [
+            Rung(**values)
+            for trial in ended
+            for key in ("spans", "stopped")
+            for values in trial.user_attrs.get(key, {}).get("rungs", [])
+        ]
+
+    def front(self) -> Front | None:
+        """The front of what is finished; None before the first finished trial."""
+        evaluations, summary = self.evaluations(), self.summary
+        if not evaluations or summary is None:
+            return None
+        return make_front(evaluations, self.controls(), summary)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What the front is derived from besides the trials."""
+        found: dict[str, Any] | None = self._studies["search"].user_attrs.get("summary")
+        return found
+
+    def study(self, name: str) -> optuna.Study:
+        """One of the studies."""
+        return self._studies[name]
+
+    def trials(self, study: str, *states: TrialState) -> list[FrozenTrial]:
+        """The trials of one study, in the order of their numbers."""
+        return self._studies[study].get_trials(deepcopy=False, states=states or None)
+
+
+def read_record(journal: Path) -> Record | None:
+    """What a journal holds now; None where no search has begun in it."""
     if not journal.exists():
         return None
     quiet_optuna()
     storage = JournalStorage(JournalFileBackend(str(journal)))
-    names = optuna.get_all_study_names(storage)
-    if "search" not in names or "controls" not in names:
+    if not set(STUDIES) <= set(optuna.get_all_study_names(storage)):
         return None
-    search = optuna.load_study(study_name="search", storage=storage)
-    controls = optuna.load_study(study_name="controls", storage=storage)
-    evaluations, summary = evaluations_in(search), search.user_attrs.get("summary")
-    if not evaluations or summary is None:
-        return None
-    return make_front(evaluations, controls_in(controls), summary)
+    return Record({n: optuna.load_study(study_name=n, storage=storage) for n in STUDIES})
+
+
+def front_in(journal: Path) -> Front | None:
+    """The front of what the journal holds now; None before the first finished trial."""
+    record = read_record(journal)
+    return record.front() if record else None
 
 
 def quiet_optuna() -> None:
@@ -43,51 +122,37 @@ def quiet_optuna() -> None:
 
 
 def make_front(
-    evaluations: list[Evaluation], controls: dict[str, Evaluation], summary: dict[str, object]
+    evaluations: list[Evaluation], controls: dict[str, Evaluation], summary: dict[str, Any]
 ) -> Front:
     """The front of these evaluations; `summary` as the ledger keeps it."""
-    dense = Dense(**summary["dense"])  # type: ignore[arg-type]
+    dense = Dense(**summary["dense"])
     target = target_from_json(summary["requested"])
+    objectives = tuple(summary.get("objectives", OBJECTIVES))
     return Front(
-        seed=int(summary["seed"]),  # type: ignore[call-overload]
+        seed=int(summary["seed"]),
         requested=target,
         dense=dense,
-        points=non_dominated(evaluations),
+        points=non_dominated(evaluations, objectives),
         at_target=best_at_target(evaluations, target, (dense.macs, dense.params)),
         controls=controls,
+        objectives=objectives,
     )
-
-
-def evaluations_in(study: optuna.Study) -> list[Evaluation]:
-    """The finished trials, in the order of their numbers."""
-    return [e for t in study.get_trials(deepcopy=False) if (e := evaluation_of(t))]
-
-
-def controls_in(study: optuna.Study) -> dict[str, Evaluation]:
-    """The finished controls by name."""
-    pairs = [(job_of(t), evaluation_of(t)) for t in study.get_trials(deepcopy=False)]
-    return {job.control: e for job, e in pairs if job and e and job.control}
-
-
-def failures_in(study: optuna.Study) -> dict[str, str]:
-    """The reasons of the trials that failed for good, by the trial's folder name."""
-    reasons: dict[str, str] = {}
-    for trial in study.get_trials(deepcopy=False):
-        job, reason = job_of(trial), failure_of(trial)
-        if job and reason and (reason != INTERRUPTED or job.attempt + 1 >= ATTEMPTS):
-            reasons[job.folder] = reason
-    return reasons
 
 
 def job_of(trial: FrozenTrial) -> Job | None:
     """The job that a trial carries; None if it was cut short before it was given one."""
     values = trial.user_attrs.get("job")
-    return job_from_json(values) if values and "repeat" not in trial.user_attrs else None
+    return job_from_json(values) if values else None
+
+
+def is_repeat(trial: FrozenTrial) -> bool:
+    """True for a policy whose network another trial has made; it was not carried out."""
+    return "repeat_of" in trial.user_attrs
 
 
 def evaluation_of(trial: FrozenTrial) -> Evaluation | None:
     """The evaluation of a finished trial."""
-    if trial.state != TrialState.COMPLETE:
+    if trial.state != TrialState.COMPLETE or is_repeat(trial):
         return None
     return evaluation_from_json(trial.user_attrs["evaluation"])
 
@@ -100,10 +165,15 @@ def failure_of(trial: FrozenTrial) -> str | None:
     return str(reason) if reason else None
 
 
-def latest_by_slot(study: optuna.Study) -> dict[int, tuple[Job, FrozenTrial]]:
+def allows_another(job: Job, reason: str) -> bool:
+    """True if an end of this kind lets the policy be tried again."""
+    return job.attempt + 1 < AGAIN.get(reason, 1)
+
+
+def latest_by_slot(trials: list[FrozenTrial]) -> dict[int, tuple[Job, FrozenTrial]]:
     """The newest trial of each slot that any was started for."""
     latest = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         job = job_of(trial)
         if job:
             latest[job.slot] = (job, trial)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,26 +14,33 @@ from typing import Any
 from torch import nn
 
 from .. import __version__
-from ..analysis.scores import all_scores
+from ..spaces.bias import stages_of
+from ..spaces.decode import Space
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
-from ..spaces.policy import Policy
+from ..spaces.front import OBJECTIVES, Front
+from ..spaces.policy import CONTROLS
+from ..spaces.target import limit
 from ..trainers.split import Data
 from .again import same_again
 from .context import Context
 from .finish import conclude, drop_weights
 from .job import Job
-from .ledger import Ledger
-from .local_ray import ray_session
-from .plan import make_plan
+from .ledger import Ledger, Limits, Undertaking
+from .local_ray import RayStart
+from .plan import SPREAD, make_plan
 from .plugins import Plugin, load_plugins, read_plugin
+from .policy_space import PolicySpace, space_from
 from .progress import Progress
+from .proposing import make_proposer
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
+from .screening import Screen
 from .settings import SearchSettings
 from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, weights_exist
 from .stopping import Stopped, Stopping
+
+ENSEMBLE_IMAGES = 32_768  # of one ensemble, unless the user says otherwise
 
 
 class AllFailed(RuntimeError):
@@ -51,6 +59,8 @@ class Given:
 def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front]:
     """Run a new search in a new folder."""
     settings.check()
+    images = settings.ensemble_images or ENSEMBLE_IMAGES
+    settings = replace(settings, ensemble_images=images)
     weights_exist(settings.weights)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     load_plugins(plugins)
@@ -95,18 +105,16 @@ def drive(
     inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
 ) -> Front:
     """Prepare, run every trial that is not settled yet, conclude."""
-    settings, stopping = inputs.settings, Stopping()
+    settings, stopping, begin = inputs.settings, Stopping(), time.monotonic()
     with stopping.listening(), progress:
         try:
-            prepared = prepare_search(
-                inputs, run, plugins, progress.say, [Policy(name) for name in all_scores()]
-            )
-            with stopping.shield():
-                ledger = open_ledger(prepared, settings, run)
-            progress.begin(ledger, settings.target(), prepared.dense)
-            if ledger.settled < ledger.total:
-                run_trials(ledger, prepared.context, settings, Scene(run, progress, stopping))
-            if not ledger.evaluations():
+            with output_to(run.log), ray_for(settings, run) as ray_start:
+                prepared, ledger = prepare(inputs, run, plugins, progress)
+                progress.begin(ledger, settings.target(), prepared.dense)
+                if not ledger.over:
+                    scene = Scene(run, progress, stopping, ray_start, begin)
+                    run_trials(ledger, prepared.context, settings, scene)
+            if not ledger.record.evaluations():
                 raise AllFailed(first_failure(ledger))
             return conclude(ledger, prepared, run)
         except Stopped as stop:
@@ -114,59 +122,153 @@ def drive(
             raise
 
 
-def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder) -> Ledger:
-    """The ledger with its plan."""
-    target, space = settings.target(), prepared.context.space
-    ledger = Ledger(
-        run.journal,
-        make_plan(settings.trials, target, space, seed=settings.seed),
-        target=target,
-        scores=tuple(prepared.context.evidence.scores),
-        seed=settings.seed,
+def prepare(
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
+) -> tuple[Prepared, Ledger]:
+    """Everything before the first trial."""
+    settings = inputs.settings
+    prepared = prepare_search(
+        inputs,
+        run,
+        plugins,
+        progress.say,
+        lambda space: [*policy_space_of(settings, space).read, *CONTROLS.values()],
     )
+    return prepared, open_ledger(prepared, settings, run, progress)
+
+
+def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
+    """What the settings let be sampled for this network."""
+    stages = int(stages_of(space.channel_map).max()) + 1
+    return space_from(
+        settings.words("scores"),
+        settings.words("allocations"),
+        settings.words("schedules"),
+        stages,
+    )
+
+
+def open_ledger(
+    prepared: Prepared, settings: SearchSettings, run: RunFolder, progress: Progress
+) -> Ledger:
+    """The ledger with its plan, and the policies that it begins with."""
+    target, context = settings.target(), prepared.context
+    space, seed = context.space, settings.seed
+    plan = make_plan(
+        settings.trials, target, space, seed=seed, spread=spread_asked(settings, space)
+    )
+    proposer = make_proposer(
+        plan,
+        policy_space_of(settings, space),
+        Screen(space, context.evidence, prepared.surrogate()),
+        screening=settings.screening,
+        sampler=settings.sampler,
+        seed=seed,
+    )
+    screened = sum(one.origin == "screened" for one in proposer.opening.values())
+    progress.say(f"{len(proposer.opening)} policies to begin with, {screened} of them screened")
+    asked = Undertaking(
+        plan,
+        target,
+        seed,
+        OBJECTIVES + (("latency_ms",) if settings.objective else ()),
+        limits_of(settings, prepared),
+        settings.final_epochs,
+    )
+    ledger = Ledger(run.journal, asked, proposer)
     ledger.set_summary(prepared.dense)
     return ledger
 
 
+def spread_asked(settings: SearchSettings, space: Space) -> tuple[float, float]:
+    """--spread as factors of the target's first part."""
+    sizes = settings.sizes_between()
+    if sizes is None:
+        return SPREAD
+    part = next(p for p in settings.target().fractions(space.price.dense) if p is not None)
+    return sizes[0] / part, sizes[1] / part
+
+
+def limits_of(settings: SearchSettings, prepared: Prepared) -> Limits:
+    """How far an evaluation is above each limit that the user set; below 0 it is kept."""
+    flops, params = settings.size_limits()
+    dense = prepared.context.space.price.dense
+
+    def broken(evaluation: Evaluation) -> Mapping[str, float]:
+        found: dict[str, float] = {}
+        sizes = (("flops", flops, 0, evaluation.macs), ("params", params, 1, evaluation.params))
+        for name, asked, index, size in sizes:
+            most = limit(asked, dense[index])
+            if most is not None:
+                found[name] = size / most - 1
+        if settings.max_latency_ms is not None and evaluation.latency_ms is not None:
+            found["latency"] = evaluation.latency_ms / settings.max_latency_ms - 1
+        if settings.min_accuracy is not None:
+            found["accuracy"] = settings.min_accuracy - evaluation.accuracy
+        return found
+
+    return broken
+
+
+@contextmanager
+def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
+    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
+    with RayStart(
+        address=settings.address, workers=workers_of(settings), token=run.token, logs=run.logs
+    ) as start:
+        if settings.address is not None:
+            start.wait()
+        yield start
+
+
+def workers_of(settings: SearchSettings) -> int:
+    """Trials at a time on this machine, unless the user says otherwise."""
+    cores = int(len(os.sched_getaffinity(0)) / settings.cpus_per_trial)
+    return settings.workers or max(1, cores)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Where trials are run and who watches."""
+    """Where trials are run, who watches, and since when."""
 
     run: RunFolder
     progress: Progress
     stopping: Stopping
+    ray_start: RayStart
+    begin: float
 
 
 def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene: Scene) -> None:
     """Let Ray Tune run what the ledger asks for."""
-    workers = settings.workers or len(os.sched_getaffinity(0))
-    run, progress = scene.run, scene.progress
+    run, progress, stopping = scene.run, scene.progress, scene.stopping
+    minutes = settings.max_minutes
+    until = None if minutes is None else scene.begin + 60 * minutes
 
     def on_trial(job: Job, outcome: Evaluation | str) -> None:
         progress.on_trial(job, outcome)
-        if isinstance(outcome, Evaluation) and job.control is None:
+        if isinstance(outcome, Evaluation) and not (job.control or job.continues):
             drop_weights(ledger, run)
 
-    with (
-        scene.stopping.shield(),  # Ray and the ledger are left between two steps of Tune only
-        output_to(run.log),
-        ray_session(address=settings.address, workers=workers, token=run.token) as scratch,
-    ):
-        scene.stopping.listen_again()
+    with stopping.shield():  # Ray and the ledger are left between two steps of Tune only
+        scratch = scene.ray_start.wait()
+        stopping.listen_again()
+        from .halving import Halving
         from .searcher import LedgerSearcher
         from .tuning import StopBetweenSteps, tune_trials
 
-        searcher = LedgerSearcher(ledger, context.root, on_trial)
+        searcher = LedgerSearcher(ledger, context.root, on_trial, until=until)
+        workers = workers_of(settings)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
-        tune_trials(searcher, context, settings, StopBetweenSteps(scene.stopping), scratch)
+        halving = Halving(ledger.record.rungs())
+        tune_trials(searcher, context, settings, StopBetweenSteps(stopping), scratch, halving)
 
 
 def first_failure(ledger: Ledger) -> str:
     """Why nothing came of the search."""
-    reasons = list(ledger.failures().values())
+    reasons = list(ledger.record.failures().values())
     return reasons[0] if reasons else "no trial was planned"
 
 

@@ -1,70 +1,56 @@
-"""The policy space, define-by-run: what Optuna samples for one trial."""
+"""Optuna's samplers, by name: each is fresh for each trial, so that the ledger alone decides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable
 
 import optuna
 
-from ..analysis.scores.registry import Network, all_scores, function_of
-from ..spaces.policy import COMBINATIONS, NORMALISATIONS, PRESETS, PRICES_AT, Policy
+from ..spaces.errors import UserError
 
-STARTUP_TRIALS = 8  # sampled at random before the sampler trusts what it has seen
-# A control, and scores that no bias removal brought near the others (docs/results.md).
-NEVER_SAMPLED = ("random", "bn-scale", "weight-gradient", "weight-gradient-rank")
-SAMPLED = (
-    "score",
-    "combine",
-    "normalisation",
-    "price_power",
-    "price_blend",
-    "price_at",
-    "floor",
-    "learning_rate",
-    "distill",
-)
+STARTUP_TRIALS = 8  # finished ones, before a model of them is trusted
+POPULATION = 16
 
 
-def suggest_policy(trial: optuna.Trial, scores: Sequence[str]) -> Policy:
-    """Sample one policy. `scores` are the names that evidence was measured for."""
-    names = [name for name in scores if name not in NEVER_SAMPLED]
-    return Policy(
-        score=trial.suggest_categorical("score", names),
-        combine=trial.suggest_categorical("combine", COMBINATIONS),
-        normalisation=trial.suggest_categorical("normalisation", NORMALISATIONS),
-        price_power=trial.suggest_float("price_power", 0.0, 1.0),
-        price_blend=trial.suggest_float("price_blend", 0.0, 1.0),
-        price_at=trial.suggest_categorical("price_at", PRICES_AT),
-        floor=trial.suggest_int("floor", 1, 2),
-        learning_rate=trial.suggest_float("learning_rate", 0.005, 0.1, log=True),
-        distill=trial.suggest_float("distill", 0.0, 0.9),
-    )
-
-
-def params_of(policy: Policy) -> dict[str, Any]:
-    """The sampled parameters that give this policy: what is enqueued to run it."""
-    return {name: getattr(policy, name) for name in SAMPLED}
-
-
-def opening_policies(scores: Sequence[str]) -> list[Policy]:
-    """What every search tries first: presets that its space contains, the user's own scores."""
-    presets = [p for p in PRESETS.values() if p == Policy(**params_of(p))]
-    own = [Policy(name, floor=2) for name in scores if is_own(name)]
-    return [policy for policy in (*presets, *own) if policy.score in scores]
-
-
-def is_own(name: str) -> bool:
-    """Whether a score is the user's, from a plugin or a call."""
-    package = Network.__module__.rpartition(".")[0]
-    return not function_of(all_scores()[name]).__module__.startswith(package)
-
-
-def make_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler: its choices follow from the seed and the ledger alone."""
+def tpe(seed: int) -> optuna.samplers.BaseSampler:
+    """Tree-structured Parzen estimators, jointly over parameters that occur together."""
     return optuna.samplers.TPESampler(
         seed=seed,
         multivariate=True,
+        group=True,
         constant_liar=True,
         n_startup_trials=STARTUP_TRIALS,
     )
+
+
+def nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    """A genetic algorithm by non-dominated sorting."""
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
+
+
+def gp(seed: int) -> optuna.samplers.BaseSampler:
+    """Gaussian processes; parameters that only some policies have are sampled at random."""
+    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+
+
+def at_random(seed: int) -> optuna.samplers.BaseSampler:
+    """No model: the baseline of the others."""
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe": tpe,
+    "nsga2": nsga2,
+    "gp": gp,
+    "random": at_random,
+}
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """A fresh sampler: its choices follow from the seed and the ledger alone."""
+    if name not in SAMPLERS:
+        raise UserError(f"--sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return SAMPLERS[name](seed)

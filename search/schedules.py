@@ -59,7 +59,7 @@ def one_shot(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
 def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
     """Cut in steps, each measured anew; they survive a kill in the trial's folder."""
     policy, space, machine = job.policy, context.space, context.machine
-    tuning = tuning_of(policy, policy.step_epochs or 1.0)
+    between = policy.step_share * context.effort.epochs / policy.steps
     targets = targets_between(job.target, space.price.dense, policy.steps)
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
@@ -71,7 +71,8 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
 
     def settle(small: nn.Module, step: int) -> None:
         recalibrate(small, context.data, machine=machine)
-        if policy.step_epochs:
+        if between:
+            tuning = tuning_of(policy, between)
             seed = derived_seed(job.seed, step)
             train(small, context.data, tuning, seed=seed, teacher=context.model, machine=machine)
 
@@ -93,14 +94,15 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         identity=job.identity,
     )
     small = present.model if present.step else cut(context.model, space.channel_map, present.keep)
-    return Pruned(small.to(machine.device), present.keep, present.step * policy.step_epochs)
+    return Pruned(small.to(machine.device), present.keep, present.step * between)
 
 
 def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
     """Train gates and weights together; the policy's score orders the gates at the start."""
     policy, space, data = job.policy, context.space, context.data
     (scores,) = Ordering(context.evidence, space.channel_map, space.price).scores([policy])
-    tuning = tuning_of(policy, policy.gate_epochs)
+    epochs = policy.gate_share * context.effort.epochs
+    tuning = tuning_of(policy, epochs)
     settings = GateSettings(
         tuning=tuning,
         learning_rate=policy.gate_learning_rate,
@@ -115,7 +117,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         checkpoint=context.root / "trials" / job.folder / GATES,
     )
     recalibrate(gated.model, data, machine=context.machine)
-    return Pruned(gated.model, gated.keep, policy.gate_epochs)
+    return Pruned(gated.model, gated.keep, epochs)
 
 
 def present_space(space: Space, channel_map: ChannelMap) -> Space:

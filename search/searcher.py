@@ -7,53 +7,96 @@ told as complete, and it writes no constraints.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from ..spaces.evaluation import Evaluation, evaluation_from_json
-from .job import Job
+from .job import Job, Rung
 from .ledger import Ledger
+from .reading import DIED
+from .worker import TIMEOUT
 
-Listener = Callable[[Job, Evaluation | str], None]
+Outcome = Evaluation | str  # what came of a trial, or why nothing did
+Listener = Callable[[Job, Outcome], None]
+
+
+@dataclass(slots=True)
+class Started:
+    """A job that runs, and the rungs that it has been seen at."""
+
+    job: Job
+    rungs: list[dict[str, Any]] = field(default_factory=list)
 
 
 class LedgerSearcher(Searcher):
     """Suggest what the ledger asks for; tell it what came of it, then tell the listener."""
 
-    def __init__(self, ledger: Ledger, root: Path, listener: Listener) -> None:
+    def __init__(
+        self, ledger: Ledger, root: Path, listener: Listener, *, until: float | None = None
+    ) -> None:
+        """`until`: the time (monotonic) after which nothing more of the plan is started."""
         super().__init__(metric="evaluation", mode="max")
-        self._ledger, self._root, self._listener = ledger, root, listener
-        self._jobs: dict[str, Job] = {}
+        self._ledger, self._root, self._listener, self._until = ledger, root, listener, until
+        self._started: dict[str, Started] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next job, or FINISHED."""
+        """The next job; None if there is none now, FINISHED if there will be none."""
+        if self._until is not None and time.monotonic() > self._until:
+            self._ledger.end_early()
         job = self._ledger.next_job()
         if job is None:
-            return str(Searcher.FINISHED)
-        self._jobs[trial_id] = job
-        return {"job": job.to_json(), "root": str(self._root)}
+            return str(Searcher.FINISHED) if self._ledger.over else None
+        self._started[trial_id] = Started(job)
+        plain = job.control is None and job.continues is None
+        return {
+            "job": job.to_json(),
+            "root": str(self._root),
+            "judged": plain,
+            "exempt": job.origin.startswith("preset:"),
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Remember the rungs of a running trial."""
+        if result.get("rung"):
+            self._started[trial_id].rungs.append(json.loads(result["rung"]))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Settle the trial in the ledger."""
-        job = self._jobs.pop(trial_id, None)
-        if job is not None:
-            self._listener(job, self._settle(job, result or {}, error))
+        started = self._started.pop(trial_id, None)
+        if started is not None:
+            outcome = self._settle(started, result or {}, error)
+            self._listener(started.job, outcome)
 
-    def _settle(self, job: Job, result: dict[str, Any], error: bool) -> Evaluation | str:
+    def _settle(self, started: Started, result: dict[str, Any], error: bool) -> Outcome:
         """Tell the ledger; return what it was told."""
-        values = result.get("evaluation")
-        if values is None or error:
-            reason = str(result.get("failure") or "the worker process died")
-            self._ledger.fail(job, reason)
-            return reason
-        evaluation = evaluation_from_json(json.loads(values))
-        self._ledger.finish(job, evaluation)
-        return evaluation
+        job, values = started.job, result.get("evaluation")
+        if not error and values:
+            evaluation = evaluation_from_json(json.loads(values))
+            spans = json.loads(result["spans"])
+            self._ledger.finish(job, evaluation, {**spans, "rungs": started.rungs})
+            return evaluation
+        if not error and result.get("rung"):
+            rung = Rung(**json.loads(result["rung"]))
+            self._ledger.stop(job, {"rungs": started.rungs})
+            return f"stopped at rung {rung.index} with accuracy {rung.accuracy:.4f}"
+        reason = self._reason(job, result, error)
+        again = "; it is tried again" if self._ledger.fail(job, reason) else ""
+        return f"failed: {reason}{again}"
+
+    def _reason(self, job: Job, result: dict[str, Any], error: bool) -> str:
+        """Why there is no evaluation."""
+        told = self._root / "trials" / job.folder / TIMEOUT
+        if told.exists():
+            return told.read_text()
+        failure = None if error else result.get("failure")
+        return str(json.loads(failure)) if failure else DIED
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to restore it; we never restore, so nothing goes along."""

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import UserError
+from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..spaces.target import Target, parse_size
+
+ABOVE_ZERO = (
+    "epochs",
+    "dense_epochs",
+    "final_epochs",
+    "max_minutes",
+    "trial_timeout",
+    "cpus_per_trial",
+    "max_latency_ms",
+)
+TUPLES = ("keep", "objective")
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -32,10 +44,16 @@ class SearchSettings:
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
     )
     trials: int = option(24, "Sampled trials; the two controls come on top.")
+    max_minutes: float | None = option(
+        None, "Start no trial of the plan after so many minutes; those that run are finished."
+    )
     workers: int | None = option(None, "Trials at a time; default: one a core.")
     seed: int = option(0, "Same seed, same machine, one worker: same front.")
     epochs: float | None = option(
         None, "Fine-tuning epochs of a trial; default: 1, more for small data."
+    )
+    final_epochs: float | None = option(
+        None, "Epochs that the front and the controls are fine-tuned on at the end; default: none."
     )
     dense_epochs: float | None = option(
         None, "Epochs of the dense training without --weights; default: by the size of the data."
@@ -47,11 +65,33 @@ class SearchSettings:
     gpus_per_trial: float | None = option(
         None, "GPUs of one trial; fractions share one; default: this machine's, shared evenly."
     )
+    cpus_per_trial: float = option(1.0, "CPUs of one trial.")
+    trial_timeout: float | None = option(None, "Seconds after which a trial has failed.")
+    allocations: str = option("all", f"Of {', '.join(ALLOCATIONS)}; separated by commas.")
+    schedules: str = option("all", f"Of {', '.join(SCHEDULES)}; separated by commas.")
+    scores: str = option("all", "Scores that policies may rank by; separated by commas.")
+    sampler: str = option("tpe", "tpe, nsga2, gp or random.")
+    spread: str | None = option(
+        None, "LOW,HIGH: sizes that half of the trials aim at; default: half to twice the target."
+    )
+    objective: tuple[str, ...] = option((), "latency: one more axis of the front; repeatable.")
+    max_flops: str | None = option(None, "A limit that steers the sampler: 0.6, 60% or 50M.")
+    max_params: str | None = option(None, "A limit that steers the sampler: 0.6, 60% or 5M.")
+    max_latency_ms: float | None = option(None, "A limit that steers the sampler.")
+    min_accuracy: float | None = option(None, "A limit that steers the sampler, on validation.")
+    screening: bool = option(
+        True, "Foretell thousands of policies before the first trial.", off="--no-screening"
+    )
+    halving: bool = option(True, "Stop hopeless trials on their way.", off="--no-halving")
+    ensemble_images: int | None = option(
+        None, "Images an ensemble of filter masks may take; default: 32768 each in a search."
+    )
     keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
     min_channels: int = option(1, "Channels that every group keeps at least.")
     round_to: int = option(1, "Kept widths are multiples of this.")
     plugin: tuple[Path, ...] = option((), "A Python file with scores of your own; repeatable.")
     quiet: bool = option(False, "Print the result only.")
+    json: bool = option(False, "Print the front as JSON only.")
 
     def target(self) -> Target:
         """The requested sizes."""
@@ -68,6 +108,7 @@ class SearchSettings:
                 "for forty percent of the FLOPs write --target-flops 0.4"
             )
         self.check_numbers()
+        self.check_gpus()
 
     def check_numbers(self) -> None:
         """Refuse numbers out of their range."""
@@ -75,11 +116,55 @@ class SearchSettings:
         at_least("--min-channels", self.min_channels, 1)
         at_least("--round-to", self.round_to, 1)
         at_least("--seed", self.seed, 0)
-        if self.workers is not None:
-            at_least("--workers", self.workers, 1)
-        for name, value in (("--epochs", self.epochs), ("--dense-epochs", self.dense_epochs)):
+        for name, value, low in (
+            ("--workers", self.workers, 1),
+            ("--ensemble-images", self.ensemble_images, 1024),
+        ):
+            if value is not None:
+                at_least(name, value, low)
+        for name in ABOVE_ZERO:
+            value = getattr(self, name)
             if value is not None and not 0 < value < 1e6:
-                raise UserError(f"{name} must be above 0, got {value}; 1 is usual")
+                option = "--" + name.replace("_", "-")
+                raise UserError(f"{option} must be above 0, got {value}; 1 is usual")
+        if self.min_accuracy is not None and not 0 < self.min_accuracy < 1:
+            raise UserError(
+                f"--min-accuracy must be in (0, 1), got {self.min_accuracy}; "
+                "for ninety percent write 0.9"
+            )
+        for name in self.objective:
+            check_choice("--objective", name, ("latency",))
+        for name, choices in (("allocations", ALLOCATIONS), ("schedules", SCHEDULES)):
+            for word in self.words(name):
+                check_choice(f"--{name}", word, choices)
+        self.size_limits()
+        self.sizes_between()
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """The names in a list separated by commas; none for all."""
+        text = getattr(self, name)
+        words = tuple(word.strip() for word in text.split(",") if word.strip())
+        return () if words == ("all",) else words
+
+    def size_limits(self) -> tuple[float | int | None, float | int | None]:
+        """--max-flops and --max-params."""
+        return (
+            parse_size("--max-flops", self.max_flops),
+            parse_size("--max-params", self.max_params),
+        )
+
+    def sizes_between(self) -> tuple[float, float] | None:
+        """LOW and HIGH of --spread."""
+        if self.spread is None:
+            return None
+        parts = [parse_size("--spread", part) for part in self.spread.split(",")]
+        if len(parts) != 2 or not all(isinstance(part, float) for part in parts):
+            raise UserError(f"--spread must be LOW,HIGH, got {self.spread}; write 0.2,0.8")
+        low, high = sorted(float(part) for part in parts if part is not None)
+        return low, high
+
+    def check_gpus(self) -> None:
+        """Refuse a share of a GPU that no trial can have."""
         if self.gpus_per_trial is not None and not 0 <= self.gpus_per_trial < 1e6:
             raise UserError(
                 f"--gpus-per-trial must be at least 0, got {self.gpus_per_trial}; 0.5 shares one"
@@ -88,7 +173,8 @@ class SearchSettings:
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
         values = asdict(self)
-        values["keep"] = list(self.keep)
+        for name in TUPLES:
+            values[name] = list(getattr(self, name))
         values["plugin"] = [str(path) for path in self.plugin]
         for name in ("weights", "out"):
             values[name] = None if values[name] is None else str(values[name])
@@ -112,7 +198,8 @@ def settings_from_json(values: dict[str, Any]) -> SearchSettings:
             f"config.json must hold settings of this version, got {unknown[0]!r}; update it"
         )
     kept = dict(values)
-    kept["keep"] = tuple(values.get("keep", ()))
+    for name in TUPLES:
+        kept[name] = tuple(values.get(name, ()))
     kept["plugin"] = tuple(Path(path) for path in values.get("plugin", ()))
     for name in ("weights", "out"):
         if kept.get(name) is not None:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
-from ..analysis.gathering import Measuring, OnProgress, gather_evidence
+from ..analysis.ensembles import Surrogate
+from ..analysis.gathering import Measuring, OnProgress, gather_evidence, gather_surrogate
 from ..spaces.channels import map_digest
 from ..spaces.decode import Space
 from ..spaces.durable import write_bytes, write_json
@@ -33,7 +34,7 @@ from ..trainers.loop import Progress, Tuning, train
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from ..trainers.split import Data
-from .context import Context
+from .context import Context, Effort
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
@@ -41,6 +42,7 @@ from .settings import SearchSettings
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.
 DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
 TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 10_752
+RUNGS = (0.0, 0.25, 0.5)  # shares of the epochs
 TELL_SECONDS = 10.0
 
 
@@ -59,6 +61,11 @@ class Prepared:
 
     context: Context
     dense: Dense
+    measuring: Measuring
+
+    def surrogate(self) -> Surrogate:
+        """What foretells the loss of any mask; measured at the first call, kept in the run."""
+        return gather_surrogate(self.measuring)
 
 
 Say = Callable[[str], None]
@@ -69,7 +76,7 @@ def prepare_search(
     run: RunFolder,
     plugins: tuple[Plugin, ...],
     say: Say,
-    policies: Iterable[Policy],
+    policies: Callable[[Space], Iterable[Policy]],
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
@@ -84,21 +91,38 @@ def prepare_search(
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it
     measuring = Measuring(
-        model, space.channel_map, data, settings.seed, run.evidence, telling(say)
+        model,
+        space.channel_map,
+        data,
+        settings.seed,
+        run.evidence,
+        settings.ensemble_images,
+        telling(say),
     )
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=gather_evidence(policies, measuring),
+        evidence=gather_evidence(policies(space), measuring),
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
-        epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
+        effort=effort_of(settings, data),
         machine=machine,
         plugins=plugins,
     )
-    return Prepared(context, measure_dense(context, say))
+    return Prepared(context, measure_dense(context, say), measuring)
+
+
+def effort_of(settings: SearchSettings, data: Data) -> Effort:
+    """What a trial may take."""
+    return Effort(
+        epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
+        final_epochs=settings.final_epochs or 0.0,
+        rungs=RUNGS if settings.halving else (),
+        latency=bool(settings.objective) or settings.max_latency_ms is not None,
+        timeout=settings.trial_timeout,
+    )
 
 
 def telling(say: Say) -> OnProgress:

@@ -66,7 +66,7 @@ def words(policy: Policy) -> str:
     if policy.schedule == "gradual":
         parts.append(f"gradual in {policy.steps} steps")
     if policy.schedule == "holistic":
-        parts.append(f"gates for {policy.gate_epochs:g} epochs")
+        parts.append(f"gates for {policy.gate_share:.0%} of the epochs")
     parts.append(f"lr {policy.learning_rate:.3f}")
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")

@@ -4,37 +4,160 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
-from ..spaces.recipe import Recipe
+from ..spaces.recipe import Recipe, read_recipe
 from ..trainers.evaluate import evaluate
-from ..trainers.loop import train
-from ..trainers.saved import versions
+from ..trainers.latency import latency
+from ..trainers.loop import Progress, Tuning, train
+from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions
 from ..trainers.surgery import widths
 from .context import Context
-from .job import Job
-from .schedules import GATES, SCHEDULES, STEPS, OnStep, tuning_of
+from .job import Job, Rung
+from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned, tuning_of
+
+LEAST_BATCH = 8
 
 
-def carry_out(job: Job, context: Context, on_step: OnStep | None = None) -> Evaluation:
+OnRung = Callable[[Rung], None]  # does not come back if the trial is to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What came of a trial, and where its time went."""
+
+    evaluation: Evaluation
+    begin: float  # seconds since the epoch
+    seconds: dict[str, float]  # by what was done: schedule, training, evaluation, saving
+
+
+def carry_out(
+    job: Job, context: Context, *, on_step: OnStep | None = None, on_rung: OnRung | None = None
+) -> Carried:
     """Do the job; when this returns, its weights and recipe are on disk."""
-    start = time.perf_counter()
+    watch = Watch()
+    pruned, epochs = start_of(job, context, on_step)
+    watch.note("schedule")
+    judged = Judged(pruned, context, on_rung)
+    if pruned.epochs < epochs:
+        pruned = fine_tune(job, context, judged, epochs)
+    watch.note("training")
+    evaluation = evaluated(job, context, pruned)
+    watch.note("evaluation")
+    save_trial(pruned.model, pruned.keep, job, context)
+    watch.note("saving")
+    seconds = round(sum(watch.seconds.values()), 3)
+    return Carried(replace(evaluation, seconds=seconds), watch.begin, watch.seconds)
+
+
+class Watch:
+    """Where the time goes, from note to note."""
+
+    def __init__(self) -> None:
+        self.begin, self._last = time.time(), time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def note(self, what: str) -> None:
+        """The time since the last note was spent on this."""
+        now = time.perf_counter()
+        self.seconds[what] = round(now - self._last, 4)
+        self._last = now
+
+
+def start_of(job: Job, context: Context, on_step: OnStep | None) -> tuple[Pruned, float]:
+    """The network that is fine-tuned, and up to how many epochs in all."""
+    if job.continues is None:
+        return SCHEDULES[job.policy.schedule](job, context, on_step), context.effort.epochs
+    folder = context.root / job.continues
+    model = load_small(folder, context.model, context.space.channel_map)
+    keep = read_recipe(folder / RECIPE).mask
+    return Pruned(model.to(context.machine.device), keep, 0.0), context.effort.final_epochs
+
+
+class Judged:
+    """A network on its way up the rungs: at each, its accuracy is shown to who may stop it."""
+
+    def __init__(self, pruned: Pruned, context: Context, on_rung: OnRung | None) -> None:
+        self.pruned, self._context, self._on_rung = pruned, context, on_rung
+        effort = context.effort
+        self.ahead = [] if on_rung is None else [share * effort.epochs for share in effort.rungs]
+        self._at_rung(pruned.epochs)
+
+    def each_report(self, progress: Progress) -> bool:
+        """Called by the training loop."""
+        self._at_rung(self.pruned.epochs + progress.epoch)
+        return True
+
+    def _at_rung(self, epochs: float) -> None:
+        """Be judged at the highest rung that this many epochs reach, if it is a new one."""
+        passed = [index for index, goal in enumerate(self.ahead) if goal <= epochs + 1e-6]
+        if not passed or self._on_rung is None:
+            return
+        for index in passed:
+            self.ahead[index] = float("inf")
+        context, pruned = self._context, self.pruned
+        data, machine = context.data, context.machine
+        accuracy = evaluate(pruned.model, data.validation, data, machine=machine).accuracy
+        flops, params = context.space.price.fraction(pruned.keep)
+        self._on_rung(Rung(passed[-1], accuracy, float(flops), float(params)))
+
+
+def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Pruned:
+    """Train to the end of the epochs; where memory runs out, again with half of the batch."""
+    pruned = judged.pruned
+    before = {name: tensor.clone() for name, tensor in pruned.model.state_dict().items()}
+    reports = tuple(goal - pruned.epochs for goal in judged.ahead if goal < epochs)
+    tuning = replace(tuning_of(job.policy, epochs - pruned.epochs), reports=reports)
+    while True:
+        try:
+            log = train(
+                pruned.model,
+                context.data,
+                tuning,
+                seed=job.seed,
+                teacher=context.model,
+                on_epoch=judged.each_report,
+                machine=context.machine,
+            )
+            return replace(pruned, epochs=pruned.epochs + log.epochs)
+        except (MemoryError, RuntimeError) as error:
+            tuning = with_half_the_batch(tuning, error)
+        pruned.model.load_state_dict(before)
+
+
+def with_half_the_batch(tuning: Tuning, error: Exception) -> Tuning:
+    """The same training in less memory; the error again if it was another or nothing is left."""
+    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
+    if not lacking or tuning.batch_size // 2 < LEAST_BATCH:
+        raise error
+    return replace(
+        tuning, batch_size=tuning.batch_size // 2, learning_rate=tuning.learning_rate / 2
+    )
+
+
+def evaluated(job: Job, context: Context, pruned: Pruned) -> Evaluation:
+    """The figures of the network as it is now, on validation."""
     space, data, machine = context.space, context.data, context.machine
-    pruned = SCHEDULES[job.policy.schedule](job, context, on_step)
-    small, keep, epochs = pruned.model, pruned.keep, pruned.epochs
-    if epochs < context.epochs:
-        tuning = tuning_of(job.policy, context.epochs - epochs)
-        log = train(small, data, tuning, seed=job.seed, teacher=context.model, machine=machine)
-        epochs += log.epochs
-    score = evaluate(small, data.validation, data, machine=machine)
-    macs, params = (int(n) for n in space.price.of(keep))
-    evaluation = Evaluation(
+    score = evaluate(pruned.model, data.validation, data, machine=machine)
+    for name in ("accuracy", "loss"):
+        value = getattr(score, name)
+        if not np.isfinite(value):  # Optuna must never see such numbers
+            raise ArithmeticError(f"{name} must be finite, got {value}; lower the learning rate")
+    milliseconds = None
+    if context.effort.latency:
+        milliseconds = latency(pruned.model, data.input_shape, machine=machine).median_ms
+    macs, params = (int(n) for n in space.price.of(pruned.keep))
+    before = context.effort.epochs if job.continues else 0.0
+    return Evaluation(
         trial=job.number,
         accuracy=score.accuracy,
         loss=score.loss,
@@ -42,28 +165,18 @@ def carry_out(job: Job, context: Context, on_step: OnStep | None = None) -> Eval
         params=params,
         flops_fraction=macs / space.price.dense[0],
         params_fraction=params / space.price.dense[1],
-        epochs=epochs,
+        epochs=before + pruned.epochs,
         seconds=0.0,
         policy=job.policy,
         target=job.target,
         path=f"trials/{job.folder}",
+        latency_ms=milliseconds,
+        origin=job.origin,
+        predicted=job.predicted,
     )
-    check_finite(evaluation)
-    save_trial(small, keep, job, context)
-    return replace(evaluation, seconds=round(time.perf_counter() - start, 3))
 
 
-def check_finite(evaluation: Evaluation) -> None:
-    """A trial whose network yields NaN has failed; Optuna must never see its numbers."""
-    for name in ("accuracy", "loss"):
-        value = getattr(evaluation, name)
-        if not np.isfinite(value):
-            raise ArithmeticError(f"{name} must be finite, got {value}; lower the learning rate")
-
-
-def save_trial(
-    small: nn.Module, keep: np.typing.NDArray[np.bool_], job: Job, context: Context
-) -> None:
+def save_trial(small: nn.Module, keep: NDArray[np.bool_], job: Job, context: Context) -> None:
     """Write weights, then recipe: a recipe on disk vouches for the weights beside it."""
     folder = context.root / "trials" / job.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +194,7 @@ def save_trial(
         widths=widths(context.space.channel_map, keep),
         versions=versions(),
     )
-    write_bytes(folder / "weights.safetensors", weights)
-    write_json(folder / "recipe.json", recipe.to_json())
+    write_bytes(folder / WEIGHTS, weights)
+    write_json(folder / RECIPE, recipe.to_json())
     for name in (STEPS, GATES):
         (folder / name).unlink(missing_ok=True)

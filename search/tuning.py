@@ -10,6 +10,7 @@ import ray
 from ray import tune
 
 from .context import Context
+from .halving import Halving, HalvingScheduler
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .stopping import Stopping
@@ -37,17 +38,19 @@ def tune_trials(
     settings: SearchSettings,
     stop: StopBetweenSteps,
     scratch: Path,
+    halving: Halving,
 ) -> None:
     """Run until the searcher has no job left."""
     holder = [ray.put(context)]
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    workers = int(resources.get("CPU", 1))
+    workers = max(1, int(resources.get("CPU", 1) / settings.cpus_per_trial))
     workers = min(settings.workers or workers, workers)
     gpus = settings.gpus_per_trial
     if gpus is None:
         gpus = share_of_gpus(resources.get("GPU", 0), workers) if on_gpu(context) else 0
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, holder=holder), {"cpu": 1, "gpu": gpus}
+        tune.with_parameters(run_trial, holder=holder),
+        {"cpu": settings.cpus_per_trial, "gpu": gpus},
     )
     tuner = tune.Tuner(
         trainable,
@@ -55,6 +58,7 @@ def tune_trials(
             search_alg=searcher,
             num_samples=-1,
             max_concurrent_trials=workers,
+            scheduler=HalvingScheduler(halving),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,11 @@ from ray import tune
 
 from ..spaces.durable import write_bytes
 from .context import Context
-from .job import Job, job_from_json
+from .job import Job, Rung, job_from_json
 from .plugins import load_plugins
 from .trial import carry_out
 
+TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
 _resident: dict[str, Context] = {}
 
 
@@ -27,14 +32,51 @@ def run_trial(config: dict[str, Any], holder: list[Any]) -> None:
     `holder` wraps the reference to the context, so that Ray does not fetch it again every trial.
     """
     torch.set_num_threads(1)
-    job = job_from_json(config["job"])
+    job, judged = job_from_json(config["job"]), bool(config["judged"])
     try:
         context = resident_context(holder[0])
-        evaluation = json.dumps(carry_out(job, context).to_json())  # Tune would flatten a dict
-        tune.report({"evaluation": evaluation, "failure": None})
+        with ended_after(context.effort.timeout, Path(config["root"]) / "trials" / job.folder):
+            carried = carry_out(job, context, on_rung=report_rung if judged else None)
+        spans = {"begin": carried.begin, "seconds": carried.seconds}
+        tune.report(result(evaluation=carried.evaluation.to_json(), spans=spans))
     except Exception as error:
-        tune.report({"evaluation": None, "failure": describe(error)})
+        tune.report(result(failure=describe(error)))
         keep_traceback(config["root"], job)
+
+
+def result(**values: Any) -> dict[str, Any]:
+    """What is reported: always the same names, each as JSON, since Tune would flatten a dict."""
+    names = ("evaluation", "spans", "rung", "failure")
+    return {name: json.dumps(values[name]) if name in values else None for name in names}
+
+
+def report_rung(rung: Rung) -> None:
+    """Show where the trial stands; Tune ends this thread here if the trial is to stop."""
+    tune.report(result(rung=asdict(rung)))
+
+
+@contextmanager
+def ended_after(seconds: float | None, folder: Path) -> Iterator[None]:
+    """End this whole process if the block takes longer; a file in the folder says so.
+
+    Nothing gentler ends a thread that hangs in native code. Ray replaces the worker.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def end() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / TIMEOUT, f"--trial-timeout of {seconds:g} s exceeded".encode())
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def resident_context(reference: Any) -> Context:

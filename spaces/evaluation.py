@@ -28,6 +28,8 @@ class Evaluation:
     path: str  # of its recipe and weights, relative to the run folder
     test_accuracy: float | None = None
     latency_ms: float | None = None
+    origin: str | None = None  # of the policy: preset:NAME, own:SCORE, screened or sampled
+    predicted: float | None = None  # the rise of the loss that the surrogate foretold
 
     @property
     def objectives(self) -> tuple[float, float, float]:

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from .errors import UserError
 from .evaluation import Evaluation, evaluation_from_json
 from .fields import Reader, read_record
+from .hypervolume import hypervolume
 from .target import Target, target_from_json
 
 SCHEMA = 1
+OBJECTIVES = ("accuracy", "flops_fraction", "params_fraction")
+SIGN = {"accuracy": 1, "flops_fraction": -1, "params_fraction": -1, "latency_ms": -1}
 NEARLY = 0.02  # how far below a requested target the answer at the target may lie
 
 
@@ -36,13 +41,14 @@ class Front:
     points: tuple[Evaluation, ...]
     at_target: Evaluation | None = None
     controls: dict[str, Evaluation] = field(default_factory=dict)
+    objectives: tuple[str, ...] = OBJECTIVES
 
     @property
     def dominator(self) -> int | None:
         """The trial of a front point that dominates the answer at the target, if one does."""
         if self.at_target is None:
             return None
-        better = [p for p in self.points if dominates(p, self.at_target)]
+        better = [p for p in self.points if dominates(p, self.at_target, self.objectives)]
         return better[0].trial if better else None
 
     def to_json(self) -> dict[str, Any]:
@@ -54,6 +60,7 @@ class Front:
             "schema": SCHEMA,
             "seed": self.seed,
             "requested": self.requested.to_json(),
+            "objectives": list(self.objectives),
             "dense": asdict(self.dense),
             "points": [point.to_json() for point in self.points],
             "at_target": at_target,
@@ -76,29 +83,57 @@ def front_from_json(values: Any) -> Front:
         "controls": lambda v: {name: evaluation_from_json(point) for name, point in v.items()},
     }
     try:
-        return read_record(Front, values, "front.json", nested=nested, exact=False)
+        front = read_record(Front, values, "front.json", nested=nested, exact=False)
     except UserError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"front.json must hold a front, got {error}; delete it: it is rebuilt from the journal"
         ) from None
+    check_objectives(front)
+    return front
 
 
-def dominates(first: Evaluation, second: Evaluation) -> bool:
+def check_objectives(front: Front) -> None:
+    """Every objective must be one that is known, and measured of every point."""
+    points = [*front.points, *([front.at_target] if front.at_target else [])]
+    for name in front.objectives:
+        if name not in SIGN or any(getattr(point, name) is None for point in points):
+            raise UserError(
+                f"front.json must have objectives that were measured, got {name!r}; delete it: "
+                "it is rebuilt from the journal"
+            )
+
+
+def goals(evaluation: Evaluation, objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
+    """What is to be maximised: accuracy, and each cost below zero."""
+    return tuple(SIGN[name] * getattr(evaluation, name) for name in objectives)
+
+
+def dominates(
+    first: Evaluation, second: Evaluation, objectives: Sequence[str] = OBJECTIVES
+) -> bool:
     """True if `first` is nowhere worse than `second` and somewhere better."""
-    a, b = first.objectives, second.objectives
-    no_worse = a[0] >= b[0] and a[1] <= b[1] and a[2] <= b[2]
-    return no_worse and a != b
+    a, b = goals(first, objectives), goals(second, objectives)
+    return a != b and all(one >= other for one, other in zip(a, b, strict=True))
 
 
-def non_dominated(evaluations: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+def non_dominated(
+    evaluations: Sequence[Evaluation], objectives: Sequence[str] = OBJECTIVES
+) -> tuple[Evaluation, ...]:
     """The front of `evaluations`, smallest FLOPs first; of equals, the earliest."""
-    unique: dict[tuple[float, float, float], Evaluation] = {}
+    unique: dict[tuple[float, ...], Evaluation] = {}
     for evaluation in evaluations:
-        unique.setdefault(evaluation.objectives, evaluation)
-    points = [p for p in unique.values() if not any(dominates(q, p) for q in unique.values())]
+        unique.setdefault(goals(evaluation, objectives), evaluation)
+    rows = list(unique.values())
+    points = [p for p in rows if not any(dominates(q, p, objectives) for q in rows)]
     return tuple(sorted(points, key=lambda p: (p.macs, p.params, -p.accuracy)))
+
+
+def front_volume(evaluations: Sequence[Evaluation]) -> float:
+    """Hypervolume of accuracy against FLOPs saved, above no accuracy and nothing saved."""
+    rows = [(e.accuracy, 1 - e.flops_fraction) for e in evaluations]
+    return hypervolume(np.array(rows).reshape(-1, 2), np.zeros(2))
 
 
 def best_at_target(

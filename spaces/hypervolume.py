@@ -45,6 +45,18 @@ def area(points: Floats) -> float:
     return float((x * np.diff(best)).sum())
 
 
+def front_ranks(points: Floats) -> NDArray[np.int64]:
+    """The non-domination rank of each of the points [n, d]: 0 is the front, 1 that of the rest."""
+    rank = np.full(len(points), -1)
+    while (rank < 0).any():
+        left = np.flatnonzero(rank < 0)
+        part = points[left]
+        no_worse = (part[:, None, :] >= part[None]).all(axis=2)
+        better = (part[:, None, :] > part[None]).any(axis=2)
+        rank[left[~(no_worse & better).any(axis=0)]] = rank.max() + 1
+    return rank
+
+
 def contributions(points: Floats, reference: Floats) -> Floats:
     """What the volume loses without each of the points: how much a point is worth. [n]"""
     whole = hypervolume(points, reference)

@@ -37,8 +37,8 @@ class Policy:
     floor: int = 1  # atoms that every group keeps
     schedule: str = "one-shot"
     steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
-    step_epochs: float = 0.0  # fine-tuning after each of them, part of the trial's epochs
-    gate_epochs: float = 0.0  # of a holistic schedule, in which gates train; part of the trial's
+    step_share: float = 0.0  # of the trial's epochs, spent between the steps
+    gate_share: float = 0.0  # of the trial's epochs, in which the gates of a holistic one train
     gate_learning_rate: float = 1.0  # of its gates, counted by the run
     learning_rate: float = 0.02
     distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
@@ -56,12 +56,12 @@ class Policy:
             check_range("threshold", self.threshold, 0.0, 1e9)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_range("steps", self.steps, 1, 1000)
-        check_range("step_epochs", self.step_epochs, 0.0, 1000.0)
-        check_range("gate_epochs", self.gate_epochs, 0.0, 1000.0)
-        if (self.schedule == "holistic") != (self.gate_epochs > 0):
+        check_range("step_share", self.step_share, 0.0, 1.0)
+        check_range("gate_share", self.gate_share, 0.0, 1.0)
+        if (self.schedule == "holistic") != (self.gate_share > 0):
             raise UserError(
-                f"gate_epochs must be above 0 in a holistic schedule and 0 in others, got "
-                f"{self.gate_epochs} in a {self.schedule} one; change one of the two"
+                f"gate_share must be above 0 in a holistic schedule and 0 in others, got "
+                f"{self.gate_share} in a {self.schedule} one; change one of the two"
             )
         if not 0 < self.gate_learning_rate <= 100:
             raise UserError(
@@ -144,7 +144,7 @@ PRESETS: dict[str, Policy] = {
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
     "holistic": Policy(
-        score="taylor", price_power=1.0, floor=2, schedule="holistic", gate_epochs=0.5
+        score="taylor", price_power=1.0, floor=2, schedule="holistic", gate_share=0.5
     ),
     "balanced-pruning": Policy(
         score="weight-gradient-rank", combine="later", allocation="loss-budget"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .evaluation import Evaluation
-from .fields import optional, read_record, shown
+from .fields import is_finite, optional, read_record, shown
 from .front import Dense
 from .intake import read_json
 from .policy import Policy, policy_from_json
@@ -24,6 +24,7 @@ from .target import Target, target_from_json
 
 SCHEMA = 2
 ADDED = ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune")  # by schema 2
+AS_SHARE = {"step_epochs": "step_share", "gate_epochs": "gate_share"}  # of the trial's epochs
 # What a stranger's file may ask for.
 MOST_CLASSES, MOST_VALUES, MOST_ATOMS, MOST_LETTERS = 10**5, 2**24, 10**8, 300
 
@@ -131,7 +132,11 @@ def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
 
 
 def migrated(values: Any, where: str) -> Any:
-    """The values of a schema 1 recipe as schema 2 has them."""
+    """The values of a schema 1 recipe as schema 2 has them.
+
+    Its policy counted the epochs of steps and gates, out of the one epoch that a trial had unless
+    it was told otherwise.
+    """
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema == SCHEMA:
         return values
@@ -142,7 +147,13 @@ def migrated(values: Any, where: str) -> Any:
     for name in ADDED:
         if name in values:
             raise UserError(f"{where} has an unknown field {name!r}; write it again")
-    return {**values, "schema": SCHEMA}
+    policy = values.get("policy")
+    if isinstance(policy, dict):
+        policy = {AS_SHARE.get(name, name): value for name, value in policy.items()}
+        for name in AS_SHARE.values():
+            if is_finite(policy.get(name)):
+                policy[name] = min(1.0, policy[name])
+    return {**values, "policy": policy, "schema": SCHEMA}
 
 
 def check_sizes(recipe: Recipe, where: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paretoprune.spaces.hypervolume import contributions, hypervolume
+from paretoprune.spaces.hypervolume import contributions, front_ranks, hypervolume
 
 grids = st.integers(1, 4).flatmap(
     lambda d: arrays(
@@ -37,3 +37,13 @@ def test_a_dominated_point_contributes_nothing(points):
 
 def test_points_below_the_reference_count_for_nothing():
     assert hypervolume(np.array([[0.5, -1.0]]), np.zeros(2)) == 0.0
+
+
+@given(grids)
+def test_a_rank_is_one_more_than_the_best_that_dominates(points):
+    ranks = front_ranks(points.astype(float))
+    for row, rank in zip(points, ranks, strict=True):
+        above = [
+            r for p, r in zip(points, ranks, strict=True) if (p >= row).all() and (p > row).any()
+        ]
+        assert rank == max(above, default=-1) + 1

@@ -169,9 +169,13 @@ def test_a_recipe_of_schema_1_loads_as_one_in_which_nothing_was_measured(finishe
         del values[name]
     for name in ("mean", "std"):
         del values["source"][name]
+    for old, new in (("step_epochs", "step_share"), ("gate_epochs", "gate_share")):
+        values["policy"][old] = values["policy"].pop(new)
+    values["policy"] |= {"schedule": "holistic", "gate_epochs": 0.5}
     (folder / "recipe.json").write_text(json.dumps({**values, "schema": 1}))
     recipe = read_recipe(folder / "recipe.json")
     assert (recipe.schema, recipe.figures, recipe.widths) == (SCHEMA, None, {})
+    assert (recipe.policy.gate_share, recipe.policy.step_share) == (0.5, 0.0)
     assert torch.equal(pp.load(folder)(torch.ones(1, 1, 8, 8)), before)
     with pytest.raises(UserError, match="unknown field 'widths'"):
         recipe_from_json({**values, "schema": 1, "widths": {}})

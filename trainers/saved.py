@@ -20,13 +20,13 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
-from .. import __version__
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.durable import take_name, write_bytes, write_json
 from ..spaces.errors import UserError
 from ..spaces.intake import read_bounded
 from ..spaces.recipe import Recipe, read_recipe
 from ..spaces.trace import trace_channels
+from ..spaces.version import VERSION
 from ..spaces.working_copy import working_copy
 from .models import build_model, load_weights
 from .surgery import cut, widths
@@ -60,7 +60,7 @@ class Loaded:
 
 def versions() -> dict[str, str]:
     """What a recipe says of the software that made its network."""
-    return {"paretoprune": __version__, "torch": torch.__version__}
+    return {"paretoprune": VERSION, "torch": torch.__version__}
 
 
 def load_network(folder: Path, model: nn.Module | None = None) -> Loaded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...spaces.errors import UserError
 from ...spaces.policy import check_choice, check_range
@@ -14,6 +14,8 @@ MEASURES = ("loss", "accuracy")
 VARIANTS = ("mean", "absolute", "square")
 PRIORS = ("taylor", "none")
 NORMS = ("running", "batch")
+BACKWARD = 4  # images that a forward and a backward of one count for
+SMALL_SET = 64  # images under one mask, where images are few: more masks tell more
 ENOUGH = {"sample": 32_768, "batch": 2_048, "gradient": 8_192}  # masks, unless limited
 
 
@@ -70,6 +72,15 @@ class EnsembleSettings:
         """The limit on masks."""
         return ENOUGH[self.per] if self.samples is None else self.samples
 
+    def within(self, images: int) -> EnsembleSettings:
+        """The same, measured on no more images than this in all (a mask's whole set counts)."""
+        if self.per == "gradient":
+            images //= BACKWARD
+        if self.per != "batch":
+            return replace(self, samples=max(16, min(images, self.most_samples)))
+        each = min(self.images, SMALL_SET)
+        return replace(self, images=each, samples=max(16, min(images // each, self.most_samples)))
+
     @property
     def fits(self) -> bool:
         """Whether a linear model is fitted to losses (masked gradients alone are averaged)."""
@@ -83,3 +94,7 @@ PRESETS = {  # benchmarks/ensembles.py measures them beside others
     ),
     "ensemble-gradient": EnsembleSettings(per="gradient", variant="square", norms="batch"),
 }
+# Foretells networks that are cut deeply and recalibrated (benchmarks/screening.py).
+SURROGATE = EnsembleSettings(
+    per="batch", keep=0.6, spread=0.3, norms="batch", images=64, samples=512
+)

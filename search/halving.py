@@ -1,0 +1,75 @@
+"""Successive halving with several objectives: stop a trial that its like leave behind.
+
+At each rung a trial is compared with those of like FLOPs that have come as far. Of n of them, the
+best ceil(KEPT * n) go on, in the order of
+
+    non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
+
+Asynchronous, as in ASHA (Li et al. 2020): nobody waits for a rung to fill; the first few pass.
+We differ in: the order is of fronts, not of one number; a trial is only held against its like.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import FIFOScheduler
+
+from ..spaces.hypervolume import contributions, front_ranks
+from .job import Rung
+
+KEPT = 0.5
+LIKE = 1.25  # FLOPs apart at most by this factor
+LEAST = 5  # trials at a rung, before it stops any
+
+
+class Halving:
+    """Who has come to which rung, and who may go on."""
+
+    def __init__(self, seen: Iterable[Rung] = ()) -> None:
+        self._rungs: dict[int, list[Rung]] = {}
+        for rung in seen:
+            self._rungs.setdefault(rung.index, []).append(rung)
+
+    def goes_on(self, rung: Rung) -> bool:
+        """Enter a trial's standing; False if it is to stop."""
+        others = self._rungs.setdefault(rung.index, [])
+        others.append(rung)
+        like = [one for one in others if alike(one, rung)]
+        if len(like) < LEAST:
+            return True
+        return place_among(like) < math.ceil(KEPT * len(like))
+
+
+def alike(one: Rung, other: Rung) -> bool:
+    """True if their FLOPs are about the same."""
+    return abs(math.log(one.flops / other.flops)) <= math.log(LIKE)
+
+
+def place_among(like: list[Rung]) -> int:
+    """The place of the last of these in their order, the best has 0; of equals, the earlier."""
+    goals = np.array([(one.accuracy, -one.flops, -one.params) for one in like])
+    worth = contributions(goals, goals.min(axis=0) - 1e-3)
+    order = np.lexsort((-worth, front_ranks(goals)))
+    return int(np.flatnonzero(order == len(like) - 1)[0])
+
+
+class HalvingScheduler(FIFOScheduler):
+    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on."""
+
+    def __init__(self, halving: Halving) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._halving = halving
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Go on or stop."""
+        text = result.get("rung")
+        if not text:
+            return str(self.CONTINUE)
+        goes_on = self._halving.goes_on(Rung(**json.loads(text)))
+        exempt = bool(trial.config["exempt"])
+        return str(self.CONTINUE if goes_on or exempt else self.STOP)

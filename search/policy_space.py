@@ -1,0 +1,303 @@
+"""The policy space, define-by-run and conditional: what may be sampled for one trial.
+
+One function asks for every choice by name; whoever answers decides what the result is: an Optuna
+trial samples, `Drawn` draws at random, `Told` answers with a policy's own values, which gives the
+parameters that lead to that policy, or tells that the space does not contain it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..analysis.ensembles import PRESETS as ENSEMBLES
+from ..analysis.scores.registry import Network, all_scores, function_of
+from ..spaces.errors import UserError
+from ..spaces.policy import (
+    ALLOCATIONS,
+    COMBINATIONS,
+    CURVES,
+    NORMALISATIONS,
+    PRESETS,
+    PRICES_AT,
+    PROBES,
+    SCHEDULES,
+    Policy,
+    check_choice,
+    check_score,
+)
+
+# A control, and scores that no bias removal brought near the others (docs/results.md).
+SELDOM = ("random", "bn-scale", "weight-gradient")
+# Loss curves are measured for these orders alone: each costs dozens of evaluations.
+ORDERS = {"taylor": "sum", "weight-gradient-rank": "later"}
+T = TypeVar("T")
+
+
+class Asked(Protocol):
+    """Who answers what a policy is made of; an Optuna trial is one."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number in [low, high]."""
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """A whole number in [low, high]."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpace:
+    """What the user lets the search sample. `stages` is the number of stages of the network."""
+
+    scores: tuple[str, ...]
+    allocations: tuple[str, ...] = ALLOCATIONS
+    schedules: tuple[str, ...] = SCHEDULES
+    stages: int = 1
+    own: Callable[[Asked], Policy] | None = None  # a plugin's function, in place of ours
+
+    def sample(self, asked: Asked) -> Policy:
+        """The policy that the answers make."""
+        return self.own(asked) if self.own else suggest_policy(asked, self)
+
+    def params_of(self, policy: Policy) -> dict[str, Any] | None:
+        """The answers that make this policy; None where the space does not contain it."""
+        told = Told(policy)
+        try:
+            found = self.sample(told)
+        except Outside:
+            return None
+        return told.answers if found == policy else None
+
+    @property
+    def presets(self) -> dict[str, Policy]:
+        """The presets that this space contains."""
+        return {n: p for n, p in PRESETS.items() if self.params_of(p) is not None}
+
+    @property
+    def read(self) -> list[Policy]:
+        """Policies that together read all the evidence that any policy of the space reads."""
+        needed = [Policy(name) for name in self.scores]
+        if "loss-budget" in self.allocations and "one-shot" in self.schedules:
+            needed += [
+                Policy(score, combine=ORDERS[score], allocation="loss-budget", probe=probe)
+                for score in self.orders
+                for probe in PROBES
+            ]
+        return needed
+
+    @property
+    def orders(self) -> list[str]:
+        """The scores in whose order loss curves are measured."""
+        return [name for name in ORDERS if name in self.scores]
+
+
+def space_from(
+    scores: Sequence[str], allocations: Sequence[str], schedules: Sequence[str], stages: int
+) -> PolicySpace:
+    """The space that the user's choices leave; an empty choice means all."""
+    known = [*all_scores(), *ENSEMBLES]
+    for name in scores:
+        check_score(name, known)
+    for name in allocations:
+        check_choice("--allocations", name, ALLOCATIONS)
+    for name in schedules:
+        check_choice("--schedules", name, SCHEDULES)
+    space = PolicySpace(
+        tuple(scores) or tuple(name for name in known if name not in SELDOM),
+        tuple(allocations) or ALLOCATIONS,
+        tuple(schedules) or SCHEDULES,
+        stages,
+        _OWN[-1] if _OWN else None,
+    )
+    if space.schedules == ("one-shot",) and space.allocations == ("loss-budget",):
+        check_orders(space)
+    return space
+
+
+def check_orders(space: PolicySpace) -> None:
+    """Raise where only loss curves may decide and no order of theirs is allowed."""
+    if not space.orders:
+        raise UserError(
+            f"--scores must have one of {', '.join(ORDERS)} for --allocations loss-budget, "
+            f"got {', '.join(space.scores)}; add one"
+        )
+
+
+_OWN: list[Callable[[Asked], Policy]] = []
+
+
+def policy_space(
+    function: Callable[[Asked], Policy],
+) -> Callable[[Asked], Policy]:
+    """Let a function of yours say what is sampled: from an Optuna trial to a Policy."""
+    _OWN.append(function)
+    return function
+
+
+def suggest_policy(asked: Asked, space: PolicySpace) -> Policy:
+    """Ask for a policy, part by part."""
+    schedule = asked.suggest_categorical("schedule", space.schedules)
+    recipe: dict[str, Any] = {
+        "learning_rate": asked.suggest_float("learning_rate", 0.005, 0.1, log=True),
+        "distill": asked.suggest_float("distill", 0.0, 0.9),
+        "floor": asked.suggest_int("floor", 1, 3),
+    }
+    if schedule == "one-shot":
+        allocations = [a for a in space.allocations if a != "loss-budget" or space.orders]
+        allocation = asked.suggest_categorical("allocation", allocations)
+        return Policy(**MAKE[allocation](asked, space), allocation=allocation, **recipe)
+    made = threshold(asked, space, name=f"{schedule} score")
+    return Policy(**made, schedule=schedule, **TIMING[schedule](asked), **recipe)
+
+
+def threshold(asked: Asked, space: PolicySpace, *, name: str = "score") -> dict[str, Any]:
+    """One global threshold: score, combination, bias removal and price.
+
+    Steps measure their score again each time, so they take none that thousands of masks make.
+    """
+    scores = [s for s in space.scores if name == "score" or s not in ENSEMBLES] or space.scores
+    made: dict[str, Any] = {
+        "score": asked.suggest_categorical(name, scores),
+        "combine": asked.suggest_categorical("combine", COMBINATIONS),
+        "normalisation": asked.suggest_categorical("normalisation", NORMALISATIONS),
+    }
+    if made["score"] in ENSEMBLES:
+        made["caution"] = asked.suggest_float("caution", 0.0, 1.0)
+    if asked.suggest_categorical("priced", (False, True)):
+        made["price_power"] = asked.suggest_float("price_power", 0.0, 1.0)
+        made["price_blend"] = asked.suggest_float("price_blend", 0.0, 1.0)
+        made["price_at"] = asked.suggest_categorical("price_at", PRICES_AT)
+    if space.stages > 1 and asked.suggest_categorical("staged", (False, True)):
+        made["stages"] = stage_pairs(asked, space.stages, made["normalisation"])
+    return made
+
+
+def stage_pairs(asked: Asked, stages: int, normalisation: str) -> tuple[float, ...]:
+    """a and b of a * s + b, stage by stage; b only where normalised scores give it a scale."""
+    pairs = []
+    for number in range(stages):
+        factor = asked.suggest_float(f"stage {number} factor", 0.25, 4.0, log=True)
+        shift = 0.0
+        if normalisation not in ("none", "fan-in"):
+            shift = asked.suggest_float(f"stage {number} shift", -0.5, 0.5)
+        pairs += [factor, shift]
+    return tuple(pairs)
+
+
+def loss_budget(asked: Asked, space: PolicySpace) -> dict[str, Any]:
+    """Loss curves: in which order, probed how, one threshold or the least sum."""
+    order = asked.suggest_categorical("order", space.orders)
+    return {
+        "score": order,
+        "combine": ORDERS[order],
+        "probe": asked.suggest_categorical("probe", PROBES),
+        "curves": asked.suggest_categorical("curves", CURVES),
+    }
+
+
+def uniform(asked: Asked, space: PolicySpace) -> dict[str, Any]:
+    """The same share of every group: only the order within groups is left."""
+    return {
+        "score": asked.suggest_categorical("uniform score", space.scores),
+        "combine": asked.suggest_categorical("combine", COMBINATIONS),
+    }
+
+
+MAKE: dict[str, Callable[[Asked, PolicySpace], dict[str, Any]]] = {
+    "global-threshold": threshold,
+    "loss-budget": loss_budget,
+    "uniform": uniform,
+}
+TIMING: dict[str, Callable[[Asked], dict[str, Any]]] = {
+    "gradual": lambda asked: {
+        "steps": asked.suggest_int("steps", 2, 10),
+        "step_share": asked.suggest_float("step_share", 0.0, 0.6),
+    },
+    "holistic": lambda asked: {
+        "gate_share": asked.suggest_float("gate_share", 0.2, 0.8),
+        "gate_learning_rate": asked.suggest_float("gate_learning_rate", 0.3, 3.0, log=True),
+    },
+}
+
+
+class Outside(Exception):
+    """The answers of a policy that a space does not contain."""
+
+
+class Told:
+    """Answers with a policy's own values, and keeps them by the names asked for."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.answers: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The policy's own choice, if it is one of these."""
+        return self._note(name, self._value(name), lambda value: value in choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """The policy's own number, if it lies within."""
+        value = self._value(name)
+        return float(self._note(name, value, lambda v: low <= v <= high))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The policy's own number, if it lies within."""
+        return int(self._note(name, self._value(name), lambda v: low <= v <= high))
+
+    def _note(self, name: str, value: T, holds: Callable[[T], bool]) -> T:
+        if not holds(value):
+            raise Outside
+        self.answers[name] = value
+        return value
+
+    def _value(self, name: str) -> Any:
+        policy = self._policy
+        if name == "priced":
+            return policy.price_power > 0
+        if name == "staged":
+            return bool(policy.stages)
+        if name.startswith("stage "):
+            _, number, part = name.split()
+            place = 2 * int(number) + (part == "shift")
+            return policy.stages[place] if place < len(policy.stages) else math.nan
+        if name == "order" or name.endswith(" score"):
+            return policy.score
+        return getattr(policy, name, None)
+
+
+class Drawn:
+    """Answers at random; the sampler of thousands of policies that are screened."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Each alike."""
+        return choices[int(self._rng.integers(len(choices)))]
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Uniform, or uniform in the logarithm."""
+        if log:
+            return float(np.exp(self._rng.uniform(math.log(low), math.log(high))))
+        return float(self._rng.uniform(low, high))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """Each alike."""
+        return int(self._rng.integers(low, high + 1))
+
+
+def own_scores(scores: Sequence[str]) -> list[str]:
+    """Those of the names that are the user's, from a plugin or a call."""
+    package = Network.__module__.rpartition(".")[0]
+    known = all_scores()
+    return [
+        name
+        for name in scores
+        if name in known and not function_of(known[name]).__module__.startswith(package)
+    ]
