@@ -133,10 +133,13 @@ def job_of(
             "network": loaded.recipe.weights_sha256,
             "teacher": None if teacher is None else weights_digest(teacher),
             "data": data_digest(data),
-            "tuning": asdict(tuning),
+            "epochs": tuning.epochs,
+            "learning_rate": tuning.learning_rate,
+            "batch_size": tuning.batch_size,
+            "distill": tuning.distill,
             "seed": asked.seed,
             "processes": team.size,
-            "machine": asdict(machine),
+            **{f"machine {name}": value for name, value in asdict(machine).items()},
         },
     )
 

@@ -159,9 +159,11 @@ def test_after_a_kill_and_a_stop_the_same_command_goes_on(picked, tmp_path, caps
     assert weights_of(picked) == weights_of(whole)
 
 
-def test_other_settings_do_not_take_up_a_fine_tune(scene, tmp_path):
+@pytest.mark.parametrize("save_seconds", [0.0, 60.0])
+def test_other_settings_do_not_take_up_a_fine_tune(save_seconds, scene, tmp_path):
     with pytest.raises(Killed):
-        tune(job_in(tmp_path, scene), Team(), kill_after_a_save())
+        tune(job_in(tmp_path, scene, save_seconds), Team(), kill_after_a_save())
+    assert (tmp_path / "checkpoint.safetensors").exists() == (save_seconds == 0)
     other = replace(job_in(tmp_path, scene), settings={"seed": 6})
     with pytest.raises(pp.UserError, match="got seed = 6 instead of 5"):
         tune(other, Team(), lambda *_: None)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..spaces.errors import UserError
-from .checkpoint import restore_session, save_session, save_tensors
+from .checkpoint import check_same, restore_session, save_session, save_tensors
 from .data import Data
 from .evaluate import Score, evaluate
 from .loop import Guidance, Progress, Session, Tuning, run
@@ -65,7 +65,7 @@ def tune(job: FullTune, team: Team, on_report: Report) -> tuple[Best, Score | No
     if checkpoint.exists():
         restore_session(session, checkpoint, job.settings)
     session.forward = in_step(session.model, team)
-    best = read_best(best_file) or judge(job, session, own, team, None)
+    best = read_best(best_file, job.settings) or judge(job, session, own, team, None)
     saved = time.monotonic()
 
     def report(progress: Progress) -> bool:
@@ -116,23 +116,26 @@ def judge(job: FullTune, session: Session, own: Data, team: Team, best: Best | N
     before = accuracy if best is None else best.accuracy_before
     found = Best(session.epoch, accuracy, loss, before)
     if team.leads:
-        header = {"best": json.dumps(asdict(found))}
+        header = {"best": json.dumps(asdict(found)), "settings": json.dumps(job.settings)}
         save_tensors(session.model.state_dict(), job.work / "best.safetensors", header)
     return found
 
 
-def read_best(path: Path) -> Best | None:
+def read_best(path: Path, settings: dict[str, object]) -> Best | None:
     """What the file of the best weights says of them; None before the first."""
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
-            return Best(**json.loads((file.metadata() or {})["best"]))
+            header = file.metadata() or {}
+        best, found = Best(**json.loads(header["best"])), json.loads(header["settings"])
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"the best weights so far must be whole, got {path} which is not ({error}); "
             f"delete {path.parent} and begin anew"
         ) from None
+    check_same(found, settings, path.parent)
+    return best
 
 
 def load_best(model: nn.Module, path: Path) -> None:
