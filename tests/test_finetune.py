@@ -13,6 +13,7 @@ import pytest
 import torch
 from door import ROOT, command
 from folders import make_run, pick_into, save_cut, trained_digits
+from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.cli import main
@@ -232,13 +233,25 @@ def test_data_of_another_kind_is_refused(tmp_path, capsys):
     assert "--data must have 10 classes of shape (1, 28, 28)" in output.err
 
 
+def own_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+
+
 def test_from_python_with_arrays_and_a_network_of_ones_own(scene, tmp_path):
-    data = scene[2]
-    pairs = tuple((s.images, s.labels) for s in (data.train, data.validation))
-    tuned = pp.finetune(scene[0] / "trials/1", pairs, epochs=1, out=tmp_path / "out", quiet=True)
+    save_cut(tmp_path / "net", "own", (1, 8, 8), model=own_network())
+    pairs = tuple((s.images, s.labels) for s in (scene[2].train, scene[2].validation))
+    settings = {"epochs": 2, "out": tmp_path / "out", "quiet": True}
+    with pytest.raises(pp.UserError, match="model="):
+        pp.finetune(tmp_path / "net", pairs, **settings)
+    tuned = pp.finetune(tmp_path / "net", pairs, model=own_network(), **settings)
     assert tuned.figures.accuracy > 0.5
     assert tuned.figures.test_accuracy is None
-    assert tuned.widths["conv1"] == tuned.model.conv1.out_channels
+    assert tuned.widths["0"] == tuned.model[0].out_channels < 8
+    images = scene[2].validation.images[:5].float()
+    again = pp.load(tmp_path / "out", model=own_network())
+    assert torch.equal(again(images), tuned.model(images))
+    assert "model=dense" in (tmp_path / "out/README.md").read_text()
 
 
 @pytest.mark.parametrize("size", [2, 3])
