@@ -5,7 +5,7 @@ It needs nothing of the run that it came from, and may move to another machine.
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense
+from ..spaces.intake import read_bounded
 from ..spaces.recipe import Recipe, figures_of, read_recipe
-from ..trainers.baseline import file_hash
 from ..trainers.saved import DENSE, RECIPE, read_weights, save_network, versions
 from .card import card
 from .run_folder import RunFolder
@@ -57,8 +57,9 @@ def copy_network(
     weights, _ = read_weights(source, recipe.weights_sha256, most)
     try:
         if dense_weights.is_file():
-            shutil.copyfile(dense_weights, out / DENSE)
-            recipe = replace(recipe, dense_sha256=file_hash(out / DENSE))
+            content = read_bounded(dense_weights, most)
+            write_bytes(out / DENSE, content)
+            recipe = replace(recipe, dense_sha256=hashlib.sha256(content).hexdigest())
         publish(out, recipe, weights)
     except OSError as error:
         raise UserError(unwritable(out, error)) from None
