@@ -12,23 +12,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .spaces.version import VERSION
+
 if TYPE_CHECKING:
     from .analysis.scores.registry import Network, batch_score, score
     from .analysis.scores.seen import Seen
     from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
+    from .search.shipping import Shipped, finetune
     from .spaces.errors import UserError
     from .spaces.policy import Policy
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Network",
     "Picked",
     "Policy",
     "Result",
     "Seen",
+    "Shipped",
     "UserError",
     "batch_score",
+    "finetune",
     "load",
     "prune",
     "resume",
@@ -46,6 +51,8 @@ _HOMES = {
     "load": ".search.api",
     "prune": ".search.api",
     "resume": ".search.api",
+    "Shipped": ".search.shipping",
+    "finetune": ".search.shipping",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",
 }

@@ -14,12 +14,15 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
+from ..spaces.recipe import read_recipe
 from ..spaces.target import parse_size
 from ..trainers.datasets.user import user_data
-from ..trainers.saved import load_network
+from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data
+from .exporting import export_small
 from .notebook import figure_of, frame_of, html_of
-from .picking import Wish, choose, write_picked
+from .picked import inside, write_picked
+from .picking import Wish, choose
 from .progress import Progress
 from .pruning import PruneRequest, policy_named
 from .pruning import prune as prune_one
@@ -39,6 +42,8 @@ class Picked:
     model: nn.Module  # a plain module, already smaller
     evaluation: Evaluation
     folder: Path
+    dense: Dense
+    widths: dict[str, int]  # kept output channels of each layer
 
     @property
     def policy(self) -> Policy:
@@ -47,7 +52,12 @@ class Picked:
 
     def save(self, out: str | Path) -> None:
         """Write the network to a folder that `load` reads."""
-        write_picked(self.folder, self.evaluation, Path(out))
+        write_picked(self.folder, self.evaluation, self.dense, Path(out))
+
+    def export(self, path: str | Path, *, to: str | None = None, batch: int | None = None) -> Path:
+        """Write the network as .pt2 or .onnx, checked against eager; see `export_small`."""
+        recipe = read_recipe(inside(self.folder, self.evaluation.path) / RECIPE)
+        return export_small(self.model, recipe, Path(path), to=to, batch=batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +107,7 @@ class Result:
         min_accuracy: float | None = None,
         knee: bool = False,
         trial: int | None = None,
+        max_latency_ms: float | None = None,
     ) -> Picked:
         """The point of best validation accuracy within the limits, with its network."""
         wish = Wish(
@@ -105,10 +116,11 @@ class Result:
             min_accuracy,
             knee,
             trial,
+            max_latency_ms,
         )
         point = choose(self.front, wish)
-        model, _ = load_network(self.folder / point.path, self.dense_model)
-        return Picked(model, point, self.folder)
+        loaded = load_network(inside(self.folder, point.path), self.dense_model)
+        return Picked(loaded.model, point, self.folder, self.dense, loaded.widths)
 
 
 def search(model: nn.Module | str, data: object, **settings: Any) -> Result:
@@ -143,10 +155,11 @@ def prune(
     request = PruneRequest(chosen, policy_named(policy, steps), folder, min_accuracy)
     given = given_objects(model, data, chosen)
     try:
-        evaluation, _ = prune_one(request, given)
+        evaluation, dense = prune_one(request, given)
     except Stopped as stop:
         raise KeyboardInterrupt from stop
-    return Picked(load_network(folder, given.model)[0], replace(evaluation, path="."), folder)
+    loaded = load_network(folder, given.model)
+    return Picked(loaded.model, replace(evaluation, path="."), folder, dense, loaded.widths)
 
 
 def resume(
@@ -164,7 +177,7 @@ def resume(
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     """The network in a picked folder or a trial's; `model` = its dense network where needed."""
-    return load_network(Path(path), model)[0]
+    return load_network(Path(path), model).model
 
 
 def with_names(model: object, data: object, settings: dict[str, Any]) -> dict[str, Any]:

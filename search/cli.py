@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from ..spaces.errors import UserError
-from .cli_show import SHOWING, Run
+from .cli_ship import add_shipping
+from .cli_show import SHOWING
 from .options import OF_ONE_POLICY, settings_of, with_settings
 from .settings import SearchSettings
 
@@ -85,25 +86,6 @@ app.command("search")(with_settings(search))
 
 for name, command in SHOWING.items():
     app.command(name)(command)
-
-
-@app.command("pick")
-def pick(
-    run: Run,
-    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")],
-    max_flops: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 50M.")] = None,
-    max_params: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 5M.")] = None,
-    min_accuracy: Annotated[float | None, typer.Option(help="At least this, validation.")] = None,
-    knee: Annotated[bool, typer.Option("--knee", help="The bend of the front.")] = False,
-    trial: Annotated[int | None, typer.Option(help="The point of this trial.")] = None,
-) -> None:
-    """Pick one network from the front and write it to a folder."""
-    from ..spaces.target import parse_size
-    from .commands import pick_point
-    from .picking import Wish
-
-    flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
-    pick_point(run, Wish(flops, params, min_accuracy, knee, trial), out)
 
 
 def prune(
@@ -201,6 +183,9 @@ def sensitivity(
     check_choice("--combine", combine, COMBINATIONS)
     asked = Sensitivity(model, data, weights, score, combine, out)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
+
+
+add_shipping(app)
 
 
 if __name__ == "__main__":

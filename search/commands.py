@@ -10,15 +10,17 @@ from typing import Any
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Front, front_from_json
+from ..spaces.intake import read_json
 from .again import resume_command
-from .picking import Wish, choose, write_picked
+from .picked import write_picked
+from .picking import Wish, choose, measured, neighbours, reason
 from .progress import Progress
 from .reading import front_in
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
 from .run_state import insights_of, state_of
 from .settings import SearchSettings
-from .show import figures, plain_console, show_front, show_insights
+from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
 
 
@@ -59,16 +61,9 @@ def read_front(path: Path) -> tuple[RunFolder, Front]:
     """The front of a run: from front.json, else from the ledger as it stands."""
     run, _ = open_run(path)
     try:
-        return run, front_from_json(json.loads(run.front.read_text()))
+        return run, front_from_json(read_json(run.front))
     except FileNotFoundError:
         front = front_in(run.journal)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"front.json must be whole, got {type(error).__name__}: {error} in {run.root}; "
-            f"delete it: it is rebuilt from the journal"
-        ) from None
     if front is None:
         raise UserError(
             f"a front needs a finished trial, got none in {path}; "
@@ -91,8 +86,9 @@ def print_front(path: Path, *, as_json: bool) -> None:
 def pick_point(path: Path, wish: Wish, out: Path) -> None:
     """`paretoprune pick`."""
     run, front = read_front(path)
-    point = choose(front, wish)
-    write_picked(run.root, point, out)
-    dense = front.dense
-    print(f"trial {point.trial}: {figures(point)}; dense accuracy {dense.accuracy:.4f}")
+    point, dense = choose(front, wish), front.dense
+    write_picked(run.root, point, dense, out)
+    print(f"trial {point.trial}: {measured(point)}; dense accuracy {dense.accuracy:.4f}")
+    for line in (reason(front, wish, point), *neighbours(front, point)):
+        print(f"  {line}")
     print(f"written to {out}; load it with paretoprune.load({str(out)!r})")

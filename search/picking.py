@@ -1,18 +1,18 @@
-"""Choosing one point of a front, by validation accuracy only, and writing its network."""
+"""Choosing one point of a front, by validation accuracy only, and saying why."""
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..spaces.target import limit
-from ..trainers.saved import RECIPE, WEIGHTS
-from .show import figures, words
+from .show import figures
+
+NEAREST = 3  # points named where nothing fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,59 @@ class Wish:
     min_accuracy: float | None = None
     knee: bool = False
     trial: int | None = None
+    max_latency_ms: float | None = None
+
+    def check(self) -> None:
+        """Refuse limits that nothing could keep."""
+        accuracy, latency = self.min_accuracy, self.max_latency_ms
+        if accuracy is not None and not 0 < accuracy <= 1:
+            raise UserError(
+                f"--min-accuracy must be in (0, 1], got {accuracy}; for ninety percent write 0.9"
+            )
+        if latency is not None and not 0 < latency < math.inf:
+            raise UserError(f"--max-latency-ms must be above 0, got {latency}; write 2.5")
+
+    @property
+    def only_accuracy(self) -> bool:
+        """Nothing but an accuracy is asked for, so that the cheapest point is meant."""
+        sizes = (self.max_flops, self.max_params, self.max_latency_ms)
+        return self.min_accuracy is not None and all(size is None for size in sizes)
+
+    def excess(self, point: Evaluation, dense: Dense) -> float:
+        """How far a point is from keeping every limit, as a share of it; 0 if it keeps them."""
+        pairs: list[tuple[float, float | int | None]] = [
+            (point.macs, limit(self.max_flops, dense.macs)),
+            (point.params, limit(self.max_params, dense.params)),
+        ]
+        if self.max_latency_ms is not None and point.latency_ms is not None:
+            pairs.append((point.latency_ms, self.max_latency_ms))
+        over = [max(0.0, value / most - 1) for value, most in pairs if most]
+        if self.min_accuracy is not None:
+            over.append(max(0.0, 1 - point.accuracy / self.min_accuracy))
+        return max(over, default=0.0)
 
     def admits(self, point: Evaluation, dense: Dense) -> bool:
-        """True if the point keeps to every limit."""
-        flops, params = limit(self.max_flops, dense.macs), limit(self.max_params, dense.params)
-        return (
-            (flops is None or point.macs <= flops)
-            and (params is None or point.params <= params)
-            and (self.min_accuracy is None or point.accuracy >= self.min_accuracy)
-            and (self.trial is None or point.trial == self.trial)
-        )
+        """True if the point is the one of the trial asked for and keeps to every limit."""
+        named = self.trial is None or point.trial == self.trial
+        return named and self.excess(point, dense) == 0
+
+    def __str__(self) -> str:
+        latency = None if self.max_latency_ms is None else f"{self.max_latency_ms:g} ms"
+        limits = {
+            "trial =": self.trial,
+            "FLOPs <=": size(self.max_flops),
+            "params <=": size(self.max_params),
+            "latency <=": latency,
+            "accuracy >=": self.min_accuracy,
+        }
+        return ", ".join(f"{rule} {value}" for rule, value in limits.items() if value is not None)
+
+
+def size(part: float | int | None) -> str | None:
+    """A size as a user would say it."""
+    if part is None:
+        return None
+    return f"{part:,}" if isinstance(part, int) else f"{100 * part:g} %"
 
 
 def choose(front: Front, wish: Wish) -> Evaluation:
@@ -41,13 +84,15 @@ def choose(front: Front, wish: Wish) -> Evaluation:
 
     With only an accuracy asked for, the cheapest point that reaches it.
     """
+    wish.check()
     points = candidates(front)
+    check_measured(points, wish)
     fitting = [point for point in points if wish.admits(point, front.dense)]
     if not fitting:
-        raise UserError(nothing_fits(points, wish))
+        raise UserError(nothing_fits(front, points, wish))
     if wish.knee:
         return knee(fitting)
-    if wish.min_accuracy is not None and wish.max_flops is None and wish.max_params is None:
+    if wish.only_accuracy:
         return min(fitting, key=lambda point: (point.macs, point.params))
     return max(fitting, key=lambda point: (point.accuracy, -point.loss, -point.macs))
 
@@ -58,6 +103,15 @@ def candidates(front: Front) -> list[Evaluation]:
     if front.at_target and all(p.trial != front.at_target.trial for p in points):
         points.append(front.at_target)
     return points
+
+
+def check_measured(points: Sequence[Evaluation], wish: Wish) -> None:
+    """A latency can be asked for once the search has ended and measured it."""
+    if wish.max_latency_ms is not None and any(point.latency_ms is None for point in points):
+        raise UserError(
+            "--max-latency-ms needs measured latencies, got a front without; they are measured "
+            "at the end of a search: go on with paretoprune search --resume RUN"
+        )
 
 
 def knee(points: Sequence[Evaluation]) -> Evaluation:
@@ -74,60 +128,64 @@ def knee(points: Sequence[Evaluation]) -> Evaluation:
     return max(ordered, key=gain)
 
 
-def nothing_fits(points: Sequence[Evaluation], wish: Wish) -> str:
+def nothing_fits(front: Front, points: Sequence[Evaluation], wish: Wish) -> str:
     """The error that names the nearest points."""
-    if wish.trial is not None:
-        known = ", ".join(str(point.trial) for point in points)
-        return f"--trial must be on the front, got {wish.trial}; the front has {known}"
     if not points:
         return "a front must have a point to pick, got none; let the search finish a trial"
-    smallest = min(points, key=lambda point: point.macs)
-    best = max(points, key=lambda point: point.accuracy)
+    if wish.trial is not None and all(point.trial != wish.trial for point in points):
+        known = ", ".join(str(point.trial) for point in points)
+        return f"--trial must be on the front, got {wish.trial}; the front has {known}"
+    near = sorted(points, key=lambda point: wish.excess(point, front.dense))[:NEAREST]
+    named = "; ".join(f"trial {point.trial} ({measured(point)})" for point in near)
     return (
-        f"a point must keep every limit, got none that does; the smallest is trial "
-        f"{smallest.trial} ({figures(smallest)}), the most accurate trial {best.trial} "
-        f"({figures(best)}): ask for less, or search with a lower target"
+        f"a point must keep every limit ({wish}), got none that does; the nearest: {named}; "
+        "ask for less, or search with a lower target"
     )
 
 
-def write_picked(run: Path, point: Evaluation, out: Path) -> None:
-    """Write the point's network into a new or empty folder."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        busy = any(out.iterdir())
-    except OSError as error:
-        raise UserError(unwritable(out, error)) from None
-    if busy:
-        raise UserError(f"--out must be an empty folder, got {out}; name a new one")
-    copy_network(run / point.path, point, out)
+def measured(point: Evaluation) -> str:
+    """The figures of a point, its latency with them."""
+    latency = "" if point.latency_ms is None else f", {point.latency_ms:.2f} ms"
+    return figures(point) + latency
 
 
-def copy_network(source: Path, point: Evaluation, out: Path) -> None:
-    """Copy weights and recipe, and add a card that says how to load them."""
-    for name in (WEIGHTS, RECIPE):
-        if not (source / name).is_file():
-            raise UserError(f"a run must hold {name} of the picked point, got none in {source}")
-    try:
-        shutil.copyfile(source / WEIGHTS, out / WEIGHTS)
-        shutil.copyfile(source / RECIPE, out / RECIPE)
-        (out / "README.md").write_text(card(point, out))
-    except OSError as error:
-        raise UserError(unwritable(out, error)) from None
+def reason(front: Front, wish: Wish, point: Evaluation) -> str:
+    """Why this point and no other, in one line."""
+    points = candidates(front)
+    count = sum(wish.admits(each, front.dense) for each in points)
+    limits = str(wish) or "no limit"
+    if wish.trial is not None:
+        return f"why: trial {point.trial} was asked for"
+    among = f"of the {count} of {len(points)} points within {limits}"
+    if wish.knee:
+        return f"why: the bend of the front, {among}"
+    if wish.only_accuracy:
+        return f"why: the fewest FLOPs {among}"
+    return f"why: the best validation accuracy {among}"
 
 
-def unwritable(out: Path, error: OSError) -> str:
-    """The one line about a folder that cannot be written."""
-    return (
-        f"--out must be a folder that can be written, got {out} ({error.strerror}); name another"
-    )
+def neighbours(front: Front, point: Evaluation) -> list[str]:
+    """What the next smaller and the next larger point of the front would give and take."""
+    smaller = [each for each in front.points if each.macs < point.macs]
+    larger = [each for each in front.points if each.macs > point.macs]
+    lines = []
+    if smaller:
+        lines.append(compared("smaller", max(smaller, key=lambda p: p.macs), point))
+    if larger:
+        lines.append(compared("larger", min(larger, key=lambda p: p.macs), point))
+    return lines
 
 
-def card(point: Evaluation, out: Path) -> str:
-    """The model card: figures, and the lines that load the network."""
-    origin = words(point.policy) if point.trial is None else f"trial {point.trial}"
-    return (
-        f"# A pruned network\n\n{figures(point)} of the dense network "
-        f"({point.macs:,} MACs, {point.params:,} params): {origin}.\n\n"
-        f"    import paretoprune as pp\n    model = pp.load({str(out)!r})\n\n"
-        "A network that was passed in from Python is loaded with `pp.load(path, model=dense)`.\n"
-    )
+def compared(kind: str, other: Evaluation, point: Evaluation) -> str:
+    """One line of differences, in percentage points."""
+    parts = [
+        f"{name} {100 * (a - b):+.2f}"
+        for name, a, b in (
+            ("accuracy", other.accuracy, point.accuracy),
+            ("FLOPs", other.flops_fraction, point.flops_fraction),
+            ("params", other.params_fraction, point.params_fraction),
+        )
+    ]
+    if other.latency_ms is not None and point.latency_ms is not None:
+        parts.append(f"{other.latency_ms - point.latency_ms:+.2f} ms")
+    return f"one {kind}: trial {other.trial}, {', '.join(parts)} (percentage points)"

@@ -19,7 +19,7 @@ from ..trainers.gradual import Present
 from .context import Context
 from .finish import measured_dense, measured_point
 from .job import Job
-from .picking import copy_network
+from .picked import copy_network
 from .plan import derived_seed
 from .plugins import load_plugins, read_plugin
 from .progress import Progress
@@ -145,7 +145,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
         carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
         evaluation = measured_point(carried, prepared.context)
         dense = measured_dense(prepared.dense, prepared.context)
-        copy_network(run.root / evaluation.path, evaluation, request.out)
+        copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
         record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
         write_json(request.out / "evaluation.json", record)
     shutil.rmtree(run.root)

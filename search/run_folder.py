@@ -142,7 +142,7 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
 
 
 @contextmanager
-def locked(run: RunFolder) -> Iterator[None]:
+def locked(run: RunFolder, what: str = "search") -> Iterator[None]:
     """Hold the run for one driver; the kernel frees the lock when the driver dies."""
     try:
         file = os.open(run.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -155,7 +155,7 @@ def locked(run: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"a run folder serves one search at a time, got {run.root}, which is running; "
+                f"a run folder serves one {what} at a time, got {run.root}, which is running; "
                 "wait for it or stop it"
             ) from None
         yield

@@ -186,6 +186,8 @@ def source_of(inputs: Inputs) -> Source:
         classes=inputs.data.classes,
         input_shape=tuple(inputs.data.input_shape),
         keep=tuple(inputs.settings.keep),
+        mean=tuple(map(float, inputs.data.mean)),
+        std=tuple(map(float, inputs.data.std)),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from rich.console import Console
@@ -30,8 +32,8 @@ def train_command(
     job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
     stopping = Stopping()
     try:
-        with stopping.listening():
-            baseline = with_bar(job)
+        with stopping.listening(), progress_bar() as bar:
+            baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
     except Stopped as stop:
         print(f"stopped; the same command goes on from {job.out}.checkpoint")
         return stop.exit_code
@@ -50,25 +52,23 @@ def check_job(job: DenseJob, epochs: float) -> None:
         raise UserError(f"--out must be a file in a folder that exists, got {job.out}; make it")
 
 
-def with_bar(job: DenseJob) -> Baseline:
-    """Train under a bar on a terminal, plain lines in a pipe."""
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[Progress, str], None]]:
+    """Show a training's progress: a bar on a terminal, plain lines in a pipe."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
                TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
     on_terminal = sys.stdout.isatty()
-    with Bar(*columns, console=Console(), disable=not on_terminal) as bar:
+    with Bar(*columns, console=Console(), disable=quiet or not on_terminal) as bar:
         task = bar.add_task("training", total=None)
 
-        def report(progress: Progress) -> bool:
-            text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}"
+        def report(progress: Progress, more: str = "") -> None:
+            text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}{more}"
             bar.update(task, total=progress.steps, completed=progress.step, description=text)
-            if not on_terminal:
-                left = progress.seconds / max(progress.step, 1) * (progress.steps - progress.step)
-                print(
-                    f"{text}, step {progress.step}/{progress.steps}, ETA {left:.0f} s", flush=True
-                )
-            return True
+            if not on_terminal and not quiet:
+                place = f"step {progress.step}/{progress.steps}"
+                print(f"{text}, {place}, ETA {progress.remaining:.0f} s", flush=True)
 
-        return train_dense(job, on_report=report)
+        yield report
 
 
 def show(baseline: Baseline) -> None:

@@ -19,7 +19,8 @@ from ..spaces.recipe import Recipe, read_recipe
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.loop import Progress, Tuning, train
-from ..trainers.saved import RECIPE, WEIGHTS, load_small
+from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions
+from ..trainers.surgery import widths
 from .context import Context
 from .job import Job, Rung
 from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned, tuning_of
@@ -190,6 +191,8 @@ def save_trial(small: nn.Module, keep: NDArray[np.bool_], job: Job, context: Con
         policy=job.policy,
         target=job.target,
         seed=job.seed,
+        widths=widths(context.space.channel_map, keep),
+        versions=versions(),
     )
     write_bytes(folder / WEIGHTS, weights)
     write_json(folder / RECIPE, recipe.to_json())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from .fields import read_record
 from .policy import Policy, policy_from_json
 from .target import Target, target_from_json
 
@@ -40,10 +41,7 @@ class Evaluation:
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
-def evaluation_from_json(values: dict[str, Any]) -> Evaluation:
+def evaluation_from_json(values: Any) -> Evaluation:
     """Read an evaluation; fields that this version does not know are ignored."""
-    known = {field.name for field in fields(Evaluation)}
-    kept = {name: value for name, value in values.items() if name in known}
-    kept["policy"] = policy_from_json(values["policy"])
-    kept["target"] = target_from_json(values["target"])
-    return Evaluation(**kept)
+    nested = {"policy": policy_from_json, "target": target_from_json}
+    return read_record(Evaluation, values, "an evaluation", nested=nested, exact=False)

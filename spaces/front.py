@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .errors import UserError
 from .evaluation import Evaluation, evaluation_from_json
+from .fields import Reader, read_record
 from .hypervolume import hypervolume, on_front
 from .target import Target, target_from_json
 
@@ -38,8 +39,8 @@ class Front:
     requested: Target
     dense: Dense
     points: tuple[Evaluation, ...]
-    at_target: Evaluation | None
-    controls: dict[str, Evaluation]
+    at_target: Evaluation | None = None
+    controls: dict[str, Evaluation] = field(default_factory=dict)
     objectives: tuple[str, ...] = OBJECTIVES
 
     @property
@@ -67,24 +68,41 @@ class Front:
         }
 
 
-def front_from_json(values: dict[str, Any]) -> Front:
+def front_from_json(values: Any) -> Front:
     """Read a front.json; a newer schema is refused, unknown fields are ignored."""
-    schema = values.get("schema")
+    schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise UserError(
             f"front.json must have schema {SCHEMA}, got {schema!r}; update paretoprune"
         )
-    at_target = values.get("at_target")
-    dense = {name: values["dense"].get(name) for name in Dense.__slots__}
-    return Front(
-        seed=values["seed"],
-        requested=target_from_json(values["requested"]),
-        dense=Dense(**dense),
-        points=tuple(evaluation_from_json(point) for point in values["points"]),
-        at_target=evaluation_from_json(at_target) if at_target else None,
-        controls={n: evaluation_from_json(p) for n, p in values.get("controls", {}).items()},
-        objectives=tuple(values.get("objectives", OBJECTIVES)),
-    )
+    nested: dict[str, Reader] = {
+        "requested": target_from_json,
+        "dense": lambda v: read_record(Dense, v, "front.json, dense,", exact=False),
+        "points": lambda v: tuple(evaluation_from_json(point) for point in v),
+        "at_target": lambda v: evaluation_from_json(v) if v else None,
+        "controls": lambda v: {name: evaluation_from_json(point) for name, point in v.items()},
+    }
+    try:
+        front = read_record(Front, values, "front.json", nested=nested, exact=False)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"front.json must hold a front, got {error}; delete it: it is rebuilt from the journal"
+        ) from None
+    check_objectives(front)
+    return front
+
+
+def check_objectives(front: Front) -> None:
+    """Every objective must be one that is known, and measured of every point."""
+    points = [*front.points, *([front.at_target] if front.at_target else [])]
+    for name in front.objectives:
+        if name not in SIGN or any(getattr(point, name) is None for point in points):
+            raise UserError(
+                f"front.json must have objectives that were measured, got {name!r}; delete it: "
+                "it is rebuilt from the journal"
+            )
 
 
 def goals(evaluation: Evaluation, objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:

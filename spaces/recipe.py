@@ -1,9 +1,13 @@
-"""The recipe: policy + mask, enough to rebuild a small network from its dense one."""
+"""The recipe: policy + mask, enough to rebuild a small network from its dense one.
+
+A picked network's recipe says besides what was measured of it, and with what. Schema 1 had the
+mask, the hashes and the policy only; it is read as a recipe in which nothing was measured.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +15,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .evaluation import Evaluation
+from .fields import is_finite, optional, read_record, shown
+from .front import Dense
+from .intake import read_json
 from .policy import Policy, policy_from_json
 from .target import Target, target_from_json
 
-SCHEMA = 1
+SCHEMA = 2
+ADDED = ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune")  # by schema 2
+AS_SHARE = {"step_epochs": "step_share", "gate_epochs": "gate_share"}  # of the trial's epochs
+# What a stranger's file may ask for.
+MOST_CLASSES, MOST_VALUES, MOST_ATOMS, MOST_LETTERS = 10**5, 2**24, 10**8, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the dense network comes from. `name` is None for a module that the user passed in."""
+    """Where the dense network comes from. `name` is None for a module that the user passed in.
+
+    `mean` and `std` are per channel, of images scaled to 0..1; empty where nobody noted them.
+    """
 
     name: str | None
     classes: int
     input_shape: tuple[int, ...]
     keep: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured of the network; accuracy and loss on the validation split."""
+
+    accuracy: float
+    loss: float
+    macs: int
+    params: int
+    flops_fraction: float
+    params_fraction: float
+    epochs: float  # of fine-tuning, all of them
+    test_accuracy: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FineTune:
+    """The full fine-tune that the weights come from: its settings, and what it started from."""
+
+    data: str
+    epochs: float
+    learning_rate: float
+    batch_size: int
+    distill: float
+    seed: int
+    processes: int
+    best_epoch: float
+    accuracy_before: float
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One trial's network: which atoms of which network are kept, and by what policy."""
+    """One network: which atoms of which dense one are kept, by what policy, with what result."""
 
     source: Source
     atoms: int
@@ -39,6 +86,12 @@ class Recipe:
     policy: Policy
     target: Target
     seed: int
+    widths: dict[str, int] = field(default_factory=dict)  # kept output channels of each layer
+    versions: dict[str, str] = field(default_factory=dict)
+    figures: Figures | None = None
+    dense: Dense | None = None
+    dense_sha256: str | None = None  # of the dense network's weights beside it, if they are there
+    fine_tune: FineTune | None = None
     schema: int = SCHEMA
 
     @property
@@ -53,47 +106,86 @@ class Recipe:
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
+def figures_of(evaluation: Evaluation) -> Figures:
+    """The figures of an evaluation, without what it was an evaluation of."""
+    return Figures(**{name: getattr(evaluation, name) for name in Figures.__slots__})
+
+
 def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
-    """Read a recipe; a missing or unknown field is an error, a newer schema is refused."""
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        schema = values.get("schema") if isinstance(values, dict) else None
-        raise UserError(f"{where} must have schema {SCHEMA}, got {schema!r}; update paretoprune")
-    known = {field.name for field in fields(Recipe)}
-    for name in sorted(set(values) ^ known):
-        fault = "has an unknown" if name in values else "lacks the"
-        raise UserError(f"{where} {fault} field {name!r}; write it again with paretoprune pick")
+    """Read a recipe; unknown fields are errors, a newer schema is refused, an older migrated."""
+    nested = {
+        "source": lambda v: read_record(Source, v, f"{where}, source,"),
+        "policy": policy_from_json,
+        "target": target_from_json,
+        "figures": optional(lambda v: read_record(Figures, v, f"{where}, figures,")),
+        "dense": optional(lambda v: read_record(Dense, v, f"{where}, dense,")),
+        "fine_tune": optional(lambda v: read_record(FineTune, v, f"{where}, fine_tune,")),
+    }
     try:
-        source = dict(values["source"])
-        source["input_shape"] = tuple(int(n) for n in source["input_shape"])
-        source["keep"] = tuple(str(p) for p in source["keep"])
-        atoms, removed = int(values["atoms"]), tuple(int(a) for a in values["removed"])
-        plain = {k: values[k] for k in ("map_sha256", "weights_sha256", "seed", "schema")}
-        recipe = Recipe(
-            source=Source(**source),
-            atoms=atoms,
-            removed=removed,
-            policy=policy_from_json(values["policy"]),
-            target=target_from_json(values["target"]),
-            **plain,
-        )
+        recipe = read_record(Recipe, migrated(values, where), where, nested=nested)
     except UserError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise UserError(f"{where} must hold a recipe, got {error}; write it again") from None
-    if not 0 < atoms <= 10**8 or any(not 0 <= a < atoms for a in removed):
-        raise UserError(f"{where} must remove atoms below {atoms}, got others; write it again")
+    check_sizes(recipe, where)
     return recipe
+
+
+def migrated(values: Any, where: str) -> Any:
+    """The values of a schema 1 recipe as schema 2 has them.
+
+    Its policy counted the epochs of steps and gates, out of the one epoch that a trial had unless
+    it was told otherwise.
+    """
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema == SCHEMA:
+        return values
+    if schema != 1 or isinstance(schema, bool):
+        raise UserError(
+            f"{where} must have schema 1 to {SCHEMA}, got {shown(schema)}; update paretoprune"
+        )
+    for name in ADDED:
+        if name in values:
+            raise UserError(f"{where} has an unknown field {name!r}; write it again")
+    policy = values.get("policy")
+    if isinstance(policy, dict):
+        policy = {AS_SHARE.get(name, name): value for name, value in policy.items()}
+        for name in AS_SHARE.values():
+            if is_finite(policy.get(name)):
+                policy[name] = min(1.0, policy[name])
+    return {**values, "policy": policy, "schema": SCHEMA}
+
+
+def check_sizes(recipe: Recipe, where: str) -> None:
+    """Refuse sizes that no network has, before anything of such a size is made."""
+    atoms, source = recipe.atoms, recipe.source
+    if not 0 < atoms <= MOST_ATOMS or any(not 0 <= a < atoms for a in recipe.removed):
+        raise UserError(f"{where} must remove atoms below {atoms}, got others; write it again")
+    if not 1 <= source.classes <= MOST_CLASSES:
+        raise UserError(
+            f"{where} must have 1 to {MOST_CLASSES:,} classes, got {source.classes}; "
+            "write it again"
+        )
+    if source.name is not None and len(source.name) > MOST_LETTERS:
+        raise UserError(
+            f"{where} must name its model in at most {MOST_LETTERS} letters, got "
+            f"{shown(source.name)}; write it again"
+        )
+    shape = source.input_shape
+    if not 1 <= len(shape) <= 4 or min(shape) < 1 or prod(shape) > MOST_VALUES:
+        raise UserError(
+            f"{where} must have an input_shape of at most {MOST_VALUES:,} values, got "
+            f"{shown(shape)}; write it again"
+        )
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file; each fault is one line."""
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
     except FileNotFoundError:
         raise UserError(
             f"a picked network's folder must hold {path.name}, got none in {path.parent}; "
             "make one with paretoprune pick"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} must be a JSON file, got {error}; write it again") from None
     return recipe_from_json(values, str(path))

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from .errors import UserError
+from .fields import is_finite, shown
 
 UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
@@ -61,8 +62,11 @@ def targets_between(target: Target, dense: tuple[int, int], steps: int) -> tuple
     return tuple(Target(part(0, step), part(1, step)) for step in range(1, steps + 1))
 
 
-def target_from_json(values: dict[str, Any]) -> Target:
+def target_from_json(values: Any) -> Target:
     """Read a target written by `to_json`."""
+    for part in (values.get("flops"), values.get("params")):
+        if part is not None and not (is_finite(part) and part > 0):
+            raise UserError(f"a target must be a number above 0, got {shown(part)}; write 0.4")
     return Target(values.get("flops"), values.get("params"))
 
 

@@ -63,7 +63,8 @@ def test_prune_writes_a_network_at_the_target(dense, tmp_path):
         "README.md",
         "evaluation.json",
         "recipe.json",
-        "weights.safetensors",
+        "dense.safetensors",
+        "model.safetensors",
     }
     data = load_data("digits")
     assert evaluate(pp.load(out), data.test, data).accuracy == pytest.approx(

@@ -21,7 +21,7 @@ def test_the_readmes_terminal_commands_run_in_their_order(tmp_path):
         done = call(*words[1:], cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
         assert done.stdout
-    assert (tmp_path / "picked/weights.safetensors").exists()
+    assert (tmp_path / "picked/model.safetensors").exists()
 
 
 def test_the_readme_is_of_the_length_that_people_read():

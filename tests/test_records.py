@@ -155,8 +155,9 @@ def test_a_recipe_survives_json_and_gives_the_mask():
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema": 2}, {"later": 1}, {"removed": [8]}, {"removed": [-1]}, {"atoms": 10**12},
-     {"removed": "x"}, {"source": {"name": "x"}}, {"policy": {}}, {"atoms": None}],
+    [{"schema": 3}, {"schema": True}, {"later": 1}, {"removed": [8]}, {"removed": [-1]},
+     {"atoms": 10**12}, {"removed": "x"}, {"source": {"name": "x"}}, {"policy": {}},
+     {"atoms": None}],
 )  # fmt: skip
 def test_a_wrong_recipe_is_one_line(change):
     with pytest.raises(UserError) as error:

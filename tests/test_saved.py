@@ -6,45 +6,13 @@ import os
 import pickle
 import shutil
 
-import numpy as np
 import pytest
 import torch
+from folders import save_cut
 from safetensors.torch import save
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.recipe import Recipe, Source
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
-
-
-def save_cut(folder, name, shape, classes=10, model=None):
-    """Cut a random third of a network and write it as a trial does."""
-    torch.manual_seed(1)
-    dense = model or build_model(name, classes=classes, input_shape=shape, seed=1)
-    copy, _ = working_copy(dense)
-    channel_map = trace_channels(copy, shape)
-    rng = np.random.default_rng(0)
-    keep = rng.random(channel_map.atoms) < 0.67
-    for group in range(len(channel_map.groups)):
-        keep[np.flatnonzero(channel_map.group_of == group)[0]] = True
-    small = cut(copy, channel_map, keep)
-    weights = save({k: v.contiguous() for k, v in small.state_dict().items()})
-    recipe = Recipe(
-        Source(None if model else name, classes, shape), len(keep),
-        tuple(int(a) for a in np.flatnonzero(~keep)), map_digest(channel_map),
-        hashlib.sha256(weights).hexdigest(), Policy("l2"), Target(0.5), 0,
-    )  # fmt: skip
-    folder.mkdir()
-    (folder / "weights.safetensors").write_bytes(weights)
-    write_json(folder / "recipe.json", recipe.to_json())
-    return small
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,7 @@ def save_session(session: Session, path: Path, settings: Mapping[str, object]) -
 def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
     """Put a session where the checkpoint left off; the settings must be the same."""
     record = _record(path)
-    found = read_settings(path)
-    wanted = json.loads(json.dumps(dict(settings)))
-    for key in sorted({*wanted, *found}):
-        if wanted.get(key) != found.get(key):
-            raise UserError(
-                f"a run is resumed with the settings it began with, got {key} = "
-                f"{wanted.get(key)!r} instead of {found.get(key)!r}; repeat them or delete {path}"
-            )
+    check_same(read_settings(path), settings, path)
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     session.model.load_state_dict(_under("model/", tensors))
@@ -72,6 +65,17 @@ def restore_session(session: Session, path: Path, settings: Mapping[str, object]
     if session.averaged is not None:
         session.averaged.load_state_dict(_under("average/", tensors))
     session.seek(int(str(record["step"])))
+
+
+def check_same(found: Mapping[str, object], settings: Mapping[str, object], path: Path) -> None:
+    """Refuse to go on with other settings than those that a file was written under."""
+    wanted = json.loads(json.dumps(dict(settings)))
+    for key in sorted({*wanted, *found}):
+        if wanted.get(key) != found.get(key):
+            raise UserError(
+                f"a run is resumed with the settings it began with, got {key} = "
+                f"{wanted.get(key)!r} instead of {found.get(key)!r}; repeat them or delete {path}"
+            )
 
 
 def read_settings(path: Path) -> dict[str, object]:
@@ -93,9 +97,10 @@ def _record(path: Path) -> dict[str, object]:
         raise UserError(
             f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
         ) from None
-    if record.get("schema") != SCHEMA:
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
         raise UserError(
-            f"a checkpoint must have schema {SCHEMA}, got {record.get('schema')} in {path}; "
+            f"a checkpoint must have schema {SCHEMA}, got {schema} in {path}; "
             "delete it and begin anew"
         )
     return dict(record)

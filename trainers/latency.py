@@ -8,7 +8,7 @@ quartiles: a difference smaller than it is no difference.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,30 @@ def latency(
         times = _repeat(lambda: once(forward))
     low, median, high = np.percentile(times, (25, 50, 75))
     return Latency(float(median), float(high - low) / 2, batch, len(times), machine)
+
+
+def time_in_turn(
+    calls: Sequence[Callable[[], object]], batch: int, machine: Machine
+) -> list[Latency]:
+    """Time several calls on the CPU in turn, so that a slow moment of the machine meets them all.
+
+    Each call keeps to the threads of `machine` by itself.
+    """
+    for _ in range(WARMUP_RUNS):
+        for call in calls:
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    begin = time.perf_counter()
+    while len(times[0]) < LEAST_RUNS or (
+        len(times[0]) < MOST_RUNS and time.perf_counter() - begin < SECONDS * len(calls)
+    ):
+        for call, found in zip(calls, times, strict=True):
+            found.append(_cpu_ms(call))
+    quartiles = (np.percentile(found, (25, 50, 75)) for found in times)
+    return [
+        Latency(float(median), float(high - low) / 2, batch, len(times[0]), machine)
+        for low, median, high in quartiles
+    ]
 
 
 def _repeat(measure: Callable[[], float]) -> list[float]:

@@ -1,0 +1,99 @@
+"""The commands from the front to a shipped network: pick, finetune, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")]
+OwnModel = Annotated[
+    str | None,
+    typer.Option(help="module:function of the dense network, where it is your own."),
+]
+
+
+def add_shipping(app: typer.Typer) -> None:
+    """Register the commands, in the order in which they are used."""
+    for name, command in (("pick", pick), ("finetune", finetune), ("export", export)):
+        app.command(name)(command)
+
+
+def pick(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")] = Path(
+        "picked"
+    ),
+    max_flops: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 50M.")] = None,
+    max_params: Annotated[str | None, typer.Option(help="At most this: 0.4, 40% or 5M.")] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="At most this, as the search measured it.")
+    ] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="At least this, validation.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The bend of the front.")] = False,
+    trial: Annotated[int | None, typer.Option(help="The point of this trial.")] = None,
+) -> None:
+    """Pick one network from the front, say why, and write it to a folder."""
+    from ..spaces.target import parse_size
+    from .commands import pick_point
+    from .picking import Wish
+
+    flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
+    pick_point(run, Wish(flops, params, min_accuracy, knee, trial, max_latency_ms), out)
+
+
+def finetune(
+    folder: Folder,
+    data: Annotated[str, typer.Option(help="digits, cifar10:DIR, folder:DIR, ...")],
+    epochs: Annotated[float, typer.Option(help="Epochs; fractions are allowed.")] = 40.0,
+    distill: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the dense network's answers in the loss; 0.7 if it is there."
+        ),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 0.02,
+    batch_size: Annotated[int, typer.Option(help="Of all processes together.")] = 128,
+    seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
+    weights: Annotated[Path | None, typer.Option(help="Of the dense network, to distill.")] = None,
+    model: OwnModel = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder instead of DIR itself.")] = None,
+) -> None:
+    """Fine-tune a picked network in full; the same command goes on after a stop.
+
+    The weights that were best on validation are kept; the test split is read once, at the end.
+
+    Several GPUs or processes: torchrun --nproc-per-node 4 -m paretoprune finetune DIR ...
+    """
+    from .finetune_request import Asked
+    from .finetuning import finetune_command
+
+    asked = Asked(
+        folder=folder,
+        data=data,
+        epochs=epochs,
+        distill=distill,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        weights=weights,
+        model=model,
+        out=out,
+    )
+    raise typer.Exit(finetune_command(asked))
+
+
+def export(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx.")],
+    out: Annotated[Path | None, typer.Option(help="The file; DIR/model.pt2 or .onnx.")] = None,
+    batch: Annotated[str, typer.Option(help="dynamic, or a fixed number of images.")] = "dynamic",
+    threads: Annotated[int, typer.Option(help="Threads of the latency that is measured.")] = 1,
+    model: OwnModel = None,
+) -> None:
+    """Export a picked network, checked against eager, and time it beside the dense one."""
+    from .exporting import Wanted, export_command
+
+    export_command(Wanted(folder, to, out, batch, threads, model))

@@ -1,0 +1,213 @@
+"""`paretoprune finetune`: the full fine-tune of a picked network; the same command goes on.
+
+It works in DIR/finetune and changes the network, its recipe and its card only at the end. With
+--out the result goes to another folder and DIR stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from ..spaces.errors import UserError
+from ..spaces.price import Price
+from ..spaces.recipe import Figures, Recipe, read_recipe
+from ..trainers.checkpoint import weights_digest
+from ..trainers.data import Data, load_data
+from ..trainers.evaluate import Score
+from ..trainers.export import FORMATS
+from ..trainers.full_tune import Best, FullTune, tune
+from ..trainers.loop import Diverged, Progress, Tuning
+from ..trainers.machine import detect_machine
+from ..trainers.saved import (
+    RECIPE,
+    Loaded,
+    load_network,
+    load_teacher,
+    named_model,
+    tensors_of,
+    versions,
+)
+from ..trainers.together import Team, joined
+from .finetune_request import WORK, Asked, check_fits, check_target, finished, settings_of
+from .picked import publish, unwritable
+from .run_folder import RunFolder, locked
+from .setup import data_digest
+from .stopping import Stopped, Stopping
+from .training import progress_bar
+
+DISTILL = 0.7  # where the dense network is there to teach
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """What came from Python instead of by name."""
+
+    model: nn.Module | None = None
+    data: Data | None = None
+
+
+def finetune_command(asked: Asked) -> int:
+    """Fine-tune under a bar, show the figures, and return the exit code."""
+    stopping, team = Stopping(), Team()
+    try:
+        with stopping.listening(), joined() as team:
+            recipe = finetune_network(asked, Given(), team, quiet=not team.leads)
+    except Stopped as stop:
+        if team.leads:
+            print(f"stopped; to go on: {asked.command(team.size)}")
+        return stop.exit_code
+    if team.leads:
+        show(recipe, asked.target)
+    return 0
+
+
+def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> Recipe:
+    """The recipe of the fine-tuned network, once its folder is written by the team's leader."""
+    asked.check()
+    recipe = read_recipe(asked.folder / RECIPE)
+    model = given.model or named_model(asked.model, recipe)
+    loaded = load_network(asked.folder, model)
+    check_target(asked)
+    data = given.data or load_data(asked.data)
+    check_fits(data, recipe)
+    wanted_teacher = asked.distill is None or asked.distill > 0
+    teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
+    if asked.distill and teacher is None:
+        raise UserError(
+            "--distill needs the dense network's weights, got none beside the recipe; "
+            "add --weights FILE"
+        )
+    asked = replace(asked, distill=0.0 if teacher is None else asked.distill or DISTILL)
+    done = finished(asked, data, team)
+    if done is not None:
+        if not quiet:
+            print("this fine-tune was finished before; another --epochs or --seed begins anew")
+        return done
+    with worked_in(asked.target / WORK, team):
+        job = job_of(asked, loaded, data, teacher, team)
+        return run_tune(job, asked, loaded, team, quiet=quiet)
+
+
+@contextmanager
+def worked_in(work: Path, team: Team) -> Iterator[None]:
+    """Hold the work folder for one fine-tune; it is gone after a good end."""
+    if not team.leads:
+        yield
+        return
+    try:
+        work.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(unwritable(work, error)) from None
+    with locked(RunFolder(work), what="fine-tune"):
+        yield
+    shutil.rmtree(work)
+
+
+def job_of(
+    asked: Asked, loaded: Loaded, data: Data, teacher: nn.Module | None, team: Team
+) -> FullTune:
+    """What the trainers are to do, and what must be the same again to go on."""
+    tuning = Tuning(
+        epochs=asked.epochs,
+        learning_rate=asked.learning_rate,
+        batch_size=asked.batch_size,
+        distill=asked.distill or 0.0,
+    )
+    machine = detect_machine(loaded.model, data.input_shape)
+    return FullTune(
+        model=loaded.model,
+        data=data,
+        tuning=tuning,
+        seed=asked.seed,
+        teacher=teacher,
+        machine=machine,
+        work=asked.target / WORK,
+        settings={
+            "network": loaded.recipe.weights_sha256,
+            "teacher": None if teacher is None else weights_digest(teacher),
+            "data": data_digest(data),
+            "epochs": tuning.epochs,
+            "learning_rate": tuning.learning_rate,
+            "batch_size": tuning.batch_size,
+            "distill": tuning.distill,
+            "seed": asked.seed,
+            "processes": team.size,
+            **{f"machine {name}": value for name, value in asdict(machine).items()},
+        },
+    )
+
+
+def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: bool) -> Recipe:
+    """Train under a bar; the leader writes the folder."""
+    if not quiet:
+        taught = f", distilled with weight {asked.distill:g}" if asked.distill else ""
+        rate = f"learning rate {asked.learning_rate:g}"
+        print(f"fine-tuning for {asked.epochs:g} epochs at {rate}{taught}", flush=True)
+    try:
+        with progress_bar(quiet=quiet) as bar:
+
+            def report(progress: Progress, best: Best) -> None:
+                bar(progress, f", best {best.accuracy:.4f} (epoch {best.epoch:g})")
+
+            best, test = tune(job, team, report)
+    except Diverged as error:
+        raise UserError(f"{error}; begin again after deleting {job.work}") from None
+    weights = tensors_of(job.model)
+    recipe = replace(
+        loaded.recipe,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        versions=versions(),
+        figures=figures_after(loaded, best, test, asked),
+        dense_sha256=loaded.recipe.dense_sha256 if asked.out is None else None,
+        fine_tune=replace(
+            settings_of(asked, job.data, team),
+            best_epoch=best.epoch,
+            accuracy_before=best.accuracy_before,
+        ),
+    )
+    if team.leads:
+        try:
+            publish(asked.target, recipe, weights)
+        except OSError as error:
+            raise UserError(unwritable(asked.target, error)) from None
+    return recipe
+
+
+def figures_after(loaded: Loaded, best: Best, test: Score | None, asked: Asked) -> Figures:
+    """The figures of the network; its sizes are counted, since a trial's recipe lacks them."""
+    price, before = Price(loaded.channel_map), loaded.recipe.figures
+    macs, params = (int(count) for count in price.of(loaded.recipe.mask))
+    return Figures(
+        accuracy=best.accuracy,
+        loss=best.loss,
+        macs=macs,
+        params=params,
+        flops_fraction=macs / price.dense[0],
+        params_fraction=params / price.dense[1],
+        epochs=(before.epochs if before else 0.0) + asked.epochs,
+        test_accuracy=None if test is None else test.accuracy,
+        latency_ms=before.latency_ms if before else None,
+    )
+
+
+def show(recipe: Recipe, folder: Path) -> None:
+    """What came of it."""
+    done, figures = recipe.fine_tune, recipe.figures
+    assert done is not None
+    assert figures is not None
+    test = "" if figures.test_accuracy is None else f", test {figures.test_accuracy:.4f}"
+    print(
+        f"validation accuracy {done.accuracy_before:.4f} -> {figures.accuracy:.4f}{test}; "
+        f"kept: epoch {done.best_epoch:g} of {done.epochs:g}"
+    )
+    for name in (f"model{ending}" for ending in FORMATS.values()):
+        if (folder / name).exists():
+            print(f"{name} holds the network as it was before: export it again")
+    print(f"written to {folder}; load it with paretoprune.load({str(folder)!r})")

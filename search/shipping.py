@@ -1,0 +1,79 @@
+"""The Python interface to what comes after the front: the full fine-tune, and its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ..spaces.policy import Policy
+from ..spaces.recipe import Figures, Recipe
+from ..trainers.datasets.user import user_data
+from ..trainers.saved import load_network
+from ..trainers.together import joined
+from .exporting import export_small
+from .finetune_request import Asked
+from .finetuning import Given, finetune_network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shipped:
+    """A network in a picked folder, and what its recipe says of it."""
+
+    model: nn.Module  # a plain module, already smaller, in eval mode
+    recipe: Recipe
+    folder: Path
+    widths: dict[str, int]  # kept output channels of each layer
+
+    @property
+    def policy(self) -> Policy:
+        """How the network was pruned."""
+        return self.recipe.policy
+
+    @property
+    def figures(self) -> Figures | None:
+        """What was measured of it."""
+        return self.recipe.figures
+
+    def export(self, path: str | Path, *, to: str | None = None, batch: int | None = None) -> Path:
+        """Write the network as .pt2 or .onnx once the file agrees with eager; `batch` fixes it."""
+        return export_small(self.model, self.recipe, Path(path), to=to, batch=batch)
+
+
+def finetune(
+    path: str | Path,
+    data: object,
+    *,
+    epochs: float = 40.0,
+    distill: float | None = None,
+    learning_rate: float = 0.02,
+    batch_size: int = 128,
+    seed: int = 0,
+    weights: str | Path | None = None,
+    model: nn.Module | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Shipped:
+    """Fine-tune the network in a picked folder, in full; the same call goes on after a stop.
+
+    `data` as of `search`; `model`: the dense network where no name rebuilds it; `weights`: a file
+    of the dense network to distill from, where the folder has none; `out`: a new folder for the
+    result, which otherwise replaces the network in `path`.
+    """
+    asked = Asked(
+        folder=Path(path),
+        data=data if isinstance(data, str) else "",
+        epochs=epochs,
+        distill=distill,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        weights=None if weights is None else Path(weights),
+        out=None if out is None else Path(out),
+    )
+    given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
+    with joined() as team:
+        finetune_network(asked, given, team, quiet=quiet or not team.leads)
+    loaded = load_network(asked.target, model)
+    return Shipped(loaded.model, loaded.recipe, asked.target, loaded.widths)
