@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -40,16 +41,26 @@ class RayStart:
             use_token(token)
             let_workers_import()
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
-        self._ours = False
+        self._ours = self._begun = False
         self._error: Exception | None = None
         self._started, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
 
     def __enter__(self) -> RayStart:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._begun:
+            self._end()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def begin(self) -> None:
+        """Start it, unless it is started already."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
+
+    def _end(self) -> None:
         self._started.wait()
         if self._ours:
             import ray
@@ -58,10 +69,10 @@ class RayStart:
         self._left.set()
         self._thread.join()
         keep_logs(self._scratch, self._logs)
-        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def wait(self) -> Path:
         """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
+        self.begin()
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -71,6 +82,9 @@ class RayStart:
         try:
             import ray
 
+            logging.getLogger("ray").setLevel(
+                logging.ERROR
+            )  # it warns of not being the main thread
             if not ray.is_initialized():
                 connect(self._address, self._workers, self._scratch)
                 self._ours = True

@@ -14,11 +14,12 @@ from typing import Any
 from torch import nn
 
 from .. import __version__
+from ..spaces.decode import Space
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
-from ..spaces.policy import CONTROLS
+from ..spaces.policy import CONTROLS, Policy
 from ..trainers.split import Data
 from .again import same_again
 from .context import Context
@@ -103,7 +104,7 @@ def drive(
     with stopping.listening(), progress:
         try:
             with output_to(run.log), ray_for(settings, run) as ray_start:
-                prepared, ledger = prepare(inputs, run, plugins, progress)
+                prepared, ledger = prepare(inputs, run, plugins, progress, ray_start)
                 progress.begin(ledger, settings.target(), prepared.dense)
                 if not ledger.over:
                     scene = Scene(run, progress, stopping, ray_start, begin)
@@ -117,16 +118,26 @@ def drive(
 
 
 def prepare(
-    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
+    inputs: Inputs,
+    run: RunFolder,
+    plugins: tuple[Plugin, ...],
+    progress: Progress,
+    ray_start: RayStart,
 ) -> tuple[Prepared, Ledger]:
-    """Everything before the first trial."""
+    """Everything before the first trial; Ray starts once the inputs have been found sound."""
     settings = inputs.settings
+
+    def read_by_trials(space: Space) -> list[Policy]:
+        policies = [*policy_space_of(settings, space).read, *CONTROLS.values()]
+        ray_start.begin()
+        return policies
+
     prepared = prepare_search(
         inputs,
         run,
         plugins,
         progress.say,
-        lambda space: [*policy_space_of(settings, space).read, *CONTROLS.values()],
+        read_by_trials,
     )
     return prepared, open_ledger(prepared, settings, run, progress.say)
 

@@ -89,6 +89,7 @@ def prepare_search(
         say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
+    wanted = list(policies(space))
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
     machine = remembered_machine(run, machine_of(model, data, settings))
@@ -107,7 +108,7 @@ def prepare_search(
         model=model,
         data=data,
         space=space,
-        evidence=gather_evidence(policies(space), measuring),
+        evidence=gather_evidence(wanted, measuring),
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),

@@ -121,7 +121,6 @@ def test_the_run_folder_holds_what_the_design_says(run):
     }
     assert not list(run.folder.rglob("*.partial"))
     assert json.loads((run.folder / "config.json").read_text())["machine"]["device"]
-    assert "max_flops" not in (run.folder / "config.json").read_text()
 
 
 def test_the_report_of_a_search_holds_its_front_and_its_widths(run):
