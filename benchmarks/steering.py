@@ -17,12 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import paretoprune as pp
 from benchmarks.cells import fill
-from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.search.reading import Record, job_of, read_record
+from paretoprune.search.foretold import agreement
+from paretoprune.search.reading import Record, read_record
 from paretoprune.search.setup import RUNGS
 from paretoprune.spaces.front import front_volume
 
@@ -64,7 +62,8 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
             "at_target": answer.accuracy,
             "at_target_test": answer.test_accuracy,
             **work_of(record),
-            **foretold(record),
+            "rank_correlation": agreement(record)[0],
+            "pairs": agreement(record)[1],
             "origins": origins(result),
         }
 
@@ -96,25 +95,6 @@ def work_of(record: Record) -> dict[str, float]:
         "stopped": len(stopped),
         "repeats": record.repeats(),
         "failed": len(record.failures()),
-    }
-
-
-def foretold(record: Record) -> dict[str, float | None]:
-    """Rank correlation of the foretold loss with the fine-tuned accuracy, at the target."""
-    jobs = {t.number: job_of(t) for t in record.trials("search")}
-    known = [
-        (evaluation.predicted, evaluation.accuracy)
-        for evaluation in record.evaluations_of("search")
-        if evaluation.predicted is not None
-        and (job := jobs[evaluation.trial or 0]) is not None
-        and job.slot % 2 == 0
-    ]
-    if len(known) < 8:
-        return {"rank_correlation": None, "pairs": len(known)}
-    predicted, accuracy = np.array(known).T
-    return {
-        "rank_correlation": round(rank_correlation(-predicted, accuracy), 3),
-        "pairs": len(known),
     }
 
 
