@@ -19,9 +19,9 @@ from typing import Any
 
 import paretoprune as pp
 from benchmarks.cells import fill
+from paretoprune.search.effort import RUNGS
 from paretoprune.search.foretold import agreement
 from paretoprune.search.reading import Record, read_record
-from paretoprune.search.setup import RUNGS
 from paretoprune.spaces.front import front_volume
 
 OUT = Path("benchmarks/results/steering.json")
