@@ -22,11 +22,13 @@ from .run_state import insights_of, state_of
 from .settings import SearchSettings
 from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
+from .transfer import policies_like
 
 
-def run_search(options: dict[str, Any], resume: Path | None) -> int:
-    """`paretoprune search`: the exit code."""
-    given = Given(Progress(quiet=options.get("quiet", False)))
+def run_search(options: dict[str, Any], resume: Path | None, like: Path | None = None) -> int:
+    """`paretoprune search`, and `transfer` from the run `like`: the exit code."""
+    policies = policies_like(like) if like else ()
+    given = Given(Progress(quiet=options.get("quiet", False)), warm_start=policies)
     try:
         if resume is None:
             run, front = new_search(SearchSettings(**options), given)
