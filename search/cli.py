@@ -17,6 +17,7 @@ from ..spaces.errors import UserError
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .options import OF_ONE_POLICY, settings_of, with_settings
+from .room import DiskFull, lacks_room
 from .settings import SearchSettings
 
 app = typer.Typer(
@@ -50,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code_of(error: Exception) -> int:
     """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
+    if isinstance(error, DiskFull):
+        return complain(str(error), 1)
+    if lacks_room(error):
+        return complain(f"no room is left to write to ({error}); make room, then try again", 1)
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
