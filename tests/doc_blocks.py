@@ -108,5 +108,5 @@ def arguments(words):
 def value_of(word):
     try:
         return ast.literal_eval(word)
-    except ValueError:
+    except (ValueError, SyntaxError):
         return word
