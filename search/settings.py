@@ -60,7 +60,10 @@ class SearchSettings:
     )
     out: Path | None = option(None, "The run folder, new or empty; default: a new one in runs/.")
     address: str | None = option(
-        None, "A Ray cluster to run on (auto, ray://...); default: local."
+        None, "A Ray cluster to run on: auto, or HOST:PORT of its head; default: local."
+    )
+    artifacts: str | None = option(
+        None, "Where trials' weights go instead of the run folder: s3://BUCKET/FOLDER, ..."
     )
     gpus_per_trial: float | None = option(
         None, "GPUs of one trial; fractions share one; default: this machine's, shared evenly."
@@ -84,7 +87,9 @@ class SearchSettings:
     )
     halving: bool = option(True, "Stop hopeless trials on their way.", off="--no-halving")
     ensemble_images: int | None = option(
-        None, "Images an ensemble of filter masks may take; default: 32768 each in a search."
+        None,
+        "Images that an ensemble of filter masks may be measured on, a probe of a loss curve on a "
+        "32nd of them; default: 16384 in a search, more with prune.",
     )
     keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
     min_channels: int = option(1, "Channels that every group keeps at least.")
