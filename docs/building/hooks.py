@@ -1,4 +1,4 @@
-"""A hook of the site's build: files outside of docs/ that a page cites become part of the site.
+"""Hooks of the site's build: the list of decisions, and the files outside of docs/ that pages cite.
 
 A link such as `../benchmarks/results/price.json` works where the repository is read as files. In
 the site the cited file is copied below `cited/`; one that does not exist fails the build.
@@ -16,6 +16,13 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 LINK = re.compile(r"(?<=\]\()(\.\.?/[^)#\s]+)(?=[)#])")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add every decision to the navigation, so that a new one is one new file."""
+    found = sorted((Path(config.docs_dir) / "decisions").glob("*.md"))
+    config.nav = [*(config.nav or []), {"Decisions": [f"decisions/{p.name}" for p in found]}]
+    return config
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
