@@ -1,4 +1,4 @@
-"""Hooks of the site's build: the list of decisions, and the files outside of docs/ that pages cite.
+"""Hooks of the build of the site: the list of decisions, and files outside docs/ that pages cite.
 
 A link such as `../benchmarks/results/price.json` works where the repository is read as files. In
 the site the cited file is copied below `cited/`; one that does not exist fails the build.
