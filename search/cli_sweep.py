@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,9 +55,14 @@ def sweep(
     Runs of the same model, data and seed train and measure the dense network once.
     Exit code 1 if a run failed; the others go on. docs/sweeps.md says more.
     """
+    from .sweep_file import read_sweep
+
+    entries = read_sweep(file)  # a wrong file is told before torch is imported
     from .sweeping import sweep_command
 
-    raise typer.Exit(sweep_command(file, out, dry_run=dry_run, quiet=quiet))
+    root = out or Path("runs") / f"sweep-{file.stem}"
+    again = f"paretoprune sweep {shlex.quote(str(file))} --out {shlex.quote(str(root))}"
+    raise typer.Exit(sweep_command(entries, root, again, dry_run=dry_run, quiet=quiet))
 
 
 def add_sweeps(app: typer.Typer) -> None:

@@ -73,9 +73,12 @@ class SweepState:
         """sweep.json and the page: both are derived, but for the states."""
         rows = self.rows()
         values = [self._json(row, entry) for row, entry in zip(rows, self.entries, strict=True)]
-        write_json(self.root / "sweep.json", {"schema": SCHEMA, "runs": values})
         page = sweep_page(self.root.resolve().name, rows)
-        write_bytes(self.root / "report.html", page.encode())
+        try:
+            write_json(self.root / "sweep.json", {"schema": SCHEMA, "runs": values})
+            write_bytes(self.root / "report.html", page.encode())
+        except OSError as error:
+            raise not_writable(self.root, error) from None
 
     def _row(self, entry: Entry) -> Row:
         settings, status, run = entry.settings, self._statuses[entry.name], self.run(entry)
@@ -145,3 +148,11 @@ class SweepState:
                 status = Status()
             if name in self._statuses:
                 yield name, status
+
+
+def not_writable(root: Path, error: OSError) -> UserError:
+    """The folder of the sweep cannot be made, or its disk is full."""
+    return UserError(
+        f"--out must be a folder that can be written, got {root} ({error.strerror}); make room, "
+        "or name another folder"
+    )

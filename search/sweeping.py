@@ -44,15 +44,15 @@ from .settings import SearchSettings, settings_from_json
 from .setup import weights_exist
 from .show import plain_console
 from .stopping import Stopped, Stopping
-from .sweep_file import Entry, read_sweep
-from .sweep_state import FAILED, FINISHED, RUNNING, SweepState
+from .sweep_file import Entry
+from .sweep_state import FAILED, FINISHED, RUNNING, SweepState, not_writable
 
 
-def sweep_command(file: Path, out: Path | None, *, dry_run: bool, quiet: bool) -> int:
-    """`paretoprune sweep`: the exit code; 1 if a run failed."""
-    entries = read_sweep(file)
+def sweep_command(
+    entries: Sequence[Entry], root: Path, again: str, *, dry_run: bool, quiet: bool
+) -> int:
+    """`paretoprune sweep`: the exit code, 1 if a run failed; `again` is the line that goes on."""
     check_sources(entries)
-    root = out or Path("runs") / f"sweep-{file.stem}"
     console = plain_console()
     if dry_run:
         for row, entry in zip(SweepState(root, entries).rows(), entries, strict=True):
@@ -61,14 +61,9 @@ def sweep_command(file: Path, out: Path | None, *, dry_run: bool, quiet: bool) -
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"--out must be a folder that can be written, got {root} ({error.strerror}); "
-            "name another folder"
-        ) from None
+        raise not_writable(root, error) from None
     with locked(RunFolder(root), "sweep"):
-        state = SweepState(root, entries)
-        again = f"paretoprune sweep {shlex.quote(str(file))} --out {shlex.quote(str(root))}"
-        return carry_out(state, console, again, quiet=quiet)
+        return carry_out(SweepState(root, entries), console, again, quiet=quiet)
 
 
 def check_sources(entries: Sequence[Entry]) -> None:

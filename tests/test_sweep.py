@@ -15,6 +15,7 @@ from door import ROOT, call, command
 SETTINGS = """
 [search]
 trials = 1
+workers = 1
 epochs = 0.2
 dense_epochs = 1
 scores = ["taylor"]

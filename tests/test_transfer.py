@@ -9,14 +9,20 @@ import pytest
 from door import call
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from run_folders import write_run
+from run_folders import hostile_network, write_run
 
 import paretoprune as pp
+from paretoprune.analysis.gathering import Measuring, gather_evidence, gather_surrogate
+from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.screening import Proposal
+from paretoprune.search.proposing import make_proposer
+from paretoprune.search.screening import Proposal, Screen
 from paretoprune.search.transfer import fitting, policies_like
+from paretoprune.spaces.decode import Space
 from paretoprune.spaces.front import front_from_json
 from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target
 
 SMALL = ("--epochs", 0.2, "--dense-epochs", 1, "--no-screening", "--ensemble-images", 1024,
          "--scores", "taylor", "--schedules", "one-shot",
@@ -63,6 +69,23 @@ def test_what_the_new_space_does_not_contain_is_named_and_left_out():
         assert reason in line
 
 
+def test_transferred_policies_take_the_first_places_at_the_target_and_presets_the_next():
+    network = hostile_network()
+    space = Space(network.channel_map, Price(network.channel_map))
+    measuring = Measuring(network.model, network.channel_map, network.data, 0, None, 1024)
+    on = Screen(space, gather_evidence([Policy("l2")], measuring), gather_surrogate(measuring))
+    plan = make_plan(10, Target(flops=0.5), space, seed=0)
+    also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
+    policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
+    proposer = make_proposer(plan, policies, on, screening=False, sampler="tpe", seed=0, also=also)
+    origins = {place: one.origin for place, one in sorted(proposer.opening.items())}
+    presets = [f"preset:{name}" for name in policies.presets]
+    assert list(origins) == [0, 2, 4, 6, 8]  # those at the target
+    assert list(origins.values()) == [*(one.origin for one in also), *presets][:5]
+    assert presets
+
+
+@pytest.mark.slow
 def test_transferred_policies_open_the_search_even_after_a_stop_without_the_old_run(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     write_run(old)
