@@ -19,6 +19,7 @@ from ..spaces.target import parse_size
 from ..trainers.datasets.user import user_data
 from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data
+from .artifacts import with_weights
 from .exporting import export_small
 from .notebook import figure_of, frame_of, html_of
 from .picked import inside, write_picked
@@ -120,7 +121,8 @@ class Result:
             max_latency_ms,
         )
         point = choose(self.front, wish)
-        loaded = load_network(inside(self.folder, point.path), self.dense_model)
+        inside(self.folder, point.path)
+        loaded = load_network(with_weights(self.folder, point.path), self.dense_model)
         return Picked(loaded.model, point, self.folder, self.dense, loaded.widths)
 
 

@@ -11,7 +11,8 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
-from ..trainers.saved import load_small
+from ..trainers.saved import WEIGHTS, load_small
+from .artifacts import drop_stored, with_weights
 from .context import Context
 from .ledger import Ledger
 from .reporting import write_report
@@ -24,7 +25,7 @@ def conclude(ledger: Ledger, prepared: Prepared, run: RunFolder) -> Front:
     front = measured(ledger.front(), prepared.context)
     write_json(run.front, front.to_json())
     write_report(run.root, run.report)
-    drop_weights(ledger, run)
+    drop_stored(run.root, drop_weights(ledger, run))
     return front
 
 
@@ -48,7 +49,8 @@ def measured(front: Front, context: Context) -> Front:
 
 def measured_point(point: Evaluation, context: Context) -> Evaluation:
     """A trial's evaluation with the test accuracy and the latency of its network."""
-    small = load_small(context.root / point.path, context.model, context.space.channel_map)
+    folder = with_weights(context.root, point.path)
+    small = load_small(folder, context.model, context.space.channel_map)
     test, milliseconds = figures(small, context)
     return replace(point, test_accuracy=test, latency_ms=milliseconds)
 
@@ -66,11 +68,15 @@ def figures(model: nn.Module, context: Context) -> tuple[float | None, float]:
     return test, latency(model, data.input_shape, machine=machine).median_ms
 
 
-def drop_weights(ledger: Ledger, run: RunFolder) -> None:
-    """Of settled trials, keep the weights that the front names; of the others the recipe stays."""
+def drop_weights(ledger: Ledger, run: RunFolder) -> list[str]:
+    """Of settled trials, keep the weights that the front names; of the others the recipe stays.
+
+    The paths of those others.
+    """
     front = ledger.front()
     named = [*front.points, *([front.at_target] if front.at_target else [])]
     kept = {point.path for point in named}
-    for evaluation in ledger.record.evaluations():
-        if evaluation.path not in kept:
-            (run.root / evaluation.path / "weights.safetensors").unlink(missing_ok=True)
+    dropped = [e.path for e in ledger.record.evaluations() if e.path not in kept]
+    for path in dropped:
+        (run.root / path / WEIGHTS).unlink(missing_ok=True)
+    return dropped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -96,10 +97,11 @@ class RayStart:
 
 def keep_logs(scratch: Path, logs: Path) -> None:
     """Keep what the workers printed, for who wants to know more than the ledger says."""
-    for file in scratch.glob("session_*/logs/worker-*"):
-        if file.is_file() and file.stat().st_size and not file.parent.is_symlink():
-            logs.mkdir(exist_ok=True)
-            shutil.copyfile(file, logs / file.name)
+    with contextlib.suppress(OSError):  # a full disk is told of where it matters
+        for file in scratch.glob("session_*/logs/worker-*"):
+            if file.is_file() and file.stat().st_size and not file.parent.is_symlink():
+                logs.mkdir(exist_ok=True)
+                shutil.copyfile(file, logs / file.name)
 
 
 def use_token(path: Path) -> None:
@@ -140,6 +142,11 @@ def connect(address: str | None, workers: int, scratch: Path) -> None:
             _temp_dir=str(scratch),
         )
         return
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address must be a cluster that this machine is a node of, got {address}; send the "
+            "search there with ray job submit --working-dir . -- python search.py ..."
+        )
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -16,6 +16,7 @@ from ..spaces.front import Dense
 from ..spaces.intake import read_bounded
 from ..spaces.recipe import Recipe, figures_of, read_recipe
 from ..trainers.saved import DENSE, RECIPE, read_weights, save_network, versions
+from .artifacts import with_weights
 from .card import card
 from .run_folder import RunFolder
 
@@ -24,7 +25,7 @@ MOST_BYTES_A_PARAMETER, SPARE_BYTES = 16, 64 << 20  # of a file that can be a sm
 
 def write_picked(run: Path, point: Evaluation, dense: Dense, out: Path) -> None:
     """Write the point's network into a new or empty folder."""
-    source = inside(run, point.path)
+    inside(run, point.path)
     try:
         out.mkdir(parents=True, exist_ok=True)
         busy = any(out.iterdir())
@@ -32,6 +33,7 @@ def write_picked(run: Path, point: Evaluation, dense: Dense, out: Path) -> None:
         raise UserError(unwritable(out, error)) from None
     if busy:
         raise UserError(f"--out must be an empty folder, got {out}; name a new one")
+    source = with_weights(run, point.path)
     copy_network(source, point, dense, out, RunFolder(run).dense)
 
 

@@ -21,8 +21,10 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import CONTROLS, Policy
 from ..trainers.split import Data
-from .again import same_again
+from .again import resume_command, same_again
+from .artifacts import check_place
 from .context import Context
+from .efficiency import efficiency_of
 from .finish import conclude, drop_weights
 from .job import Job
 from .ledger import Ledger
@@ -31,6 +33,7 @@ from .opening import open_ledger, policy_space_of
 from .plugins import Plugin, load_plugins, read_plugin
 from .progress import Progress
 from .relatives import take_over
+from .room import DiskFull, NoRoom, room_needed
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
 from .screening import Proposal
 from .settings import SearchSettings
@@ -59,6 +62,7 @@ class Given:
 def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front]:
     """Run a new search in a new folder."""
     settings.check()
+    check_place(settings.artifacts)
     images = settings.ensemble_images or ENSEMBLE_IMAGES
     settings = replace(settings, ensemble_images=images)
     weights_exist(settings.weights)
@@ -110,7 +114,7 @@ def drive(
     settings, stopping, begin = inputs.settings, Stopping(), time.monotonic()
     with stopping.listening(), progress:
         try:
-            with output_to(run.log), ray_for(settings, run) as ray_start:
+            with room_needed(), output_to(run.log), ray_for(settings, run) as ray_start:
                 prepared, ledger = prepare(inputs, run, plugins, progress, ray_start)
                 progress.begin(ledger, settings.target(), prepared.dense)
                 if not ledger.over:
@@ -118,10 +122,21 @@ def drive(
                     run_trials(ledger, prepared.context, settings, scene)
             if not ledger.record.evaluations():
                 raise AllFailed(first_failure(ledger))
-            return conclude(ledger, prepared, run)
+            with room_needed():
+                return conclude(ledger, prepared, run)
         except Stopped as stop:
             stop.run = run
             raise
+        except NoRoom as full:
+            raise DiskFull(goes_on_with_room(run, full)) from full
+
+
+def goes_on_with_room(run: RunFolder, full: NoRoom) -> str:
+    """The one line about a full disk."""
+    return (
+        f"no room is left to write to ({full}); nothing finished is lost: make room, then go on "
+        f"with {resume_command(run.root, open_run(run.root)[1])}"
+    )
 
 
 def prepare(
@@ -193,16 +208,18 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         stopping.listen_again()
         from .halving import Halving
         from .searcher import LedgerSearcher
-        from .tuning import StopBetweenSteps, tune_trials
+        from .tuning import StopBetweenSteps, tune_trials, workers_in
 
         searcher = LedgerSearcher(ledger, context.root, on_trial, until=until)
-        workers = workers_of(settings)
+        workers = workers_in(settings)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
-        halving = Halving(ledger.record.rungs())
+        halving, since = Halving(ledger.record.rungs()), time.time()
         tune_trials(searcher, context, settings, StopBetweenSteps(stopping), scratch, halving)
+        if busy := efficiency_of(ledger.record, workers, since):
+            progress.say(busy.sentence())
 
 
 def first_failure(ledger: Ledger) -> str:

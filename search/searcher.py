@@ -19,6 +19,7 @@ from ..spaces.evaluation import Evaluation, evaluation_from_json
 from .job import Job, Rung
 from .ledger import Ledger
 from .reading import DIED
+from .room import NoRoom, room_needed
 from .worker import TIMEOUT
 
 Outcome = Evaluation | str  # what came of a trial, or why nothing did
@@ -46,9 +47,10 @@ class LedgerSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none now, FINISHED if there will be none."""
-        if self._until is not None and time.monotonic() > self._until:
-            self._ledger.end_early()
-        job = self._ledger.next_job()
+        with room_needed():
+            if self._until is not None and time.monotonic() > self._until:
+                self._ledger.end_early()
+            job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED) if self._ledger.over else None
         self._started[trial_id] = Started(job)
@@ -71,11 +73,14 @@ class LedgerSearcher(Searcher):
         """Settle the trial in the ledger."""
         started = self._started.pop(trial_id, None)
         if started is not None:
-            outcome = self._settle(started, result or {}, error)
+            with room_needed():
+                outcome = self._settle(started, result or {}, error)
             self._listener(started.job, outcome)
 
     def _settle(self, started: Started, result: dict[str, Any], error: bool) -> Outcome:
         """Tell the ledger; return what it was told."""
+        if not error and result.get("full"):  # it is not the trial that failed
+            raise NoRoom(json.loads(result["full"]))
         job, values = started.job, result.get("evaluation")
         if not error and values:
             evaluation = evaluation_from_json(json.loads(values))
@@ -83,8 +88,9 @@ class LedgerSearcher(Searcher):
             self._ledger.finish(job, evaluation, {**spans, "rungs": started.rungs})
             return evaluation
         if not error and result.get("rung"):
-            rung = Rung(**json.loads(result["rung"]))
-            self._ledger.stop(job, {"rungs": started.rungs})
+            last = json.loads(result["rung"])  # Tune tells of it here alone
+            rung, spans = Rung(**last), json.loads(result["spans"])
+            self._ledger.stop(job, {**spans, "rungs": [*started.rungs, last]})
             return f"stopped at rung {rung.index} with accuracy {rung.accuracy:.4f}"
         reason = self._reason(job, result, error)
         again = "; it is tried again" if self._ledger.fail(job, reason) else ""

@@ -60,7 +60,10 @@ class SearchSettings:
     )
     out: Path | None = option(None, "The run folder, new or empty; default: a new one in runs/.")
     address: str | None = option(
-        None, "A Ray cluster to run on (auto, ray://...); default: local."
+        None, "A Ray cluster to run on: auto, or HOST:PORT of its head; default: local."
+    )
+    artifacts: str | None = option(
+        None, "Where trials' weights go instead of the run folder: s3://BUCKET/FOLDER, ..."
     )
     gpus_per_trial: float | None = option(
         None, "GPUs of one trial; fractions share one; default: this machine's, shared evenly."

@@ -35,16 +35,13 @@ from ..trainers.loop import Progress, Tuning, train
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from ..trainers.split import Data
-from .context import Context, Effort
+from .context import Context
+from .effort import dense_epochs, effort_of
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
 from .versions import versions
 
-# An epoch of small data is too short to learn from: epochs and images, whichever is more.
-DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
-TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 10_752
-RUNGS = (0.0, 0.25, 0.5)  # shares of the epochs
 TELL_SECONDS = 10.0
 
 
@@ -117,17 +114,6 @@ def prepare_search(
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, say), measuring)
-
-
-def effort_of(settings: SearchSettings, data: Data) -> Effort:
-    """What a trial may take."""
-    return Effort(
-        epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
-        final_epochs=settings.final_epochs or 0.0,
-        rungs=RUNGS if settings.halving else (),
-        latency=bool(settings.objective) or settings.max_latency_ms is not None,
-        timeout=settings.trial_timeout,
-    )
 
 
 def telling(say: Say) -> OnProgress:
@@ -225,7 +211,7 @@ def dense_weights(
         model.eval()
         return
     if inputs.model is None and settings.weights is None:
-        epochs = settings.dense_epochs or epochs_for(data, DENSE_EPOCHS, DENSE_IMAGES)
+        epochs = dense_epochs(settings, data)
         say(f"training the dense network for {epochs:g} epochs")
         tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
@@ -238,11 +224,6 @@ def dense_weights(
     model.eval()
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     write_bytes(run.dense, as_safetensors(tensors))
-
-
-def epochs_for(data: Data, epochs: float, images: int) -> float:
-    """`epochs`, or as many as it takes to see `images` images."""
-    return float(max(epochs, math.ceil(images / len(data.train))))
 
 
 def check_target(settings: SearchSettings, space: Space) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import ray
 from ray import tune
 
+from .artifacts import place_in
 from .context import Context
 from .halving import Halving, HalvingScheduler
+from .home import make_home
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .stopping import Stopping
-from .worker import run_trial
+from .worker import Shared, run_trial
 
 
 class StopBetweenSteps(tune.Callback):
@@ -41,15 +43,13 @@ def tune_trials(
     halving: Halving,
 ) -> None:
     """Run until the searcher has no job left."""
-    holder = [ray.put(context)]
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    workers = max(1, int(resources.get("CPU", 1) / settings.cpus_per_trial))
-    workers = min(settings.workers or workers, workers)
-    gpus = settings.gpus_per_trial
+    artifacts = place_in(context.root)
+    shared = Shared(ray.put(context), make_home(context.root), artifacts)
+    workers, gpus = workers_in(settings), settings.gpus_per_trial
     if gpus is None:
-        gpus = share_of_gpus(resources.get("GPU", 0), workers) if on_gpu(context) else 0
+        gpus = share_of_gpus(resource("GPU"), workers) if on_gpu(context) else 0
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, holder=holder),
+        tune.with_parameters(run_trial, shared=shared),
         {"cpu": settings.cpus_per_trial, "gpu": gpus},
     )
     tuner = tune.Tuner(
@@ -66,6 +66,17 @@ def tune_trials(
         ),
     )
     tuner.fit()
+
+
+def workers_in(settings: SearchSettings) -> int:
+    """Trials at a time that Ray has the CPUs for, unless the user wants fewer."""
+    most = max(1, int(resource("CPU") / settings.cpus_per_trial))
+    return min(settings.workers or most, most)
+
+
+def resource(name: str) -> float:
+    """How much of it all nodes have together."""
+    return float(ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]
 
 
 def on_gpu(context: Context) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +18,65 @@ import ray
 import torch
 from ray import tune
 
-from ..spaces.durable import write_bytes
 from .context import Context
-from .job import Job, Rung, job_from_json
+from .delivery import bring, deliver
+from .home import Home
+from .job import Rung, job_from_json
 from .plugins import load_plugins
+from .room import lacks_room, one_line
 from .trial import carry_out
 
 TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
 _resident: dict[str, Context] = {}
 
 
-def run_trial(config: dict[str, Any], holder: list[Any]) -> None:
-    """Carry out the job in `config` and report its evaluation, or the reason why there is none.
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """What all workers of a run are given: the same for every trial."""
 
-    `holder` wraps the reference to the context, so that Ray does not fetch it again every trial.
-    """
+    context: Any  # Ray's reference to it: wrapped here, it is not fetched again every trial
+    home: Home
+    artifacts: str | None
+
+
+def run_trial(config: dict[str, Any], shared: Shared) -> None:
+    """Carry out the job in `config` and report its evaluation, or the reason why there is none."""
     torch.set_num_threads(1)
-    job, judged = job_from_json(config["job"]), bool(config["judged"])
+    job, judged, home = job_from_json(config["job"]), bool(config["judged"]), shared.home
+    folder, begin = f"trials/{job.folder}", time.time()
     try:
-        context = resident_context(holder[0])
-        with ended_after(context.effort.timeout, Path(config["root"]) / "trials" / job.folder):
-            carried = carry_out(job, context, on_rung=report_rung if judged else None)
+        context = resident_context(shared)
+        with ended_after(context.effort.timeout, home, folder):
+            bring(job, context, home, shared.artifacts)
+            carried = carry_out(job, context, on_rung=reporting(begin) if judged else None)
+            deliver(folder, context, home, shared.artifacts)
         spans = {"begin": carried.begin, "seconds": carried.seconds}
         tune.report(result(evaluation=carried.evaluation.to_json(), spans=spans))
     except Exception as error:
-        tune.report(result(failure=describe(error)))
-        keep_traceback(config["root"], job)
+        full = {"full": one_line(error)} if lacks_room(error) else {}
+        tune.report(result(failure=describe(error), **full))
+        if not full:
+            home.write(folder, {"error.txt": traceback.format_exc().encode()})
 
 
 def result(**values: Any) -> dict[str, Any]:
     """What is reported: always the same names, each as JSON, since Tune would flatten a dict."""
-    names = ("evaluation", "spans", "rung", "failure")
+    names = ("evaluation", "spans", "rung", "failure", "full")
     return {name: json.dumps(values[name]) if name in values else None for name in names}
 
 
-def report_rung(rung: Rung) -> None:
-    """Show where the trial stands; Tune ends this thread here if the trial is to stop."""
-    tune.report(result(rung=asdict(rung)))
+def reporting(begin: float) -> Callable[[Rung], None]:
+    """Shows where the trial stands; Tune ends this thread there if the trial is to stop."""
+
+    def report_rung(rung: Rung) -> None:
+        spans = {"begin": begin, "seconds": {"until_rung": round(time.time() - begin, 4)}}
+        tune.report(result(rung=asdict(rung), spans=spans))
+
+    return report_rung
 
 
 @contextmanager
-def ended_after(seconds: float | None, folder: Path) -> Iterator[None]:
+def ended_after(seconds: float | None, home: Home, folder: str) -> Iterator[None]:
     """End this whole process if the block takes longer; a file in the folder says so.
 
     Nothing gentler ends a thread that hangs in native code. Ray replaces the worker.
@@ -66,9 +86,11 @@ def ended_after(seconds: float | None, folder: Path) -> Iterator[None]:
         return
 
     def end() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / TIMEOUT, f"--trial-timeout of {seconds:g} s exceeded".encode())
-        os._exit(1)
+        try:
+            said = f"--trial-timeout of {seconds:g} s exceeded"
+            home.write(folder, {TIMEOUT: said.encode()})
+        finally:
+            os._exit(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -79,13 +101,15 @@ def ended_after(seconds: float | None, folder: Path) -> Iterator[None]:
         timer.cancel()
 
 
-def resident_context(reference: Any) -> Context:
-    """The context of this run, fetched once a worker."""
-    key = reference.hex()
+def resident_context(shared: Shared) -> Context:
+    """The context of this run, fetched once a worker; its root is a folder that is here."""
+    key = shared.context.hex()
     if key not in _resident:
         _resident.clear()
-        context: Context = ray.get(reference)
+        context: Context = ray.get(shared.context)
         load_plugins(context.plugins)
+        if not shared.home.is_here():
+            context = replace(context, root=Path(tempfile.mkdtemp(prefix="paretoprune-trials-")))
         _resident[key] = context
     return _resident[key]
 
@@ -94,10 +118,3 @@ def describe(error: Exception) -> str:
     """One line for the ledger."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500]
-
-
-def keep_traceback(root: str, job: Job) -> None:
-    """The whole traceback for who wants to see it, in the trial's folder."""
-    folder = Path(root) / "trials" / job.folder
-    os.makedirs(folder, exist_ok=True)
-    write_bytes(folder / "error.txt", traceback.format_exc().encode())

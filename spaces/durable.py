@@ -32,8 +32,12 @@ def sync(path: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one."""
     partial = partial_name(path)
-    partial.write_bytes(content)
-    take_name(partial, path)
+    try:
+        partial.write_bytes(content)
+        take_name(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)  # on a full disk, half a file is in the way
+        raise
 
 
 def write_json(path: Path, values: Any) -> None:
