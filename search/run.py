@@ -41,7 +41,7 @@ from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, w
 from .stopping import Stopped, Stopping
 from .transfer import WARM_START, warm_start_json
 
-ENSEMBLE_IMAGES = 32_768  # of one ensemble, unless the user says otherwise
+ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
 
 
 class AllFailed(RuntimeError):

@@ -42,6 +42,7 @@ from .run_folder import RunFolder
 from .settings import SearchSettings
 from .versions import versions
 
+LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
 TELL_SECONDS = 10.0
 
 
@@ -92,13 +93,15 @@ def prepare_search(
     machine = remembered_machine(run, machine_of(model, data, settings))
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it
+    images = settings.ensemble_images
     measuring = Measuring(
         model,
         space.channel_map,
         data,
         settings.seed,
         run.evidence,
-        settings.ensemble_images,
+        images,
+        None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE),
         telling(say),
     )
     context = Context(
