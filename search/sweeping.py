@@ -30,8 +30,8 @@ from .local_ray import RayStart
 from .plugins import load_plugins, read_plugin
 from .policy_space import space_from
 from .progress import Progress
+from .room import DiskFull
 from .run import (
-    ENSEMBLE_IMAGES,
     AllFailed,
     Given,
     new_search,
@@ -98,6 +98,8 @@ def carry_out(state: SweepState, console: Console, again: str, *, quiet: bool) -
         show_sweep(state, console)
         say(console, f"stopped; to go on: {again}")
         return stop.exit_code
+    except DiskFull as full:
+        raise DiskFull(f"{full}, or with all of the sweep: {again}") from full
     show_sweep(state, console)
     failed = len(state.failed())
     if failed:
@@ -129,6 +131,8 @@ def run_entry(entry: Entry, state: SweepState, *, quiet: bool) -> None:
     except Stopped:
         state.change(entry, RUNNING, seconds=time.monotonic() - begin)
         raise
+    except DiskFull:
+        raise  # neither the others nor sweep.json have room
     except (UserError, AllFailed) as error:
         ended, reason = FAILED, str(error)
     except Exception as error:
@@ -157,7 +161,7 @@ def check_same(run: RunFolder, asked: SearchSettings) -> None:
     if not run.config.exists():
         return
     kept = settings_from_json(open_run(run.root)[1]["settings"])
-    asked = replace(asked, ensemble_images=asked.ensemble_images or ENSEMBLE_IMAGES)
+    asked = replace(asked, ensemble_images=asked.ensemble_images or kept.ensemble_images)
     for field in fields(SearchSettings):
         before, now = getattr(kept, field.name), getattr(asked, field.name)
         if field.name not in (*FREE, "out") and before != now:
