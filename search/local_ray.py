@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from ..spaces.errors import UserError
+from .reaper import Reaper
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -42,6 +43,7 @@ class RayStart:
             use_token(token)
             let_workers_import()
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
+        self._reaper = Reaper(self._scratch)
         self._ours = self._begun = False
         self._error: Exception | None = None
         self._started, self._left = threading.Event(), threading.Event()
@@ -54,6 +56,7 @@ class RayStart:
         if self._begun:
             self._end()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._reaper.leave()
 
     def begin(self) -> None:
         """Start it, unless it is started already."""
