@@ -24,7 +24,8 @@ def start(folder, *words, path=(), **environment):
     where = ("--out", folder, *NARROW, *words)
     if (folder / "config.json").exists():
         where = ("--resume", folder)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, *path)))}
+    paths = os.pathsep.join(map(str, (ROOT, *path)))
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
     return subprocess.Popen(
         command("search", *where), cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

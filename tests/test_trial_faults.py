@@ -1,5 +1,6 @@
 """Trials that break in every way there is, one after another in one search, each for real."""
 
+import itertools
 import subprocess
 
 import pytest
@@ -98,6 +99,12 @@ def failures(folder):
     return [t.user_attrs["failure"] for t in trials(folder, TrialState.FAIL)]
 
 
+def of_slots(study, *slots):
+    """The trials of these slots, or of any; a draw that was known already belongs to none."""
+    jobs = [(t, t.user_attrs["job"]) for t in study.trials if "job" in t.user_attrs]
+    return [t for t, job in jobs if not slots or job["slot"] in slots]
+
+
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """Two controls and eight trials: what happened to them in the order of their beginning."""
@@ -114,7 +121,7 @@ def broken(tmp_path_factory):
 def test_every_slot_is_settled_and_the_retried_ones_are_counted_once(broken):
     search, controls = studies(broken)
     assert [t.state for t in controls.trials] == [TrialState.FAIL] * 2
-    jobs = [t.user_attrs["job"] for t in search.trials]
+    jobs = [t.user_attrs["job"] for t in of_slots(search)]
     attempts = sorted((job["slot"], job["attempt"]) for job in jobs)
     assert attempts == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (3, 0), (4, 0), (5, 0)]
     assert not trials(broken, TrialState.RUNNING, TrialState.WAITING)
@@ -129,12 +136,12 @@ def test_a_trial_that_raises_or_yields_nan_fails_alone_with_its_reason(broken):
 
 
 def test_a_killed_worker_has_its_trial_retried_once_and_then_failed(broken):
-    died = [t for t in studies(broken)[0].trials if t.user_attrs["job"]["slot"] == 0]
+    died = of_slots(studies(broken)[0], 0)
     assert [t.user_attrs["failure"] for t in died] == ["the worker process died"] * 2
 
 
 def test_a_worker_that_exits_has_its_trial_retried_and_the_retry_counts(broken):
-    ended = [t for t in studies(broken)[0].trials if t.user_attrs["job"]["slot"] == 1]
+    ended = of_slots(studies(broken)[0], 1)
     assert [t.state for t in ended] == [TrialState.FAIL, TrialState.COMPLETE]
     assert ended[0].params == ended[1].params
 
@@ -143,8 +150,8 @@ def test_out_of_memory_halves_the_batch_until_it_fits(broken):
     sizes = [int(word) for word in (broken.parent / "large-batches").read_text().split()]
     tried = list(dict.fromkeys(sizes[:3]))
     assert tried[0] > 50 >= tried[-1]
-    assert all(2 * small == large for large, small in zip(tried, tried[1:], strict=False))
-    (trial,) = [t for t in studies(broken)[0].trials if t.user_attrs["job"]["slot"] == 2]
+    assert all(2 * small == large for large, small in itertools.pairwise(tried))
+    (trial,) = of_slots(studies(broken)[0], 2)
     assert trial.state == TrialState.COMPLETE
 
 
