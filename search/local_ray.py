@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -39,7 +40,7 @@ class RayStart:
         self._address, self._workers, self._logs = address, workers, logs
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        if address is None:
+        if address is None and not is_running():
             use_token(token)
             let_workers_import()
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
@@ -122,6 +123,17 @@ def use_token(path: Path) -> None:
     _OURS["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
+    if "ray" in sys.modules:  # imported before, it has read its settings already
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def is_running() -> bool:
+    """Whether this process has a Ray already: then that is used as it is."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def let_workers_import() -> None:

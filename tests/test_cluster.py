@@ -132,22 +132,27 @@ IN_PYTHON = """
 import ray
 import paretoprune as pp
 
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-node = ray.get_runtime_context().get_node_id()
+if RUNNING:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    node = ray.get_runtime_context().get_node_id()
 found = pp.search("digits-resnet", "digits", target_flops=0.4, trials=2, epochs=1, dense_epochs=3,
                   scores="taylor", screening=False, schedules="one-shot", ensemble_images=1024,
                   allocations="global-threshold", out="run", quiet=True)
 assert found.points
-assert ray.is_initialized() and ray.get_runtime_context().get_node_id() == node
-assert ray.get(ray.remote(lambda: 7).remote()) == 7
+assert ray.is_initialized() == RUNNING
+if RUNNING:
+    assert ray.get_runtime_context().get_node_id() == node
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
 print("as it was")
 """
 
 
-def test_a_ray_that_was_there_is_used_and_left_running(tmp_path):
+@pytest.mark.parametrize("running", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_ray_that_was_there_is_used_and_left_as_it_was(tmp_path, running):
+    """Running, or only imported: it has read its environment before the search changes that."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", IN_PYTHON], cwd=tmp_path, env=environment,
+        [sys.executable, "-c", f"RUNNING = {running}\n{IN_PYTHON}"], cwd=tmp_path, env=environment,
         capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
