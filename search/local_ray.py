@@ -150,6 +150,7 @@ def connect(address: str | None, workers: int, scratch: Path) -> None:
 
     if address is None:
         ray.init(
+            "local",  # without the word, Ray joins any cluster that it finds on this machine
             num_cpus=workers,
             include_dashboard=False,
             log_to_driver=False,

@@ -133,7 +133,7 @@ import ray
 import paretoprune as pp
 
 if RUNNING:
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     node = ray.get_runtime_context().get_node_id()
 found = pp.search("digits-resnet", "digits", target_flops=0.4, trials=2, epochs=1, dense_epochs=3,
                   scores="taylor", screening=False, schedules="one-shot", ensemble_images=1024,
