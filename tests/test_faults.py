@@ -74,7 +74,10 @@ def test_thirty_kills_of_a_long_search_lose_nothing_and_run_nothing_twice(tmp_pa
     assert_survives(tmp_path / "run", 60, goals, rng)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_stopped_search_shows_its_front_and_leaves_nothing_behind(tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(folder, "--trials", 200, "--workers", 2)

@@ -58,6 +58,7 @@ def test_a_journal_that_cannot_grow_ends_the_search_and_keeps_what_it_has(tmp_pa
     assert_settled(folder, TRIALS)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_write_ends_the_search_and_fails_no_trial(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "--trials", TRIALS, "--workers", 1)
@@ -75,6 +76,7 @@ def mounted(path):
     return shutil.which("mount") and subprocess.run(words, capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_file_system_of_one_mebibyte_is_filled_and_nothing_breaks(tmp_path):
     small = tmp_path / "small"
     if not mounted(small):

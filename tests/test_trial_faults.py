@@ -59,7 +59,7 @@ class Fragile(nn.Module):
         with open(HERE / f"{self.fault}-batches", "a") as file:
             file.write(f"{len(x)} ")
         if self.fault == "raises":
-            raise RuntimeError("too thin\\\\nfor me")
+            raise RuntimeError("too thin\\nfor me")
         if self.fault == "nan":
             return x * float("nan")
         if self.fault == "killed":
@@ -165,6 +165,7 @@ def test_a_trial_that_hangs_fails_at_its_time_limit(broken):
     assert failures(broken).count("--trial-timeout of 12 s exceeded") == 1
 
 
+@pytest.mark.slow
 def test_if_every_trial_fails_the_first_reason_is_told(tmp_path):
     code, said, folder = fragile_search(tmp_path, "raises " * 9, "--trials", 2)
     assert code == 1
