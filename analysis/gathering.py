@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.channels import ChannelMap
+from ..spaces.curves import CurveSettings
 from ..spaces.evidence import Evidence
 from ..spaces.policy import Policy, check_score
 from ..trainers.split import Data
@@ -48,6 +49,7 @@ class Measuring:
     seed: int
     folder: Path | None = None
     ensemble_images: int | None = None  # that one ensemble may be measured on; None: enough
+    curve_images: int | None = None  # that a probe of a loss curve forwards; None: enough
     on_progress: OnProgress = tell_nobody
 
 
@@ -73,6 +75,9 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
         wanted,
         Subject(on.model, on.channel_map, on.data),
         folder=on.folder,
+        settings=CurveSettings()
+        if on.curve_images is None
+        else CurveSettings(images=on.curve_images),
         on_progress=lambda done, total: on.on_progress("loss curves", done, total),
     )
 

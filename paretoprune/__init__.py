@@ -17,14 +17,17 @@ from .spaces.version import VERSION
 if TYPE_CHECKING:
     from .analysis.scores.registry import Network, batch_score, score
     from .analysis.scores.seen import Seen
+    from .search.answers import Asked
     from .search.api import Picked, Result, load, prune, resume
     from .search.api import search as search
+    from .search.policy_space import policy_space
     from .search.shipping import Shipped, finetune
     from .spaces.errors import UserError
     from .spaces.policy import Policy
 
 __version__ = VERSION
 __all__ = [
+    "Asked",
     "Network",
     "Picked",
     "Policy",
@@ -35,6 +38,7 @@ __all__ = [
     "batch_score",
     "finetune",
     "load",
+    "policy_space",
     "prune",
     "resume",
     "score",
@@ -55,6 +59,8 @@ _HOMES = {
     "finetune": ".search.shipping",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",
+    "Asked": ".search.answers",
+    "policy_space": ".search.policy_space",
 }
 
 

@@ -31,6 +31,7 @@ from .run import Given, new_search, resume_search
 from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
 from .stopping import Stopped
+from .transfer import policies_like
 
 if TYPE_CHECKING:
     import pandas
@@ -125,15 +126,28 @@ class Result:
         return Picked(loaded.model, point, self.folder, self.dense, loaded.widths)
 
 
-def search(model: nn.Module | str, data: object, **settings: Any) -> Result:
+def search(
+    model: nn.Module | str,
+    data: object,
+    *,
+    like: Result | str | Path | None = None,
+    **settings: Any,
+) -> Result:
     """Search for small versions of `model`, which is never changed.
 
     `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
     the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100.
+    `like`: an earlier result, or its run folder, whose front's policies are tried first.
     """
     chosen = SearchSettings(**with_names(model, data, settings))
     chosen.check()
-    return guarded(lambda given: new_search(chosen, given), model, data, chosen)
+    folder = like.folder if isinstance(like, Result) else like
+    policies = policies_like(Path(folder)) if folder is not None else ()
+
+    def run(given: Given) -> tuple[RunFolder, Front]:
+        return new_search(chosen, replace(given, warm_start=policies))
+
+    return guarded(run, model, data, chosen)
 
 
 def prune(

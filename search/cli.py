@@ -16,7 +16,8 @@ import typer
 from ..spaces.errors import UserError
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
-from .options import OF_ONE_POLICY, settings_of, with_settings
+from .cli_sweep import add_sweeps
+from .options import OF_ONE_POLICY, settings_given, settings_of, with_settings
 from .room import DiskFull, lacks_room
 from .settings import SearchSettings
 
@@ -78,15 +79,11 @@ def search(
     """Search: prune, fine-tune and measure many policies; write the front to a run folder."""
     from .commands import run_search
 
-    given = {
-        name: value
-        for name, value in settings_of(options).items()
-        if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
-    }
-    raise typer.Exit(run_search(given, resume))
+    raise typer.Exit(run_search(settings_given(context, options), resume))
 
 
 app.command("search")(with_settings(search))
+add_sweeps(app)
 
 
 for name, command in SHOWING.items():

@@ -12,21 +12,26 @@ from ..spaces.errors import UserError
 from ..spaces.front import Front, front_from_json
 from ..spaces.intake import read_json
 from .again import resume_command
+from .foretold import told_of_screening
 from .picked import write_picked
 from .picking import Wish, choose, measured, neighbours, reason
 from .progress import Progress
-from .reading import front_in
+from .reading import front_in, read_record
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
 from .run_state import insights_of, state_of
 from .settings import SearchSettings
 from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
+from .transfer import policies_like
 
 
-def run_search(options: dict[str, Any], resume: Path | None) -> int:
-    """`paretoprune search`: the exit code."""
-    given = Given(Progress(quiet=options.get("quiet", False)))
+def run_search(options: dict[str, Any], resume: Path | None, like: Path | None = None) -> int:
+    """`paretoprune search`, and `transfer` from the run `like`: the exit code."""
+    policies = policies_like(like) if like else ()
+    as_json = options.get("json", False)
+    quiet = as_json or options.get("quiet", False)
+    given = Given(Progress(quiet=quiet), warm_start=policies)
     try:
         if resume is None:
             run, front = new_search(SearchSettings(**options), given)
@@ -37,10 +42,22 @@ def run_search(options: dict[str, Any], resume: Path | None) -> int:
     except AllFailed as error:
         print(f"all trials failed; the first one: {error}", file=sys.stderr)
         return 1
+    if as_json:
+        print(json.dumps(front.to_json(), indent=2))
+    else:
+        show_run(run, front)
+    return 0
+
+
+def show_run(run: RunFolder, front: Front) -> None:
+    """The front as a table, and what can be learned from the trials."""
     console = plain_console()
     show_front(front, run.root, console)
+    record = read_record(run.journal)
+    if record is not None:
+        for line in told_of_screening(record, front):
+            console.print(line)
     show_insights(insights_of(state_of(run)), console)
-    return 0
 
 
 def stopped(stop: Stopped) -> int:
@@ -78,9 +95,7 @@ def print_front(path: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(front.to_json(), indent=2))
         return
-    console = plain_console()
-    show_front(front, run.root, console)
-    show_insights(insights_of(state_of(run)), console)
+    show_run(run, front)
 
 
 def pick_point(path: Path, wish: Wish, out: Path) -> None:

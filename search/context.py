@@ -12,18 +12,8 @@ from ..spaces.evidence import Evidence
 from ..spaces.recipe import Source
 from ..trainers.machine import Machine
 from ..trainers.split import Data
+from .effort import Effort
 from .plugins import Plugin
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """What a trial may take. Epochs are of the brief fine-tune and of the front's longer one."""
-
-    epochs: float
-    final_epochs: float = 0.0
-    rungs: tuple[float, ...] = ()  # shares of the epochs after which a trial is judged
-    latency: bool = False  # is an objective or has a limit, so every trial measures it
-    timeout: float | None = None  # seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

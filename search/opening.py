@@ -18,6 +18,7 @@ from .run_folder import RunFolder
 from .screening import Screen
 from .settings import SearchSettings
 from .setup import Prepared, Say
+from .transfer import fitting, warm_start_of
 
 
 def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
@@ -38,13 +39,15 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     plan = make_plan(
         settings.trials, target, space, seed=seed, spread=spread_asked(settings, space)
     )
+    policies = policy_space_of(settings, space)
     proposer = make_proposer(
         plan,
-        policy_space_of(settings, space),
+        policies,
         Screen(space, context.evidence, prepared.surrogate()),
         screening=settings.screening,
         sampler=settings.sampler,
         seed=seed,
+        also=fitting(warm_start_of(run), policies, say),
     )
     screened = sum(one.origin == "screened" for one in proposer.opening.values())
     say(f"{len(proposer.opening)} policies to begin with, {screened} of them screened")

@@ -62,3 +62,12 @@ def with_settings(
 def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     """The options in the types that the record has."""
     return {name: tuple(v) if name in LISTS else v for name, v in options.items()}
+
+
+def settings_given(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that the user wrote; the others have their defaults."""
+    return {
+        name: value
+        for name, value in settings_of(options).items()
+        if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    }

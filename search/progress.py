@@ -10,10 +10,11 @@ from typing import IO
 
 from rich.console import Console
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, best_at_target
+from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
 from ..spaces.target import Target
 from .job import Job
 from .ledger import Ledger
@@ -58,30 +59,53 @@ class Progress:
         if self._settled_before:
             self.say(f"resumed: {self._settled_before} of {ledger.total} trials were finished")
         if self._console.is_terminal and not self._quiet:
-            self._live = Live(self.line(), console=self._console, refresh_per_second=4)
+            self._live = Live(self.table(), console=self._console, refresh_per_second=4)
             self._live.start()
 
     def on_trial(self, job: Job, outcome: Evaluation | str) -> None:
         """A trial is settled: the live line moves on; a pipe gets a line of its own."""
         if self._live:
-            self._live.update(self.line())
+            self._live.update(self.table())
         else:
             self.say(f"{describe(job, outcome)} | {self.line()}")
         if isinstance(outcome, str) and self._live:
             self.say(describe(job, outcome))
 
     def line(self) -> Text:
-        """done/total, best at the target, ETA."""
+        """Where the search stands, in one line."""
+        standing = self.standing()
+        words = [f"{standing['trials']} trials"]
+        best = standing["best at target"]
+        words.append(f"best at target {best}" if best != "-" else "none at the target yet")
+        if standing["failed"] != "0":
+            words.append(f"{standing['failed']} failed")
+        words.append(f"ETA {standing['ETA']}")
+        return Text(" | ".join(words))
+
+    def table(self) -> Table:
+        """Where the search stands, kept up to date on a terminal."""
+        standing = self.standing()
+        table = Table(*standing)
+        table.add_row(*standing.values())
+        return table
+
+    def standing(self) -> dict[str, str]:
+        """done/total, best at the target, the front, what came to nothing, ETA."""
         assert self._state is not None
         ledger, target, dense = self._state
-        best = best_at_target(ledger.record.evaluations(), target, (dense.macs, dense.params))
-        failed = len(ledger.record.failures())
-        parts = [f"{ledger.settled}/{ledger.total} trials"]
-        parts.append(f"best at target {best.accuracy:.4f}" if best else "none at the target yet")
-        if failed:
-            parts.append(f"{failed} failed")
-        parts.append(f"ETA {self.remaining(ledger)}")
-        return Text(" | ".join(parts))
+        record = ledger.record
+        evaluations = record.evaluations()
+        best = best_at_target(evaluations, target, (dense.macs, dense.params))
+        return {
+            "trials": f"{ledger.settled}/{ledger.total}",
+            "best at target": f"{best.accuracy:.4f}" if best else "-",
+            "front": str(len(non_dominated(evaluations))),
+            "hypervolume": f"{front_volume(evaluations):.4f}",
+            "stopped": str(record.stopped()),
+            "known": str(record.repeats()),
+            "failed": str(len(record.failures())),
+            "ETA": self.remaining(ledger),
+        }
 
     def remaining(self, ledger: Ledger) -> str:
         """Time to go at the pace of this launch."""

@@ -1,4 +1,4 @@
-"""Who proposes the policies: presets and the user's own scores first, then screened and sampled.
+"""Who proposes the policies: transferred ones, presets and own scores, then screened and sampled.
 
 A slot at the target is given to a preset while there are any, so that no search is worse than the
 best paper's method at equal cost of a trial. Of the slots that are left, every other one gets a
@@ -47,9 +47,11 @@ def make_proposer(
     screening: bool,
     sampler: str,
     seed: int,
+    also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """Presets and own scores for the first slots at the target, screened for half of the rest."""
+    """`also`, presets and own scores for the first slots at the target, then half screened."""
     first = [
+        *also,
         *(Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()),
         *own_proposals(policy_space),
     ]

@@ -32,13 +32,16 @@ from .local_ray import RayStart
 from .opening import open_ledger, policy_space_of
 from .plugins import Plugin, load_plugins, read_plugin
 from .progress import Progress
+from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
+from .screening import Proposal
 from .settings import SearchSettings
 from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, weights_exist
 from .stopping import Stopped, Stopping
+from .transfer import WARM_START, warm_start_json
 
-ENSEMBLE_IMAGES = 32_768  # of one ensemble, unless the user says otherwise
+ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
 
 
 class AllFailed(RuntimeError):
@@ -47,11 +50,13 @@ class AllFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """What the user passes besides the settings: objects from Python, how to show progress."""
+    """What comes besides the settings: objects from Python, earlier runs, how to show progress."""
 
     progress: Progress
     model: nn.Module | None = None
     data: Data | None = None
+    warm_start: tuple[Proposal, ...] = ()  # policies of an earlier front, tried first
+    relatives: tuple[Path, ...] = ()  # earlier runs of the same dense network and data
 
 
 def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front]:
@@ -75,8 +80,10 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
             "data_given": given.data is not None,
             "data_sha256": data_digest(inputs.data),
             "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
+            WARM_START: warm_start_json(given.warm_start),
         }
         write_json(run.config, config)
+        take_over(run, given.relatives, dense=settings.weights is None)
         return run, drive(inputs, run, plugins, given.progress)
 
 

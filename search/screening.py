@@ -37,7 +37,7 @@ class Proposal:
     """A policy for one slot, where it comes from, and what the surrogate foretells of it."""
 
     policy: Policy
-    origin: str  # preset:NAME, own:SCORE, screened or sampled
+    origin: str  # transfer:TRIAL, preset:NAME, own:SCORE, screened or sampled
     predicted: float | None = None  # rise of the loss
 
 

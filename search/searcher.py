@@ -88,8 +88,9 @@ class LedgerSearcher(Searcher):
             self._ledger.finish(job, evaluation, {**spans, "rungs": started.rungs})
             return evaluation
         if not error and result.get("rung"):
-            rung = Rung(**json.loads(result["rung"]))
-            self._ledger.stop(job, {**json.loads(result["spans"]), "rungs": started.rungs})
+            last = json.loads(result["rung"])  # Tune tells of it here alone
+            rung, spans = Rung(**last), json.loads(result["spans"])
+            self._ledger.stop(job, {**spans, "rungs": [*started.rungs, last]})
             return f"stopped at rung {rung.index} with accuracy {rung.accuracy:.4f}"
         reason = self._reason(job, result, error)
         again = "; it is tried again" if self._ledger.fail(job, reason) else ""

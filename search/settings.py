@@ -87,7 +87,9 @@ class SearchSettings:
     )
     halving: bool = option(True, "Stop hopeless trials on their way.", off="--no-halving")
     ensemble_images: int | None = option(
-        None, "Images an ensemble of filter masks may take; default: 32768 each in a search."
+        None,
+        "Images that an ensemble of filter masks may be measured on, a probe of a loss curve on a "
+        "32nd of them; default: 16384 in a search, more with prune.",
     )
     keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
     min_channels: int = option(1, "Channels that every group keeps at least.")

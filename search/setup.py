@@ -35,16 +35,14 @@ from ..trainers.loop import Progress, Tuning, train
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from ..trainers.split import Data
-from .context import Context, Effort
+from .context import Context
+from .effort import dense_epochs, effort_of
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
 from .versions import versions
 
-# An epoch of small data is too short to learn from: epochs and images, whichever is more.
-DENSE_EPOCHS, DENSE_IMAGES = 30.0, 32_768
-TRIAL_EPOCHS, TRIAL_IMAGES = 1.0, 10_752
-RUNGS = (0.0, 0.25, 0.5)  # shares of the epochs
+LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
 TELL_SECONDS = 10.0
 
 
@@ -95,13 +93,15 @@ def prepare_search(
     machine = remembered_machine(run, machine_of(model, data, settings))
     dense_weights(model, inputs, run, machine, say)
     model.cpu()  # it travels to the workers, which move what they cut from it
+    images = settings.ensemble_images
     measuring = Measuring(
         model,
         space.channel_map,
         data,
         settings.seed,
         run.evidence,
-        settings.ensemble_images,
+        images,
+        None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE),
         telling(say),
     )
     context = Context(
@@ -117,17 +117,6 @@ def prepare_search(
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, say), measuring)
-
-
-def effort_of(settings: SearchSettings, data: Data) -> Effort:
-    """What a trial may take."""
-    return Effort(
-        epochs=settings.epochs or epochs_for(data, TRIAL_EPOCHS, TRIAL_IMAGES),
-        final_epochs=settings.final_epochs or 0.0,
-        rungs=RUNGS if settings.halving else (),
-        latency=bool(settings.objective) or settings.max_latency_ms is not None,
-        timeout=settings.trial_timeout,
-    )
 
 
 def telling(say: Say) -> OnProgress:
@@ -225,7 +214,7 @@ def dense_weights(
         model.eval()
         return
     if inputs.model is None and settings.weights is None:
-        epochs = settings.dense_epochs or epochs_for(data, DENSE_EPOCHS, DENSE_IMAGES)
+        epochs = dense_epochs(settings, data)
         say(f"training the dense network for {epochs:g} epochs")
         tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
@@ -238,11 +227,6 @@ def dense_weights(
     model.eval()
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     write_bytes(run.dense, as_safetensors(tensors))
-
-
-def epochs_for(data: Data, epochs: float, images: int) -> float:
-    """`epochs`, or as many as it takes to see `images` images."""
-    return float(max(epochs, math.ceil(images / len(data.train))))
 
 
 def check_target(settings: SearchSettings, space: Space) -> None:

@@ -140,7 +140,8 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
-PRESETS: dict[str, Policy] = {
+PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
+    "taylor-by-price": Policy(score="taylor", price_power=1.0, price_at="present", floor=2),
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
     "holistic": Policy(
@@ -150,7 +151,6 @@ PRESETS: dict[str, Policy] = {
         score="weight-gradient-rank", combine="later", allocation="loss-budget"
     ),
     "linear-ensembles": Policy(score="ensemble-batch"),
-    "taylor-by-price": Policy(score="taylor", price_power=1.0, price_at="present", floor=2),
 }
 CONTROLS: dict[str, Policy] = {
     "uniform": Policy(score="mean-abs-weight", allocation="uniform"),

@@ -177,7 +177,11 @@ def test_steps_go_on_after_a_kill(dense, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "step 2 of 8" not in done.stdout
     assert "step 8 of 8" in done.stdout
-    assert read_recipe(broken / "recipe.json") == read_recipe(unbroken / "recipe.json")
+    one, other = (
+        replace(read_recipe(folder / "recipe.json"), figures=None, dense=None)  # latencies differ
+        for folder in (broken, unbroken)
+    )
+    assert one == other
 
 
 def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):

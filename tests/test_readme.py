@@ -15,7 +15,8 @@ def terminal_lines():
 def test_the_readmes_terminal_commands_run_in_their_order(tmp_path):
     lines = terminal_lines()
     assert [words[:2] for words in lines] == [
-        ["paretoprune", name] for name in ("search", "front", "pick", "inspect", "prune")
+        ["paretoprune", name]
+        for name in ("search", "front", "report", "pick", "finetune", "export", "inspect", "prune")
     ]
     for words in lines:
         done = call(*words[1:], cwd=tmp_path)

@@ -13,8 +13,8 @@ from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, context_of, space_of
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import SIZES
+from paretoprune.search.effort import RUNGS
 from paretoprune.search.reading import Record, read_record
-from paretoprune.search.setup import RUNGS
 from paretoprune.spaces.policy import CONTROLS
 
 

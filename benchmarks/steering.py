@@ -1,0 +1,141 @@
+"""What steers the search: screening, halving, the sampler. Digits, a small network, deep cuts.
+
+    python -m benchmarks.steering [--seeds 3] [--trials 48] [--target 0.1]
+
+Every cell is one search from the same dense network, one worker, so the same seed gives the same
+cell. Work is counted in epochs of fine-tuning, those of stopped trials too. The hypervolume is of
+validation accuracy against FLOPs saved; the test figure at the target stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import paretoprune as pp
+from benchmarks.cells import fill
+from paretoprune.search.effort import RUNGS
+from paretoprune.search.foretold import agreement
+from paretoprune.search.reading import Record, read_record
+from paretoprune.spaces.front import front_volume
+
+OUT = Path("benchmarks/results/steering.json")
+WAYS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "no halving": {"halving": False},
+    "no screening": {"screening": False},
+    "neither": {"halving": False, "screening": False},
+    "nsga2": {"sampler": "nsga2"},
+    "gp": {"sampler": "gp"},
+    "random": {"sampler": "random"},
+}
+
+
+def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One search, its front and its work."""
+    weights = dense_weights(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        result = pp.search(
+            "digits-resnet",
+            "digits",
+            target_flops=options.target,
+            trials=options.trials,
+            workers=1,
+            seed=seed,
+            weights=weights,
+            out=run,
+            quiet=True,
+            **WAYS[way],
+        )
+        record = read_record(run / "journal.log")
+        assert record is not None
+        answer = result.at_target
+        assert answer is not None
+        return {
+            "hypervolume": round(front_volume(result.points), 5),
+            "at_target": answer.accuracy,
+            "at_target_test": answer.test_accuracy,
+            **work_of(record),
+            "rank_correlation": agreement(record)[0],
+            "pairs": agreement(record)[1],
+            "origins": origins(result),
+        }
+
+
+def dense_weights(seed: int) -> Path:
+    """A dense network a seed, trained once for all ways."""
+    path = Path(tempfile.gettempdir()) / f"paretoprune-steering-{seed}.safetensors"
+    if not path.exists():
+        from paretoprune.trainers.baseline import DenseJob, train_dense
+        from paretoprune.trainers.loop import Tuning
+
+        tuning = Tuning(epochs=31.0, learning_rate=0.1, warmup=0.1, batch_size=64)
+        train_dense(DenseJob("digits-resnet", "digits", path, tuning=tuning, seed=seed))
+    return path
+
+
+def work_of(record: Record) -> dict[str, float]:
+    """Epochs of fine-tuning, and how many trials came to which end."""
+    finished = record.evaluations_of("search")
+    each = max(e.epochs for e in finished)
+    stopped = [
+        RUNGS[t.user_attrs["stopped"]["rungs"][-1]["index"]] * each
+        for t in record.trials("search")
+        if "stopped" in t.user_attrs
+    ]
+    return {
+        "epochs": round(sum(e.epochs for e in finished) + sum(stopped), 2),
+        "finished": len(finished),
+        "stopped": len(stopped),
+        "repeats": record.repeats(),
+        "failed": len(record.failures()),
+    }
+
+
+def origins(result: Any) -> dict[str, int]:
+    """Where the front's policies came from."""
+    kinds = [str(point.origin).partition(":")[0] for point in result.points]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Means and spreads by way."""
+    names = ("hypervolume", "at_target", "at_target_test", "epochs")
+    for way in WAYS:
+        cells = [c for name, c in found["cells"].items() if name.startswith(f"{way} seed")]
+        if cells:
+            parts = [
+                f"{n} {statistics.mean(c[n] for c in cells):.4f}"
+                f" +- {statistics.pstdev([c[n] for c in cells]):.4f}"
+                for n in names
+            ]
+            print(f"{way:14}", " ".join(parts))
+
+
+def main() -> None:
+    """Fill the results file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=48)
+    parser.add_argument("--target", default="0.1")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--max-seconds", type=float)
+    options = parser.parse_args()
+    about = {"trials": options.trials, "target": options.target}
+    cells = {
+        f"{way} seed {seed}": partial(searched, way, seed, options)
+        for seed in range(options.seeds)
+        for way in WAYS
+    }
+    show(fill(options.out, about, cells, max_seconds=options.max_seconds))
+    print(json.dumps(about))
+
+
+if __name__ == "__main__":
+    main()
