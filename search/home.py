@@ -57,6 +57,15 @@ class Home:
         return ray.remote(function).options(num_cpus=0, scheduling_strategy=where)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """What all workers of a run are given: the same for every trial."""
+
+    context: Any  # Ray's reference to it: wrapped here, it is not fetched again every trial
+    home: Home
+    artifacts: str | None
+
+
 def make_home(root: Path) -> Home:
     """Called by the driver, on the node that has the folder."""
     nonce = secrets.token_hex(16)

@@ -7,11 +7,13 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
 from pathlib import Path
 
 from ..spaces.errors import UserError
+from .reaper import Reaper
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -38,10 +40,11 @@ class RayStart:
         self._address, self._workers, self._logs = address, workers, logs
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        if address is None:
+        if address is None and not is_running():
             use_token(token)
             let_workers_import()
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
+        self._reaper = Reaper(self._scratch)
         self._ours = self._begun = False
         self._error: Exception | None = None
         self._started, self._left = threading.Event(), threading.Event()
@@ -54,6 +57,7 @@ class RayStart:
         if self._begun:
             self._end()
         shutil.rmtree(self._scratch, ignore_errors=True)
+        self._reaper.leave()
 
     def begin(self) -> None:
         """Start it, unless it is started already."""
@@ -119,6 +123,17 @@ def use_token(path: Path) -> None:
     _OURS["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
+    if "ray" in sys.modules:  # imported before, it has read its settings already
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def is_running() -> bool:
+    """Whether this process has a Ray already: then that is used as it is."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def let_workers_import() -> None:
@@ -135,6 +150,7 @@ def connect(address: str | None, workers: int, scratch: Path) -> None:
 
     if address is None:
         ray.init(
+            "local",  # without the word, Ray joins any cluster that it finds on this machine
             num_cpus=workers,
             include_dashboard=False,
             log_to_driver=False,

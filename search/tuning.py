@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from ray import tune
 from .artifacts import place_in
 from .context import Context
 from .halving import Halving, HalvingScheduler
-from .home import make_home
+from .home import Shared, make_home
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .stopping import Stopping
-from .worker import Shared, run_trial
+from .worker import run_trial
 
 
 class StopBetweenSteps(tune.Callback):
@@ -41,15 +42,16 @@ def tune_trials(
     stop: StopBetweenSteps,
     scratch: Path,
     halving: Halving,
+    carry_out: Callable[[dict[str, Any], Shared], None] = run_trial,
 ) -> None:
-    """Run until the searcher has no job left."""
+    """Run until the searcher has no job left; `carry_out` does one of them in a worker."""
     artifacts = place_in(context.root)
     shared = Shared(ray.put(context), make_home(context.root), artifacts)
     workers, gpus = workers_in(settings), settings.gpus_per_trial
     if gpus is None:
         gpus = share_of_gpus(resource("GPU"), workers) if on_gpu(context) else 0
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, shared=shared),
+        tune.with_parameters(carry_out, shared=shared),
         {"cpu": settings.cpus_per_trial, "gpu": gpus},
     )
     tuner = tune.Tuner(

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ray import tune
 
 from .context import Context
 from .delivery import bring, deliver
-from .home import Home
+from .home import Home, Shared
 from .job import Rung, job_from_json
 from .plugins import load_plugins
 from .room import lacks_room, one_line
@@ -28,15 +28,6 @@ from .trial import carry_out
 
 TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
 _resident: dict[str, Context] = {}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shared:
-    """What all workers of a run are given: the same for every trial."""
-
-    context: Any  # Ray's reference to it: wrapped here, it is not fetched again every trial
-    home: Home
-    artifacts: str | None
 
 
 def run_trial(config: dict[str, Any], shared: Shared) -> None:

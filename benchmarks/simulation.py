@@ -1,0 +1,154 @@
+"""The scheduler under load: many workers on one machine, whose trials only sleep.
+
+    python -m benchmarks.simulation [--workers N] [--seconds S] [--each T] [--out FILE]
+
+Everything but the trials is real: Ray Tune, the searcher, the halving, the ledger on disk. A trial
+imports no torch, is judged once in its middle, and is never stopped. The figures: efficiency (the
+workers' time inside trials / workers * wall, as a search reports it of itself), how long the
+workers took to start (this machine starts them all at once), and the efficiency after that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from paretoprune.search.efficiency import efficiency
+from paretoprune.search.halving import Halving
+from paretoprune.search.ledger import Ledger
+from paretoprune.search.local_ray import RayStart
+from paretoprune.search.plan import Slot, derived_seed
+from paretoprune.search.policy_space import PolicySpace
+from paretoprune.search.proposing import Proposer
+from paretoprune.search.rounds import Undertaking
+from paretoprune.search.searcher import LedgerSearcher
+from paretoprune.search.settings import SearchSettings
+from paretoprune.search.stopping import Stopping
+from paretoprune.search.tuning import StopBetweenSteps, tune_trials
+from paretoprune.spaces.durable import write_json
+from paretoprune.spaces.front import Dense
+from paretoprune.spaces.target import Target
+from paretoprune.trainers.machine import Machine
+
+
+def sleeping(seconds: float) -> Any:
+    """A trial that takes so long and reports what a real one does; shipped by value."""
+
+    def carry_out(config: dict[str, Any], shared: Any) -> None:
+        job, begin = config["job"], time.time()
+        names = ("evaluation", "spans", "rung", "failure", "full")
+
+        def report(**values: Any) -> None:
+            tune.report({k: json.dumps(values[k]) if k in values else None for k in names})
+
+        flops = job["target"]["flops"]
+        accuracy = (job["seed"] % 1000) / 1000
+        time.sleep(seconds / 2)
+        if config["judged"]:
+            report(
+                rung={"index": 0, "accuracy": accuracy, "flops": flops, "params": 0.5},
+                spans={"begin": begin, "seconds": {"until_rung": seconds / 2}},
+            )
+        time.sleep(seconds / 2)
+        folder = f"control-{job['control']}" if job["control"] else str(job["number"])
+        evaluation = {
+            "trial": job["number"], "accuracy": accuracy, "loss": 1.0, "macs": int(1e6 * flops),
+            "params": 500, "flops_fraction": flops, "params_fraction": 0.5, "epochs": 1.0,
+            "seconds": seconds, "policy": job["policy"], "target": job["target"],
+            "path": f"trials/{folder}",
+        }  # fmt: skip
+        report(evaluation=evaluation, spans={"begin": begin, "seconds": {"training": seconds}})
+
+    return carry_out
+
+
+class NeverStops(Halving):
+    """Judges every rung as ever, and lets all go on: the wall is that of whole trials."""
+
+    def goes_on(self, rung: Any) -> bool:
+        """Yes."""
+        super().goes_on(rung)
+        return True
+
+
+def ledger_of(root: Path, slots: int) -> Ledger:
+    """A real ledger with so many slots; no two policies have the same network."""
+    target = Target(flops=0.4)
+    rng = np.random.default_rng(0)
+    plan = [
+        Slot(i, Target(flops=round(float(rng.uniform(0.2, 0.8)), 6)), derived_seed(0, i))
+        for i in range(slots)
+    ]
+    space = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
+    proposer = Proposer(space, {}, lambda policy, target: None, "tpe", 0)
+    ledger = Ledger(root / "journal.log", Undertaking(plan, target, 0), proposer)
+    ledger.set_summary(Dense(0.9, 1_000_000, 1000))
+    return ledger
+
+
+def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
+    """Run workers * each trials, the two controls among them."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        ledger = ledger_of(root, workers * each - 2)
+        settings = SearchSettings(target_flops="0.4", workers=workers)
+        context = SimpleNamespace(root=root, machine=Machine(device="cpu"))
+        begin = time.monotonic()
+        with RayStart(
+            address=None, workers=workers, token=root / ".ray-token", logs=root / "logs"
+        ) as ray_start:
+            scratch = ray_start.wait()
+            searcher = LedgerSearcher(ledger, root, lambda job, outcome: None)
+            tune_trials(
+                searcher, context, settings, StopBetweenSteps(Stopping()), scratch,
+                NeverStops(), sleeping(seconds),
+            )  # fmt: skip
+        return figures_of(ledger, workers, each, time.monotonic() - begin)
+
+
+def figures_of(ledger: Ledger, workers: int, each: int, wall: float) -> dict[str, Any]:
+    """What the spans in the ledger say."""
+    trials = [t for study in ("search", "controls") for t in ledger.record.trials(study)]
+    spans = [t.user_attrs["spans"] for t in trials if "spans" in t.user_attrs]
+    begins = sorted(one["begin"] for one in spans)
+    started = begins[workers - 1]  # every worker has begun its first trial
+    whole = efficiency(spans, workers)
+    after = efficiency([one for one in spans if one["begin"] >= started], workers)
+    assert whole is not None
+    assert after is not None
+    return {
+        "trials": len(spans),
+        "workers": workers,
+        "each": each,
+        "cores": len(os.sched_getaffinity(0)),
+        "efficiency": round(whole.share, 4),
+        "efficiency_once_started": round(after.share, 4),
+        "first_to_last_worker_seconds": round(started - begins[0], 1),
+        "wall_seconds": round(wall, 1),
+    }
+
+
+def main() -> None:
+    """Print the figures and write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--each", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/simulation.json"))
+    given = parser.parse_args()
+    found = {"seconds": given.seconds, **simulate(given.workers, given.seconds, given.each)}
+    print(json.dumps(found, indent=2))
+    write_json(given.out, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Searches on a Ray cluster of several nodes on this machine, on a Ray that was there, alone."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from door import ROOT, call
+from optuna.trial import TrialState
+from ray.cluster_utils import Cluster
+from search_process import (
+    NARROW,
+    assert_nothing_left,
+    assert_settled,
+    completed_jobs,
+    finish,
+    settled,
+    start,
+    trials,
+    wait_for,
+    workers_of,
+)
+
+import paretoprune as pp
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A head without CPUs, so that every trial runs on a node that is added."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    place = tempfile.mkdtemp(prefix="cluster-")  # short: sockets lie below it
+    nodes = Cluster()
+    nodes.add_node(num_cpus=0, temp_dir=place, include_dashboard=False)
+    yield nodes
+    nodes.shutdown()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_in_the_middle_loses_nothing(cluster, tmp_path):
+    folder, (first, second) = tmp_path / "run", (cluster.add_node(num_cpus=1) for _ in range(2))
+    process = start(
+        folder, "--trials", 10, "--no-halving", "--address", "auto", RAY_ADDRESS=cluster.address
+    )
+    wait_for(process, lambda: settled(folder) >= 4)
+    before = completed_jobs(folder)
+    cluster.remove_node(second, allow_graceful=False)
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert "running trials on 2 workers" in out
+    assert set(before) <= set(completed_jobs(folder))
+    assert_settled(folder, 10)
+    failed = {t.user_attrs["failure"] for t in trials(folder, TrialState.FAIL)}
+    assert failed <= {"the worker process died"}
+    assert first.any_processes_alive()  # the cluster is not ours to end
+    assert_nothing_left(folder, process.pid)
+
+
+def blind_node(address, hidden, log):
+    """A node of the cluster with a disk of its own where the run folder would be."""
+    ray = os.path.join(os.path.dirname(sys.executable), "ray")
+    join = f"exec {ray} start --address={address} --num-cpus=1 --block"
+    words = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none {hidden} && {join}"]
+    return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+
+
+def may_unshare():
+    """Whether the system lets us hide a folder from a process."""
+    words = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") and subprocess.run(words, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("stored", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, stored):
+    if not may_unshare():
+        pytest.skip("only root may hide a folder from a process")
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    folder, store = hidden / "run", tmp_path / "store"
+    with open(tmp_path / "node.log", "w") as log:
+        node = blind_node(cluster.address, hidden, log)
+    try:
+        words = ["--trials", 3, "--final-epochs", 1, "--no-halving"]
+        words += ["--address", cluster.address]
+        words += ["--artifacts", f"file://{store}"] if stored else []
+        code, _, err = finish(start(folder, *words))
+    finally:
+        for child in psutil.Process(node.pid).children(recursive=True):
+            child.kill()
+        node.kill()
+        node.wait()
+    assert code == 0, err
+    assert_settled(folder, 3)
+    front = json.loads((folder / "front.json").read_text())
+    assert {point["epochs"] for point in front["points"]} == {2.0}
+    for point in (*front["points"], *front["controls"].values()):
+        assert pp.load(folder / point["path"]) is not None
+    assert len(list(folder.glob("trials/*/recipe.json"))) == len(list(folder.glob("trials/*")))
+    if stored:
+        kept = {str(path.parent.name) for path in store.rglob("weights.safetensors")}
+        named = [*front["points"], front["at_target"], *front["controls"].values()]
+        assert {point["path"].split("/")[1] for point in named} <= kept
+
+
+@pytest.mark.slow
+def test_weights_at_a_url_are_fetched_when_they_are_needed(tmp_path):
+    folder, store = tmp_path / "run", tmp_path / "store"
+    code, _, err = finish(start(folder, "--trials", 3, "--artifacts", f"file://{store}"))
+    assert code == 0, err
+    for weights in folder.glob("trials/*/weights.safetensors"):
+        weights.unlink()
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    done = call("pick", moved, "--max-flops", 0.4, "--out", tmp_path / "picked")
+    assert done.returncode == 0, done.stderr
+    assert pp.load(tmp_path / "picked") is not None
+    shutil.rmtree(store)
+    shutil.rmtree(tmp_path / "picked")
+    for weights in moved.glob("trials/*/weights.safetensors"):
+        weights.unlink()
+    done = call("pick", moved, "--max-flops", 0.4, "--out", tmp_path / "picked")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--artifacts" in done.stderr
+
+
+IN_PYTHON = """
+import ray
+import paretoprune as pp
+
+if RUNNING:
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    node = ray.get_runtime_context().get_node_id()
+found = pp.search("digits-resnet", "digits", target_flops=0.4, trials=2, epochs=1, dense_epochs=3,
+                  scores="taylor", screening=False, schedules="one-shot", ensemble_images=1024,
+                  allocations="global-threshold", out="run", quiet=True)
+assert found.points
+assert ray.is_initialized() == RUNNING
+if RUNNING:
+    assert ray.get_runtime_context().get_node_id() == node
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+print("as it was")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("running", [True, False])
+def test_a_ray_that_was_there_is_used_and_left_as_it_was(tmp_path, running):
+    """Running, or only imported: it has read its environment before the search changes that."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"RUNNING = {running}\n{IN_PYTHON}"], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("as it was\n")
+
+
+KNOCK = "import ray, sys; ray.init(address=sys.argv[1]); print(ray.cluster_resources()['CPU'])"
+
+
+SCRATCH = r"(/[^\s=]*/paretoprune-\w+)/session_"
+
+
+def knock(address, **environment):
+    """Try to join a Ray as another process of this machine would."""
+    plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", KNOCK, address], env={**plain, **environment},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def addresses_of(process):
+    """The files in which the Ray of a search says where it listens."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    words = " ".join(word for child in children for word in child.cmdline())
+    return {Path(found) / "ray_current_cluster" for found in re.findall(SCRATCH, words)}
+
+
+def test_who_has_no_token_cannot_join_the_ray_of_a_search(tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, "--trials", 300, "--workers", 1)
+    try:
+        wait_for(process, lambda: workers_of(process))
+        (address,) = {path.read_text() for path in addresses_of(process)}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / ".ray-token")}
+        assert knock(address, **token).stdout == "1.0\n"
+        refused = knock(address)
+        assert refused.returncode != 0
+        assert "oken" in refused.stderr
+        assert (folder / ".ray-token").stat().st_mode & 0o777 == 0o600
+    finally:
+        process.terminate()
+        finish(process, 60)
+    assert_nothing_left(folder, process.pid)
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
+    for address, said in (("127.0.0.1:1", "ray start --head"), ("ray://host:1", "ray job submit")):
+        begin = time.monotonic()
+        done = call("search", *NARROW, "--address", address, "--out", tmp_path / said[:3])
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert time.monotonic() - begin < 60

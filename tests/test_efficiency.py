@@ -1,0 +1,58 @@
+"""How busy the workers were: the arithmetic of spans, and what a real search reaches."""
+
+import re
+
+import pytest
+from search_process import finish, start, studies
+from test_journal import measured, open_ledger
+
+from paretoprune.search.efficiency import efficiency, efficiency_of
+
+
+def span(begin, **seconds):
+    return {"begin": begin, "seconds": seconds}
+
+
+def test_compute_is_set_against_all_workers_from_the_first_begin_to_the_last_end():
+    spans = [
+        span(10.0, schedule=1.0, training=2.0, evaluation=0.5, saving=0.5),  # until 14
+        span(10.0, training=4.0),
+        span(15.0, training=5.0),  # until 20; the other worker has nothing to do
+    ]
+    busy = efficiency(spans, workers=2)
+    assert busy.wall == 10.0
+    assert busy.compute == 12.5
+    assert busy.share == pytest.approx(12.5 / 20)
+    assert busy.sentence() == "model compute took 62% of the time of 2 workers in 10 s"
+
+
+def test_of_no_trial_nothing_is_said():
+    assert efficiency([], workers=2) is None
+    assert efficiency([{"rungs": []}], workers=2) is None
+
+
+def test_stopped_trials_count_and_those_of_an_earlier_start_do_not(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = [ledger.next_job() for _ in range(4)]
+    ledger.finish(jobs[0], measured(jobs[0]), span(50.0, training=9.0))
+    ledger.finish(jobs[1], measured(jobs[1]), span(100.0, training=4.0))
+    ledger.finish(jobs[2], measured(jobs[2]), {})
+    ledger.stop(jobs[3], {**span(104.0, until_rung=2.0), "rungs": []})
+    busy = efficiency_of(ledger.record, workers=1, since=99.0)
+    assert (busy.wall, busy.compute) == (6.0, 6.0)
+    assert efficiency_of(ledger.record, workers=1, since=200.0) is None
+
+
+@pytest.mark.slow
+def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = finish(
+        start(folder, "--trials", 24, "--workers", 2, "--epochs", 4, "--no-halving"), 500
+    )
+    assert code == 0, err
+    spans = [t.user_attrs["spans"] for study in studies(folder) for t in study.trials
+             if "spans" in t.user_attrs]  # fmt: skip
+    seconds = sorted(sum(one["seconds"].values()) for one in spans)
+    assert seconds[len(seconds) // 2] > 2, "the claim is of trials of two seconds and more"
+    said = re.search(r"model compute took (\d+)% of the time of 2 workers", out)
+    assert int(said[1]) >= 90
