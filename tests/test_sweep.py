@@ -151,7 +151,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, number, code):
         assert f"to go on: paretoprune sweep {file} --out {folder}" in printed
         assert "interrupted" in printed
         assert "Traceback" not in printed
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
     first = (folder / f"{NAME}0.5" / "journal.log").read_bytes()
     done = call("sweep", file, "--out", folder)
