@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env demo test test-all check format clean
+.PHONY: env demo test test-all check docs format clean
 
 env: .venv/installed
 
@@ -30,9 +30,13 @@ check: .venv/tested
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports
 
+docs: .venv/tested
+	$(BIN)/python docs/building/reference.py
+	$(BIN)/mkdocs build --strict
+
 format: .venv/tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv site build dist *.egg-info

@@ -126,7 +126,7 @@ def non_dominated(
     for evaluation in evaluations:
         unique.setdefault(goals(evaluation, objectives), evaluation)
     rows = list(unique.values())
-    best = on_front(np.array(list(unique)).reshape(len(unique), -1))
+    best = on_front(np.array(list(unique)).reshape(len(unique), len(objectives)))
     points = [row for row, kept in zip(rows, best, strict=True) if kept]
     return tuple(sorted(points, key=lambda p: (p.macs, p.params, -p.accuracy)))
 

@@ -12,7 +12,7 @@ from test_journal import measured, open_ledger, run_to_the_end
 
 from paretoprune.search.reading import DIED
 from paretoprune.search.screening import Proposal
-from paretoprune.spaces.front import non_dominated
+from paretoprune.spaces.front import front_volume, non_dominated
 from paretoprune.spaces.policy import Policy
 
 
@@ -150,3 +150,8 @@ def test_latency_can_be_an_objective(tmp_path):
     assert ledger.front().objectives == names
     assert len(ledger.record.study("search").directions) == 4
     assert ledger.record.study("search").directions[3] == optuna.study.StudyDirection.MINIMIZE
+
+
+def test_a_front_of_nothing_is_empty():
+    assert non_dominated([]) == ()
+    assert front_volume([]) == 0.0

@@ -1,0 +1,155 @@
+"""Several searches side by side: what a row says of each, one figure a data set, one page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from ...spaces.front import Front, front_volume
+from .drawing import Drawing, Line, Marker, Shape, Words, to_svg
+from .figure import (
+    HEIGHT,
+    INK,
+    WIDTH,
+    Frame,
+    axes,
+    mark,
+    not_collapsed,
+    place,
+    span,
+    upper_edge,
+)
+
+# Okabe and Ito's colours without yellow, which white swallows.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+HEADS = (
+    "model",
+    "data",
+    "target",
+    "dense",
+    "at target",
+    "uniform / random",
+    "front",
+    "hypervolume",
+    "min",
+    "state",
+)
+NOTE = (
+    "Accuracy is validation; FLOPs are MACs of convolutions and linear layers. Uniform and random "
+    "are the controls at the target. Hypervolume: accuracy against FLOPs saved, above no accuracy "
+    "and nothing saved. In the figures a star is the answer at the target, a square the dense "
+    "network."
+)
+LINE = 20  # of the legend
+STYLE = """
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 72rem; color: #1c2328;
+  background: #fff; font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums }
+h1 { font-size: 1.5rem } .wide { overflow-x: auto } table { border-collapse: collapse }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #dbe0e5; text-align: left }
+.failed { color: #b00020 } a { color: #0072b2 }
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One search: what was asked for, how far it is, and its front, if it has one yet."""
+
+    name: str
+    model: str
+    data: str
+    target: str
+    state: str  # waiting, running, interrupted, finished or failed
+    minutes: float = 0.0
+    reason: str = ""  # of a failure
+    front: Front | None = None
+    link: str | None = None  # of its own page, relative to this one
+
+    def cells(self) -> tuple[str, ...]:
+        """The figures under HEADS."""
+        front = self.front
+        found = ("", "", "", "", "")
+        if front is not None:
+            answer = front.at_target
+            found = (
+                f"{front.dense.accuracy:.4f}",
+                f"{answer.accuracy:.4f}" if answer else "none",
+                " / ".join(accuracy_of(front, name) for name in ("uniform", "random")),
+                str(len(front.points)),
+                f"{front_volume(front.points):.4f}",
+            )
+        minutes = f"{self.minutes:.1f}" if self.minutes else ""
+        return (self.model, self.data, self.target, *found, minutes, self.state)
+
+
+def accuracy_of(front: Front, control: str) -> str:
+    """A control's accuracy, once it is there."""
+    found = front.controls.get(control)
+    return f"{found.accuracy:.4f}" if found else "-"
+
+
+def fronts_drawing(rows: Sequence[Row], title: str) -> Drawing:
+    """The fronts of several searches of the same data: accuracy against FLOPs."""
+    found = [(row.name, row.front) for row in rows if row.front is not None]
+    values = [p.accuracy for _, f in found for p in f.points] + [
+        f.dense.accuracy for _, f in found
+    ]
+    frame = Frame((0.0, 1.04), span(not_collapsed(values)))
+    shapes: list[Shape] = [Words((14, 24), title, "#111111", 16), *axes(frame)]
+    for number, (name, front) in enumerate(found):
+        color = COLORS[number % len(COLORS)]
+        shapes += front_shapes(front, name, frame, color)
+        y = HEIGHT + LINE * (number + 0.5)
+        shapes.append(Marker((24, y - 4), "circle", color, 5.5))
+        shapes.append(Words((38, y), name, INK, 12))
+    return Drawing(WIDTH, HEIGHT + LINE * (len(found) + 1), title, tuple(shapes))
+
+
+def front_shapes(front: Front, name: str, frame: Frame, color: str) -> list[Shape]:
+    """One front's line and points, its answer at the target as a star, dense as a square."""
+    seen = [point for point in front.points if point.accuracy >= frame.y[0]]
+    edge = tuple(place(point, frame) for point in upper_edge(seen))
+    shapes: list[Shape] = [Line(edge, color, 1.5)] if len(edge) > 1 else []
+    shapes += [mark(point, frame, "circle", color, 4.0) for point in front.points]
+    if front.at_target:
+        shapes.append(mark(front.at_target, frame, "star", color, 9.0))
+    at = frame.at(1.0, front.dense.accuracy)
+    return [*shapes, Marker(at, "square", color, 6.0, f"dense of {name}")]
+
+
+def sweep_page(title: str, rows: Sequence[Row]) -> str:
+    """The page as text: the table, then one figure a data set. Nothing is fetched."""
+    head = "".join(f"<th>{name}</th>" for name in ("", *HEADS))
+    body = "".join(row_html(row) for row in rows)
+    safe = html.escape(title)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{safe}</title><style>{STYLE}</style></head><body><h1>{safe}</h1>"
+        f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+        f"<p>{NOTE}</p>"
+        f"{figures(rows)}</body></html>\n"
+    )
+
+
+def figures(rows: Sequence[Row]) -> str:
+    """One drawing a data set: accuracies on different data do not compare."""
+    drawn = []
+    for data in dict.fromkeys(row.data for row in rows):
+        own = [row for row in rows if row.data == data and row.front is not None]
+        if own:
+            drawn.append(to_svg(fronts_drawing(own, f"The fronts on {data}")))
+    return "".join(drawn)
+
+
+def row_html(row: Row) -> str:
+    """One search as a row of the table, linked to its own page."""
+    name = html.escape(row.name)
+    if row.link:
+        name = f'<a href="{html.escape(quote(row.link))}">{name}</a>'
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells())
+    why = f'<tr><td class="failed" colspan="{len(HEADS) + 1}">{html.escape(row.reason)}</td></tr>'
+    return f"<tr><td>{name}</td>{cells}</tr>{why if row.reason else ''}"

@@ -1,0 +1,231 @@
+"""A sweep: several searches one after another on one Ray, each in a folder of its own.
+
+Run it again and it goes on: finished runs are left alone, an interrupted one is resumed. Runs of
+one dense network and data train and measure it once.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..analysis.report.sweep import HEADS, Row
+from ..spaces.durable import write_bytes
+from ..spaces.errors import UserError
+from ..trainers.data import SOURCES
+from ..trainers.models import ZOO
+from .again import FREE
+from .local_ray import RayStart
+from .plugins import load_plugins, read_plugin
+from .policy_space import space_from
+from .progress import Progress
+from .room import DiskFull
+from .run import (
+    AllFailed,
+    Given,
+    new_search,
+    output_to,
+    resume_search,
+    workers_of,
+)
+from .run_folder import RunFolder, locked, open_run
+from .settings import SearchSettings, settings_from_json
+from .setup import weights_exist
+from .show import plain_console
+from .stopping import Stopped, Stopping
+from .sweep_file import Entry
+from .sweep_state import FAILED, FINISHED, RUNNING, SweepState, not_writable
+
+
+def sweep_command(
+    entries: Sequence[Entry], root: Path, again: str, *, dry_run: bool, quiet: bool
+) -> int:
+    """`paretoprune sweep`: the exit code, 1 if a run failed; `again` is the line that goes on."""
+    check_sources(entries)
+    console = plain_console()
+    if dry_run:
+        for row, entry in zip(SweepState(root, entries).rows(), entries, strict=True):
+            say(console, describe(row, entry))
+        return 0
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(root, error) from None
+    with locked(RunFolder(root), "sweep"):
+        return carry_out(SweepState(root, entries), console, again, quiet=quiet)
+
+
+def check_sources(entries: Sequence[Entry]) -> None:
+    """Refuse what no run could begin with: names and files, before anything is spent."""
+    for plugin in {path for entry in entries for path in entry.settings.plugin}:
+        load_plugins([read_plugin(plugin)])
+    for entry in entries:
+        settings = entry.settings
+        weights_exist(settings.weights)
+        words = settings.words
+        space_from(words("scores"), words("allocations"), words("schedules"), stages=1)
+        for what, name, known in (
+            ("model", settings.model, (*ZOO, "torchvision:NAME")),
+            ("data", settings.data, ("digits", *(f"{n}:DIR" for n in SOURCES if n != "digits"))),
+        ):
+            if name not in known and ":" not in name:
+                raise UserError(
+                    f"{what} must be one of {', '.join(known)} or module:function, got {name!r}"
+                )
+
+
+def carry_out(state: SweepState, console: Console, again: str, *, quiet: bool) -> int:
+    """Run what is not finished, then show the table."""
+    for entry in state.unfinished():
+        check_same(state.run(entry), entry.settings)
+    stopping = Stopping()
+    try:
+        with stopping.listening():
+            run_all(state, console, stopping, quiet=quiet)
+    except Stopped as stop:
+        state.interrupt()
+        show_sweep(state, console)
+        say(console, f"stopped; to go on: {again}")
+        return stop.exit_code
+    except DiskFull as full:
+        raise DiskFull(f"{full}, or with all of the sweep: {again}") from full
+    show_sweep(state, console)
+    failed = len(state.failed())
+    if failed:
+        say(console, f"{failed} of {len(state.entries)} runs failed; to try them again: {again}")
+    return 1 if failed else 0
+
+
+def run_all(state: SweepState, console: Console, stopping: Stopping, *, quiet: bool) -> None:
+    """What is not finished, one after another."""
+    state.write()
+    entries = state.unfinished()
+    if not entries:
+        return
+    with one_ray(entries, state.root, stopping):
+        for entry in entries:
+            if not quiet:
+                number = state.entries.index(entry) + 1
+                say(console, f"[{number}/{len(state.entries)}] {entry.name}")
+            run_entry(entry, state, quiet=quiet)
+
+
+def run_entry(entry: Entry, state: SweepState, *, quiet: bool) -> None:
+    """One search from its start or from where it stopped; its failure is its own."""
+    begin = time.monotonic()
+    state.change(entry, RUNNING)
+    ended, reason = FINISHED, ""
+    try:
+        search(entry, state, quiet=quiet)
+    except Stopped:
+        state.change(entry, RUNNING, seconds=time.monotonic() - begin)
+        raise
+    except DiskFull:
+        raise  # neither the others nor sweep.json have room
+    except (UserError, AllFailed) as error:
+        ended, reason = FAILED, str(error)
+    except Exception as error:
+        ended, reason = FAILED, f"{type(error).__name__}: {error}"
+        keep_traceback(state.root, entry)
+    reason = " ".join(reason.split())
+    state.change(entry, ended, reason=reason, seconds=time.monotonic() - begin)
+
+
+def search(entry: Entry, state: SweepState, *, quiet: bool) -> None:
+    """The search itself."""
+    run = state.run(entry)
+    if run.config.exists():
+        settings = entry.settings
+        repeated = {name: getattr(settings, name) for name in (*FREE, "model", "data", "plugin")}
+        resume_search(run.root, Given(Progress(quiet=quiet)), repeated)
+        return
+    kin = [e for e in state.entries if e != entry and e.dense_key == entry.dense_key]
+    relatives = tuple(state.run(one).root for one in kin)
+    given = Given(Progress(quiet=quiet), relatives=relatives)
+    new_search(replace(entry.settings, out=run.root), given)
+
+
+def check_same(run: RunFolder, asked: SearchSettings) -> None:
+    """A run that has begun keeps its settings: the file must not have changed for it."""
+    if not run.config.exists():
+        return
+    kept = settings_from_json(open_run(run.root)[1]["settings"])
+    asked = replace(asked, ensemble_images=asked.ensemble_images or kept.ensemble_images)
+    for field in fields(SearchSettings):
+        before, now = getattr(kept, field.name), getattr(asked, field.name)
+        if field.name not in (*FREE, "out") and before != now:
+            raise UserError(
+                f"{run.root} must go on with its own settings, got {field.name} = {now} "
+                f"instead of {before}; change it back, "
+                "delete that folder to begin anew, or name another --out"
+            )
+
+
+@contextmanager
+def one_ray(entries: Sequence[Entry], root: Path, stopping: Stopping) -> Iterator[None]:
+    """The Ray that all runs use: each finds it running, and leaves it so."""
+    ours = RunFolder(root)
+    cpus = max(math.ceil(workers_of(e.settings) * e.settings.cpus_per_trial) for e in entries)
+    address = entries[0].settings.address
+    start = RayStart(address=address, workers=cpus, token=ours.token, logs=ours.logs)
+    try:
+        with stopping.shield(), output_to(ours.log):
+            start.wait()
+            stopping.listen_again()
+        yield
+    finally:
+        with stopping.shield(), output_to(ours.log), start:
+            pass  # leaving it ends the Ray that it started
+
+
+def keep_traceback(root: Path, entry: Entry) -> None:
+    """The whole traceback of an error that is not the user's."""
+    folder = root / "errors"
+    folder.mkdir(exist_ok=True)
+    write_bytes(folder / f"{entry.name}.txt", traceback.format_exc().encode())
+
+
+def show_sweep(state: SweepState, console: Console) -> None:
+    """The joint table, why runs failed, and where the rest is."""
+    rows = state.rows()
+    console.print(sweep_table(rows))
+    for row in state.failed():
+        say(console, f"{row.name}: {row.reason}")
+    say(console, f"runs: {state.root}/NAME; joint report: {state.root / 'report.html'}")
+    finished = [row for row in rows if row.state == FINISHED]
+    if finished:
+        folder = shlex.quote(str(state.root / finished[0].name))
+        say(console, f"to pick: paretoprune pick {folder} --knee --out picked")
+
+
+def sweep_table(rows: Sequence[Row]) -> Table:
+    """One row a run."""
+    table = Table(title="Sweep (accuracy: validation; FLOPs: MACs)", box=box.SIMPLE)
+    for head in HEADS:
+        number = head in ("dense", "at target", "front", "hypervolume", "min")
+        table.add_column(head, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row.cells()))
+    return table
+
+
+def describe(row: Row, entry: Entry) -> str:
+    """One run in one line, before it is run."""
+    what = f"{row.name}: {row.model} on {row.data}, {row.target}"
+    return f"{what}, {entry.settings.trials} trials: {row.state}"
+
+
+def say(console: Console, line: str) -> None:
+    """One line, whatever its length and its brackets."""
+    console.print(line, soft_wrap=True, markup=False)
