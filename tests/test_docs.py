@@ -109,8 +109,22 @@ def test_the_commands_that_pages_show_exist_with_their_options():
 
 def test_options_named_in_prose_are_options_of_some_command():
     known = set.union(*options_by_command().values())
-    theirs = {"--help", "--head", "--nproc-per-node", "--port", "--working-dir"}  # ray's and torchrun's
-    for name in ("troubleshooting", "index", "quickstart", "tutorial", "methods", "sweeps", "cluster"):
+    theirs = {
+        "--help",
+        "--head",
+        "--nproc-per-node",
+        "--port",
+        "--working-dir",
+    }  # ray's and torchrun's
+    for name in (
+        "troubleshooting",
+        "index",
+        "quickstart",
+        "tutorial",
+        "methods",
+        "sweeps",
+        "cluster",
+    ):
         words = re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose(DOCS / f"{name}.md"))
         assert set(words) <= known | theirs, name
 
