@@ -108,13 +108,13 @@ def test_the_commands_that_pages_show_exist_with_their_options():
 
 
 PROSE = "index quickstart tutorial methods sweeps cluster troubleshooting"
-OF_OTHERS = {
+OF_OTHERS = {  # of ray and torchrun
     "--help",
     "--head",
     "--nproc-per-node",
     "--port",
     "--working-dir",
-}  # ray's, torchrun's
+}
 
 
 def test_options_named_in_prose_are_options_of_some_command():
