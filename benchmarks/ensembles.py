@@ -36,7 +36,6 @@ from paretoprune.analysis.ensembles import (
 )
 from paretoprune.analysis.ensembles.campaign import begin
 from paretoprune.analysis.ensembles.masks import draw_masks
-from paretoprune.analysis.ensembles.measure import some_of
 from paretoprune.analysis.ensembles.probe import Probe
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.spaces.decode import decode
@@ -46,7 +45,7 @@ from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.baseline import file_hash
-from paretoprune.trainers.batches import take
+from paretoprune.trainers.batches import draw, take
 from paretoprune.trainers.machine import Machine, detect_machine
 from paretoprune.trainers.models import build_model
 from paretoprune.trainers.split import Data, Split
@@ -175,7 +174,7 @@ def range_cell(bench: Bench, settings: EnsembleSettings, seed: int) -> dict[str,
     scene, rng = bench.scene, np.random.default_rng(seed)
     channel_map = scene.space.channel_map
     surrogate = surrogate_of(bench.ensemble(bench.limited(settings), seed), channel_map)
-    split = some_of(scene.data.train, settings.images)
+    split = draw(scene.data.train, settings.images)
     probe = Probe(scene.model, channel_map, scene.data, split, settings, scene.machine)
     rows = np.arange(0, len(split), 8)
     found = {}
