@@ -104,7 +104,7 @@ def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
         context = SimpleNamespace(root=root, machine=Machine(device="cpu"))
         begin = time.monotonic()
         with RayStart(
-            address=None, workers=workers, token=root / ".ray-token", logs=root / "logs"
+            address=None, cpus=workers, token=root / ".ray-token", logs=root / "logs"
         ) as ray_start:
             scratch = ray_start.wait()
             searcher = LedgerSearcher(ledger, root, lambda job, outcome: None)

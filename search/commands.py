@@ -106,4 +106,4 @@ def pick_point(path: Path, wish: Wish, out: Path) -> None:
     print(f"trial {point.trial}: {measured(point)}; dense accuracy {dense.accuracy:.4f}")
     for line in (reason(front, wish, point), *neighbours(front, point)):
         print(f"  {line}")
-    print(f"written to {out}; load it with paretoprune.load({str(out)!r})")
+    print(f"written to {out}; its README.md has the lines that load it")

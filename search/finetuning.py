@@ -210,4 +210,4 @@ def show(recipe: Recipe, folder: Path) -> None:
     for name in (f"model{ending}" for ending in FORMATS.values()):
         if (folder / name).exists():
             print(f"{name} holds the network as it was before: export it again")
-    print(f"written to {folder}; load it with paretoprune.load({str(folder)!r})")
+    print(f"written to {folder}; its README.md has the lines that load it")

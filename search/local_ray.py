@@ -36,8 +36,8 @@ class RayStart:
     Left, it ends the Ray that it started; one that was there before stays.
     """
 
-    def __init__(self, *, address: str | None, workers: int, token: Path, logs: Path) -> None:
-        self._address, self._workers, self._logs = address, workers, logs
+    def __init__(self, *, address: str | None, cpus: int, token: Path, logs: Path) -> None:
+        self._address, self._cpus, self._logs = address, cpus, logs
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         if address is None and not is_running():
@@ -91,7 +91,7 @@ class RayStart:
                 logging.ERROR
             )  # it warns of not being the main thread
             if not ray.is_initialized():
-                connect(self._address, self._workers, self._scratch)
+                connect(self._address, self._cpus, self._scratch)
                 self._ours = True
         except Exception as error:
             self._error = error
@@ -144,14 +144,14 @@ def let_workers_import() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, paths)])
 
 
-def connect(address: str | None, workers: int, scratch: Path) -> None:
+def connect(address: str | None, cpus: int, scratch: Path) -> None:
     """Start a local Ray, or join the one at `address`."""
     import ray
 
     if address is None:
         ray.init(
             "local",  # without the word, Ray joins any cluster that it finds on this machine
-            num_cpus=workers,
+            num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,

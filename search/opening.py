@@ -43,8 +43,7 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     proposer = make_proposer(
         plan,
         policies,
-        Screen(space, context.evidence, prepared.surrogate()),
-        screening=settings.screening,
+        Screen(space, context.evidence, prepared.surrogate() if settings.screening else None),
         sampler=settings.sampler,
         seed=seed,
         also=fitting(warm_start_of(run), policies, say),

@@ -44,7 +44,6 @@ def make_proposer(
     policy_space: PolicySpace,
     on: Screen,
     *,
-    screening: bool,
     sampler: str,
     seed: int,
     also: Sequence[Proposal] = (),
@@ -60,8 +59,7 @@ def make_proposer(
     rest = [slot for slot in plan if slot.index not in opening]
     screened = [slot for place, slot in enumerate(rest) if (place // 2) % 2 == 0]
     rng = np.random.default_rng([seed, len(plan)])
-    if screening:
-        opening |= screen(screened, policy_space, on, rng=rng)
+    opening |= screen(screened, policy_space, on, rng=rng)
     return Proposer(policy_space, opening, looking_at(on), sampler, seed)
 
 
@@ -85,6 +83,6 @@ def looking_at(on: Screen) -> Look:
         if not np.isfinite(predicted[0]):
             return None  # out of reach: the trial will say what prevents it
         mask = hashlib.sha256(np.packbits(masks[0]).tobytes()).hexdigest()[:16]
-        return mask, round(float(predicted[0]), 6)
+        return mask, None if on.surrogate is None else round(float(predicted[0]), 6)
 
     return look

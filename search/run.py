@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -168,11 +169,16 @@ def prepare(
 def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
     """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
     with RayStart(
-        address=settings.address, workers=workers_of(settings), token=run.token, logs=run.logs
+        address=settings.address, cpus=cpus_of(settings), token=run.token, logs=run.logs
     ) as start:
         if settings.address is not None:
             start.wait()
         yield start
+
+
+def cpus_of(settings: SearchSettings) -> int:
+    """What a local Ray is told to have: as many as the trials at a time need."""
+    return math.ceil(workers_of(settings) * settings.cpus_per_trial)
 
 
 def workers_of(settings: SearchSettings) -> int:

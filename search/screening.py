@@ -47,7 +47,7 @@ class Screen:
 
     space: Space
     evidence: Evidence
-    surrogate: Surrogate
+    surrogate: Surrogate | None  # None: nothing is foretold, masks are only told apart
 
     def foretell(
         self, policies: Sequence[Policy], target: Target
@@ -59,14 +59,15 @@ class Screen:
         masks, reachable = decode_many(
             policies, [target] * len(policies), self.evidence, self.space
         )
-        return masks, np.where(reachable, self.surrogate.means(masks), np.inf)
+        known = np.zeros(len(masks)) if self.surrogate is None else self.surrogate.means(masks)
+        return masks, np.where(reachable, known, np.inf)
 
 
 def screen(
     slots: Sequence[Slot], policy_space: PolicySpace, on: Screen, *, rng: np.random.Generator
 ) -> dict[int, Proposal]:
     """The best diverse policy for each of the slots, by slot index."""
-    if not slots:
+    if not slots or on.surrogate is None:
         return {}
     count = max(LEAST, POLICIES // len(slots))
     taken: list[NDArray[np.bool_]] = []

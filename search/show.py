@@ -152,7 +152,7 @@ def show_pruned(point: Evaluation, dense: Dense, out: Path, console: Console) ->
     console.print(table)
     asked = requested(point.target)
     console.print(f"asked: {asked}; got {figures(point)}")
-    console.print(f"written to {out}; load it with paretoprune.load({str(out)!r})", soft_wrap=True)
+    console.print(f"written to {out}; its README.md has the lines that load it", soft_wrap=True)
 
 
 def plain_console() -> Console:

@@ -6,7 +6,6 @@ one dense network and data train and measure it once.
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 import traceback
@@ -34,10 +33,10 @@ from .room import DiskFull
 from .run import (
     AllFailed,
     Given,
+    cpus_of,
     new_search,
     output_to,
     resume_search,
-    workers_of,
 )
 from .run_folder import RunFolder, locked, open_run
 from .settings import SearchSettings, settings_from_json
@@ -176,9 +175,9 @@ def check_same(run: RunFolder, asked: SearchSettings) -> None:
 def one_ray(entries: Sequence[Entry], root: Path, stopping: Stopping) -> Iterator[None]:
     """The Ray that all runs use: each finds it running, and leaves it so."""
     ours = RunFolder(root)
-    cpus = max(math.ceil(workers_of(e.settings) * e.settings.cpus_per_trial) for e in entries)
+    cpus = max(cpus_of(entry.settings) for entry in entries)
     address = entries[0].settings.address
-    start = RayStart(address=address, workers=cpus, token=ours.token, logs=ours.logs)
+    start = RayStart(address=address, cpus=cpus, token=ours.token, logs=ours.logs)
     try:
         with stopping.shield(), output_to(ours.log):
             start.wait()
