@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -27,6 +28,7 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
 }
 
+KNOCK_SECONDS = 5.0
 _OURS: dict[str, str] = {}  # the settings that this process made itself
 
 
@@ -164,10 +166,18 @@ def connect(address: str | None, cpus: int, scratch: Path) -> None:
             "search there with ray job submit --working-dir . -- python search.py ..."
         )
     try:
+        knock(address)
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"--address must be a running Ray cluster, got {address} ({first}); "
             "start one with ray start --head, or leave --address out"
         ) from None
+
+
+def knock(address: str) -> None:
+    """Raise at once where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
