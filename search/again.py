@@ -29,13 +29,8 @@ def same_again(
     config: dict[str, Any], repeated: dict[str, Any], *, model: nn.Module | None, data: Data | None
 ) -> tuple[SearchSettings, tuple[Plugin, ...]]:
     """The settings and plugins of the run, once the user has repeated what must be repeated."""
-    try:
-        settings = settings_from_json(config["settings"])
-        settings.check()
-    except TypeError as error:
-        raise UserError(
-            f"config.json must hold settings of the right types, got {error}; start a new search"
-        ) from None
+    settings = settings_from_json(config["settings"])
+    settings.check()
     check_object("model", config["model_given"], model is not None)
     check_object("data", config["data_given"], data is not None)
     for name, was_given in (("model", config["model_given"]), ("data", config["data_given"])):

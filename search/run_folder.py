@@ -138,7 +138,18 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
             raise UserError(
                 f"{run.config} must hold {name!r}, got {config.get(name)!r}; start a new search"
             )
+    for record in config["plugins"]:
+        if not isinstance(record, dict) or not is_plugin(record):
+            raise UserError(
+                f"{run.config} must name each plugin's path and sha256, got {record!r}; "
+                "start a new search"
+            )
     return run, config
+
+
+def is_plugin(record: dict[str, Any]) -> bool:
+    """True for what a config says of a plugin."""
+    return isinstance(record.get("path"), str) and isinstance(record.get("sha256"), str)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import UserError
+from ..spaces.fields import optional, read_record
 from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..spaces.target import Target, parse_size
 
@@ -194,19 +195,15 @@ def at_least(name: str, value: int, low: int) -> None:
         )
 
 
-def settings_from_json(values: dict[str, Any]) -> SearchSettings:
-    """Read the settings of an earlier run; unknown fields are an error."""
-    known = {f.name for f in fields(SearchSettings)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(
-            f"config.json must hold settings of this version, got {unknown[0]!r}; update it"
-        )
-    kept = dict(values)
-    for name in TUPLES:
-        kept[name] = tuple(values.get(name, ()))
-    kept["plugin"] = tuple(Path(path) for path in values.get("plugin", ()))
-    for name in ("weights", "out"):
-        if kept.get(name) is not None:
-            kept[name] = Path(kept[name])
-    return SearchSettings(**kept)
+def settings_from_json(values: Any) -> SearchSettings:
+    """Read the settings of an earlier run; a wrong type or an unknown field is one line."""
+    paths = {"weights": optional(Path), "out": optional(Path), "plugin": paths_of}
+    try:
+        return read_record(SearchSettings, values, "config.json", nested=paths)
+    except TypeError as error:  # of a path
+        raise UserError(f"config.json must hold paths as text, got {error}") from None
+
+
+def paths_of(values: Any) -> tuple[Path, ...]:
+    """Several paths."""
+    return tuple(Path(value) for value in values)

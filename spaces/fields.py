@@ -42,6 +42,7 @@ def by_name(kind: Callable[[object], bool]) -> Callable[[object], bool]:
 
 TYPES: dict[str, Callable[[object], bool]] = {
     "str": is_text,
+    "bool": lambda value: isinstance(value, bool),
     "int": is_whole,
     "float": is_finite,
     "tuple[int, ...]": all_of(is_whole),
