@@ -48,11 +48,11 @@ def make_proposer(
     seed: int,
     also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """`also`, presets and own scores for the first slots at the target, then half screened."""
+    """`also`, own scores and presets for the first slots at the target, then half screened."""
     first = [
         *also,
-        *(Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()),
         *own_proposals(policy_space),
+        *(Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()),
     ]
     at_target = [slot for slot in plan if slot.index % 2 == 0]
     opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
