@@ -1,8 +1,8 @@
-"""Who proposes the policies: transferred ones, presets and own scores, then screened and sampled.
+"""Who proposes the policies: transferred ones, own scores and presets, then screened and sampled.
 
-A slot at the target is given to a preset while there are any, so that no search is worse than the
-best paper's method at equal cost of a trial. Of the slots that are left, every other one gets a
-screened policy, the others are the sampler's.
+A slot at the target is given to one of the first while there are any; presets are among them so
+that no search is worse than the best paper's method at equal cost of a trial. Of the slots that
+are left, every other one gets a screened policy, the others are the sampler's.
 """
 
 from __future__ import annotations
