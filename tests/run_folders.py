@@ -54,7 +54,8 @@ class RunWriter:
         settings = {"target_flops": "0.5", "model": "evil:build", "data": "evil:data",
                     "trials": planned, "out": str(folder)}  # fmt: skip
         config = {"schema": 1, "version": "0.1.0", "settings": settings, "model_given": False,
-                  "data_given": False, "data_sha256": "", "plugins": [{"path": "evil.py", "sha256": ""}]}  # fmt: skip
+                  "data_given": False, "data_sha256": "",
+                  "plugins": [{"path": "evil.py", "sha256": ""}]}  # fmt: skip
         write_json(folder / "config.json", config)
         if space:
             layout = {**layout_of(self.channel_map).to_json(), "versions": {"torch": "2.15"}}

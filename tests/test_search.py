@@ -191,7 +191,7 @@ def test_front_and_pick_read_the_run(run, tmp_path):
 def test_pick_says_what_is_nearest_when_nothing_fits(run, tmp_path):
     done = call("pick", run.folder, "--max-flops", "0.001", "--out", tmp_path / "picked")
     assert done.returncode == 2
-    assert "the smallest is trial" in done.stderr
+    assert "the nearest: trial" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "picked").exists()
 
