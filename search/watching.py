@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import signal
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,6 +111,8 @@ def watch_command(path: Path, host: str, port: int) -> None:
         where = f"[{host}]" if ":" in host else host
         if not is_loopback(host):
             print(f"anybody who reaches {host} can read this run", file=sys.stderr)
+        for each in (signal.SIGINT, signal.SIGTERM):  # shells let background jobs ignore Ctrl-C
+            signal.signal(each, signal.default_int_handler)
         try:
             address = f"http://{where}:{server.server_port}/"
             print(f"watching {path} at {address} (Ctrl-C ends)", flush=True)
