@@ -1,5 +1,6 @@
 """A search in a process of its own, as short as one can be: started, watched, cleared away."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -92,8 +93,12 @@ def processes_of(folder, session):
 
 def workers_of(process):
     """The processes in which Ray runs the trials of a search."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if child.name().startswith("ray::")]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that ended meanwhile
+            if child.name().startswith("ray::"):
+                found.append(child)
+    return found
 
 
 def assert_nothing_left(folder, session):

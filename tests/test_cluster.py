@@ -1,5 +1,6 @@
 """Searches on a Ray cluster of several nodes on this machine, on a Ray that was there, alone."""
 
+import contextlib
 import json
 import os
 import re
@@ -176,16 +177,18 @@ def knock(address, **environment):
 
 def addresses_of(process):
     """Where the Ray of a search listens, as its processes were told."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    words = " ".join(word for child in children for word in child.cmdline())
-    return set(re.findall(r"--gcs-address=(\S+:\d+)", words))
+    words = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that ended meanwhile
+            words += child.cmdline()
+    return set(re.findall(r"--gcs-address=(\S+:\d+)", " ".join(words)))
 
 
 def test_who_has_no_token_cannot_join_the_ray_of_a_search(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "--trials", 300, "--workers", 1)
     try:
-        wait_for(process, lambda: workers_of(process))
+        wait_for(process, lambda: workers_of(process) and len(addresses_of(process)) == 1)
         (address,) = addresses_of(process)
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / ".ray-token")}
         assert knock(address, **token).stdout == "1.0\n"
