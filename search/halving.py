@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
-from ..spaces.hypervolume import contributions, on_front
+from ..spaces.hypervolume import contributions, front_ranks
 from .job import Rung
 
 KEPT = 0.5
@@ -53,15 +53,10 @@ def alike(one: Rung, other: Rung) -> bool:
 def is_among_best(like: list[Rung], kept: int) -> bool:
     """True if the last of these is one of the `kept` best; of equals, the earlier are better."""
     goals = np.array([(one.accuracy, -one.flops, -one.params) for one in like])
-    left = np.arange(len(like))
-    while kept > 0:
-        front = on_front(goals[left])
-        if front[-1]:  # the last of `left` is the one in question
-            worth = contributions(goals[left[front]], goals.min(axis=0) - 1e-3)
-            return bool((worth[:-1] >= worth[-1]).sum() < kept)
-        kept -= int(front.sum())
-        left = left[~front]
-    return False
+    ranks = front_ranks(goals)
+    beside = goals[ranks == ranks[-1]]  # the last of these is the one in question
+    worth = contributions(beside, goals.min(axis=0) - 1e-3)
+    return bool((ranks < ranks[-1]).sum() + (worth[:-1] >= worth[-1]).sum() < kept)
 
 
 class HalvingScheduler(FIFOScheduler):

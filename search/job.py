@@ -59,3 +59,10 @@ class Rung:
     accuracy: float
     flops: float
     params: float
+
+
+def named(folder: str) -> str:
+    """What the trial in this folder below trials/ is called."""
+    plain = folder.removeprefix("final-")
+    name = plain.replace("-", " ", 1) if plain.startswith("control-") else f"trial {plain}"
+    return name if plain == folder else f"{name}, trained on"

@@ -81,9 +81,7 @@ class Ledger:
     @property
     def settled(self) -> int:
         """Planned trials that are over, controls and longer fine-tunes included."""
-        record = self.record
-        finished = sum(len(record.evaluations_of(study)) for study in STUDIES)
-        return finished + len(record.failures()) + record.stopped() + record.repeats()
+        return self.record.settled()
 
     @property
     def over(self) -> bool:
@@ -130,7 +128,9 @@ class Ledger:
 
     def end_early(self) -> None:
         """Start nothing more of the plan: time is up. What was interrupted stays queued."""
-        self._asked = replace(self._asked, plan=self._started())
+        unstarted = {slot.index for slot in self._unsettled()}
+        plan = [slot for slot in self._asked.plan if slot.index not in unstarted]
+        self._asked = replace(self._asked, plan=plan)
         self._fresh.clear()
 
     def finish(self, job: Job, evaluation: Evaluation, spans: Mapping[str, Any]) -> None:
@@ -252,11 +252,6 @@ class Ledger:
             reason = failure_of(frozen)
             if reason and allows_another(job, reason):
                 self._enqueue(replace(job, attempt=job.attempt + 1), frozen.params)
-
-    def _started(self) -> list[Slot]:
-        """The slots that a trial has been started for."""
-        taken = latest_by_slot(self.record.trials("search"))
-        return [slot for slot in self._asked.plan if slot.index in taken]
 
     def _unsettled(self) -> list[Slot]:
         """The slots that no trial has been started for."""

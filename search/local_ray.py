@@ -89,9 +89,8 @@ class RayStart:
         try:
             import ray
 
-            logging.getLogger("ray").setLevel(
-                logging.ERROR
-            )  # it warns of not being the main thread
+            # It warns of not being the main thread.
+            logging.getLogger("ray").setLevel(logging.ERROR)
             if not ray.is_initialized():
                 connect(self._address, self._cpus, self._scratch)
                 self._ours = True

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.report import Drawing, front_drawing
+from ..analysis.report.page import plain_row
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
+from .job import named as name_of
 from .run_folder import RunFolder
-from .run_state import named as name_of
 from .run_state import state_of
 from .show import answer, words
 
@@ -29,25 +30,12 @@ def figure_of(front: Front, folder: Path) -> Drawing:
 def html_of(front: Front, folder: Path) -> str:
     """The answer, the figure and the front's points, as a notebook shows them."""
     head = "".join(f"<th>{name}</th>" for name in HEADS)
-    body = "".join(row(name, point) for name, point in named(front))
+    body = "".join(plain_row(name, point, words(point.policy)) for name, point in named(front))
     return (
         f"<p>{html.escape(answer(front))}; dense accuracy {front.dense.accuracy:.4f}</p>"
         f"{figure_of(front, folder)._repr_svg_()}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-
-
-def row(name: str, point: Evaluation) -> str:
-    """One row of it."""
-    cells = (
-        name,
-        f"{point.accuracy:.4f}",
-        "" if point.test_accuracy is None else f"{point.test_accuracy:.4f}",
-        f"{point.flops_fraction:.1%}",
-        f"{point.params_fraction:.1%}",
-        words(point.policy),
-    )
-    return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
 def named(front: Front) -> list[tuple[str, Evaluation]]:

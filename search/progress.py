@@ -16,7 +16,7 @@ from rich.text import Text
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
 from ..spaces.target import Target
-from .job import Job
+from .job import Job, named
 from .ledger import Ledger
 
 
@@ -118,9 +118,7 @@ class Progress:
 
 def describe(job: Job, outcome: Evaluation | str) -> str:
     """One line of what came of a trial."""
-    name = f"control {job.control}" if job.control else f"trial {job.number}"
-    if job.continues:
-        name += ", trained on"
+    name = named(job.folder)
     if isinstance(outcome, str):
         return f"{name} {outcome}"
     return (

@@ -69,6 +69,11 @@ class Record:
         """How many slots were settled by a network that was known already."""
         return sum(1 for t in self.trials("search") if is_repeat(t) and job_of(t))
 
+    def settled(self) -> int:
+        """How many planned trials are over, controls and longer fine-tunes included."""
+        finished = sum(len(self.evaluations_of(study)) for study in STUDIES)
+        return finished + len(self.failures()) + self.stopped() + self.repeats()
+
     def rungs(self) -> list[Rung]:
         """Where the trials stood at their rungs, in the order of their ends."""
         ended = [t for t in self.trials("search") if t.datetime_complete and t.state.is_finished()]

@@ -17,8 +17,9 @@ from ..spaces.front import Front
 from ..spaces.layout import Layout, layout_from_json
 from ..spaces.policy import CONTROLS
 from ..spaces.recipe import read_recipe
+from .job import named
 from .run_folder import RunFolder, open_run
-from .run_state import RunState, insights_of, named, state_of
+from .run_state import RunState, insights_of, state_of
 from .show import requested, words
 
 

@@ -49,10 +49,12 @@ def final_jobs(record: Record, asked: Undertaking) -> list[Job]:
 
     None before every trial of the plan is over: the front is not known.
     """
+    if not asked.final_epochs:
+        return []
     open_states = (TrialState.RUNNING, TrialState.WAITING)
     unsettled = any(record.trials(name, *open_states) for name in ("search", "controls"))
     trials = record.evaluations_of("search")
-    if not asked.final_epochs or unsettled or not trials:
+    if unsettled or not trials:
         return []
     front = make_front(trials, {}, record.summary or {})
     named = {point.path: point for point in (*front.points, front.at_target) if point}

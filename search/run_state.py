@@ -11,7 +11,8 @@ from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front, front_from_json
 from .insights import what_mattered
-from .reading import STUDIES, Record, evaluation_of, read_record
+from .job import named
+from .reading import STUDIES, Record, read_record
 from .run_folder import RunFolder
 
 
@@ -33,12 +34,11 @@ def state_of(run: RunFolder) -> RunState:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
     fresh = record.front()
-    finals = {e.path: e for e in record.evaluations_of("finals") if e.trial is not None}
-    sampled = [e for e in record.evaluations() if e.path not in finals]
+    finals = [e for e in record.evaluations_of("finals") if e.trial is not None]
     return RunState(
         front=with_measured(fresh, saved) if fresh and saved else fresh,
-        trials=tuple(measured(e, saved) for e in sampled),
-        finals=tuple(measured(e, saved) for e in finals.values()),
+        trials=tuple(measured(e, saved) for e in record.evaluations_of("search")),
+        finals=tuple(measured(e, saved) for e in finals),
         failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
         counts=counts_of(record),
     )
@@ -47,13 +47,11 @@ def state_of(run: RunFolder) -> RunState:
 def counts_of(record: Record) -> Counts:
     """How many trials are over and how, longer fine-tunes included."""
     trials = [trial for study in STUDIES for trial in record.trials(study)]
-    stopped, repeats = record.stopped(), record.repeats()
-    finished = sum(1 for trial in trials if evaluation_of(trial))
     return Counts(
-        settled=finished + len(record.failures()) + stopped + repeats,
+        settled=record.settled(),
         running=sum(trial.state == TrialState.RUNNING for trial in trials),
-        stopped=stopped,
-        repeats=repeats,
+        stopped=record.stopped(),
+        repeats=record.repeats(),
         finals=len(record.trials("finals")),
     )
 
@@ -62,13 +60,6 @@ def insights_of(state: RunState) -> Insights:
     """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
     numbers = {point.trial for point in state.front.points} if state.front else set()
     return what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
-
-
-def named(folder: str) -> str:
-    """What the trial in this folder below trials/ is called."""
-    plain = folder.removeprefix("final-")
-    name = plain.replace("-", " ", 1) if plain.startswith("control-") else f"trial {plain}"
-    return name if plain == folder else f"{name}, trained on"
 
 
 def saved_front(run: RunFolder) -> Front | None:

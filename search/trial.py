@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save as as_safetensors
 from torch import nn
@@ -19,6 +18,7 @@ from ..spaces.recipe import Recipe, read_recipe
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.loop import Progress, Tuning, train
+from ..trainers.machine import ran_out_of_memory
 from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions
 from ..trainers.surgery import widths
 from .context import Context
@@ -136,8 +136,7 @@ def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Prun
 
 def with_half_the_batch(tuning: Tuning, error: Exception) -> Tuning:
     """The same training in less memory; the error again if it was another or nothing is left."""
-    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
-    if not lacking or tuning.batch_size // 2 < LEAST_BATCH:
+    if not ran_out_of_memory(error) or tuning.batch_size // 2 < LEAST_BATCH:
         raise error
     return replace(
         tuning, batch_size=tuning.batch_size // 2, learning_rate=tuning.learning_rate / 2

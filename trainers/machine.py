@@ -99,3 +99,8 @@ def threads(machine: Machine) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the machine's or the GPU's, was too small."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
 from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, lay, precision, threads
+from ...trainers.machine import Machine, lay, precision, ran_out_of_memory, threads
 from ...trainers.masking import masked
 from ...trainers.modes import evaluating
 from ...trainers.split import Data, Split, prepare
@@ -168,11 +168,6 @@ class Probe:
 
 def _numpy(values: Tensor) -> Values:
     return np.asarray(values.double().cpu().numpy())
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the machine's or the GPU's, was too small."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
 
 
 @contextlib.contextmanager

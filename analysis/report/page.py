@@ -63,18 +63,23 @@ def plain_table(front: Front) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
     named = [(str(point.trial), point) for point in reversed(front.points)]
     named += [(f"control {name}", point) for name, point in sorted(front.controls.items())]
-    body = "".join(plain_row(name, point) for name, point in named)
+    body = "".join(plain_row(name, point, latency_of(point)) for name, point in named)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def plain_row(name: str, point: Evaluation) -> str:
-    """One row of it."""
+def latency_of(point: Evaluation) -> str:
+    """Its latency, where it was measured."""
+    return "" if point.latency_ms is None else f"{point.latency_ms:.2f}"
+
+
+def plain_row(name: str, point: Evaluation, more: str) -> str:
+    """One row of a table of figures, with one more cell at its end."""
     cells = (
         name,
         f"{point.accuracy:.4f}",
         "" if point.test_accuracy is None else f"{point.test_accuracy:.4f}",
         f"{point.flops_fraction:.1%}",
         f"{point.params_fraction:.1%}",
-        "" if point.latency_ms is None else f"{point.latency_ms:.2f}",
+        more,
     )
     return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
