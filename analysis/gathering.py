@@ -1,18 +1,23 @@
 """Gather the evidence that a set of policies reads: scores, ensembles, loss curves.
 
 Whatever a policy does not read is not measured; what was measured before is read from the folder.
+The pieces do not depend on each other, save that loss curves need the order that a score gives:
+`Do` may measure them one after the other, or side by side and elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ..spaces.channels import ChannelMap
-from ..spaces.curves import CurveSettings
+from ..spaces.curves import CurveSettings, curves_name
 from ..spaces.evidence import Evidence
 from ..spaces.policy import Policy, check_score
 from ..trainers.split import Data
@@ -41,7 +46,7 @@ def tell_nobody(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measuring:
-    """On what evidence is measured, where it is kept, and who watches."""
+    """On what evidence is measured, and where it is kept."""
 
     model: nn.Module
     channel_map: ChannelMap
@@ -50,56 +55,92 @@ class Measuring:
     folder: Path | None = None
     ensemble_images: int | None = None  # that one ensemble may be measured on; None: enough
     curve_images: int | None = None  # that a probe of a loss curve forwards; None: enough
-    on_progress: OnProgress = tell_nobody
 
 
-def gather_evidence(policies: Iterable[Policy], on: Measuring) -> Evidence:
+Task = Callable[[Measuring, OnProgress], Any]
+Do = Callable[[Sequence[Task], Measuring], list[Any]]  # what came of each task, in their order
+
+
+def here(tasks: Sequence[Task], on: Measuring) -> list[Any]:
+    """Do them in this process, one after the other, and show no progress."""
+    return [task(on, tell_nobody) for task in tasks]
+
+
+def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) -> Evidence:
     """All that these policies read."""
+    return gather(policies, on, do, surrogate=False)[0]
+
+
+def gather(
+    policies: Iterable[Policy], on: Measuring, do: Do, *, surrogate: bool
+) -> tuple[Evidence, Surrogate | None]:
+    """All that these policies read and, if asked, what foretells the loss of any mask."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
         check_score(name, sorted({*all_scores(), *ENSEMBLES}))
-    evidence = measure_evidence(
+    tasks: list[Task] = [partial(ensemble, name) for name in sorted(names & set(ENSEMBLES))]
+    tasks.append(partial(scores, sorted(names - set(ENSEMBLES))))
+    parts = do([*tasks, *([surrogate_model] if surrogate else [])], on)
+    foretelling = parts.pop() if surrogate else None
+    evidence = joined(parts)
+    curves = {
+        curves_name(policy.score, policy.combine, policy.probe): partial(
+            loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
+        )
+        for policy in wanted
+        if policy.allocation == "loss-budget"
+    }
+    return joined([evidence, *do(list(curves.values()), on)]), foretelling
+
+
+def joined(parts: Sequence[Evidence]) -> Evidence:
+    """What several pieces have found, as one."""
+    whole, counts = Evidence("".join(part.key for part in parts), {}), Counter[str]()
+    for part in parts:
+        whole.scores.update(part.scores)
+        whole.errors.update(part.errors)
+        whole.curves.update(part.curves)
+        counts.update(part.counts)
+    whole.counts.update(counts)
+    return whole
+
+
+def scores(names: list[str], on: Measuring, tell: OnProgress) -> Evidence:
+    """All scores that are no ensembles, in one pass over the images."""
+    return measure_evidence(
         on.model,
         on.channel_map,
         on.data,
         folder=on.folder,
         seed=on.seed,
-        names=sorted(names - set(ENSEMBLES)),
-        on_progress=lambda done, total: on.on_progress("scores", done, total),
-    )
-    for name in sorted(names & set(ENSEMBLES)):
-        evidence = add_ensemble(evidence, name, on)
-    return with_curves(
-        evidence,
-        wanted,
-        Subject(on.model, on.channel_map, on.data),
-        folder=on.folder,
-        settings=CurveSettings()
-        if on.curve_images is None
-        else CurveSettings(images=on.curve_images),
-        on_progress=lambda done, total: on.on_progress("loss curves", done, total),
+        names=names,
+        on_progress=partial(tell, "scores"),
     )
 
 
-def add_ensemble(evidence: Evidence, name: str, on: Measuring) -> Evidence:
-    """Evidence with an ensemble's scores and errors."""
-    return with_ensemble(evidence, name, measured_ensemble(ENSEMBLES[name], name, on))
+def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
+    """An ensemble's scores and errors."""
+    return with_ensemble(
+        Evidence("", {}), name, measured_ensemble(ENSEMBLES[name], name, on, tell)
+    )
 
 
-def gather_surrogate(on: Measuring) -> Surrogate:
+def surrogate_model(on: Measuring, tell: OnProgress = tell_nobody) -> Surrogate:
     """What foretells the loss of any mask."""
-    return surrogate_of(measured_ensemble(SURROGATE, "surrogate", on), on.channel_map)
+    return surrogate_of(measured_ensemble(SURROGATE, "surrogate", on, tell), on.channel_map)
 
 
-def measured_ensemble(settings: EnsembleSettings, name: str, on: Measuring) -> Ensemble:
+def measured_ensemble(
+    settings: EnsembleSettings, name: str, on: Measuring, tell: OnProgress
+) -> Ensemble:
     """An ensemble, on no more images than allowed."""
     if on.ensemble_images is not None:
         settings = settings.within(on.ensemble_images)
 
     def report(check: Check) -> None:
         what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
-        on.on_progress(what, check.samples, settings.most_samples)
+        tell(what, check.samples, settings.most_samples)
 
     return measure_ensemble(
         on.model,
@@ -109,4 +150,17 @@ def measured_ensemble(settings: EnsembleSettings, name: str, on: Measuring) -> E
         folder=on.folder,
         seed=on.seed,
         on_progress=report,
+    )
+
+
+def loss_curves(policy: Policy, known: Evidence, on: Measuring, tell: OnProgress) -> Evidence:
+    """The loss curves of a policy whose score is known."""
+    images = on.curve_images
+    return with_curves(
+        known,
+        [policy],
+        Subject(on.model, on.channel_map, on.data),
+        folder=on.folder,
+        settings=CurveSettings() if images is None else CurveSettings(images=images),
+        on_progress=partial(tell, f"loss curves of {policy.score} ({policy.probe})"),
     )

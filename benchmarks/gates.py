@@ -1,10 +1,11 @@
 """Trained gates: what a step costs, how closely targets are met, what cutting early saves.
 
-    python -m benchmarks.gates [cost] [targets] [speed] [accuracy] [--weights FILE] [--out FILE]
+    python -m benchmarks.gates [cost] [targets] [speed] [variants] [--out FILE]
 
 Resumable cell by cell: what the results hold already is not measured again. `cost` and `speed`
 take ResNet-20 on CIFAR-10 (JPEG), `targets` five networks on random images (only sizes are looked
-at), `accuracy` trained weights: gates and fine-tune against a one-shot cut at equal total epochs.
+at), `variants` the baseline of `python -m benchmarks.baseline`: accuracy with each indicator.
+Gates against other ways at equal total epochs: `python -m benchmarks.equal_epochs`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import torch
 from torch import nn
 
 from benchmarks import cifar_jpeg
+from benchmarks.scene import accuracies, baseline, price_of
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.decode import Space
 from paretoprune.spaces.ordering import Ordering
 from paretoprune.spaces.policy import PRESETS
 from paretoprune.spaces.price import Price
@@ -31,17 +33,16 @@ from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.batches import draw
 from paretoprune.trainers.data import Data, Split
-from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.gates.indicators import INDICATORS
 from paretoprune.trainers.gates.network import GatedNetwork
 from paretoprune.trainers.gates.settings import GateSettings, GateTask
 from paretoprune.trainers.gates.size import SizeTerm
 from paretoprune.trainers.gates.training import train_gates
 from paretoprune.trainers.loop import Guidance, Session, Tuning, train
 from paretoprune.trainers.machine import detect_machine
-from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.trainers.models import build_model
 from paretoprune.trainers.optimisation import OwnRate
 from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.surgery import cut
 
 Cell = dict[str, object]
 NETWORKS = {  # name: input, rows and batch of the random images
@@ -53,7 +54,6 @@ NETWORKS = {  # name: input, rows and batch of the random images
 }
 PAIRS = ((0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3))
 ROUNDS, STEPS = 9, 4
-FLOPS = (0.6, 0.4)
 
 
 def cost(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
@@ -155,46 +155,36 @@ def speed(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]
     yield "resnet20 0.3", measure
 
 
-def accuracy(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
-    """Gates and fine-tune against a one-shot cut, both with the same number of epochs in all."""
-    for flops in FLOPS:
-        for seed in range(options.seeds):
-            for way in ("holistic", "taylor-by-price"):
+def variants(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Each way to turn gate values into a mask: gates, then fine-tune, from the dense baseline."""
+    for seed in range(options.seeds):
+        for variant in INDICATORS:
 
-                def measure(way: str = way, flops: float = flops, seed: int = seed) -> Cell:
-                    return carry_out(way, Target(flops), seed, options)
+            def measure(variant: str = variant, seed: int = seed) -> Cell:
+                return gated_and_tuned(variant, seed, options)
 
-                yield f"{options.model} {flops} {way} {seed}", measure
+            yield f"resnet20 0.4 {variant} seed {seed}", measure
 
 
-def carry_out(way: str, target: Target, seed: int, options: argparse.Namespace) -> Cell:
-    """One cut network after all its epochs, on validation and test."""
-    data = cifar_jpeg.whole() if options.model == "resnet20" else cifar_jpeg.halved()
-    model = network(options.model, data.input_shape)
-    load_weights(model, options.weights)
-    space = space_of(model, data.input_shape)
-    evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0)
-    rest, moved = options.epochs, None
-    if way == "holistic":
-        settings = GateSettings(Tuning(epochs=options.epochs * options.share), floor=2)
-        ordering = Ordering(evidence, space.channel_map, space.price)
-        (scores,) = ordering.scores([PRESETS["holistic"]])
-        task = GateTask(space, target, settings, scores=scores, seed=seed)
-        found = train_gates(model, data, task, teacher=model)
-        keep, small, moved = found.keep, found.model, found.moved
-        rest = options.epochs * (1 - options.share)
-    else:
-        keep = decode(PRESETS[way], target, evidence, space)
-        small = cut(model, space.channel_map, keep)
-    recalibrate(small, data)
-    train(small, data, Tuning(epochs=rest), seed=seed, teacher=model)
-    assert data.test is not None
+def gated_and_tuned(variant: str, seed: int, options: argparse.Namespace) -> Cell:
+    """Half of the epochs with gates, as the preset does, half after the cut."""
+    scene, preset = baseline("resnet20"), PRESETS["holistic"]
+    model, data, space = scene.model, scene.data, scene.space
+    names = [preset.score]
+    evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0, names=names)
+    (scores,) = Ordering(evidence, space.channel_map, space.price).scores([preset])
+    half = Tuning(epochs=options.epochs / 2)
+    settings = GateSettings(half, variant=variant, floor=preset.floor)
+    task = GateTask(space, Target(0.4), settings, scores=scores, seed=seed)
+    found = train_gates(model, data, task, teacher=model, machine=scene.machine)
+    recalibrate(found.model, data, machine=scene.machine)
+    train(found.model, data, half, seed=seed, teacher=model, machine=scene.machine)
     return {
         "epochs": options.epochs,
-        "fractions": space.price.fraction(keep),
-        "moved": moved,
-        "validation": evaluate(small, data.validation, data).accuracy,
-        "test": evaluate(small, data.test, data).accuracy,
+        "gated": found.trajectory.sizes[-1].tolist(),
+        "moved": found.moved,
+        **price_of(scene, found.keep),
+        **accuracies(scene, found.model),
     }
 
 
@@ -224,20 +214,17 @@ def few_rows(data: Data, rows: int) -> Data:
     return replace(data, train=draw(data.train, rows))
 
 
-PARTS = {"cost": cost, "targets": targets, "speed": speed, "accuracy": accuracy}
+PARTS = {"cost": cost, "targets": targets, "speed": speed, "variants": variants}
 
 
 def main() -> None:
     """Measure what is asked for and missing, and write each figure down at once."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=["cost", "targets", "speed"])
+    parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gates.json"))
     parser.add_argument("--epochs", type=float, default=4.0, help="in all")
     parser.add_argument("--rows", type=int, default=6400, help="training images of `speed`")
-    parser.add_argument("--share", type=float, default=0.5, help="of the epochs that is gates'")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--weights", type=Path, help="of the dense network, for `accuracy`")
     options = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = options.out

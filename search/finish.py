@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from torch import nn
 
@@ -14,58 +16,71 @@ from ..trainers.latency import latency
 from ..trainers.saved import WEIGHTS, load_small
 from .artifacts import drop_stored, with_weights
 from .context import Context
+from .crew import Hands
 from .ledger import Ledger
 from .reporting import write_report
 from .run_folder import RunFolder
-from .setup import Prepared
+from .telling import Say
 
 
-def conclude(ledger: Ledger, prepared: Prepared, run: RunFolder) -> Front:
+def conclude(ledger: Ledger, context: Context, run: RunFolder, hands: Hands) -> Front:
     """Measure the front on the test split, once; write the results; drop what is not needed."""
-    front = measured(ledger.front(), prepared.context)
+    front = measured(ledger.front(), context, hands)
     write_json(run.front, front.to_json())
     write_report(run.root, run.report)
     drop_stored(run.root, drop_weights(ledger, run))
     return front
 
 
-def measured(front: Front, context: Context) -> Front:
+def measured(front: Front, context: Context, hands: Hands) -> Front:
     """The front with test accuracy and latency of every network that it names."""
-    known: dict[str, Evaluation] = {}
-
-    def measure(point: Evaluation) -> Evaluation:
-        if point.path not in known:
-            known[point.path] = measured_point(point, context)
-        return known[point.path]
-
+    named = [*front.points, *filter(None, [front.at_target]), *front.controls.values()]
+    points = {point.path: point for point in named}
+    found, dense = with_figures(points, front.dense, context, hands)
     return replace(
         front,
-        dense=measured_dense(front.dense, context),
-        points=tuple(measure(point) for point in front.points),
-        at_target=measure(front.at_target) if front.at_target else None,
-        controls={name: measure(point) for name, point in front.controls.items()},
+        dense=dense,
+        points=tuple(found[point.path] for point in front.points),
+        at_target=found[front.at_target.path] if front.at_target else None,
+        controls={name: found[point.path] for name, point in front.controls.items()},
     )
 
 
-def measured_point(point: Evaluation, context: Context) -> Evaluation:
-    """A trial's evaluation with the test accuracy and the latency of its network."""
-    folder = with_weights(context.root, point.path)
-    small = load_small(folder, context.model, context.space.channel_map)
-    test, milliseconds = figures(small, context)
-    return replace(point, test_accuracy=test, latency_ms=milliseconds)
+def with_figures(
+    points: Mapping[str, Evaluation], dense: Dense, context: Context, hands: Hands
+) -> tuple[dict[str, Evaluation], Dense]:
+    """These trials, by path, and the dense network with test accuracy and latency.
+
+    One errand: networks that are timed side by side would slow each other down.
+    """
+    networks = [context.model, *(network_of(path, context) for path in points)]
+    (rows,) = hands.do([partial(figures_of, networks)], context)
+    figures = [{"test_accuracy": accuracy, "latency_ms": ms} for accuracy, ms in rows]
+    found = {
+        path: replace(point, **own)
+        for (path, point), own in zip(points.items(), figures[1:], strict=True)
+    }
+    return found, replace(dense, **figures[0])
 
 
-def measured_dense(dense: Dense, context: Context) -> Dense:
-    """The same of the dense network."""
-    test, milliseconds = figures(context.model, context)
-    return replace(dense, test_accuracy=test, latency_ms=milliseconds)
+def network_of(path: str, context: Context) -> nn.Module:
+    """A trial's network."""
+    folder = with_weights(context.root, path)
+    return load_small(folder, context.model, context.space.channel_map)
 
 
-def figures(model: nn.Module, context: Context) -> tuple[float | None, float]:
-    """Test accuracy (if there is a test split) and latency of one network."""
+def figures_of(
+    networks: list[nn.Module], context: Context, say: Say
+) -> list[tuple[float | None, float]]:
+    """Test accuracy (if there is a test split) and latency of each."""
     data, machine = context.data, context.machine
-    test = evaluate(model, data.test, data, machine=machine).accuracy if data.test else None
-    return test, latency(model, data.input_shape, machine=machine).median_ms
+    return [
+        (
+            evaluate(network, data.test, data, machine=machine).accuracy if data.test else None,
+            latency(network, data.input_shape, machine=machine).median_ms,
+        )
+        for network in networks
+    ]
 
 
 def drop_weights(ledger: Ledger, run: RunFolder) -> list[str]:

@@ -17,7 +17,8 @@ from .rounds import Limits, Undertaking
 from .run_folder import RunFolder
 from .screening import Screen
 from .settings import SearchSettings
-from .setup import Prepared, Say
+from .setup import Prepared
+from .telling import Say
 from .transfer import fitting, warm_start_of
 
 
@@ -43,7 +44,7 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     proposer = make_proposer(
         plan,
         policies,
-        Screen(space, context.evidence, prepared.surrogate() if settings.screening else None),
+        Screen(space, context.evidence, prepared.surrogate),
         sampler=settings.sampler,
         seed=seed,
         also=fitting(warm_start_of(run), policies, say),

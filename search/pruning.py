@@ -17,7 +17,8 @@ from ..spaces.target import Target
 from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
 from .context import Context
-from .finish import measured_dense, measured_point
+from .crew import Here, alone
+from .finish import with_figures
 from .job import Job
 from .picked import copy_network
 from .plan import derived_seed
@@ -28,6 +29,7 @@ from .run_folder import RunFolder, create_run, locked
 from .settings import SearchSettings
 from .setup import (
     Inputs,
+    Reading,
     data_digest,
     load_inputs,
     prepare_search,
@@ -130,7 +132,8 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     inputs = load_inputs(request.settings, model=given.model, data=given.data)
     run = open_work(request, inputs)
     with locked(run):
-        prepared = prepare_search(inputs, run, plugins, progress.say, lambda _: [request.policy])
+        reading = Reading(lambda _: [request.policy], surrogate=False)
+        prepared = prepare_search(inputs, run, plugins, reading, alone(progress.say))
         job = job_of(request, prepared.context)
 
         def on_step(present: Present, accuracy: float | None) -> None:
@@ -143,8 +146,10 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
 
         progress.say(f"pruning: {words(job.policy)}")
         carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
-        evaluation = measured_point(carried, prepared.context)
-        dense = measured_dense(prepared.dense, prepared.context)
+        found, dense = with_figures(
+            {carried.path: carried}, prepared.dense, prepared.context, Here(progress.say)
+        )
+        evaluation = found[carried.path]
         copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
         record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
         write_json(request.out / "evaluation.json", record)

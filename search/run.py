@@ -25,6 +25,7 @@ from ..trainers.split import Data
 from .again import resume_command, same_again
 from .artifacts import check_place
 from .context import Context
+from .crew import Crew, Workers, crew_of
 from .efficiency import efficiency_of
 from .finish import conclude, drop_weights
 from .job import Job
@@ -38,7 +39,15 @@ from .room import DiskFull, NoRoom, room_needed
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
 from .screening import Proposal
 from .settings import SearchSettings
-from .setup import Inputs, Prepared, data_digest, load_inputs, prepare_search, weights_exist
+from .setup import (
+    Inputs,
+    Prepared,
+    Reading,
+    data_digest,
+    load_inputs,
+    prepare_search,
+    weights_exist,
+)
 from .stopping import Stopped, Stopping
 from .transfer import WARM_START, warm_start_json
 
@@ -116,15 +125,17 @@ def drive(
     with stopping.listening(), progress:
         try:
             with room_needed(), output_to(run.log), ray_for(settings, run) as ray_start:
-                prepared, ledger = prepare(inputs, run, plugins, progress, ray_start)
+                crew = crew_of(
+                    Workers(ray_start, settings, run.root, plugins, stopping, progress.say)
+                )
+                prepared, ledger = prepare(inputs, run, plugins, crew)
                 progress.begin(ledger, settings.target(), prepared.dense)
                 if not ledger.over:
                     scene = Scene(run, progress, stopping, ray_start, begin)
                     run_trials(ledger, prepared.context, settings, scene)
-            if not ledger.record.evaluations():
-                raise AllFailed(first_failure(ledger))
-            with room_needed():
-                return conclude(ledger, prepared, run)
+                if not ledger.record.evaluations():
+                    raise AllFailed(first_failure(ledger))
+                return conclude(ledger, prepared.context, run, crew.dense)
         except Stopped as stop:
             stop.run = run
             raise
@@ -141,28 +152,17 @@ def goes_on_with_room(run: RunFolder, full: NoRoom) -> str:
 
 
 def prepare(
-    inputs: Inputs,
-    run: RunFolder,
-    plugins: tuple[Plugin, ...],
-    progress: Progress,
-    ray_start: RayStart,
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], crew: Crew
 ) -> tuple[Prepared, Ledger]:
-    """Everything before the first trial; Ray starts once the inputs have been found sound."""
+    """Everything before the first trial."""
     settings = inputs.settings
 
     def read_by_trials(space: Space) -> list[Policy]:
-        policies = [*policy_space_of(settings, space).read, *CONTROLS.values()]
-        ray_start.begin()
-        return policies
+        return [*policy_space_of(settings, space).read, *CONTROLS.values()]
 
-    prepared = prepare_search(
-        inputs,
-        run,
-        plugins,
-        progress.say,
-        read_by_trials,
-    )
-    return prepared, open_ledger(prepared, settings, run, progress.say)
+    reading = Reading(read_by_trials, settings.screening)
+    prepared = prepare_search(inputs, run, plugins, reading, crew)
+    return prepared, open_ledger(prepared, settings, run, crew.say)
 
 
 @contextmanager

@@ -28,8 +28,9 @@ from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
+from .dense import build
 from .settings import SearchSettings
-from .setup import build, weights_exist
+from .setup import weights_exist
 from .show import plain_console
 from .stopping import Stopped, Stopping
 

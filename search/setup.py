@@ -5,22 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as as_safetensors
 from torch import nn
 
 from ..analysis.ensembles import Surrogate
-from ..analysis.gathering import Measuring, OnProgress, gather_evidence, gather_surrogate
-from ..spaces.channels import map_digest
+from ..analysis.gathering import Measuring, gather
+from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
-from ..spaces.durable import write_bytes, write_json
+from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
 from ..spaces.layout import layout_of
@@ -30,20 +27,18 @@ from ..spaces.recipe import Source
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
-from ..trainers.evaluate import evaluate
-from ..trainers.loop import Progress, Tuning, train
-from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights
+from ..trainers.machine import Machine
 from ..trainers.split import Data
 from .context import Context
-from .effort import dense_epochs, effort_of
+from .crew import Crew, measuring_by
+from .dense import Untrained, build, dense_weights, machine_of, measure_dense
+from .effort import effort_of
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
 from .versions import versions
 
 LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
-TELL_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,22 +56,19 @@ class Prepared:
 
     context: Context
     dense: Dense
-    measuring: Measuring
-
-    def surrogate(self) -> Surrogate:
-        """What foretells the loss of any mask; measured at the first call, kept in the run."""
-        return gather_surrogate(self.measuring)
+    surrogate: Surrogate | None  # what foretells the loss of any mask, if policies are screened
 
 
-Say = Callable[[str], None]
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What of the evidence will be read: by which policies, and whether masks are foretold."""
+
+    policies: Callable[[Space], Iterable[Policy]]
+    surrogate: bool
 
 
 def prepare_search(
-    inputs: Inputs,
-    run: RunFolder,
-    plugins: tuple[Plugin, ...],
-    say: Say,
-    policies: Callable[[Space], Iterable[Policy]],
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], reading: Reading, crew: Crew
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
@@ -84,31 +76,30 @@ def prepare_search(
     given = inputs.model
     model, notes = working_copy(build(settings, data) if given is None else given)
     for note in notes:
-        say(note)
+        crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
-    wanted = list(policies(space))
+    wanted = list(reading.policies(space))
+    crew.evidence.begin()  # the inputs have been found sound
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
-    machine = remembered_machine(run, machine_of(model, data, settings))
-    dense_weights(model, inputs, run, machine, say)
+    untrained = Untrained(model, data, settings)
+    (detected,) = crew.dense.do([machine_of], untrained)
+    machine = remembered_machine(run, detected)
+    trained = given is not None or settings.weights is not None
+    dense_weights(untrained, run, machine, crew.dense, trained=trained)
     model.cpu()  # it travels to the workers, which move what they cut from it
-    images = settings.ensemble_images
-    measuring = Measuring(
-        model,
-        space.channel_map,
-        data,
-        settings.seed,
-        run.evidence,
-        images,
-        None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE),
-        telling(say),
+    evidence, surrogate = gather(
+        wanted,
+        measuring_of(untrained, space.channel_map, run),
+        measuring_by(crew.evidence, machine.device),
+        surrogate=reading.surrogate,
     )
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=gather_evidence(wanted, measuring),
+        evidence=evidence,
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
@@ -116,33 +107,16 @@ def prepare_search(
         machine=machine,
         plugins=plugins,
     )
-    return Prepared(context, measure_dense(context, say), measuring)
+    return Prepared(context, measure_dense(context, crew.dense, crew.say), surrogate)
 
 
-def telling(say: Say) -> OnProgress:
-    """Say how far a measurement is: at its start and, if it takes long, every ten seconds."""
-    said: dict[str, float] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        kind = what.partition(",")[0]
-        now = time.monotonic()
-        if kind not in said:
-            say(f"measuring {kind}")
-        elif now - said[kind] < TELL_SECONDS:
-            return
-        else:
-            say(f"  {what}: {done:,} of {total:,}")
-        said[kind] = now
-
-    return tell
-
-
-def machine_of(model: nn.Module, data: Data, settings: SearchSettings) -> Machine:
-    """The best settings here for this network; on the CPU if trials are to have no GPU."""
-    machine = detect_machine(model, tuple(data.input_shape))
-    if settings.gpus_per_trial == 0 and machine.device != "cpu":
-        return Machine(device="cpu")
-    return machine
+def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:
+    """What evidence is measured on, with at most as many images as the user allows."""
+    images = on.settings.ensemble_images
+    for_curves = None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE)
+    run.evidence.mkdir(exist_ok=True)
+    folder = run.evidence.resolve()
+    return Measuring(on.model, channel_map, on.data, on.settings.seed, folder, images, for_curves)
 
 
 def remembered_machine(run: RunFolder, detected: Machine) -> Machine:
@@ -179,54 +153,6 @@ def source_of(inputs: Inputs) -> Source:
         mean=tuple(map(float, inputs.data.mean)),
         std=tuple(map(float, inputs.data.std)),
     )
-
-
-def measure_dense(context: Context, say: Say) -> Dense:
-    """The dense network's own figures, without the test split."""
-    data, channel_map = context.data, context.space.channel_map
-    accuracy = evaluate(context.model, data.validation, data, machine=context.machine).accuracy
-    context.model.cpu()
-    macs, params = context.space.price.dense
-    say(
-        f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "
-        f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups"
-    )
-    return Dense(accuracy, macs, params)
-
-
-def build(settings: SearchSettings, data: Data) -> nn.Module:
-    """The network that the settings name, with `--weights` if they are given."""
-    model = build_model(
-        settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
-    )
-    if settings.weights is not None:
-        load_weights(model, settings.weights)
-    return model
-
-
-def dense_weights(
-    model: nn.Module, inputs: Inputs, run: RunFolder, machine: Machine, say: Say
-) -> None:
-    """Train the network if nobody did; keep its weights in the run, and reuse them on resume."""
-    settings, data = inputs.settings, inputs.data
-    if run.dense.exists():
-        model.load_state_dict(load_file(run.dense))
-        model.eval()
-        return
-    if inputs.model is None and settings.weights is None:
-        epochs = dense_epochs(settings, data)
-        say(f"training the dense network for {epochs:g} epochs")
-        tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
-
-        def each_epoch(progress: Progress) -> bool:
-            if progress.epoch % math.ceil(epochs / 8) == 0 or progress.epoch == epochs:
-                say(f"  epoch {progress.epoch:g}/{epochs:g}, loss {progress.loss:.4f}")
-            return True
-
-        train(model, data, tuning, seed=settings.seed, on_epoch=each_epoch, machine=machine)
-    model.eval()
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    write_bytes(run.dense, as_safetensors(tensors))
 
 
 def check_target(settings: SearchSettings, space: Space) -> None:

@@ -90,7 +90,7 @@ def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, s
         words = ["--trials", 3, "--final-epochs", 1, "--no-halving"]
         words += ["--address", cluster.address]
         words += ["--artifacts", f"file://{store}"] if stored else []
-        code, _, err = finish(start(folder, *words))
+        code, out, err = finish(start(folder, *words))
     finally:
         for child in psutil.Process(node.pid).children(recursive=True):
             child.kill()
@@ -98,6 +98,8 @@ def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, s
         node.wait()
     assert code == 0, err
     assert_settled(folder, 3)
+    assert "training the dense network" in out  # there is no CPU for it but the blind node's
+    assert list((folder / "evidence").glob("*.npz"))
     front = json.loads((folder / "front.json").read_text())
     assert {point["epochs"] for point in front["points"]} == {2.0}
     for point in (*front["points"], *front["controls"].values()):

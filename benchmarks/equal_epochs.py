@@ -1,0 +1,119 @@
+"""Ways to choose what goes, each as a trial of a search, at equal total epochs of training.
+
+    python -m benchmarks.equal_epochs resnet20 [--epochs 4] [--ways holistic,uniform] [--seeds 3]
+    python -m benchmarks.equal_epochs resnet56 --epochs 2 --seeds 1
+
+Gates and steps spend a part of the epochs on the way down, a single cut spends all of them after
+it. Evidence is measured once a network, under one seed; the seeds are those of the training. Cells
+that the results file has are not measured again. Needs `python -m benchmarks.baseline`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cells import fill
+from benchmarks.scene import Scene, accuracies, baseline
+from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.search.context import Context
+from paretoprune.search.effort import Effort
+from paretoprune.search.job import Job
+from paretoprune.search.trial import carry_out
+from paretoprune.spaces.channels import map_digest
+from paretoprune.spaces.evidence import Evidence
+from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.recipe import Source
+from paretoprune.spaces.target import Target
+from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.saved import load_small
+
+SIZES = (0.6, 0.4)
+BUDGET = Policy("taylor", allocation="loss-budget", floor=2, probe="batch")
+WAYS = {
+    "taylor-by-price": PRESETS["taylor-by-price"],
+    "holistic": PRESETS["holistic"],
+    "ensemble": Policy("ensemble", price_power=1.0, price_at="present", floor=2),
+    "loss-budget": replace(BUDGET, curves="threshold"),
+    "least-sum": replace(BUDGET, curves="least-sum"),
+    "uniform": CONTROLS["uniform"],
+    "balanced-pruning": PRESETS["balanced-pruning"],
+    "linear-ensembles": PRESETS["linear-ensembles"],
+    "gradually-global": PRESETS["gradually-global"],
+    "pruning-at-a-glance": PRESETS["pruning-at-a-glance"],
+}
+OUT = Path("benchmarks/results")
+
+
+def evidence_of(scene: Scene, ways: Iterable[str]) -> Evidence:
+    """What these ways read, measured once and kept in the cache."""
+    folder = cache_folder() / "equal_epochs"
+    on = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
+    return gather_evidence([WAYS[way] for way in ways], on)
+
+
+def trained(
+    scene: Scene, evidence: Evidence, way: str, size: float, epochs: float, seed: int
+) -> dict[str, Any]:
+    """One trial, as a worker of a search would run it, and its test accuracy."""
+    channel_map, shape = scene.space.channel_map, tuple(scene.data.input_shape)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            model=scene.model,
+            data=scene.data,
+            space=scene.space,
+            evidence=evidence,
+            source=Source(scene.about["network"], scene.data.classes, shape),
+            map_sha256=map_digest(channel_map),
+            root=Path(folder),
+            effort=Effort(epochs),
+            machine=scene.machine,
+        )
+        carried = carry_out(Job(0, WAYS[way], Target(size), seed, number=0), context)
+        found = carried.evaluation
+        small = load_small(context.root / found.path, scene.model, channel_map)
+    return {
+        **accuracies(scene, small),
+        "flops": round(found.flops_fraction, 4),
+        "params": round(found.params_fraction, 4),
+        "epochs": found.epochs,
+        "spans": carried.seconds,
+    }
+
+
+def main() -> None:
+    """Fill the results file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("network", choices=("resnet20", "resnet56"))
+    parser.add_argument("--epochs", type=float, default=4.0, help="in all, for every way")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--max-seconds", type=float)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    scene, ways = baseline(asked.network), asked.ways.split(",")
+    if not set(ways) <= set(WAYS):
+        raise SystemExit(f"--ways must be some of {', '.join(WAYS)}, got {asked.ways!r}")
+    evidence = evidence_of(scene, ways)
+    cells = {
+        f"{asked.epochs:g} epochs {way} @ {size} seed {seed}": partial(
+            trained, scene, evidence, way, size, asked.epochs, seed
+        )
+        for seed in range(asked.seeds)
+        for way in ways
+        for size in SIZES
+    }
+    out = asked.out or OUT / f"equal_epochs_{asked.network}.json"
+    fill(out, scene.about, cells, max_seconds=asked.max_seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Errands in Ray's workers: what they bring along, how they are sent and watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+
+from ..analysis.gathering import Measuring
+from .home import Home, make_home, write_files
+from .plugins import Plugin, load_plugins
+from .settings import SearchSettings
+from .stopping import Stopping
+from .telling import Say
+from .tuning import resource, share_of_gpus, workers_in
+
+LOOK_SECONDS = 0.2
+Errand = Callable[[Any, Say], Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trip:
+    """What every errand of a call is run with; `root` is the run's folder."""
+
+    on: Any
+    plugins: tuple[Plugin, ...]
+    root: Path
+
+
+class Board:
+    """An actor: workers write lines to it, the driver takes them away."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Add a line."""
+        self._lines.append(line)
+
+    def take(self) -> list[str]:
+        """All lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+def run_errands(
+    errands: Sequence[Errand], trip: Trip, settings: SearchSettings, say: Say, stopping: Stopping
+) -> list[Any]:
+    """Send at most as many at a time as trials would run, and wait for all of them."""
+    shared, home = ray.put(trip), make_home(trip.root)
+    board: Any = ray.remote(Board).options(num_cpus=0).remote()
+    send = ray.remote(run_errand).options(
+        num_cpus=settings.cpus_per_trial, num_gpus=gpus_of(settings)
+    )
+    waiting = dict(enumerate(errands))
+    running: dict[Any, int] = {}
+    found: dict[int, Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers_in(settings):
+                index = next(iter(waiting))
+                running[send.remote(waiting.pop(index), [shared], home, board)] = index
+            ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
+            for line in ray.get(board.take.remote()):
+                say(line)
+            for one in ended:
+                found[running.pop(one)] = outcome(one)
+            stopping.raise_if_asked()
+    finally:
+        for one in running:
+            ray.cancel(one, force=True)
+        ray.kill(board)
+    return [found[index] for index in range(len(errands))]
+
+
+def gpus_of(settings: SearchSettings) -> float:
+    """Each errand's share of the GPUs, as a trial's."""
+    if settings.gpus_per_trial is not None:
+        return settings.gpus_per_trial
+    return share_of_gpus(resource("GPU"), workers_in(settings))
+
+
+def outcome(reference: Any) -> Any:
+    """What an errand returned; what it raised is raised here as if it had been run here."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        cause = error.cause
+        raise (cause if isinstance(cause, Exception) else error) from None
+
+
+def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any:
+    """One errand, in a worker."""
+    torch.set_num_threads(1)
+    trip: Trip = ray.get(shared[0])  # in a list, Ray leaves the reference as it is
+    load_plugins(trip.plugins)
+    with at_hand(trip.on, home) as on:
+        return errand(on, board.say.remote)
+
+
+@contextmanager
+def at_hand(on: Any, home: Home) -> Iterator[Any]:
+    """Evidence is kept in the run's folder; where that is not seen, in a copy of it."""
+    if not isinstance(on, Measuring) or on.folder is None or home.is_here():
+        yield on
+        return
+    with TemporaryDirectory(prefix="paretoprune-evidence-") as name:
+        folder, before = Path(name), home.read(on.folder.name)
+        write_files(folder, before)
+        yield replace(on, folder=folder)
+        new = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in before}
+        home.write(on.folder.name, new)
