@@ -25,13 +25,10 @@ from .curves.evidence import with_curves
 from .curves.prober import Subject
 from .ensembles import PRESETS as ENSEMBLES
 from .ensembles import (
-    SURROGATE,
     Check,
     Ensemble,
     EnsembleSettings,
-    Surrogate,
     measure_ensemble,
-    surrogate_of,
     with_ensemble,
 )
 from .evidence import measure_evidence
@@ -68,22 +65,12 @@ def here(tasks: Sequence[Task], on: Measuring) -> list[Any]:
 
 def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) -> Evidence:
     """All that these policies read."""
-    return gather(policies, on, do, surrogate=False)[0]
-
-
-def gather(
-    policies: Iterable[Policy], on: Measuring, do: Do, *, surrogate: bool
-) -> tuple[Evidence, Surrogate | None]:
-    """All that these policies read and, if asked, what foretells the loss of any mask."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
         check_score(name, sorted({*all_scores(), *ENSEMBLES}))
     tasks: list[Task] = [partial(ensemble, name) for name in sorted(names & set(ENSEMBLES))]
-    tasks.append(partial(scores, sorted(names - set(ENSEMBLES))))
-    parts = do([*tasks, *([surrogate_model] if surrogate else [])], on)
-    foretelling = parts.pop() if surrogate else None
-    evidence = joined(parts)
+    evidence = joined(do([*tasks, partial(scores, sorted(names - set(ENSEMBLES)))], on))
     curves = {
         curves_name(policy.score, policy.combine, policy.probe): partial(
             loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
@@ -91,7 +78,7 @@ def gather(
         for policy in wanted
         if policy.allocation == "loss-budget"
     }
-    return joined([evidence, *do(list(curves.values()), on)]), foretelling
+    return joined([evidence, *do(list(curves.values()), on)])
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
@@ -124,11 +111,6 @@ def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
     return with_ensemble(
         Evidence("", {}), name, measured_ensemble(ENSEMBLES[name], name, on, tell)
     )
-
-
-def surrogate_model(on: Measuring, tell: OnProgress = tell_nobody) -> Surrogate:
-    """What foretells the loss of any mask."""
-    return surrogate_of(measured_ensemble(SURROGATE, "surrogate", on, tell), on.channel_map)
 
 
 def measured_ensemble(

@@ -39,6 +39,7 @@ from .reading import (
     quiet_optuna,
 )
 from .rounds import Undertaking, control_jobs, final_jobs
+from .screening import Proposal
 
 DRAWS = 8  # of one slot, until a network is new
 
@@ -193,20 +194,34 @@ class Ledger:
         """A proposed policy, or the first sampled one whose network is new; None if none is."""
         proposal = self._proposer.opening.get(slot.index)
         if proposal is not None:
-            job = self._seen(
-                Job(slot.index, proposal.policy, slot.target, slot.seed, origin=proposal.origin)
-            )
-            self._enqueue(job, self._proposer.policy_space.params_of(job.policy) or {})
-            if job.identity not in self._known:
-                return self._start_enqueued()
-            job = self._start_enqueued()
-            self._repeat(job, self._running.pop(job.folder), last=True)
-            return None
+            return self._start_proposed(slot, proposal, last=True)
+        for draw in range(DRAWS):
+            varied = self._proposer.vary(slot, draw, self.record.finished())
+            if varied is None:
+                break
+            if job := self._start_proposed(slot, varied, last=False):
+                return job
         for draw in range(DRAWS):
             job, trial = self._sample(slot, draw)
             if job.identity not in self._known:
                 return self._register(trial, job)
             self._repeat(job, trial, last=draw == DRAWS - 1)
+        return None
+
+    def _start_proposed(self, slot: Slot, proposal: Proposal, *, last: bool) -> Job | None:
+        """Its trial; None if the network is known, which settles the slot if it is the last."""
+        job = self._seen(
+            Job(slot.index, proposal.policy, slot.target, slot.seed, origin=proposal.origin)
+        )
+        known = job.identity in self._known
+        if known and not last:
+            return None
+        params = proposal.params or self._proposer.policy_space.params_of(job.policy) or {}
+        self._enqueue(job, params)
+        job = self._start_enqueued()
+        if not known:
+            return job
+        self._repeat(job, self._running.pop(job.folder), last=True)
         return None
 
     def _sample(self, slot: Slot, draw: int) -> tuple[Job, optuna.Trial]:

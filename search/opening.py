@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
+import numpy as np
+
+from ..analysis.rehearsal import rehearse
 from ..spaces.bias import stages_of
 from ..spaces.decode import Space
 from ..spaces.evaluation import Evaluation
@@ -15,11 +19,13 @@ from .policy_space import PolicySpace, space_from
 from .proposing import make_proposer
 from .rounds import Limits, Undertaking
 from .run_folder import RunFolder
-from .screening import Screen
+from .screening import Masks, Rehearse, Screen, Values
 from .settings import SearchSettings
 from .setup import Prepared
 from .telling import Say
 from .transfer import fitting, warm_start_of
+
+PART = 16  # masks that one task rehearses
 
 
 def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
@@ -44,7 +50,8 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     proposer = make_proposer(
         plan,
         policies,
-        Screen(space, context.evidence, prepared.surrogate),
+        Screen(space, context.evidence),
+        rehearsing(prepared) if settings.screening else None,
         sampler=settings.sampler,
         seed=seed,
         also=fitting(warm_start_of(run), policies, say),
@@ -62,6 +69,17 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     ledger = Ledger(run.journal, asked, proposer)
     ledger.set_summary(prepared.dense)
     return ledger
+
+
+def rehearsing(prepared: Prepared) -> Rehearse:
+    """How masks are rehearsed: in small parts, so that all workers take part."""
+
+    def rehearsed(masks: Masks) -> Values:
+        parts = [masks[start : start + PART] for start in range(0, len(masks), PART)]
+        tasks = [partial(rehearse, part) for part in parts]
+        return np.concatenate(prepared.do(tasks, prepared.measuring))
+
+    return rehearsed
 
 
 def spread_asked(settings: SearchSettings, space: Space) -> tuple[float, float]:

@@ -1,8 +1,9 @@
-"""Who proposes the policies: transferred ones, own scores and presets, then screened and sampled.
+"""Who proposes the policies: transferred ones, own scores and presets, then three in turn.
 
 A slot at the target is given to one of the first while there are any; presets are among them so
 that no search is worse than the best paper's method at equal cost of a trial. Of the slots that
-are left, every other one gets a screened policy, the others are the sampler's.
+are left, a third gets screened policies, a third variations of the best that is known by then, and
+a third is the sampler's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import optuna
@@ -18,10 +20,17 @@ from ..spaces.policy import Policy
 from ..spaces.target import Target
 from .plan import Slot, derived_seed
 from .policy_space import PolicySpace, own_scores
+from .refining import Finished, refine
 from .sampling import make_sampler
-from .screening import Proposal, Screen, screen
+from .screening import Proposal, Rehearse, Screen, screen
 
 Look = Callable[[Policy, Target], tuple[str, float | None] | None]
+Vary = Callable[[Slot, int, Finished], Proposal | None]  # slot, draw, what is finished
+
+
+def no_variation(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
+    """Every slot that no policy is proposed for is the sampler's."""
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,9 +39,10 @@ class Proposer:
 
     policy_space: PolicySpace
     opening: Mapping[int, Proposal]  # by slot
-    look: Look  # a hash of the mask and the foretold loss; None where only the trial tells
+    look: Look  # a hash of the mask and the foretold rise; None where only the trial tells
     sampler: str
     seed: int
+    vary: Vary = no_variation
 
     def sampler_for(self, slot: int, draw: int) -> optuna.samplers.BaseSampler:
         """A fresh sampler for one draw."""
@@ -42,13 +52,14 @@ class Proposer:
 def make_proposer(
     plan: Sequence[Slot],
     policy_space: PolicySpace,
-    on: Screen,
+    blind: Screen,
+    rehearse: Rehearse | None,
     *,
     sampler: str,
     seed: int,
     also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """`also`, own scores and presets for the first slots at the target, then half screened."""
+    """`also`, own scores and presets for the first slots at the target; a third is screened."""
     first = [
         *also,
         *own_proposals(policy_space),
@@ -57,10 +68,23 @@ def make_proposer(
     at_target = [slot for slot in plan if slot.index % 2 == 0]
     opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
     rest = [slot for slot in plan if slot.index not in opening]
-    screened = [slot for place, slot in enumerate(rest) if (place // 2) % 2 == 0]
+    screened = [slot for place, slot in enumerate(rest) if turn(place) == 0]
+    refining = frozenset(slot.index for place, slot in enumerate(rest) if turn(place) == 1)
     rng = np.random.default_rng([seed, len(plan)])
-    opening |= screen(screened, policy_space, on, rng=rng)
-    return Proposer(policy_space, opening, looking_at(on), sampler, seed)
+    found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng)
+
+    def vary(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
+        if slot.index not in refining:
+            return None
+        rng = np.random.default_rng([seed, slot.index, draw])
+        return refine(slot, finished, policy_space, seeing, rng)
+
+    return Proposer(policy_space, opening | found, partial(look, seeing), sampler, seed, vary)
+
+
+def turn(place: int) -> int:
+    """Whose turn it is; a turn is one slot at the target and one beside it."""
+    return place // 2 % 3
 
 
 def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
@@ -73,16 +97,12 @@ def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
     return proposals
 
 
-def looking_at(on: Screen) -> Look:
-    """What the mask of a policy is, where that is known beforehand."""
-
-    def look(policy: Policy, target: Target) -> tuple[str, float | None] | None:
-        if policy.schedule != "one-shot":
-            return None
-        masks, predicted = on.foretell([policy], target)
-        if not np.isfinite(predicted[0]):
-            return None  # out of reach: the trial will say what prevents it
-        mask = hashlib.sha256(np.packbits(masks[0]).tobytes()).hexdigest()[:16]
-        return mask, None if on.surrogate is None else round(float(predicted[0]), 6)
-
-    return look
+def look(on: Screen, policy: Policy, target: Target) -> tuple[str, float | None] | None:
+    """A hash of the policy's mask and the foretold rise; None where only the trial tells."""
+    if policy.schedule != "one-shot":
+        return None
+    masks, rises = on.foretell([policy], target)
+    if not np.isfinite(rises[0]):
+        return None  # out of reach: the trial will say what prevents it
+    mask = hashlib.sha256(np.packbits(masks[0]).tobytes()).hexdigest()[:16]
+    return mask, None if on.known is None else round(float(rises[0]), 6)

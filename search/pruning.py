@@ -29,7 +29,6 @@ from .run_folder import RunFolder, create_run, locked
 from .settings import SearchSettings
 from .setup import (
     Inputs,
-    Reading,
     data_digest,
     load_inputs,
     prepare_search,
@@ -132,8 +131,8 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     inputs = load_inputs(request.settings, model=given.model, data=given.data)
     run = open_work(request, inputs)
     with locked(run):
-        reading = Reading(lambda _: [request.policy], surrogate=False)
-        prepared = prepare_search(inputs, run, plugins, reading, alone(progress.say))
+        crew = alone(progress.say)
+        prepared = prepare_search(inputs, run, plugins, lambda _: [request.policy], crew)
         job = job_of(request, prepared.context)
 
         def on_step(present: Present, accuracy: float | None) -> None:

@@ -46,6 +46,11 @@ class Record:
                 found.append(self._read[key])
         return found
 
+    def finished(self) -> list[tuple[Evaluation, dict[str, Any]]]:
+        """The finished sampled trials with the parameters of their policies."""
+        trials = self.trials("search", TrialState.COMPLETE)
+        return [(found, t.params) for t in trials if (found := evaluation_of(t))]
+
     def controls(self) -> dict[str, Evaluation]:
         """The finished controls by name, fine-tuned as long as the front if that is done."""
         found = [*self.evaluations_of("controls"), *self.evaluations_of("finals")]

@@ -37,12 +37,11 @@ from .progress import Progress
 from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
 from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
-from .screening import Proposal
+from .screening import WORTH, Proposal
 from .settings import SearchSettings
 from .setup import (
     Inputs,
     Prepared,
-    Reading,
     data_digest,
     load_inputs,
     prepare_search,
@@ -157,10 +156,10 @@ def prepare(
     """Everything before the first trial."""
     settings = inputs.settings
 
-    def read_by_trials(space: Space) -> list[Policy]:
-        return [*policy_space_of(settings, space).read, *CONTROLS.values()]
+    def reading(space: Space) -> list[Policy]:
+        screened = [Policy(WORTH)] if settings.screening else []
+        return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 
-    reading = Reading(read_by_trials, settings.screening)
     prepared = prepare_search(inputs, run, plugins, reading, crew)
     return prepared, open_ledger(prepared, settings, run, crew.say)
 

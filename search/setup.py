@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..analysis.ensembles import Surrogate
-from ..analysis.gathering import Measuring, gather
+from ..analysis.gathering import Do, Measuring, gather_evidence
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
 from ..spaces.durable import write_json
@@ -56,19 +55,16 @@ class Prepared:
 
     context: Context
     dense: Dense
-    surrogate: Surrogate | None  # what foretells the loss of any mask, if policies are screened
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What of the evidence will be read: by which policies, and whether masks are foretold."""
-
-    policies: Callable[[Space], Iterable[Policy]]
-    surrogate: bool
+    measuring: Measuring
+    do: Do  # how more evidence is measured
 
 
 def prepare_search(
-    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], reading: Reading, crew: Crew
+    inputs: Inputs,
+    run: RunFolder,
+    plugins: tuple[Plugin, ...],
+    policies: Callable[[Space], Iterable[Policy]],
+    crew: Crew,
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
@@ -79,7 +75,7 @@ def prepare_search(
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
-    wanted = list(reading.policies(space))
+    wanted = list(policies(space))
     crew.evidence.begin()  # the inputs have been found sound
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
@@ -89,17 +85,13 @@ def prepare_search(
     trained = given is not None or settings.weights is not None
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     model.cpu()  # it travels to the workers, which move what they cut from it
-    evidence, surrogate = gather(
-        wanted,
-        measuring_of(untrained, space.channel_map, run),
-        measuring_by(crew.evidence, machine.device),
-        surrogate=reading.surrogate,
-    )
+    measuring = measuring_of(untrained, space.channel_map, run)
+    do = measuring_by(crew.evidence, machine.device)
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=evidence,
+        evidence=gather_evidence(wanted, measuring, do),
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
@@ -107,7 +99,7 @@ def prepare_search(
         machine=machine,
         plugins=plugins,
     )
-    return Prepared(context, measure_dense(context, crew.dense, crew.say), surrogate)
+    return Prepared(context, measure_dense(context, crew.dense, crew.say), measuring, do)
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:

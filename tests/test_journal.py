@@ -11,7 +11,7 @@ from paretoprune.search.journal import cut_torn_tail
 from paretoprune.search.ledger import Ledger
 from paretoprune.search.plan import Slot, derived_seed
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.proposing import Proposer
+from paretoprune.search.proposing import Proposer, no_variation
 from paretoprune.search.reading import AGAIN, INTERRUPTED, front_in
 from paretoprune.search.rounds import Undertaking
 from paretoprune.spaces.errors import UserError
@@ -23,9 +23,11 @@ TARGET = Target(flops=0.4)
 SPACE = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
 
 
-def open_ledger(path, slots=4, *, look=lambda policy, target: None, opening=(), **asked):
+def open_ledger(
+    path, slots=4, *, look=lambda policy, target: None, opening=(), vary=no_variation, **asked
+):
     plan = [Slot(i, TARGET if i % 2 == 0 else Target(flops=0.5), 100 + i) for i in range(slots)]
-    proposer = Proposer(SPACE, dict(opening), look, "tpe", 0)
+    proposer = Proposer(SPACE, dict(opening), look, "tpe", 0, vary)
     ledger = Ledger(path, Undertaking(plan, TARGET, 0, **asked), proposer)
     ledger.set_summary(Dense(0.9, 1000, 100))
     return ledger

@@ -73,11 +73,11 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
     network = hostile_network()
     space = Space(network.channel_map, Price(network.channel_map))
     measuring = Measuring(network.model, network.channel_map, network.data, 0, None, 1024)
-    on = Screen(space, gather_evidence([Policy("l2")], measuring), None)
+    on = Screen(space, gather_evidence([Policy("l2")], measuring))
     plan = make_plan(10, Target(flops=0.5), space, seed=0)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
-    proposer = make_proposer(plan, policies, on, sampler="tpe", seed=0, also=also)
+    proposer = make_proposer(plan, policies, on, None, sampler="tpe", seed=0, also=also)
     origins = {place: one.origin for place, one in sorted(proposer.opening.items())}
     presets = [f"preset:{name}" for name in policies.presets]
     assert list(origins) == [0, 2, 4, 6, 8]  # those at the target

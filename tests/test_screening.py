@@ -1,0 +1,204 @@
+"""Rehearsed masks, what they foretell, which policies are tried because of it, and variations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from optuna.trial import TrialState
+from test_journal import SPACE as LEDGER_SPACE
+from test_journal import open_ledger, run_to_the_end
+from torch.nn import functional
+
+from paretoprune.analysis.ensembles.probe import batch_statistics
+from paretoprune.analysis.ensembles.scoring import rank_correlation
+from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.rehearsal import foretelling, lost, rehearse
+from paretoprune.search.plan import make_plan
+from paretoprune.search.policy_space import space_from
+from paretoprune.search.refining import LEAST, Varied, refine
+from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
+from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.evaluation import Evaluation
+from paretoprune.spaces.policy import PRESETS
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.batches import draw
+from paretoprune.trainers.data import load_data
+from paretoprune.trainers.masking import masked
+from paretoprune.trainers.models import build_model
+from paretoprune.trainers.modes import evaluating
+from paretoprune.trainers.split import prepare
+
+POLICIES = space_from(
+    ("taylor", "l2", "mean-abs-weight"), ("global-threshold", "loss-budget"), (), stages=3
+)
+
+
+@pytest.fixture(scope="module")
+def measuring():
+    data = load_data("digits")
+    model, _ = working_copy(
+        build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
+    )
+    return Measuring(model.eval(), trace_channels(model, data.input_shape), data, 0)
+
+
+@pytest.fixture(scope="module")
+def blind(measuring):
+    evidence = gather_evidence(POLICIES.read, replace(measuring, curve_images=256))
+    return Screen(Space(measuring.channel_map, Price(measuring.channel_map)), evidence)
+
+
+def random_masks(channel_map, count, seed=0):
+    masks = np.random.default_rng(seed).random((count, channel_map.atoms)) < 0.7
+    for group in range(int(channel_map.group_of.max()) + 1):
+        masks[:, np.flatnonzero(channel_map.group_of == group)[0]] = True
+    return masks
+
+
+def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics(measuring):
+    masks = random_masks(measuring.channel_map, 3)
+    split = draw(measuring.data.train, 512)
+    for mask, loss in zip(masks, rehearse(masks, measuring, tell_nobody), strict=True):
+        total = 0.0
+        for rows in (slice(0, 256), slice(256, 512)):
+            images = prepare(split.images[rows], measuring.data)
+            gates = torch.from_numpy(mask)
+            model = measuring.model
+            with (
+                torch.no_grad(),
+                evaluating(model),
+                batch_statistics(model),
+                masked(model, measuring.channel_map, gates),
+            ):
+                logits = model(images)
+            losses = functional.cross_entropy(logits, split.labels[rows], reduction="none")
+            total += float(losses.log1p().sum())
+        assert loss == pytest.approx(total / 512, abs=1e-5)
+
+
+def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring, tmp_path):
+    masks, on = random_masks(measuring.channel_map, 4), replace(measuring, folder=tmp_path)
+    whole = rehearse(masks, on, tell_nobody)
+    (file,) = tmp_path.glob("*.npz")
+    before = file.stat().st_mtime_ns
+    assert np.array_equal(rehearse(masks, on, tell_nobody), whole)
+    assert file.stat().st_mtime_ns == before
+    parts = [rehearse(masks[rows], measuring, tell_nobody) for rows in ([0, 1], [2, 3])]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_what_groups_lose_foretells_masks_that_were_not_seen(measuring):
+    rng, channel_map = np.random.default_rng(1), measuring.channel_map
+    worth = rng.random(channel_map.atoms)
+    keep = rng.random((260, int(channel_map.group_of.max()) + 1))  # each group its own share
+    masks = rng.random((260, channel_map.atoms)) < keep[:, channel_map.group_of]
+    losses = (1 / (1.1 - lost(masks, worth_shares(worth, channel_map), channel_map.group_of))).sum(
+        1
+    )
+    known = foretelling(masks[:130], losses[:130], worth, channel_map)
+    assert rank_correlation(known.means(masks[130:]), losses[130:]) > 0.9
+
+
+def worth_shares(worth, channel_map):
+    return worth / np.bincount(channel_map.group_of, weights=worth)[channel_map.group_of]
+
+
+def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
+    masks = random_masks(measuring.channel_map, 30)
+    worth = np.ones(measuring.channel_map.atoms)
+    few = np.where(np.arange(30) < 5, 1.0, np.nan)
+    assert foretelling(masks, few, worth, measuring.channel_map) is None
+    same = foretelling(masks, np.ones(30), worth * 0, measuring.channel_map)
+    assert np.isfinite(same.means(masks)).all()
+
+
+def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measuring, blind):
+    plan = make_plan(6, Target(flops=0.5), blind.space, seed=0)
+    seen = []
+
+    def rehearsed(masks):
+        seen.extend(mask.tobytes() for mask in masks)
+        return rehearse(masks, measuring, tell_nobody)
+
+    rng = np.random.default_rng(0)
+    found, seeing = screen(plan, POLICIES, blind, rehearsed, rng=rng)
+    assert len(seen) == len(set(seen)) <= 1 + FIRST + len(plan) + FEW * len(plan)
+    assert sorted(found) == [slot.index for slot in plan]
+    for slot in plan:
+        one = found[slot.index]
+        assert (one.origin, one.policy.schedule) == ("screened", "one-shot")
+        preset = decode(PRESETS["taylor-by-price"], slot.target, blind.evidence, blind.space)
+        assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
+    again, _ = screen(plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0))
+    assert again == found
+
+
+def rise(mask, seeing, measuring):
+    return rehearse(mask[None], measuring, tell_nobody)[0] - seeing.dense_loss
+
+
+def test_masks_without_a_finite_loss_are_not_proposed(blind):
+    plan = make_plan(4, Target(flops=0.5), blind.space, seed=0)
+    nowhere = screen(
+        plan, POLICIES, blind, lambda masks: np.full(len(masks), np.nan),
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    assert nowhere[0] == {}
+    assert nowhere[1].known is None
+
+
+def finished_trials(policies):
+    points = [
+        Evaluation(
+            trial=n, accuracy=0.8 + n / 100, loss=1.0, macs=1000 + 100 * n, params=10,
+            flops_fraction=0.3 + n / 10, params_fraction=0.5, epochs=1.0, seconds=1.0,
+            policy=policy, target=Target(flops=0.4), path=f"trials/{n}",
+        )
+        for n, policy in enumerate(policies)
+    ]  # fmt: skip
+    return [(point, POLICIES.params_of(point.policy)) for point in points]
+
+
+def test_a_variation_keeps_most_of_its_parents_choices(blind):
+    slot = make_plan(1, Target(flops=0.4), blind.space, seed=0)[0]
+    parents = finished_trials([PRESETS["taylor-by-price"]] * LEAST)
+    assert refine(slot, parents[:-1], POLICIES, blind, np.random.default_rng(0)) is None
+    found = [refine(slot, parents, POLICIES, blind, np.random.default_rng(n)) for n in range(40)]
+    assert {one.origin for one in found} == {"refined:1", "refined:2"}  # the nearest in size
+    assert any(one.policy != PRESETS["taylor-by-price"] for one in found)
+    known = parents[0][1]
+    kept = [one.params.get(name) == value for one in found for name, value in known.items()]
+    assert 0.6 < np.mean(kept) < 0.95
+    for one in found:
+        assert POLICIES.params_of(one.policy) == one.params
+
+
+def test_varied_answers_stay_within_their_ranges():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        varied = Varied({"a": 0.99, "b": 3, "c": "x", "rate": 0.09}, rng)
+        assert 0 <= varied.suggest_float("a", 0.0, 1.0) <= 1
+        assert 0.005 <= varied.suggest_float("rate", 0.005, 0.1, log=True) <= 0.1
+        assert 1 <= varied.suggest_int("b", 1, 2) <= 2
+        assert varied.suggest_categorical("c", ("y", "z")) in ("y", "z")
+
+
+def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
+    def vary(slot, draw, finished):
+        if slot.index < 3 or not finished:
+            return None
+        rng = np.random.default_rng([slot.index, draw])
+        varied = Varied(finished[0][1], rng)
+        return Proposal(LEDGER_SPACE.sample(varied), "refined:0", params=varied.answers)
+
+    ledger = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
+    jobs = [job for job in run_to_the_end(ledger) if not job.control]
+    assert [job.origin for job in jobs] == ["sampled"] * 3 + ["refined:0"] * 3
+    for trial in ledger.record.trials("search", TrialState.COMPLETE)[3:]:
+        assert trial.params == LEDGER_SPACE.params_of(jobs[trial.number].policy)
