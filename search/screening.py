@@ -30,6 +30,7 @@ POLICIES = 4096  # decoded in all
 LEAST = 64  # for one slot
 FIRST = 128  # masks that are rehearsed before any is foretold
 FEW = 4  # of a slot's candidates are rehearsed because of what is foretold of them
+DRAWS = 6  # at most, for each policy whose mask is known beforehand
 LEVEL = 0.02  # rehearsed losses closer than this are level: about their standard error
 WORTH = "taylor"  # the score by which the shares that groups lose are weighed
 
@@ -190,5 +191,5 @@ def at_once(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> 
     """Random policies whose mask is known before they are carried out, `count` at most."""
     if "one-shot" not in policy_space.schedules:
         return []
-    drawn = (policy_space.sample(Drawn(rng)) for _ in range(4 * count))
+    drawn = (policy_space.sample(Drawn(rng)) for _ in range(DRAWS * count))
     return [p for p in drawn if p.schedule == "one-shot" and p.allocation != "uniform"][:count]

@@ -1,15 +1,20 @@
 """The last few atoms: from where training left the gates to both sizes that were asked for.
 
-While a size is off, blocks of gates of up to two groups (three where two do not help) are turned
-at once: those that leave least of sum_k (|price_k / limit_k - AIM| - SLACK)^2, exact, where OVER
-is added for a size above its limit; of those that leave nothing, the ones whose turning costs
-least, sum |v|. What comes out are values for the common solver, which makes the mask fit the
-budget if it does not yet, and leaves out no atom that still fits.
+While a size is off, blocks of gates of up to two groups (three where two do not help, large ones
+where those leave a whole per cent) are turned at once: those that leave least of
+
+    sum_k (|price_k / limit_k - AIM| - SLACK)^2,    exact, OVER added for a size above its limit
+
+and of those that leave nothing, the ones whose turning costs least, sum |v|. What comes out are
+values for the common solver, which makes the mask fit the budget if it does not yet, and leaves
+out no atom that still fits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +26,10 @@ AIM, SLACK = 0.997, 0.003  # the sizes end within AIM +- SLACK of their limits, 
 TURNED = 1e-6  # the value of a gate that was turned
 OVER = 0.03
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)
-JOINED = ((256, 256), (1024, 64))  # cheapest moves that are joined with cheapest single blocks
+LARGE = (*range(1, 7), 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
+FAR = 0.004**2  # of a loss: a size is a whole per cent off, which is worth large blocks
+# Blocks, and of two and three groups: cheapest moves, cheapest single blocks that join them.
+ATTEMPTS = ((BLOCKS, ((256, 256), (1024, 64))), (LARGE, ((256, 256), (2048, 128))))
 
 Values = NDArray[np.float64]
 
@@ -71,25 +79,42 @@ def settle(
         left = np.where(off > SLACK, left + OVER, left)
         return np.asarray((left**2).sum(axis=1))
 
+    def changed(kept: NDArray[np.int64], change: NDArray[np.int64]) -> Values:
+        return loss(kept + change)
+
     while True:
         kept = price.kept((values > 0)[None])
         here = float(loss(kept)[0])
-        moves = single = _single(values, price, channel_map, floor)
-        if here == 0 or not single.atoms:
+        turned = None
+        for blocks, joined in ATTEMPTS[: 1 + (here > FAR)]:
+            single = _single(values, price, channel_map, floor, blocks)
+            if here and turned is None and single.atoms:
+                turned = _best(single, joined, partial(changed, kept), here)
+        if turned is None:
             return values
-        for most in JOINED:
-            moves = moves.joined(single, most)
-            after = loss(kept + moves.change)
-            best = int(np.lexsort((moves.cost, after))[0])
-            if after[best] < here:
-                break
-        else:
-            return values
-        turned = moves.atoms[best]
         values[turned] = -TURNED * np.sign(values[turned])
 
 
-def _single(values: Values, price: Price, channel_map: ChannelMap, floor: int) -> _Moves:
+def _best(
+    single: _Moves,
+    joined: tuple[tuple[int, int], ...],
+    loss: Callable[[NDArray[np.int64]], Values],
+    here: float,
+) -> NDArray[np.int64] | None:
+    """The atoms whose turning leaves least, of as few groups as it takes; None if none helps."""
+    moves = single
+    for most in joined:
+        moves = moves.joined(single, most)
+        after = loss(moves.change)
+        best = int(np.lexsort((moves.cost, after))[0])
+        if after[best] < here:
+            return moves.atoms[best]
+    return None
+
+
+def _single(
+    values: Values, price: Price, channel_map: ChannelMap, floor: int, blocks: tuple[int, ...]
+) -> _Moves:
     """Of every group the open gates nearest to closing, as far as they may, and vice versa."""
     atoms, groups = [], []
     for group in range(len(channel_map.groups)):
@@ -97,8 +122,8 @@ def _single(values: Values, price: Price, channel_map: ChannelMap, floor: int) -
         members = members[np.argsort(values[members], kind="stable")]
         closed = int((values[members] <= 0).sum())
         free = len(members) - closed - floor
-        found = [members[closed : closed + n] for n in BLOCKS if n <= free]
-        found += [members[closed - n : closed] for n in BLOCKS if n <= closed]
+        found = [members[closed : closed + n] for n in blocks if n <= free]
+        found += [members[closed - n : closed] for n in blocks if n <= closed]
         atoms += found
         groups += [group] * len(found)
     sign = np.where(values > 0, -1, 1)
