@@ -24,6 +24,8 @@ from .refining import Finished, refine
 from .sampling import make_sampler
 from .screening import Proposal, Rehearse, Screen, screen
 
+SCREENED = 48  # slots at most; by then, variations of what is known are worth more
+
 Look = Callable[[Policy, Target], tuple[str, float | None] | None]
 Vary = Callable[[Slot, int, Finished], Proposal | None]  # slot, draw, what is finished
 
@@ -68,8 +70,8 @@ def make_proposer(
     at_target = [slot for slot in plan if slot.index % 2 == 0]
     opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
     rest = [slot for slot in plan if slot.index not in opening]
-    screened = [slot for place, slot in enumerate(rest) if turn(place) == 0]
-    refining = frozenset(slot.index for place, slot in enumerate(rest) if turn(place) == 1)
+    screened = [slot for place, slot in enumerate(rest) if turn(place) == 0][:SCREENED]
+    refining = {slot.index for place, slot in enumerate(rest) if turn(place) < 2}
     rng = np.random.default_rng([seed, len(plan)])
     found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng)
 

@@ -128,7 +128,7 @@ def screen(
         return {}, blind
     shown = Rehearsed(rehearse)
     whole = np.ones((1, blind.space.channel_map.atoms), dtype=bool)
-    each = -(-FIRST // len(drawn))
+    each = -(-FIRST // len(drawn))  # at least one
     shown.of(np.concatenate([whole, *(one.masks[:each] for one in drawn)]))
     screen = replace(
         blind,
