@@ -27,17 +27,15 @@ from .journal import open_journal
 from .plan import Slot
 from .proposing import Proposer
 from .reading import (
-    INTERRUPTED,
     STUDIES,
     Record,
     allows_another,
     evaluation_of,
-    failure_of,
     job_of,
-    latest_by_slot,
     make_front,
     quiet_optuna,
 )
+from .recovery import settle_unfinished, unsettled, unstarted
 from .rounds import Undertaking, control_jobs, final_jobs
 from .screening import Proposal
 
@@ -70,8 +68,9 @@ class Ledger:
         jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
         self._known = {job.identity: number for job, number in reversed(jobs) if job}
         self._final_jobs: list[Job] = []
-        self._settle_unfinished()
-        self._fresh = deque(self._unsettled())
+        for job, params in settle_unfinished(self.record):
+            self._enqueue(job, params)
+        self._fresh = deque(unstarted(asked.plan, self.record))
         self._waiting = {name: deque(self._unsettled_of(name)) for name in ("controls", "finals")}
 
     @property
@@ -129,8 +128,8 @@ class Ledger:
 
     def end_early(self) -> None:
         """Start nothing more of the plan: time is up. What was interrupted stays queued."""
-        unstarted = {slot.index for slot in self._unsettled()}
-        plan = [slot for slot in self._asked.plan if slot.index not in unstarted]
+        late = {slot.index for slot in unstarted(self._asked.plan, self.record)}
+        plan = [slot for slot in self._asked.plan if slot.index not in late]
         self._asked = replace(self._asked, plan=plan)
         self._fresh.clear()
 
@@ -256,36 +255,10 @@ class Ledger:
             dict(params), user_attrs={"job": queued.to_json()}
         )
 
-    def _settle_unfinished(self) -> None:
-        """Tell the trials of a dead driver FAIL, then queue their policies again."""
-        for name in STUDIES:
-            study = self.record.study(name)
-            for frozen in self.record.trials(name, TrialState.RUNNING):
-                optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
-                study.tell(frozen.number, state=TrialState.FAIL)
-        for job, frozen in latest_by_slot(self.record.trials("search")).values():
-            reason = failure_of(frozen)
-            if reason and allows_another(job, reason):
-                self._enqueue(replace(job, attempt=job.attempt + 1), frozen.params)
-
-    def _unsettled(self) -> list[Slot]:
-        """The slots that no trial has been started for."""
-        taken = latest_by_slot(self.record.trials("search"))
-        return [slot for slot in self._asked.plan if slot.index not in taken]
-
     def _unsettled_of(self, study: str) -> list[Job]:
         """The controls, or the longer fine-tunes, that still have to run."""
-        latest = latest_by_slot(self.record.trials(study))
-        jobs = []
-        for job in control_jobs(self._asked) if study == "controls" else self._finals():
-            if job.slot in latest:
-                last, trial = latest[job.slot]
-                reason = failure_of(trial)
-                if not reason or not allows_another(last, reason):
-                    continue
-                job = replace(job, attempt=last.attempt + 1)
-            jobs.append(job)
-        return jobs
+        jobs = control_jobs(self._asked) if study == "controls" else self._finals()
+        return unsettled(jobs, study, self.record)
 
     def _finals(self) -> list[Job]:
         """The longer fine-tunes; none until the whole plan is over."""

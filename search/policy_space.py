@@ -175,14 +175,19 @@ def stage_pairs(asked: Asked, stages: int, normalisation: str) -> tuple[float, .
 
 
 def loss_budget(asked: Asked, space: PolicySpace) -> dict[str, Any]:
-    """Loss curves: in which order, probed how, one threshold or the least sum."""
+    """Loss curves: in which order, probed how, one threshold or the least sum, by stage."""
     order = asked.suggest_categorical("order", space.orders)
-    return {
+    made: dict[str, Any] = {
         "score": order,
         "combine": ORDERS[order],
         "probe": asked.suggest_categorical("probe", PROBES),
         "curves": asked.suggest_categorical("curves", CURVES),
     }
+    if made["curves"] == "least-sum":
+        made["price_blend"] = asked.suggest_float("price_blend", 0.0, 1.0)
+    if space.stages > 1 and asked.suggest_categorical("staged", (False, True)):
+        made["stages"] = stage_pairs(asked, space.stages, "none")
+    return made
 
 
 def uniform(asked: Asked, space: PolicySpace) -> dict[str, Any]:

@@ -7,12 +7,11 @@ score of the evidence, `surrogate_of` a prediction for any mask, `ensemble_figur
 from .figure import ensemble_figure
 from .measure import measure_ensemble
 from .record import Check, Effort, Ensemble, with_ensemble
-from .settings import PRESETS, SURROGATE, EnsembleSettings
+from .settings import PRESETS, EnsembleSettings
 from .surrogate import Surrogate, surrogate_of
 
 __all__ = [
     "PRESETS",
-    "SURROGATE",
     "Check",
     "Effort",
     "Ensemble",

@@ -94,7 +94,3 @@ PRESETS = {  # benchmarks/ensembles.py measures them beside others
     ),
     "ensemble-gradient": EnsembleSettings(per="gradient", variant="square", norms="batch"),
 }
-# Foretells networks that are cut deeply and recalibrated (benchmarks/screening.py).
-SURROGATE = EnsembleSettings(
-    per="batch", keep=0.6, spread=0.3, norms="batch", images=64, samples=512
-)
