@@ -1,0 +1,178 @@
+"""What foretells the loss of policies' masks: rehearsals of a few of them, or random masks.
+
+    python -m benchmarks.rehearsal
+
+Masks are those of policies drawn from the search's default space, cut at once, at 0.2 to 0.8 of
+the FLOPs of ResNet-20. `foretold`: rank correlation with the rehearsed loss of 120 masks that were
+not fitted, within four ranges of size. `rehearsed`: rank correlation of the rehearsed loss with
+the validation accuracy after recalibration, at 0.4. `screened`: that accuracy for the policies
+that screening would try at twelve sizes, for the preset taylor-by-price, and for the policies of
+least loss by the linear model of random masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.cells import Cell, fill
+from benchmarks.scene import Scene, baseline, without_tuning
+from benchmarks.screening import DEEP
+from paretoprune.analysis.ensembles import measure_ensemble, surrogate_of
+from paretoprune.analysis.ensembles.scoring import rank_correlation
+from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.rehearsal import foretelling, rehearse
+from paretoprune.search.opening import policy_space_of
+from paretoprune.search.plan import make_plan
+from paretoprune.search.policy_space import PolicySpace
+from paretoprune.search.screening import Screen, at_once, candidates, screen
+from paretoprune.search.settings import SearchSettings
+from paretoprune.spaces.decode import decode, decode_many
+from paretoprune.spaces.parts import combine
+from paretoprune.spaces.policy import PRESETS, Policy
+from paretoprune.spaces.target import Target
+from paretoprune.trainers.cache import cache_folder
+
+OUT = Path("benchmarks/results/rehearsal.json")
+MASKS, TESTED = 360, 120
+FITTED = (64, 128, 240)
+RANGES = ((0.2, 0.3), (0.3, 0.42), (0.42, 0.58), (0.58, 0.8))
+SLOTS, LOOKED_AT = 12, 24
+
+Masks = NDArray[np.bool_]
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The network, what its policies read, and the policies that are drawn."""
+
+    scene: Scene
+    measuring: Measuring
+    policies: PolicySpace
+    screen: Screen
+
+    def rehearsed(self, masks: Masks) -> Values:
+        """Their losses."""
+        return rehearse(masks, self.measuring, tell_nobody)
+
+    def drawn(self, count: int, sizes: Values, seed: int) -> Masks:
+        """Masks of random policies, one a size."""
+        policies = at_once(self.policies, count, np.random.default_rng(seed))
+        targets = [Target(round(float(size), 4)) for size in sizes]
+        return decode_many(policies, targets, self.screen.evidence, self.scene.space)[0]
+
+    def accuracy(self, mask: Masks) -> float:
+        """On validation, recalibrated and not trained."""
+        return without_tuning(self.scene, mask, raw=False)["validation"]
+
+
+def bench() -> Bench:
+    """ResNet-20 and all evidence that its default policies read."""
+    scene = baseline("resnet20")
+    folder = cache_folder() / "rehearsal"
+    measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, 16_384, 512)
+    policies = policy_space_of(SearchSettings(target_flops="0.4"), scene.space)
+    evidence = gather_evidence([*policies.read, Policy("taylor")], measuring)
+    return Bench(scene, measuring, policies, Screen(scene.space, evidence))
+
+
+def foretold(on: Bench, means: Callable[[Masks], Values], masks: Masks, sizes: Values) -> Any:
+    """Rank correlations with the rehearsed loss, within ranges of size."""
+    losses, found = on.rehearsed(masks), means(masks)
+    return {
+        f"{low}-{high}": round(rank_correlation(losses[rows], found[rows]), 3)
+        for low, high in RANGES
+        for rows in [(sizes >= low) & (sizes < high)]
+    }
+
+
+def by_rehearsals(on: Bench, count: int) -> dict[str, Any]:
+    """A Gaussian process on this many of them."""
+    masks, sizes = pool(on)
+    worth = combine(on.screen.evidence.scores["taylor"], on.measuring.channel_map, "sum")
+    start = time.perf_counter()
+    losses = on.rehearsed(masks[:count])
+    seconds = time.perf_counter() - start
+    known = foretelling(masks[:count], losses, worth, on.measuring.channel_map)
+    assert known is not None
+    tested = foretold(on, known.means, masks[-TESTED:], sizes[-TESTED:])
+    return {**tested, "seconds_a_mask": round(seconds / count, 3)}
+
+
+def by_random_masks(on: Bench) -> dict[str, Any]:
+    """The linear model of one mask a set of 64 images."""
+    masks, sizes = pool(on)
+    return foretold(on, linear(on), masks[-TESTED:], sizes[-TESTED:])  # type: ignore[no-any-return]
+
+
+def linear(on: Bench) -> Callable[[Masks], Values]:
+    """What the linear model foretells."""
+    at = on.measuring
+    fitted = measure_ensemble(at.model, at.channel_map, at.data, DEEP, folder=at.folder, seed=0)
+    return surrogate_of(fitted, at.channel_map).means
+
+
+def pool(on: Bench) -> tuple[Masks, Values]:
+    """Masks, and the shares of the FLOPs that they were drawn for."""
+    sizes = np.exp(np.random.default_rng(2).uniform(*np.log((0.2, 0.8)), MASKS))
+    return on.drawn(MASKS, sizes, 2), sizes
+
+
+def rehearsed(on: Bench) -> dict[str, Any]:
+    """Whether the rehearsed loss says what the recalibrated network's accuracy will be."""
+    masks = on.drawn(LOOKED_AT, np.full(LOOKED_AT, 0.4), 3)
+    accuracy = np.array([on.accuracy(mask) for mask in masks])
+    return {"rank_correlation": round(rank_correlation(-on.rehearsed(masks), accuracy), 3)}
+
+
+def screened(on: Bench) -> dict[str, Any]:
+    """The accuracies of what would be tried, size by size."""
+    plan = make_plan(2 * SLOTS, Target(0.4), on.scene.space, seed=0)
+    slots = [slot for slot in plan if slot.index % 2]  # those that are not at the target
+    found, _ = screen(slots, on.policies, on.screen, on.rehearsed, rng=np.random.default_rng(0))
+    rng, means, rows = np.random.default_rng(0), linear(on), []
+    for slot in slots:
+        drawn = candidates(slot, on.policies, 4096 // SLOTS, on.screen, rng)
+        masks = {
+            "screened": decoded(on, found[slot.index].policy, slot.target),
+            "preset": decoded(on, PRESETS["taylor-by-price"], slot.target),
+            "linear": drawn.masks[int(np.argmin(means(drawn.masks)))],
+        }
+        accuracy = {name: round(on.accuracy(mask), 4) for name, mask in masks.items()}
+        rows.append({"flops": slot.target.flops, **accuracy})
+    names = ("screened", "preset", "linear")
+    mean = {name: round(float(np.mean([row[name] for row in rows])), 4) for name in names}
+    return {"mean": mean, "sizes": sorted(rows, key=lambda row: float(row["flops"]))}
+
+
+def decoded(on: Bench, policy: Policy, target: Target) -> Masks:
+    """The policy's mask."""
+    return decode(policy, target, on.screen.evidence, on.scene.space)
+
+
+def main() -> None:
+    """Fill the results file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT)
+    asked = parser.parse_args()
+    on = bench()
+    cells: dict[str, Cell] = {
+        **{f"foretold by {n} rehearsals": partial(by_rehearsals, on, n) for n in FITTED},
+        "foretold by random masks": partial(by_random_masks, on),
+        "rehearsed": partial(rehearsed, on),
+        "screened": partial(screened, on),
+    }
+    fill(asked.out, on.scene.about, cells)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""What an earlier driver left behind, and what therefore still has to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from .job import Job
+from .plan import Slot
+from .reading import INTERRUPTED, STUDIES, Record, allows_another, failure_of, latest_by_slot
+
+
+def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
+    """Tell the trials of a dead driver FAIL; what is tried again, with its parameters."""
+    for name in STUDIES:
+        study = record.study(name)
+        for frozen in record.trials(name, TrialState.RUNNING):
+            optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
+            study.tell(frozen.number, state=TrialState.FAIL)
+    again: list[tuple[Job, Mapping[str, Any]]] = []
+    for job, frozen in latest_by_slot(record.trials("search")).values():
+        reason = failure_of(frozen)
+        if reason and allows_another(job, reason):
+            again.append((replace(job, attempt=job.attempt + 1), frozen.params))
+    return again
+
+
+def unstarted(plan: Sequence[Slot], record: Record) -> list[Slot]:
+    """The slots that no trial has been started for."""
+    taken = latest_by_slot(record.trials("search"))
+    return [slot for slot in plan if slot.index not in taken]
+
+
+def unsettled(jobs: Iterable[Job], study: str, record: Record) -> list[Job]:
+    """Of these controls, or longer fine-tunes, those that still have to run."""
+    latest, left = latest_by_slot(record.trials(study)), []
+    for job in jobs:
+        if job.slot in latest:
+            last, trial = latest[job.slot]
+            reason = failure_of(trial)
+            if not reason or not allows_another(last, reason):
+                continue
+            job = replace(job, attempt=last.attempt + 1)
+        left.append(job)
+    return left
