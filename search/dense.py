@@ -69,7 +69,7 @@ def dense_weights(
 def train_dense(machine: Machine, on: Untrained, say: Say) -> bytes:
     """Its weights after the dense training, as safetensors."""
     epochs = dense_epochs(on.settings, on.data)
-    say(f"training the dense network for {epochs:g} epochs")
+    say(f"training the dense network for {epochs:g} epochs; --weights FILE would skip this")
     tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
     def each_epoch(progress: Progress) -> bool:

@@ -1,9 +1,9 @@
-"""Who proposes the policies: transferred ones, own scores and presets, then three in turn.
+"""Who proposes the policies: transferred ones, own scores and presets, then others in turn.
 
 A slot at the target is given to one of the first while there are any; presets are among them so
-that no search is worse than the best paper's method at equal cost of a trial. Of the slots that
-are left, a third gets screened policies, a third variations of the best that is known by then, and
-a third is the sampler's.
+that no search is worse than the best paper's method at equal cost of a trial. Of six turns after
+that, two are of screened policies, three of variations of the best that is known by then, and one
+is the sampler's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .refining import Finished, refine
 from .sampling import make_sampler
 from .screening import Proposal, Rehearse, Screen, screen
 
+TURNS = ("screened", "refined", "screened", "refined", "refined", "sampled")
 SCREENED = 48  # slots at most; by then, variations of what is known are worth more
 
 Look = Callable[[Policy, Target], tuple[str, float | None] | None]
@@ -61,7 +62,7 @@ def make_proposer(
     seed: int,
     also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """`also`, own scores and presets for the first slots at the target; a third is screened."""
+    """`also`, own scores and presets for the first slots at the target; then all in turn."""
     first = [
         *also,
         *own_proposals(policy_space),
@@ -70,8 +71,8 @@ def make_proposer(
     at_target = [slot for slot in plan if slot.index % 2 == 0]
     opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
     rest = [slot for slot in plan if slot.index not in opening]
-    screened = [slot for place, slot in enumerate(rest) if turn(place) == 0][:SCREENED]
-    refining = {slot.index for place, slot in enumerate(rest) if turn(place) < 2}
+    screened = [slot for place, slot in enumerate(rest) if turn(place) == "screened"][:SCREENED]
+    refining = {slot.index for place, slot in enumerate(rest) if turn(place) != "sampled"}
     rng = np.random.default_rng([seed, len(plan)])
     found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng)
 
@@ -84,9 +85,9 @@ def make_proposer(
     return Proposer(policy_space, opening | found, partial(look, seeing), sampler, seed, vary)
 
 
-def turn(place: int) -> int:
-    """Whose turn it is; a turn is one slot at the target and one beside it."""
-    return place // 2 % 3
+def turn(place: int) -> str:
+    """Whose turn it is; a turn is of two slots, so that in the end each is at the target once."""
+    return TURNS[place // 2 % len(TURNS)]
 
 
 def own_proposals(policy_space: PolicySpace) -> list[Proposal]:

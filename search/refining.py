@@ -1,8 +1,8 @@
 """Refining: policies near the best that is known, carried to the size of a slot.
 
-The parent is one of the trials on the front that are nearest in size. Most of its choices stay, a
-few are drawn anew or, if numbers, moved a little; of some dozen such variations the one whose mask
-the surrogate foretells best is tried.
+The parent is one of the trials on the front that are nearest in size; one that saves next to
+nothing against a more accurate one is none. Most of the parent's choices stay, a few are drawn anew
+or, if numbers, moved a little; of two dozen such variations the one that is foretold best is tried.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .screening import Proposal, Screen
 
 LEAST = 4  # finished trials, before any is worth a variation
 GOALS = ("accuracy", "flops_fraction")
+SAVES = 0.95  # of the next better parent's FLOPs, at most, has a parent
 NEAREST = 2  # points of the front, of which one is the parent
 VARIATIONS = 24
 CHANGED = 0.2  # the chance of each choice to be another
@@ -93,7 +94,7 @@ def parent_of(
 ) -> tuple[Evaluation, Mapping[str, Any]]:
     """One of the front's points nearest in size."""
     params = {evaluation.trial: known for evaluation, known in finished}
-    front = non_dominated([evaluation for evaluation, _ in finished], GOALS)
+    front = thinned(non_dominated([evaluation for evaluation, _ in finished], GOALS))
     wanted = slot.target.fractions(on.space.price.dense)
     away = [
         max(
@@ -106,3 +107,12 @@ def parent_of(
     near = np.argsort(away, kind="stable")[:NEAREST]
     parent = front[int(rng.choice(near))]
     return parent, params[parent.trial]
+
+
+def thinned(front: Sequence[Evaluation]) -> list[Evaluation]:
+    """The front, best first, without those that save next to nothing against the next better."""
+    kept: list[Evaluation] = []
+    for point in reversed(front):
+        if not kept or point.flops_fraction <= SAVES * kept[-1].flops_fraction:
+            kept.append(point)
+    return kept

@@ -18,7 +18,7 @@ from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobo
 from paretoprune.analysis.rehearsal import foretelling, lost, rehearse
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import space_from
-from paretoprune.search.refining import LEAST, Varied, refine
+from paretoprune.search.refining import LEAST, Varied, refine, thinned
 from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.evaluation import Evaluation
@@ -177,6 +177,13 @@ def test_a_variation_keeps_most_of_its_parents_choices(blind):
     assert 0.6 < np.mean(kept) < 0.95
     for one in found:
         assert POLICIES.params_of(one.policy) == one.params
+
+
+def test_who_saves_next_to_nothing_is_no_parent():
+    (best, params), *others = reversed(finished_trials([PRESETS["taylor-by-price"]] * 4))
+    near = replace(best, trial=9, accuracy=best.accuracy - 0.01, flops_fraction=0.599)
+    points = sorted((e for e, _ in [(best, params), *others]), key=lambda e: e.flops_fraction)
+    assert thinned([*points[:-1], near, points[-1]]) == list(reversed(points))
 
 
 def test_varied_answers_stay_within_their_ranges():
