@@ -1,8 +1,9 @@
 """Refining: policies near the best that is known, carried to the size of a slot.
 
 The parent is one of the trials on the front that are nearest in size; one that saves next to
-nothing against a more accurate one is none. Most of the parent's choices stay, a few are drawn anew
-or, if numbers, moved a little; of two dozen such variations the one that is foretold best is tried.
+nothing against a more accurate one is none. Most of the parent's choices stay, a few are drawn
+anew or, if numbers, moved a little; of two dozen such variations the one that is foretold best is
+tried.
 """
 
 from __future__ import annotations
