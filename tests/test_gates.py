@@ -179,13 +179,16 @@ def test_both_targets_are_met_closely(digits: Data, pair: tuple[float, float | N
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-def test_lenet5_without_norms_ends_within_one_percent_of_both(digits: Data) -> None:
+@pytest.mark.parametrize(("pair", "moved"), [((0.5, 0.3), 0.1), ((0.5, 0.5), 0.3)])
+def test_lenet5_without_norms_ends_within_one_percent_of_both(
+    digits: Data, pair: tuple[float, float], moved: float
+) -> None:
     data = enlarged(digits, 28)
     model = network("lenet5", (1, 28, 28))
-    found = gated(model, data, Target(0.5, 0.3), replace(BRIEF, shrink_every=0.5))
+    found = gated(model, data, Target(*pair), replace(BRIEF, shrink_every=0.5))
     fractions = space_of(model, data.input_shape).price.fraction(found.keep)
-    assert np.allclose(fractions, (0.5, 0.3), rtol=0.01)
-    assert found.moved < 0.1 * len(found.keep)  # after 40 steps from random weights
+    assert np.allclose(fractions, pair, rtol=0.01)
+    assert found.moved < moved * len(found.keep)  # after 40 steps from random weights
 
 
 def test_fully_connected_and_depthwise_networks_are_gated(digits: Data) -> None:

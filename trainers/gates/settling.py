@@ -26,7 +26,7 @@ AIM, SLACK = 0.997, 0.003  # the sizes end within AIM +- SLACK of their limits, 
 TURNED = 1e-6  # the value of a gate that was turned
 OVER = 0.03
 BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)
-LARGE = (*range(1, 7), 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
+LARGE = (*range(1, 7), 8, 10, 12, 16, 20, *range(24, 129, 8))
 FAR = 0.004**2  # of a loss: a size is a whole per cent off, which is worth large blocks
 # Blocks, and of two and three groups: cheapest moves, cheapest single blocks that join them.
 ATTEMPTS = ((BLOCKS, ((256, 256), (1024, 64))), (LARGE, ((256, 256), (2048, 128))))
