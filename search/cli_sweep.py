@@ -18,7 +18,7 @@ def transfer(
 ) -> None:
     """Search another network, or other data, beginning with the policies of RUN's front.
 
-    Those come first, then the papers' presets, then screened and sampled ones as in any search.
+    Those come first, then the papers' presets, then others, as in any search.
 
     paretoprune transfer runs/small --model resnet56 --data cifar10:DIR --target-flops 0.4
     """

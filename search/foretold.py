@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from ..analysis.ensembles.scoring import rank_correlation
@@ -27,10 +29,13 @@ def agreement(record: Record) -> tuple[float | None, int]:
 
 def told_of_screening(record: Record, front: Front) -> list[str]:
     """A line on what screening was worth in this search, if it was done."""
-    screened = sum(point.origin == "screened" for point in front.points)
+    kinds = Counter(str(point.origin).partition(":")[0] for point in front.points)
     if not any(e.origin == "screened" for e in record.evaluations_of("search")):
         return []
-    line = f"screening: {screened} of the front's {len(front.points)} points came from it"
+    line = (
+        f"of the front's {len(front.points)} points {kinds['screened']} came from screening, "
+        f"{kinds['refined']} from variations"
+    )
     correlation, count = agreement(record)
     if correlation is not None:
         line += (

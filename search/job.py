@@ -22,7 +22,7 @@ class Job:
     number: int | None = None  # of the Optuna trial; None for a control
     control: str | None = None
     min_accuracy: float | None = None  # a gradual schedule stops above it
-    origin: str = "sampled"  # transfer:TRIAL, preset:NAME, own:SCORE, screened, sampled
+    origin: str = "sampled"  # see Proposal
     predicted: float | None = None  # the rise of the loss that the surrogate foretells
     mask: str | None = None  # a hash of the mask, where it is known beforehand
     continues: str | None = None  # the path of the trial whose network is trained on

@@ -16,13 +16,14 @@ from paretoprune.analysis.ensembles.probe import batch_statistics
 from paretoprune.analysis.ensembles.scoring import rank_correlation
 from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.rehearsal import foretelling, lost, rehearse
+from paretoprune.search.foretold import told_of_screening
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import space_from
 from paretoprune.search.refining import LEAST, Varied, refine, thinned
 from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.policy import PRESETS
+from paretoprune.spaces.policy import PRESETS, Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
@@ -209,3 +210,16 @@ def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
     assert [job.origin for job in jobs] == ["sampled"] * 3 + ["refined:0"] * 3
     for trial in ledger.record.trials("search", TrialState.COMPLETE)[3:]:
         assert trial.params == LEDGER_SPACE.params_of(jobs[trial.number].policy)
+
+
+def test_a_search_says_where_its_front_came_from(tmp_path):
+    opening = {1: Proposal(Policy("l2"), "screened")}
+    ledger = open_ledger(tmp_path / "journal.log", opening=opening)
+    run_to_the_end(ledger)
+    front = ledger.front()
+    (line,) = told_of_screening(ledger.record, front)
+    screened = sum(point.origin == "screened" for point in front.points)
+    assert f"{len(front.points)} points {screened} came from screening, 0 from variations" in line
+    blind = open_ledger(tmp_path / "blind.log")
+    run_to_the_end(blind)
+    assert told_of_screening(blind.record, blind.front()) == []
