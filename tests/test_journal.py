@@ -40,6 +40,7 @@ def measured(job):
         trial=job.number, accuracy=float(rng.random()), loss=1.0, macs=int(1000 * flops),
         params=50, flops_fraction=flops, params_fraction=0.5, epochs=1.0, seconds=0.1,
         policy=job.policy, target=job.target, path=f"trials/{job.folder}",
+        origin=job.origin,
     )  # fmt: skip
 
 
