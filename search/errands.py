@@ -16,6 +16,7 @@ from ray.exceptions import RayTaskError
 from ..analysis.gathering import Measuring
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
+from .resident import resident
 from .settings import SearchSettings
 from .stopping import Stopping
 from .telling import Say
@@ -97,12 +98,16 @@ def outcome(reference: Any) -> Any:
 
 
 def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any:
-    """One errand, in a worker."""
+    """One errand, in a worker; `shared` is in a list so that Ray leaves the reference as it is."""
     torch.set_num_threads(1)
-    trip: Trip = ray.get(shared[0])  # in a list, Ray leaves the reference as it is
-    load_plugins(trip.plugins)
-    with at_hand(trip.on, home) as on:
+    with at_hand(resident(shared[0], with_plugins).on, home) as on:
         return errand(on, board.say.remote)
+
+
+def with_plugins(trip: Trip) -> Trip:
+    """The same, its plugins loaded."""
+    load_plugins(trip.plugins)
+    return trip
 
 
 @contextmanager

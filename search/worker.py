@@ -14,7 +14,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
@@ -23,11 +22,11 @@ from .delivery import bring, deliver
 from .home import Home, Shared
 from .job import Rung, job_from_json
 from .plugins import load_plugins
+from .resident import resident
 from .room import lacks_room, one_line
 from .trial import carry_out
 
 TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
-_resident: dict[str, Context] = {}
 
 
 def run_trial(config: dict[str, Any], shared: Shared) -> None:
@@ -94,15 +93,14 @@ def ended_after(seconds: float | None, home: Home, folder: str) -> Iterator[None
 
 def resident_context(shared: Shared) -> Context:
     """The context of this run, fetched once a worker; its root is a folder that is here."""
-    key = shared.context.hex()
-    if key not in _resident:
-        _resident.clear()
-        context: Context = ray.get(shared.context)
+
+    def at_home(context: Context) -> Context:
         load_plugins(context.plugins)
-        if not shared.home.is_here():
-            context = replace(context, root=Path(tempfile.mkdtemp(prefix="paretoprune-trials-")))
-        _resident[key] = context
-    return _resident[key]
+        if shared.home.is_here():
+            return context
+        return replace(context, root=Path(tempfile.mkdtemp(prefix="paretoprune-trials-")))
+
+    return resident(shared.context, at_home)
 
 
 def describe(error: Exception) -> str:
