@@ -33,7 +33,7 @@ from paretoprune.analysis.rehearsal import foretelling, rehearse
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.screening import Screen, at_once, candidates, screen
+from paretoprune.search.screening import POLICIES, Screen, at_once, candidates, screen
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.decode import decode, decode_many
 from paretoprune.spaces.parts import combine
@@ -43,7 +43,7 @@ from paretoprune.trainers.cache import cache_folder
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MASKS, TESTED = 360, 120
-FITTED = (64, 128, 240)
+FITTED = (64, 96, 128, 240)
 RANGES = ((0.2, 0.3), (0.3, 0.42), (0.42, 0.58), (0.58, 0.8))
 SLOTS, LOOKED_AT = 12, 24
 
@@ -141,7 +141,7 @@ def screened(on: Bench) -> dict[str, Any]:
     found, _ = screen(slots, on.policies, on.screen, on.rehearsed, rng=np.random.default_rng(0))
     rng, means, rows = np.random.default_rng(0), linear(on), []
     for slot in slots:
-        drawn = candidates(slot, on.policies, 4096 // SLOTS, on.screen, rng)
+        drawn = candidates(slot, on.policies, POLICIES // SLOTS, on.screen, rng)
         masks = {
             "screened": decoded(on, found[slot.index].policy, slot.target),
             "preset": decoded(on, PRESETS["taylor-by-price"], slot.target),

@@ -14,13 +14,14 @@ import torch
 from ray.exceptions import RayTaskError
 
 from ..analysis.gathering import Measuring
+from .board import Board
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
 from .settings import SearchSettings
+from .shares import resource, share_of_gpus, workers_in
 from .stopping import Stopping
 from .telling import Say
-from .tuning import resource, share_of_gpus, workers_in
 
 LOOK_SECONDS = 0.2
 Errand = Callable[[Any, Say], Any]
@@ -35,22 +36,6 @@ class Trip:
     root: Path
 
 
-class Board:
-    """An actor: workers write lines to it, the driver takes them away."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        """Add a line."""
-        self._lines.append(line)
-
-    def take(self) -> list[str]:
-        """All lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
-
-
 def run_errands(
     errands: Sequence[Errand], trip: Trip, settings: SearchSettings, say: Say, stopping: Stopping
 ) -> list[Any]:
@@ -63,6 +48,7 @@ def run_errands(
     waiting = dict(enumerate(errands))
     running: dict[Any, int] = {}
     found: dict[int, Any] = {}
+    told: set[str] = set()
     try:
         while waiting or running:
             while waiting and len(running) < workers_in(settings):
@@ -70,7 +56,9 @@ def run_errands(
                 running[send.remote(waiting.pop(index), [shared], home, board)] = index
             ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
             for line in ray.get(board.take.remote()):
-                say(line)
+                if line not in told:  # several workers measure parts of one thing
+                    told.add(line)
+                    say(line)
             for one in ended:
                 found[running.pop(one)] = outcome(one)
             stopping.raise_if_asked()

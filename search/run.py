@@ -213,7 +213,8 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         stopping.listen_again()
         from .halving import Halving
         from .searcher import LedgerSearcher
-        from .tuning import StopBetweenSteps, tune_trials, workers_in
+        from .shares import workers_in
+        from .tuning import StopBetweenSteps, tune_trials
 
         searcher = LedgerSearcher(ledger, context.root, on_trial, until=until)
         workers = workers_in(settings)

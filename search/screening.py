@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,9 @@ from .answers import Drawn
 from .plan import Slot
 from .policy_space import PolicySpace
 
-POLICIES = 4096  # decoded in all
+POLICIES = 2048  # decoded in all
 LEAST = 64  # for one slot
-FIRST = 128  # masks that are rehearsed before any is foretold
+FIRST = 96  # masks that are rehearsed before any is foretold
 FEW = 4  # of a slot's candidates are rehearsed because of what is foretold of them
 DRAWS = 6  # at most, for each policy whose mask is known beforehand
 LEVEL = 0.02  # rehearsed losses closer than this are level: about their standard error
@@ -192,4 +193,5 @@ def at_once(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> 
     if "one-shot" not in policy_space.schedules:
         return []
     drawn = (policy_space.sample(Drawn(rng)) for _ in range(DRAWS * count))
-    return [p for p in drawn if p.schedule == "one-shot" and p.allocation != "uniform"][:count]
+    known = (p for p in drawn if p.schedule == "one-shot" and p.allocation != "uniform")
+    return list(islice(known, count))

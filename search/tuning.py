@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from .halving import Halving, HalvingScheduler
 from .home import Shared, make_home
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
+from .shares import resource, share_of_gpus, workers_in
 from .stopping import Stopping
 from .worker import run_trial
 
@@ -70,24 +70,6 @@ def tune_trials(
     tuner.fit()
 
 
-def workers_in(settings: SearchSettings) -> int:
-    """Trials at a time that Ray has the CPUs for, unless the user wants fewer."""
-    most = max(1, int(resource("CPU") / settings.cpus_per_trial))
-    return min(settings.workers or most, most)
-
-
-def resource(name: str) -> float:
-    """How much of it all nodes have together."""
-    return float(ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]
-
-
 def on_gpu(context: Context) -> bool:
     """True if the driver chose a GPU for the trials."""
     return context.machine.device != "cpu"
-
-
-def share_of_gpus(gpus: float, workers: int) -> float:
-    """Whole GPUs while there are enough, else an even share of one, rounded down for Ray."""
-    if gpus >= workers:
-        return 1.0
-    return math.floor(1000 * gpus / workers) / 1000
