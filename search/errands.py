@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from ray.exceptions import RayTaskError
 
 from ..analysis.gathering import Measuring
 from .board import Board
+from .crew import Errand
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
@@ -24,7 +25,6 @@ from .stopping import Stopping
 from .telling import Say
 
 LOOK_SECONDS = 0.2
-Errand = Callable[[Any, Say], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -194,8 +194,9 @@ class Ledger:
         proposal = self._proposer.opening.get(slot.index)
         if proposal is not None:
             return self._start_proposed(slot, proposal, last=True)
+        finished = self.record.finished()
         for draw in range(DRAWS):
-            varied = self._proposer.vary(slot, draw, self.record.finished())
+            varied = self._proposer.vary(slot, draw, finished)
             if varied is None:
                 break
             if job := self._start_proposed(slot, varied, last=False):

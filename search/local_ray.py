@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import secrets
@@ -94,6 +95,8 @@ class RayStart:
             if not ray.is_initialized():
                 connect(self._address, self._cpus, self._scratch)
                 self._ours = True
+                if self._address is None:
+                    warm_up(self._cpus)
         except Exception as error:
             self._error = error
         self._started.set()
@@ -173,6 +176,20 @@ def connect(address: str | None, cpus: int, scratch: Path) -> None:
             f"--address must be a running Ray cluster, got {address} ({first}); "
             "start one with ray start --head, or leave --address out"
         ) from None
+
+
+def warm_up(workers: int) -> None:
+    """Let the workers import what trials need, beside what the driver does meanwhile."""
+    import ray
+
+    send = ray.remote(get_ready).options(num_cpus=1)
+    for _ in range(workers):
+        send.remote()
+
+
+def get_ready() -> None:
+    """In a worker: the imports of a trial, the longest part of its start."""
+    importlib.import_module("paretoprune.search.worker")
 
 
 def knock(address: str) -> None:

@@ -1,11 +1,13 @@
 """The plan: how many trials, and which target each of them aims at. A function of the settings.
 
 A slot is one planned trial. Half of the slots aim at the user's target, the other half are spread
-around it, so that the front is a curve and the answer at the target is strong.
+over round shares of the dense network around it, so that the front is a curve, the answer at the
+target is strong, and so is the one at other sizes that people ask for.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ..spaces.decode import Space
@@ -13,6 +15,7 @@ from ..spaces.target import Target
 
 GOLDEN = 0.6180339887498949  # its multiples mod 1 are spread evenly, whatever their number
 SPREAD = (0.5, 2.0)  # factors of the target
+STEPS = 8  # at least, of round shares between nothing and the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +36,34 @@ def make_plan(
     spread: tuple[float, float] = SPREAD,
 ) -> tuple[Slot, ...]:
     """`trials` slots: even ones at the target, odd ones spread."""
-    between = spread_of(target, space, spread)
-    return tuple(
-        Slot(
-            index,
-            target_of(index, target, space.price.dense, between),
-            derived_seed(seed, index),
-        )
-        for index in range(trials)
-    )
+    dense = space.price.dense
+    factors = factors_of(target, dense, spread_of(target, space, spread))
+
+    def target_of(index: int) -> Target:
+        if index % 2 == 0:
+            return target
+        step = (GOLDEN * ((index + 1) // 2)) % 1.0
+        return target.scaled(factors[int(step * len(factors))], dense)
+
+    return tuple(Slot(i, target_of(i), derived_seed(seed, i)) for i in range(trials))
 
 
-def target_of(
-    index: int, target: Target, dense: tuple[int, int], between: tuple[float, float]
-) -> Target:
-    """The user's target for even slots, a scaled one for odd ones."""
-    if index % 2 == 0:
-        return target
-    low, high = between
-    step = (GOLDEN * ((index + 1) // 2)) % 1.0
-    factor = low * (high / low) ** step
-    return target.scaled(round(factor, 4), dense)
+def factors_of(
+    target: Target, dense: tuple[int, int], between: tuple[float, float]
+) -> tuple[float, ...]:
+    """What makes round shares of the target's first part, the target itself left out."""
+    part = next(part for part in target.fractions(dense) if part is not None)
+    grain = grain_of(part / STEPS)
+    first, last = (round(bound * part / grain, 6) for bound in between)
+    shares = [number * grain for number in range(math.ceil(first), math.floor(last) + 1)]
+    around = [share / part for share in shares if not math.isclose(share, part)]
+    return tuple(around) or (between[1],)
+
+
+def grain_of(most: float) -> float:
+    """The largest of 1, 2 and 5 times a power of ten that is at most this."""
+    power = 10.0 ** math.floor(math.log10(most))
+    return max(digit * power for digit in (1, 2, 5) if digit * power <= most * (1 + 1e-9))
 
 
 def spread_of(

@@ -48,8 +48,9 @@ class Record:
 
     def finished(self) -> list[tuple[Evaluation, dict[str, Any]]]:
         """The finished sampled trials with the parameters of their policies."""
-        trials = self.trials("search", TrialState.COMPLETE)
-        return [(found, t.params) for t in trials if (found := evaluation_of(t))]
+        params = {t.number: t.params for t in self.trials("search", TrialState.COMPLETE)}
+        found = self.evaluations_of("search")
+        return [(one, params[one.trial]) for one in found if one.trial is not None]
 
     def controls(self) -> dict[str, Evaluation]:
         """The finished controls by name, fine-tuned as long as the front if that is done."""

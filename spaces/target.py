@@ -27,7 +27,7 @@ class Target:
     def scaled(self, factor: float, dense: tuple[int, int]) -> Target:
         """The same target times `factor`, as fractions, none above 1."""
         parts = self.fractions(dense)
-        flops, params = (None if p is None else min(1.0, p * factor) for p in parts)
+        flops, params = (None if p is None else min(1.0, round(p * factor, 9)) for p in parts)
         return Target(flops, params)
 
     def fractions(self, dense: tuple[int, int]) -> tuple[float | None, float | None]:

@@ -1,0 +1,50 @@
+"""The plan: half of the slots at the target, the others at round shares of the dense network."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretoprune.search.plan import SPREAD, factors_of, grain_of
+from paretoprune.spaces.target import Target
+
+DENSE = (41_000_000, 270_000)
+
+
+def shares(target: Target, between: tuple[float, float] = SPREAD) -> list[float]:
+    """The FLOPs, or the params, that the odd slots are given."""
+    scaled = [target.scaled(f, DENSE) for f in factors_of(target, DENSE, between)]
+    return [next(p for p in one.fractions(DENSE) if p is not None) for one in scaled]
+
+
+def test_the_sizes_around_a_target_are_those_that_people_ask_for():
+    """At 0.4 they are the twentieths from half of it to twice; the target has slots of its own."""
+    around = [0.2, 0.25, 0.3, 0.35, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]
+    assert shares(Target(flops=0.4)) == around
+    assert shares(Target(params=0.4)) == around
+
+
+def test_a_second_part_is_scaled_along():
+    """Params keep their ratio to the FLOPs."""
+    target = Target(flops=0.5, params=0.3)
+    for factor in factors_of(target, DENSE, (0.5, 1.5)):
+        flops, params = target.scaled(factor, DENSE).fractions(DENSE)
+        assert params == pytest.approx(0.6 * flops)
+
+
+@given(st.floats(1e-4, 1.0), st.floats(0.2, 1.0), st.floats(1.0, 3.0))
+def test_all_sizes_lie_in_the_range(part, low, high):
+    """Whatever the target and the range: there are some, and none lies outside."""
+    found = factors_of(Target(flops=part), DENSE, (low, high))
+    assert found
+    assert all(low * (1 - 1e-5) <= factor <= high * (1 + 1e-5) for factor in found)
+
+
+@given(st.floats(1e-6, 1e3))
+def test_a_grain_is_round(most):
+    """1, 2 or 5 times a power of ten, and at least 0.4 of what is allowed."""
+    grain = grain_of(most)
+    assert 0.399 * most <= grain <= most * (1 + 1e-8)
+    assert f"{grain:.0e}"[0] in "125"
+    assert float(f"{grain:.0e}") == pytest.approx(grain)
