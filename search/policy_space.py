@@ -128,7 +128,7 @@ def suggest_policy(asked: Asked, space: PolicySpace) -> Policy:
     """Ask for a policy, part by part."""
     schedule = asked.suggest_categorical("schedule", space.schedules)
     recipe: dict[str, Any] = {
-        "learning_rate": asked.suggest_float("learning_rate", 0.005, 0.1, log=True),
+        "learning_rate": asked.suggest_float("learning_rate", 0.005, 0.05, log=True),
         "distill": asked.suggest_float("distill", 0.0, 0.9),
         "floor": asked.suggest_int("floor", 1, 3),
     }
