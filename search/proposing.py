@@ -3,7 +3,7 @@
 A slot at the target is given to one of the first while there are any; presets are among them so
 that no search is worse than the best paper's method at equal cost of a trial. Of six turns after
 that, two are of screened policies, three of variations of the best that is known by then, and one
-is the sampler's.
+is the sampler's; turns are taken at the target and around it, each for itself.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 
 import numpy as np
 import optuna
@@ -68,11 +69,11 @@ def make_proposer(
         *own_proposals(policy_space),
         *(Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()),
     ]
-    at_target = [slot for slot in plan if slot.index % 2 == 0]
+    at_target, around = plan[::2], plan[1::2]
     opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
-    rest = [slot for slot in plan if slot.index not in opening]
-    screened = [slot for place, slot in enumerate(rest) if turn(place) == "screened"][:SCREENED]
-    refining = {slot.index for place, slot in enumerate(rest) if turn(place) != "sampled"}
+    turns = turns_of(at_target[len(opening) :]) | turns_of(around)
+    screened = [slot for slot in plan if turns.get(slot.index) == "screened"][:SCREENED]
+    refining = {index for index, turn in turns.items() if turn != "sampled"}
     rng = np.random.default_rng([seed, len(plan)])
     found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng)
 
@@ -85,9 +86,9 @@ def make_proposer(
     return Proposer(policy_space, opening | found, partial(look, seeing), sampler, seed, vary)
 
 
-def turn(place: int) -> str:
-    """Whose turn it is; a turn is of two slots, so that in the end each is at the target once."""
-    return TURNS[place // 2 % len(TURNS)]
+def turns_of(slots: Sequence[Slot]) -> dict[int, str]:
+    """Whose turn each of the slots is, by index."""
+    return dict(zip((slot.index for slot in slots), cycle(TURNS), strict=False))
 
 
 def own_proposals(policy_space: PolicySpace) -> list[Proposal]:

@@ -28,9 +28,10 @@ Listener = Callable[[Job, Outcome], None]
 
 @dataclass(slots=True)
 class Started:
-    """A job that runs, and the rungs that it has been seen at."""
+    """A job that runs, since when, and the rungs that it has been seen at."""
 
     job: Job
+    begin: float
     rungs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -40,20 +41,21 @@ class LedgerSearcher(Searcher):
     def __init__(
         self, ledger: Ledger, root: Path, listener: Listener, *, until: float | None = None
     ) -> None:
-        """`until`: the time (monotonic) after which nothing more of the plan is started."""
+        """`until`: the time (monotonic) by which the trials of the plan are to end."""
         super().__init__(metric="evaluation", mode="max")
         self._ledger, self._root, self._listener, self._until = ledger, root, listener, until
         self._started: dict[str, Started] = {}
+        self._longest = 0.0  # seconds of a trial so far
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none now, FINISHED if there will be none."""
         with room_needed():
-            if self._until is not None and time.monotonic() > self._until:
+            if self._until is not None and time.monotonic() + self._longest > self._until:
                 self._ledger.end_early()
             job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED) if self._ledger.over else None
-        self._started[trial_id] = Started(job)
+        self._started[trial_id] = Started(job, time.monotonic())
         plain = job.control is None and job.continues is None
         return {
             "job": job.to_json(),
@@ -73,6 +75,7 @@ class LedgerSearcher(Searcher):
         """Settle the trial in the ledger."""
         started = self._started.pop(trial_id, None)
         if started is not None:
+            self._longest = max(self._longest, time.monotonic() - started.begin)
             with room_needed():
                 outcome = self._settle(started, result or {}, error)
             self._listener(started.job, outcome)

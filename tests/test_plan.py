@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.search.plan import SPREAD, factors_of, grain_of
+from paretoprune.search.plan import SPREAD, Slot, factors_of, grain_of
+from paretoprune.search.proposing import TURNS, turns_of
 from paretoprune.spaces.target import Target
 
 DENSE = (41_000_000, 270_000)
@@ -48,3 +49,12 @@ def test_a_grain_is_round(most):
     assert 0.399 * most <= grain <= most * (1 + 1e-8)
     assert f"{grain:.0e}"[0] in "125"
     assert float(f"{grain:.0e}") == pytest.approx(grain)
+
+
+def test_turns_begin_with_a_screened_policy_and_go_round():
+    """Whatever the indices of the slots are."""
+    slots = [Slot(index, Target(flops=0.4), 0) for index in range(12, 40, 2)]
+    turns = list(turns_of(slots).values())
+    assert turns[0] == "screened"
+    assert turns[: len(TURNS)] == turns[len(TURNS) : 2 * len(TURNS)] == list(TURNS)
+    assert list(turns_of(slots)) == [slot.index for slot in slots]
