@@ -75,7 +75,8 @@ def make_proposer(
     screened = [slot for slot in plan if turns.get(slot.index) == "screened"][:SCREENED]
     refining = {index for index, turn in turns.items() if turn != "sampled"}
     rng = np.random.default_rng([seed, len(plan)])
-    found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng)
+    tried = [(opening[s.index].policy, s.target) for s in plan if s.index in opening]
+    found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng, opening=tried)
 
     def vary(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
         if slot.index not in refining:

@@ -118,8 +118,12 @@ def screen(
     rehearse: Rehearse | None,
     *,
     rng: np.random.Generator,
+    opening: Sequence[tuple[Policy, Target]] = (),
 ) -> tuple[dict[int, Proposal], Screen]:
-    """The best diverse policy for each of the slots, by index, and a screen that foretells."""
+    """The best diverse policy for each of the slots, by index, and a screen that foretells.
+
+    None makes a network that one of the `opening` makes: those are tried in any case.
+    """
     if not slots or rehearse is None:
         return {}, blind
     count = max(LEAST, POLICIES // len(slots))
@@ -139,22 +143,32 @@ def screen(
     few = [one.masks[np.argsort(screen.rises(one.masks), kind="stable")[:FEW]] for one in drawn]
     shown.of(np.concatenate(few))
     screen = replace(screen, known=shown.foretelling(blind.evidence, blind.space))
-    return chosen(drawn, shown, screen), screen
+    return chosen(drawn, shown, screen, masks_of(opening, blind)), screen
 
 
-def chosen(drawn: Sequence[Candidates], shown: Rehearsed, screen: Screen) -> dict[int, Proposal]:
+def masks_of(opening: Sequence[tuple[Policy, Target]], on: Screen) -> set[bytes]:
+    """Of the policies whose mask is known before they are carried out."""
+    at_once = [(policy, target) for policy, target in opening if policy.schedule == "one-shot"]
+    return {on.foretell([policy], target)[0][0].tobytes() for policy, target in at_once}
+
+
+def chosen(
+    drawn: Sequence[Candidates], shown: Rehearsed, screen: Screen, used: set[bytes]
+) -> dict[int, Proposal]:
     """Of each slot's rehearsed candidates one that is level with the best, unlike those before."""
     taken: list[NDArray[np.bool_]] = []
     found = {}
     for one in drawn:
-        rows = [i for i, mask in enumerate(one.masks) if mask.tobytes() in shown.losses]
+        keys = [mask.tobytes() for mask in one.masks]
+        rows = [i for i, key in enumerate(keys) if key in shown.losses and key not in used]
         losses = shown.of(one.masks[rows])
         if not np.isfinite(losses).any():
-            continue
+            continue  # none is left, or none has a number
         level = np.flatnonzero(losses <= losses.min() + LEVEL)
         best = rows[int(level[farthest(one.masks[rows][level], losses[level], taken)])]
         taken.append(one.masks[best])
-        rise = shown.losses[one.masks[best].tobytes()] - screen.dense_loss
+        used.add(keys[best])
+        rise = shown.losses[keys[best]] - screen.dense_loss
         found[one.slot.index] = Proposal(usually_tuned(one.policies[best]), "screened", rise)
     return found
 

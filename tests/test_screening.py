@@ -131,13 +131,36 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
     found, seeing = screen(plan, POLICIES, blind, rehearsed, rng=rng)
     assert len(seen) == len(set(seen)) <= 1 + FIRST + len(plan) + FEW * len(plan)
     assert sorted(found) == [slot.index for slot in plan]
-    for slot in plan:
+    masks = [decode(found[s.index].policy, s.target, blind.evidence, blind.space) for s in plan]
+    assert len({mask.tobytes() for mask in masks}) == len(plan)
+    first = {slot.target: slot for slot in reversed(plan)}  # later ones leave its choice alone
+    for slot in first.values():
         one = found[slot.index]
         assert (one.origin, one.policy.schedule) == ("screened", "one-shot")
         preset = decode(PRESETS["taylor-by-price"], slot.target, blind.evidence, blind.space)
         assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
     again, _ = screen(plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0))
     assert again == found
+
+
+def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):
+    (slot,) = make_plan(1, Target(flops=0.5), blind.space, seed=0)
+
+    def screened(opening):
+        found, _ = screen(
+            [slot], POLICIES, blind, lambda masks: rehearse(masks, measuring, tell_nobody),
+            rng=np.random.default_rng(0), opening=opening,
+        )  # fmt: skip
+        return found[slot.index].policy
+
+    opening = []
+    for _ in range(4):  # the best, the next best, ...
+        opening.append((screened(opening), slot.target))
+    masks = [decode(policy, target, blind.evidence, blind.space) for policy, target in opening]
+    assert len({mask.tobytes() for mask in masks}) == 4
+    best = opening[0][0]
+    gradual = replace(PRESETS["taylor-by-price"], schedule="gradual", steps=2)
+    assert screened([(gradual, slot.target)]) == best  # nobody knows its mask
 
 
 def rise(mask, seeing, measuring):
