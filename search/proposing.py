@@ -25,7 +25,7 @@ from .refining import Finished, refine
 from .sampling import make_sampler
 from .screening import Proposal, Rehearse, Screen, screen
 
-TURNS = ("screened", "refined", "screened", "refined", "refined", "sampled")
+TURNS = ("screened", "screened", "refined", "refined", "refined", "sampled")
 SCREENED = 48  # slots at most; by then, variations of what is known are worth more
 
 Look = Callable[[Policy, Target], tuple[str, float | None] | None]
