@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
+from benchmarks.search.contenders import CONTENDERS
 from benchmarks.search.rules import HIGH, LOW, SIZES
 from benchmarks.search.table import by_contender
 
@@ -22,7 +23,10 @@ GRID = 'stroke="#e3e3e3"'
 
 def draw(found: dict[str, Any]) -> str:
     """The whole figure."""
-    fronts = {name: middle(cells)["front"] for name, cells in by_contender(found).items()}
+    place = {name: index for index, name in enumerate(CONTENDERS)}
+    contenders = by_contender(found)  # in the order in which their cells came
+    names = sorted(contenders, key=lambda name: place.get(name, len(place)))
+    fronts = {name: middle(contenders[name])["front"] for name in names}
     tests = [p["test"] for front in fronts.values() for p in front if LOW <= p["flops"] <= HIGH]
     low = max(0.0, int(100 * min(tests, default=0.5)) / 100)
     high = max([found["dense"]["test"] or 0.0, *tests]) + 0.005
