@@ -33,7 +33,7 @@ from paretoprune.analysis.rehearsal import foretelling, rehearse
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.screening import POLICIES, Screen, at_once, candidates, screen
+from paretoprune.search.screening import Screen, at_random, candidates, screen
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.decode import decode, decode_many
 from paretoprune.spaces.parts import combine
@@ -66,7 +66,7 @@ class Bench:
 
     def drawn(self, count: int, sizes: Values, seed: int) -> Masks:
         """Masks of random policies, one a size."""
-        policies = at_once(self.policies, count, np.random.default_rng(seed))
+        policies = at_random(self.policies, count, np.random.default_rng(seed))
         targets = [Target(round(float(size), 4)) for size in sizes]
         return decode_many(policies, targets, self.screen.evidence, self.scene.space)[0]
 
@@ -136,16 +136,18 @@ def rehearsed(on: Bench) -> dict[str, Any]:
 
 def screened(on: Bench) -> dict[str, Any]:
     """The accuracies of what would be tried, size by size."""
-    plan = make_plan(2 * SLOTS, Target(0.4), on.scene.space, seed=0)
-    slots = [slot for slot in plan if slot.index % 2]  # those that are not at the target
+    plan = make_plan(6 * SLOTS, Target(0.4), on.scene.space, seed=0)
+    around = {slot.target: slot for slot in plan if slot.index % 2}
+    slots = list(around.values())[:SLOTS]
     found, _ = screen(slots, on.policies, on.screen, on.rehearsed, rng=np.random.default_rng(0))
-    rng, means, rows = np.random.default_rng(0), linear(on), []
+    targets, means, rows = [slot.target for slot in slots], linear(on), []
+    drawn = candidates(targets, on.policies, on.screen, np.random.default_rng(0))
     for slot in slots:
-        drawn = candidates(slot, on.policies, POLICIES // SLOTS, on.screen, rng)
+        random = on.screen.masks_in(drawn[slot.target].policies)
         masks = {
             "screened": decoded(on, found[slot.index].policy, slot.target),
             "preset": decoded(on, PRESETS["taylor-by-price"], slot.target),
-            "linear": drawn.masks[int(np.argmin(means(drawn.masks)))],
+            "linear": random[int(np.argmin(means(random)))],
         }
         accuracy = {name: round(on.accuracy(mask), 4) for name, mask in masks.items()}
         rows.append({"flops": slot.target.flops, **accuracy})

@@ -1,14 +1,17 @@
-"""Who answers when a policy is made up of choices: a policy that is told, or chance."""
+"""Who answers when a policy is made up of choices: a policy that is told, chance, or both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..spaces.policy import Policy
+
+CHANGED = 0.2  # the chance of each choice to be another
+MOVED = 0.15  # of a number's range, the standard deviation of a change
 
 T = TypeVar("T")
 
@@ -92,3 +95,40 @@ class Drawn:
     def suggest_int(self, name: str, low: int, high: int) -> int:
         """Each alike."""
         return int(self._rng.integers(low, high + 1))
+
+
+class Varied:
+    """Answers with known choices, save for those that chance changes; keeps its answers."""
+
+    def __init__(self, known: Mapping[str, Any], rng: np.random.Generator) -> None:
+        self._known, self._rng, self._drawn = known, rng, Drawn(rng)
+        self.answers: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The known choice, or any."""
+        if self._stays(name) and self._known[name] in choices:
+            return self._note(name, self._known[name])
+        return self._note(name, self._drawn.suggest_categorical(name, choices))
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """The known number, or one near it."""
+        if name not in self._known:
+            return float(self._note(name, self._drawn.suggest_float(name, low, high, log=log)))
+        known = min(max(float(self._known[name]), low), high)
+        if not self._stays(name):
+            step = MOVED * self._rng.standard_normal()
+            known = known * (high / low) ** step if log else known + (high - low) * step
+        return float(self._note(name, min(max(known, low), high)))
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The known number, or any."""
+        if self._stays(name) and low <= self._known[name] <= high:
+            return int(self._note(name, int(self._known[name])))
+        return int(self._note(name, self._drawn.suggest_int(name, low, high)))
+
+    def _note(self, name: str, value: Any) -> Any:
+        self.answers[name] = value
+        return value
+
+    def _stays(self, name: str) -> bool:
+        return name in self._known and self._rng.random() >= CHANGED

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import non_dominated
-from .answers import Drawn
+from .answers import Varied
 from .plan import Slot
 from .policy_space import PolicySpace
 from .screening import Proposal, Screen
@@ -26,47 +26,8 @@ GOALS = ("accuracy", "flops_fraction")
 SAVES = 0.95  # of the next better parent's FLOPs, at most, has a parent
 NEAREST = 2  # points of the front, of which one is the parent
 VARIATIONS = 24
-CHANGED = 0.2  # the chance of each choice to be another
-MOVED = 0.15  # of a number's range, the standard deviation of a change
 
 Finished = Sequence[tuple[Evaluation, Mapping[str, Any]]]  # and the parameters of their policies
-
-
-class Varied:
-    """Answers with known choices, save for those that chance changes; keeps its answers."""
-
-    def __init__(self, known: Mapping[str, Any], rng: np.random.Generator) -> None:
-        self._known, self._rng, self._drawn = known, rng, Drawn(rng)
-        self.answers: dict[str, Any] = {}
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """The known choice, or any."""
-        if self._stays(name) and self._known[name] in choices:
-            return self._note(name, self._known[name])
-        return self._note(name, self._drawn.suggest_categorical(name, choices))
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """The known number, or one near it."""
-        if name not in self._known:
-            return float(self._note(name, self._drawn.suggest_float(name, low, high, log=log)))
-        known = min(max(float(self._known[name]), low), high)
-        if not self._stays(name):
-            step = MOVED * self._rng.standard_normal()
-            known = known * (high / low) ** step if log else known + (high - low) * step
-        return float(self._note(name, min(max(known, low), high)))
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The known number, or any."""
-        if self._stays(name) and low <= self._known[name] <= high:
-            return int(self._note(name, int(self._known[name])))
-        return int(self._note(name, self._drawn.suggest_int(name, low, high)))
-
-    def _note(self, name: str, value: Any) -> Any:
-        self.answers[name] = value
-        return value
-
-    def _stays(self, name: str) -> bool:
-        return name in self._known and self._rng.random() >= CHANGED
 
 
 def refine(

@@ -1,15 +1,15 @@
 """Screening: thousands of policies are decoded, priced and foretold before the first trial.
 
-Every slot of the plan that is to be screened gets candidates, decoded at its own target. Some of
-all are rehearsed: cut and looked at, untrained. What comes of it foretells the others; each slot's
-few with the least foretold loss are rehearsed too. Of those that are level with a slot's best, the
-one farthest (in atoms) from what was taken before is tried, so that the trials are not all of the
-same network.
+Every target of the slots that are to be screened gets candidates. Some of all are rehearsed: cut
+and looked at, untrained. What comes of it foretells the others; each target's few with the least
+foretold loss are rehearsed too, then, generation by generation, the most promising variations of
+those that did best. Of those that are level with a target's best, the one farthest (in atoms) from
+what was taken before is tried, so that the trials are not all of the same network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -23,14 +23,16 @@ from ..spaces.evidence import Evidence
 from ..spaces.parts import combine
 from ..spaces.policy import Policy
 from ..spaces.target import Target
-from .answers import Drawn
+from .answers import Drawn, Varied
 from .plan import Slot
 from .policy_space import PolicySpace
 
 POLICIES = 2048  # decoded in all
-LEAST = 64  # for one slot
+LEAST = 64  # for one target
 FIRST = 96  # masks that are rehearsed before any is foretold
-FEW = 4  # of a slot's candidates are rehearsed because of what is foretold of them
+FEW = 4  # of a target's candidates are rehearsed at a time because of what is foretold of them
+GENERATIONS = 4  # of variations
+PARENTS, VARIATIONS = 3, 24  # of a target, and of each of them
 DRAWS = 6  # at most, for each policy whose mask is known beforehand
 LEVEL = 0.02  # rehearsed losses closer than this are level: about their standard error
 WORTH = "taylor"  # the score by which the shares that groups lose are weighed
@@ -69,6 +71,19 @@ class Screen:
         )
         return masks, np.where(reachable, self.rises(masks), np.inf)
 
+    def masks_in(self, keys: Iterable[bytes]) -> Masks:
+        """Masks [n, A] from their bytes."""
+        atoms = self.space.channel_map.atoms
+        return np.frombuffer(b"".join(keys), dtype=bool).reshape(-1, atoms)
+
+    def with_known(self, shown: Rehearsed) -> Screen:
+        """The same, fitted to all rehearsals so far."""
+        masks, losses = self.masks_in(shown.losses), np.array(list(shown.losses.values()))
+        worth = np.ones(masks.shape[1])
+        if WORTH in self.evidence.scores:
+            worth = combine(self.evidence.scores[WORTH], self.space.channel_map, "sum")
+        return replace(self, known=foretelling(masks, losses, worth, self.space.channel_map))
+
     def rises(self, masks: Masks) -> Values:
         """The foretold rises of the loss; 0 where nothing is foretold."""
         if self.known is None or not len(masks):
@@ -91,24 +106,41 @@ class Rehearsed:
             self.losses |= dict(zip(new, np.where(np.isfinite(found), found, np.inf), strict=True))
         return np.array([self.losses[mask.tobytes()] for mask in masks])
 
-    def foretelling(self, evidence: Evidence, space: Space) -> Foretelling | None:
-        """Fitted to all of them."""
-        atoms = space.channel_map.atoms
-        masks = np.frombuffer(b"".join(self.losses), dtype=bool).reshape(-1, atoms)
-        worth = np.ones(atoms)
-        if WORTH in evidence.scores:
-            worth = combine(evidence.scores[WORTH], space.channel_map, "sum")
-        losses = np.array(list(self.losses.values()))
-        return foretelling(masks, losses, worth, space.channel_map)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Candidates:
-    """Policies for one slot that reach its target, and their masks [n, A]; no two alike."""
+    """Policies that reach one target, by their masks: no two alike."""
 
-    slot: Slot
-    policies: list[Policy]
-    masks: Masks
+    target: Target
+    policies: dict[bytes, Policy] = field(default_factory=dict)
+
+    def add(self, policies: Sequence[Policy], on: Screen) -> None:
+        """Those whose masks are new."""
+        if policies:
+            masks, rises = on.foretell(policies, self.target)
+            for policy, mask, rise in zip(policies, masks, rises, strict=True):
+                if np.isfinite(rise):
+                    self.policies.setdefault(mask.tobytes(), policy)
+
+    def promising(self, on: Screen, shown: Rehearsed) -> Masks:
+        """The few of which most is foretold, of those that were not rehearsed."""
+        masks = on.masks_in(key for key in self.policies if key not in shown.losses)
+        return masks[np.argsort(on.rises(masks), kind="stable")[:FEW]]
+
+    def vary(
+        self, policy_space: PolicySpace, shown: Rehearsed, on: Screen, rng: np.random.Generator
+    ) -> None:
+        """Add variations of those whose rehearsals went best."""
+        rehearsed = [key for key in self.policies if key in shown.losses]
+        parents = sorted(rehearsed, key=lambda key: shown.losses[key])[:PARENTS]
+        params = [policy_space.params_of(self.policies[key]) for key in parents]
+        varied = [
+            policy_space.sample(Varied(known, rng))
+            for known in params
+            if known is not None
+            for _ in range(VARIATIONS)
+        ]
+        self.add([policy for policy in varied if at_once(policy)], on)
 
 
 def screen(
@@ -126,50 +158,65 @@ def screen(
     """
     if not slots or rehearse is None:
         return {}, blind
-    count = max(LEAST, POLICIES // len(slots))
-    drawn = [candidates(slot, policy_space, count, blind, rng) for slot in slots]
-    drawn = [one for one in drawn if len(one.masks)]
+    drawn = candidates([slot.target for slot in slots], policy_space, blind, rng)
     if not drawn:
         return {}, blind
     shown = Rehearsed(rehearse)
     whole = np.ones((1, blind.space.channel_map.atoms), dtype=bool)
     each = -(-FIRST // len(drawn))  # at least one
-    shown.of(np.concatenate([whole, *(one.masks[:each] for one in drawn)]))
-    screen = replace(
-        blind,
-        known=shown.foretelling(blind.evidence, blind.space),
-        dense_loss=float(shown.of(whole)[0]),
-    )
-    few = [one.masks[np.argsort(screen.rises(one.masks), kind="stable")[:FEW]] for one in drawn]
-    shown.of(np.concatenate(few))
-    screen = replace(screen, known=shown.foretelling(blind.evidence, blind.space))
-    return chosen(drawn, shown, screen, masks_of(opening, blind)), screen
+    first = [blind.masks_in(islice(one.policies, each)) for one in drawn.values()]
+    shown.of(np.concatenate([whole, *first]))
+    screen = replace(blind, dense_loss=float(shown.of(whole)[0])).with_known(shown)
+    for generation in range(1 + GENERATIONS):
+        if generation:
+            for one in drawn.values():
+                one.vary(policy_space, shown, screen, rng)
+        shown.of(np.concatenate([one.promising(screen, shown) for one in drawn.values()]))
+        screen = screen.with_known(shown)
+    return chosen(slots, drawn, shown, screen, keys_of(opening, blind)), screen
 
 
-def masks_of(opening: Sequence[tuple[Policy, Target]], on: Screen) -> set[bytes]:
-    """Of the policies whose mask is known before they are carried out."""
-    at_once = [(policy, target) for policy, target in opening if policy.schedule == "one-shot"]
-    return {on.foretell([policy], target)[0][0].tobytes() for policy, target in at_once}
+def candidates(
+    targets: Sequence[Target], policy_space: PolicySpace, on: Screen, rng: np.random.Generator
+) -> dict[Target, Candidates]:
+    """Presets and random policies for each of the targets that any of them reaches."""
+    presets = [policy for policy in policy_space.presets.values() if at_once(policy)]
+    drawn = {target: Candidates(target) for target in targets}
+    count = max(LEAST, POLICIES // len(drawn))
+    for one in drawn.values():
+        one.add([*presets, *at_random(policy_space, count, rng)], on)
+    return {target: one for target, one in drawn.items() if one.policies}
+
+
+def keys_of(opening: Sequence[tuple[Policy, Target]], on: Screen) -> set[bytes]:
+    """Masks of the policies whose mask is known before they are carried out."""
+    known = [(policy, target) for policy, target in opening if at_once(policy)]
+    return {on.foretell([policy], target)[0][0].tobytes() for policy, target in known}
 
 
 def chosen(
-    drawn: Sequence[Candidates], shown: Rehearsed, screen: Screen, used: set[bytes]
+    slots: Sequence[Slot],
+    drawn: Mapping[Target, Candidates],
+    shown: Rehearsed,
+    screen: Screen,
+    used: set[bytes],
 ) -> dict[int, Proposal]:
-    """Of each slot's rehearsed candidates one that is level with the best, unlike those before."""
+    """For each slot a rehearsed candidate that is level with the best, unlike those before."""
     taken: list[NDArray[np.bool_]] = []
     found = {}
-    for one in drawn:
-        keys = [mask.tobytes() for mask in one.masks]
-        rows = [i for i, key in enumerate(keys) if key in shown.losses and key not in used]
-        losses = shown.of(one.masks[rows])
+    for slot in (slot for slot in slots if slot.target in drawn):
+        policies = drawn[slot.target].policies
+        keys = [key for key in policies if key in shown.losses and key not in used]
+        masks = screen.masks_in(keys)
+        losses = shown.of(masks)
         if not np.isfinite(losses).any():
             continue  # none is left, or none has a number
         level = np.flatnonzero(losses <= losses.min() + LEVEL)
-        best = rows[int(level[farthest(one.masks[rows][level], losses[level], taken)])]
-        taken.append(one.masks[best])
+        best = int(level[farthest(masks[level], losses[level], taken)])
+        taken.append(masks[best])
         used.add(keys[best])
-        rise = shown.losses[keys[best]] - screen.dense_loss
-        found[one.slot.index] = Proposal(usually_tuned(one.policies[best]), "screened", rise)
+        rise = float(losses[best]) - screen.dense_loss
+        found[slot.index] = Proposal(usually_tuned(policies[keys[best]]), "screened", rise)
     return found
 
 
@@ -180,32 +227,21 @@ def farthest(masks: Masks, losses: Values, taken: Sequence[NDArray[np.bool_]]) -
     return int(np.argmax((masks[:, None, :] != np.stack(taken)).sum(axis=2).min(axis=1)))
 
 
-def candidates(
-    slot: Slot, policy_space: PolicySpace, count: int, on: Screen, rng: np.random.Generator
-) -> Candidates:
-    """Presets and random policies."""
-    presets = [p for p in policy_space.presets.values() if p.schedule == "one-shot"]
-    policies = [*presets, *at_once(policy_space, count, rng)]
-    masks, rises = on.foretell(policies, slot.target) if policies else (np.zeros((0, 0)), ())
-    unlike = {
-        mask.tobytes(): row
-        for row, mask in reversed(list(enumerate(masks)))
-        if np.isfinite(rises[row])
-    }
-    rows = sorted(unlike.values())
-    return Candidates(slot, [policies[row] for row in rows], masks[rows].astype(bool))
-
-
 def usually_tuned(policy: Policy) -> Policy:
     """The policy with the usual recipe of the fine-tune: nothing foretells which is best."""
     usual = Policy(policy.score)
     return replace(policy, learning_rate=usual.learning_rate, distill=usual.distill)
 
 
-def at_once(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> list[Policy]:
-    """Random policies whose mask is known before they are carried out, `count` at most."""
+def at_once(policy: Policy) -> bool:
+    """Whether its mask is known before it is carried out."""
+    return policy.schedule == "one-shot"
+
+
+def at_random(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> list[Policy]:
+    """Random policies whose mask is known, `count` at most; uniform cuts are a control."""
     if "one-shot" not in policy_space.schedules:
         return []
     drawn = (policy_space.sample(Drawn(rng)) for _ in range(DRAWS * count))
-    known = (p for p in drawn if p.schedule == "one-shot" and p.allocation != "uniform")
+    known = (p for p in drawn if at_once(p) and p.allocation != "uniform")
     return list(islice(known, count))

@@ -16,11 +16,13 @@ from paretoprune.analysis.ensembles.probe import batch_statistics
 from paretoprune.analysis.ensembles.scoring import rank_correlation
 from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.rehearsal import foretelling, lost, rehearse
+from paretoprune.search import screening
+from paretoprune.search.answers import Varied
 from paretoprune.search.foretold import told_of_screening
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import space_from
-from paretoprune.search.refining import LEAST, Varied, refine, thinned
-from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
+from paretoprune.search.refining import LEAST, refine, thinned
+from paretoprune.search.screening import FEW, FIRST, GENERATIONS, Proposal, Screen, screen
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.policy import PRESETS, Policy
@@ -129,7 +131,8 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
 
     rng = np.random.default_rng(0)
     found, seeing = screen(plan, POLICIES, blind, rehearsed, rng=rng)
-    assert len(seen) == len(set(seen)) <= 1 + FIRST + len(plan) + FEW * len(plan)
+    targets = len({slot.target for slot in plan})
+    assert len(seen) == len(set(seen)) <= 1 + FIRST + targets * (1 + FEW * (1 + GENERATIONS))
     assert sorted(found) == [slot.index for slot in plan]
     masks = [decode(found[s.index].policy, s.target, blind.evidence, blind.space) for s in plan]
     assert len({mask.tobytes() for mask in masks}) == len(plan)
@@ -161,6 +164,21 @@ def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):
     best = opening[0][0]
     gradual = replace(PRESETS["taylor-by-price"], schedule="gradual", steps=2)
     assert screened([(gradual, slot.target)]) == best  # nobody knows its mask
+
+
+def test_variations_of_the_best_are_at_least_as_good(measuring, blind, monkeypatch):
+    (slot,) = make_plan(1, Target(flops=0.4), blind.space, seed=0)
+
+    def best(generations):
+        monkeypatch.setattr(screening, "GENERATIONS", generations)
+        found, _ = screen(
+            [slot], POLICIES, blind, lambda masks: rehearse(masks, measuring, tell_nobody),
+            rng=np.random.default_rng(0),
+        )  # fmt: skip
+        return found[slot.index].predicted
+
+    alone = best(0)
+    assert best(6) <= alone
 
 
 def rise(mask, seeing, measuring):
