@@ -87,7 +87,7 @@ def spread_asked(settings: SearchSettings, space: Space) -> tuple[float, float]:
     sizes = settings.sizes_between()
     if sizes is None:
         return SPREAD
-    part = next(p for p in settings.target().fractions(space.price.dense) if p is not None)
+    part = settings.target().leading(space.price.dense)
     return sizes[0] / part, sizes[1] / part
 
 

@@ -52,7 +52,7 @@ def factors_of(
     target: Target, dense: tuple[int, int], between: tuple[float, float]
 ) -> tuple[float, ...]:
     """What makes round shares of the target's first part, the target itself left out."""
-    part = next(part for part in target.fractions(dense) if part is not None)
+    part = target.leading(dense)
     grain = grain_of(part / STEPS)
     first, last = (round(bound * part / grain, 6) for bound in between)
     shares = [number * grain for number in range(math.ceil(first), math.floor(last) + 1)]

@@ -23,7 +23,7 @@ from .plan import Slot, derived_seed
 from .policy_space import PolicySpace, own_scores
 from .refining import Finished, refine
 from .sampling import make_sampler
-from .screening import Proposal, Rehearse, Screen, screen
+from .screening import Proposal, Rehearse, Screen, at_once, screen
 
 TURNS = ("screened", "screened", "refined", "refined", "refined", "sampled")
 SCREENED = 48  # slots at most; by then, variations of what is known are worth more
@@ -104,7 +104,7 @@ def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
 
 def look(on: Screen, policy: Policy, target: Target) -> tuple[str, float | None] | None:
     """A hash of the policy's mask and the foretold rise; None where only the trial tells."""
-    if policy.schedule != "one-shot":
+    if not at_once(policy):
         return None
     masks, rises = on.foretell([policy], target)
     if not np.isfinite(rises[0]):

@@ -19,7 +19,7 @@ from ..spaces.front import non_dominated
 from .answers import Varied
 from .plan import Slot
 from .policy_space import PolicySpace
-from .screening import Proposal, Screen
+from .screening import Proposal, Screen, at_once
 
 LEAST = 4  # finished trials, before any is worth a variation
 GOALS = ("accuracy", "flops_fraction")
@@ -44,8 +44,8 @@ def refine(
     varied = [Varied(known, rng) for _ in range(VARIATIONS)]
     policies = [policy_space.sample(one) for one in varied]
     best = 0
-    if on.known is not None and policies[0].schedule == "one-shot":
-        alike = [i for i, policy in enumerate(policies) if policy.schedule == "one-shot"]
+    if on.known is not None and at_once(policies[0]):
+        alike = [i for i, policy in enumerate(policies) if at_once(policy)]
         _, rises = on.foretell([policies[i] for i in alike], slot.target)
         best = alike[int(np.argmin(rises))]
     return Proposal(policies[best], f"refined:{parent.trial}", params=varied[best].answers)

@@ -66,10 +66,14 @@ class Screen:
 
         Policies that cannot reach the target have a rise of infinity.
         """
-        masks, reachable = decode_many(
-            policies, [target] * len(policies), self.evidence, self.space
-        )
+        masks, reachable = self.decoded(policies, target)
         return masks, np.where(reachable, self.rises(masks), np.inf)
+
+    def decoded(
+        self, policies: Sequence[Policy], target: Target
+    ) -> tuple[Masks, NDArray[np.bool_]]:
+        """Masks [n, A] of the policies, and which of them [n] reach the target."""
+        return decode_many(policies, [target] * len(policies), self.evidence, self.space)
 
     def masks_in(self, keys: Iterable[bytes]) -> Masks:
         """Masks [n, A] from their bytes."""
@@ -117,9 +121,9 @@ class Candidates:
     def add(self, policies: Sequence[Policy], on: Screen) -> None:
         """Those whose masks are new."""
         if policies:
-            masks, rises = on.foretell(policies, self.target)
-            for policy, mask, rise in zip(policies, masks, rises, strict=True):
-                if np.isfinite(rise):
+            masks, reachable = on.decoded(policies, self.target)
+            for policy, mask, reaches in zip(policies, masks, reachable, strict=True):
+                if reaches:
                     self.policies.setdefault(mask.tobytes(), policy)
 
     def promising(self, on: Screen, shown: Rehearsed) -> Masks:
@@ -191,7 +195,7 @@ def candidates(
 def keys_of(opening: Sequence[tuple[Policy, Target]], on: Screen) -> set[bytes]:
     """Masks of the policies whose mask is known before they are carried out."""
     known = [(policy, target) for policy, target in opening if at_once(policy)]
-    return {on.foretell([policy], target)[0][0].tobytes() for policy, target in known}
+    return {on.decoded([policy], target)[0][0].tobytes() for policy, target in known}
 
 
 def chosen(

@@ -36,6 +36,10 @@ class Target:
         params = self.params / dense[1] if isinstance(self.params, int) else self.params
         return flops, params
 
+    def leading(self, dense: tuple[int, int]) -> float:
+        """The first part that is asked for, as a fraction of the dense size."""
+        return next(part for part in self.fractions(dense) if part is not None)
+
     def limits(self, dense: tuple[int, int]) -> tuple[int | None, int | None]:
         """The largest allowed (macs, params), exact integers: floor(t * dense)."""
         return limit(self.flops, dense[0]), limit(self.params, dense[1])
