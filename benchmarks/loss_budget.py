@@ -2,14 +2,15 @@
 
     python -m benchmarks.loss_budget resnet20 [--parts raw,paper,rounds,tuned] [--out FILE]
     python -m benchmarks.loss_budget resnet56 --parts raw,paper
-    python -m benchmarks.loss_budget mechanics
+    python -m benchmarks.loss_budget resnet56 --parts tuned --seeds 1 [--ways NAME,...]
+    python -m benchmarks.loss_budget mechanics --images 512
 
 raw        each way to order and probe, at 0.6 and 0.4 of the FLOPs: accuracy after the cut, and
            after batch-norm recalibration; nothing is trained; the controls beside
 paper      the bisection at the paper's threshold: evaluations, seconds, and what rates it gives
 rounds     predicted total loss against measured at 0.8, 0.6 and 0.4, for curves of the whole
            network and for those probed again around the candidate, once and twice
-tuned      one epoch of fine-tuning, three seeds, for the ways of `raw` and the controls
+tuned      one epoch of fine-tuning for the ways of `raw` and the controls
 mechanics  VGG-16, DenseNet-40 and googlenet with random weights, run to the end: 0.5 of the FLOPs
 
 Cells that the results file has are not measured again. Needs `python -m benchmarks.baseline`.
@@ -54,7 +55,6 @@ from paretoprune.trainers.models import build_model
 
 SIZES = (0.6, 0.4)
 LOOKED_AT = (0.8, 0.6, 0.4)
-SEEDS = 3
 BALANCED = PRESETS["balanced-pruning"]
 POLICIES = {
     f"{score} / {curves} / {probe}": replace(
@@ -64,6 +64,7 @@ POLICIES = {
     for curves in ("threshold", "least-sum")
     for probe in ("eval", "batch")
 }
+CANDIDATES = POLICIES | {f"control {name}": policy for name, policy in CONTROLS.items()}
 UNTRAINED = ("vgg16", "densenet40", "torchvision:googlenet")
 THRESHOLD = 0.019  # the paper's for a ResNet-56
 OUT = Path("benchmarks/results")
@@ -125,29 +126,29 @@ class Bench:
         return decode(policy, Target(size), swapped, self.scene.space)
 
 
-def cells(bench: Bench, part: str) -> Cells:
-    """All cells of one part."""
-    candidates = POLICIES | {f"control {name}": policy for name, policy in CONTROLS.items()}
+def cells(bench: Bench, part: str, ways: dict[str, Policy], seeds: int) -> Cells:
+    """All cells of one part; nothing but fine-tuning and the random control depends on a seed."""
     if part == "paper":
         return {f"paper threshold {THRESHOLD}": partial(paper, bench)}
     if part == "rounds":
         return {
             f"rounds {name} @ {size}": partial(rounds, bench, policy, size)
-            for name, policy in POLICIES.items()
+            for name, policy in ways.items()
+            if name in POLICIES
             for size in LOOKED_AT
         }
     if part == "raw":
         return {
             f"raw {name} @ {size} seed {seed}": partial(raw, bench, policy, size, seed)
-            for name, policy in candidates.items()
+            for name, policy in ways.items()
             for size in SIZES
-            for seed in range(SEEDS if policy.score == "random" else 1)
+            for seed in range(seeds if policy.score == "random" else 1)
         }
     return {
         f"tuned {name} @ {size} seed {seed}": partial(tuned, bench, policy, size, seed)
-        for name, policy in candidates.items()
+        for seed in range(seeds)
+        for name, policy in ways.items()
         for size in SIZES
-        for seed in range(SEEDS)
     }
 
 
@@ -237,6 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("network", choices=("resnet20", "resnet56", "mechanics"))
     parser.add_argument("--parts", default="raw,paper,rounds,tuned")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ways", default=",".join(CANDIDATES))
     parser.add_argument("--images", type=int, default=2048, help="that the probes look at")
     parser.add_argument("--max-seconds", type=float, help="begin no cell after so long")
     parser.add_argument("--out", type=Path)
@@ -249,8 +252,9 @@ def main() -> None:
     else:
         bench = Bench(baseline(asked.network), asked.images)
         about, measured = {**bench.scene.about, "images": asked.images}, {}
+        ways = {name: CANDIDATES[name] for name in asked.ways.split(",")}
         for part in asked.parts.split(","):
-            measured |= cells(bench, part)
+            measured |= cells(bench, part, ways, asked.seeds)
     fill(out, about, measured, max_seconds=asked.max_seconds)
 
 
