@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ Cell = Callable[[], dict[str, Any]]
 
 class Unavailable(Exception):
     """A cell cannot be measured here; the text says what it lacks. It stays missing."""
+
+
+def named(option: str, text: str, known: Iterable[str]) -> list[str]:
+    """The names in a comma-separated text; whoever asks for one that is not known is told."""
+    names, allowed = text.split(","), list(known)
+    if not set(names) <= set(allowed):
+        raise SystemExit(f"{option} must be some of {', '.join(allowed)}, got {text!r}")
+    return names
 
 
 def fill(

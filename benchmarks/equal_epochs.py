@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cells import fill
+from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.context import Context
@@ -99,9 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    scene, ways = baseline(asked.network), asked.ways.split(",")
-    if not set(ways) <= set(WAYS):
-        raise SystemExit(f"--ways must be some of {', '.join(WAYS)}, got {asked.ways!r}")
+    ways, scene = named("--ways", asked.ways, WAYS), baseline(asked.network)
     evidence = evidence_of(scene, ways)
     cells = {
         f"{asked.epochs:g} epochs {way} @ {size} seed {seed}": partial(

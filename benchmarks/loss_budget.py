@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.cells import fill
+from benchmarks.cells import fill, named
 from benchmarks.cifar_jpeg import whole
 from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
 from paretoprune.analysis.curves.evidence import with_curves
@@ -53,6 +53,7 @@ from paretoprune.trainers.loop import Tuning
 from paretoprune.trainers.machine import detect_machine
 from paretoprune.trainers.models import build_model
 
+PARTS = ("raw", "paper", "rounds", "tuned")
 SIZES = (0.6, 0.4)
 LOOKED_AT = (0.8, 0.6, 0.4)
 BALANCED = PRESETS["balanced-pruning"]
@@ -237,7 +238,7 @@ def main() -> None:
     """Measure the cells of the named network, or of the untrained ones."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("network", choices=("resnet20", "resnet56", "mechanics"))
-    parser.add_argument("--parts", default="raw,paper,rounds,tuned")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", default=",".join(CANDIDATES))
     parser.add_argument("--images", type=int, default=2048, help="that the probes look at")
@@ -250,10 +251,11 @@ def main() -> None:
         about = {"weights": "random", "images": asked.images, "torch": torch.__version__}
         measured: Cells = {name: partial(mechanics, name, asked.images) for name in UNTRAINED}
     else:
+        ways = {name: CANDIDATES[name] for name in named("--ways", asked.ways, CANDIDATES)}
+        parts = named("--parts", asked.parts, PARTS)
         bench = Bench(baseline(asked.network), asked.images)
         about, measured = {**bench.scene.about, "images": asked.images}, {}
-        ways = {name: CANDIDATES[name] for name in asked.ways.split(",")}
-        for part in asked.parts.split(","):
+        for part in parts:
             measured |= cells(bench, part, ways, asked.seeds)
     fill(out, about, measured, max_seconds=asked.max_seconds)
 
