@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from ..spaces.decode import Space
 from ..spaces.target import Target
 
-GOLDEN = 0.6180339887498949  # its multiples mod 1 are spread evenly, whatever their number
 SPREAD = (0.5, 2.0)  # factors of the target
 STEPS = 8  # at least, of round shares between nothing and the target
 
@@ -37,13 +36,12 @@ def make_plan(
 ) -> tuple[Slot, ...]:
     """`trials` slots: even ones at the target, odd ones spread."""
     dense = space.price.dense
-    factors = factors_of(target, dense, spread_of(target, space, spread))
+    factors = coarse_first(factors_of(target, dense, spread_of(target, space, spread)))
 
     def target_of(index: int) -> Target:
         if index % 2 == 0:
             return target
-        step = (GOLDEN * ((index + 1) // 2)) % 1.0
-        return target.scaled(factors[int(step * len(factors))], dense)
+        return target.scaled(factors[index // 2 % len(factors)], dense)
 
     return tuple(Slot(i, target_of(i), derived_seed(seed, i)) for i in range(trials))
 
@@ -58,6 +56,20 @@ def factors_of(
     shares = [number * grain for number in range(math.ceil(first), math.floor(last) + 1)]
     around = [share / part for share in shares if not math.isclose(share, part)]
     return tuple(around) or (between[1],)
+
+
+def coarse_first(factors: tuple[float, ...]) -> tuple[float, ...]:
+    """The ends first, then the widest gaps: each as far as can be from all before and the target.
+
+    However few trials there are, the front reaches over the whole of the spread.
+    """
+    known, left = [1.0], list(factors)
+    while left:
+        gaps = {factor: min(abs(factor - one) for one in known) for factor in left}
+        widest = max(left, key=lambda factor: (round(gaps[factor], 9), -factor))
+        known.append(widest)
+        left.remove(widest)
+    return tuple(known[1:])
 
 
 def grain_of(most: float) -> float:

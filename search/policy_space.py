@@ -13,7 +13,6 @@ from typing import Any
 
 from ..analysis.ensembles import PRESETS as ENSEMBLES
 from ..analysis.scores.registry import Network, all_scores, function_of
-from ..spaces.errors import UserError
 from ..spaces.policy import (
     ALLOCATIONS,
     COMBINATIONS,
@@ -31,7 +30,8 @@ from .answers import Asked, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
 SELDOM = ("random", "bn-scale", "weight-gradient")
-# Loss curves are measured for these orders alone: each costs dozens of evaluations.
+# Loss curves are measured for these orders, unless the user names both scores and loss budgets:
+# each order costs dozens of evaluations.
 ORDERS = {"taylor": "sum", "weight-gradient-rank": "later"}
 
 
@@ -44,6 +44,7 @@ class PolicySpace:
     schedules: tuple[str, ...] = SCHEDULES
     stages: int = 1
     own: Callable[[Asked], Policy] | None = None  # a plugin's function, in place of ours
+    orders: tuple[str, ...] = ()  # the scores in whose order loss curves are measured
 
     def sample(self, asked: Asked) -> Policy:
         """The policy that the answers make."""
@@ -69,16 +70,11 @@ class PolicySpace:
         needed = [Policy(name) for name in self.scores]
         if "loss-budget" in self.allocations and "one-shot" in self.schedules:
             needed += [
-                Policy(score, combine=ORDERS[score], allocation="loss-budget", probe=probe)
+                Policy(score, combine=combined(score), allocation="loss-budget", probe=probe)
                 for score in self.orders
                 for probe in PROBES
             ]
         return needed
-
-    @property
-    def orders(self) -> list[str]:
-        """The scores in whose order loss curves are measured."""
-        return [name for name in ORDERS if name in self.scores]
 
 
 def space_from(
@@ -92,25 +88,21 @@ def space_from(
         check_choice("--allocations", name, ALLOCATIONS)
     for name in schedules:
         check_choice("--schedules", name, SCHEDULES)
-    space = PolicySpace(
-        tuple(scores) or tuple(name for name in known if name not in SELDOM),
+    chosen = tuple(scores) or tuple(name for name in known if name not in SELDOM)
+    named = tuple(scores) if "loss-budget" in allocations else ()
+    return PolicySpace(
+        chosen,
         tuple(allocations) or ALLOCATIONS,
         tuple(schedules) or SCHEDULES,
         stages,
         _OWN[-1] if _OWN else None,
+        named or tuple(order for order in ORDERS if order in chosen),
     )
-    if space.schedules == ("one-shot",) and space.allocations == ("loss-budget",):
-        check_orders(space)
-    return space
 
 
-def check_orders(space: PolicySpace) -> None:
-    """Raise where only loss curves may decide and no order of theirs is allowed."""
-    if not space.orders:
-        raise UserError(
-            f"--scores must have one of {', '.join(ORDERS)} for --allocations loss-budget, "
-            f"got {', '.join(space.scores)}; add one"
-        )
+def combined(order: str) -> str:
+    """How the parts of coupled layers are combined where a score orders loss curves."""
+    return ORDERS.get(order, "sum")
 
 
 _OWN: list[Callable[[Asked], Policy]] = []
@@ -179,7 +171,7 @@ def loss_budget(asked: Asked, space: PolicySpace) -> dict[str, Any]:
     order = asked.suggest_categorical("order", space.orders)
     made: dict[str, Any] = {
         "score": order,
-        "combine": ORDERS[order],
+        "combine": combined(order),
         "probe": asked.suggest_categorical("probe", PROBES),
         "curves": asked.suggest_categorical("curves", CURVES),
     }

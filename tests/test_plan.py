@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.search.plan import SPREAD, Slot, factors_of, grain_of
+from paretoprune.search.plan import SPREAD, Slot, coarse_first, factors_of, grain_of
 from paretoprune.search.proposing import TURNS, turns_of
 from paretoprune.spaces.target import Target
 
@@ -40,6 +40,13 @@ def test_all_sizes_lie_in_the_range(part, low, high):
     found = factors_of(Target(flops=part), DENSE, (low, high))
     assert found
     assert all(low * (1 - 1e-5) <= factor <= high * (1 + 1e-5) for factor in found)
+
+
+def test_the_ends_of_the_range_are_tried_first_then_the_widest_gaps():
+    """So that few trials are enough for a front over the whole range; then all have had a turn."""
+    factors = factors_of(Target(flops=0.4), DENSE, SPREAD)
+    ordered = [round(0.4 * factor, 6) for factor in coarse_first(factors)]
+    assert ordered == [0.8, 0.2, 0.6, 0.3, 0.5, 0.7, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75]
 
 
 @given(st.floats(1e-6, 1e3))
