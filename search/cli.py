@@ -34,8 +34,8 @@ app = typer.Typer(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; turn its errors into one line and an exit code."""
     code = 0
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        words = list(sys.argv[1:] if arguments is None else arguments)
         code = app(words, standalone_mode=False) or 0
     except UserError as error:
         code = complain(str(error), 2)
@@ -45,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = exit_code_of(error)
+        code = exit_code_of(error, words)
     sys.stdout.flush()
     sys.exit(code)
 
 
-def exit_code_of(error: Exception) -> int:
+def exit_code_of(error: Exception, words: Sequence[str]) -> int:
     """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
     if isinstance(error, DiskFull):
         return complain(str(error), 1)
@@ -59,7 +59,13 @@ def exit_code_of(error: Exception) -> int:
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
-    return complain(f"{' '.join(message().split())}; see paretoprune --help", 2)
+    return complain(f"{message().rstrip('. ')}; see {helped(words)} --help", 2)
+
+
+def helped(words: Sequence[str]) -> str:
+    """The command whose help says how the words should have been."""
+    known = {command.name for command in app.registered_commands}
+    return " ".join(["paretoprune", *(word for word in words[:1] if word in known)])
 
 
 def complain(text: str, code: int) -> int:

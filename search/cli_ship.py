@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")]
@@ -15,10 +16,33 @@ OwnModel = Annotated[
 ]
 
 
+DISTILL = "--distill"
+USUAL_WEIGHT = "0.7"
+
+
+class BareDistill(TyperCommand):
+    """A command whose `--distill` may stand without a weight: then it is the usual one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give a bare `--distill` its weight; the parser knows values or flags, not both."""
+        following = [*args, DISTILL][1:]
+        words = [
+            f"{DISTILL}={USUAL_WEIGHT}" if word == DISTILL and is_option(after) else word
+            for word, after in zip(args, following, strict=True)
+        ]
+        return super().parse_args(ctx, words)
+
+
+def is_option(word: str) -> bool:
+    """No value: it begins as an option does, and is no negative number."""
+    return word.startswith("-") and not word[1:2].isdigit()
+
+
 def add_shipping(app: typer.Typer) -> None:
     """Register the commands, in the order in which they are used."""
-    for name, command in (("pick", pick), ("finetune", finetune), ("export", export)):
-        app.command(name)(command)
+    app.command("pick")(pick)
+    app.command("finetune", cls=BareDistill)(finetune)
+    app.command("export")(export)
 
 
 def pick(
@@ -51,7 +75,8 @@ def finetune(
     distill: Annotated[
         float | None,
         typer.Option(
-            help="Weight of the dense network's answers in the loss; 0.7 if it is there."
+            help="Weight of the dense network's answers in the loss; 0.7 if it is there, "
+            "or where no weight follows."
         ),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine.")] = 0.02,

@@ -208,9 +208,27 @@ def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, 
     code, output = in_process(capsys, *words, "--distill", 0.5, "--weights", dense)
     assert code == 0, output.err
     assert "distilled with weight 0.5" in output.out
+    code, output = in_process(capsys, *words, "--weights", dense, "--distill")
+    assert code == 0, output.err
+    assert "distilled with weight 0.7" in output.out
     code, output = in_process(capsys, *words)
     assert code == 0, output.err
     assert "distilled" not in output.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--distill",), "DIR"),  # a weight is not asked for
+        (("--distill", "--epochs", 1), "DIR"),
+        (("--distill", -0.5, "DIR", "--data", "digits"), "--distill must be in [0, 1], got -0.5"),
+        (("--epochs",), "'--epochs' requires an argument; see paretoprune finetune --help"),
+    ],
+)
+def test_distill_stands_with_or_without_its_weight(words, message, capsys):
+    code, output = in_process(capsys, *words)
+    assert (code, output.err.count("\n")) == (2, 1)
+    assert message in output.err
 
 
 def test_a_trials_own_folder_is_left_to_its_run(scene, tmp_path, capsys):
