@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .analysis.scores.registry import Network, batch_score, score
     from .analysis.scores.seen import Seen
     from .search.answers import Asked
-    from .search.api import Picked, Result, load, prune, resume
+    from .search.api import Picked, Result, load, prune, read_run, resume
     from .search.api import search as search
     from .search.policy_space import policy_space
     from .search.shipping import Shipped, finetune
@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "policy_space",
     "prune",
+    "read_run",
     "resume",
     "score",
     "search",
@@ -54,6 +55,7 @@ _HOMES = {
     "Result": ".search.api",
     "load": ".search.api",
     "prune": ".search.api",
+    "read_run": ".search.api",
     "resume": ".search.api",
     "Shipped": ".search.shipping",
     "finetune": ".search.shipping",

@@ -20,16 +20,18 @@ from ..trainers.datasets.user import user_data
 from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data
 from .artifacts import with_weights
+from .commands import read_front
 from .exporting import export_small
 from .notebook import figure_of, frame_of, html_of
 from .picked import inside, write_picked
-from .picking import Wish, choose
+from .picking import Wish, choose, measured
 from .progress import Progress
 from .pruning import PruneRequest, policy_named
 from .pruning import prune as prune_one
 from .run import Given, new_search, resume_search
 from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
+from .show import answer
 from .stopping import Stopped
 from .transfer import policies_like
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Picked:
     """One point of the front, and its network."""
 
@@ -46,6 +48,10 @@ class Picked:
     folder: Path
     dense: Dense
     widths: dict[str, int]  # kept output channels of each layer
+
+    def __repr__(self) -> str:
+        named = "" if self.evaluation.trial is None else f"trial {self.evaluation.trial}, "
+        return f"Picked({named}{measured(self.evaluation)}, folder={str(self.folder)!r})"
 
     @property
     def policy(self) -> Policy:
@@ -62,13 +68,17 @@ class Picked:
         return export_small(self.model, recipe, Path(path), to=to, batch=batch)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
     """What a search returns: the front's figures, and the networks behind them."""
 
     front: Front
     folder: Path
     dense_model: nn.Module | None = None
+
+    def __repr__(self) -> str:
+        points = f"{len(self.points)} points, {answer(self.front)}"
+        return f"Result({points}, folder={str(self.folder)!r})"
 
     @property
     def points(self) -> tuple[Evaluation, ...]:
@@ -189,6 +199,15 @@ def resume(
         repeated["data"] = data
     chosen = SearchSettings(quiet=bool(repeated.get("quiet", False)))
     return guarded(lambda given: resume_search(Path(run), given, repeated), model, data, chosen)
+
+
+def read_run(run: str | Path, model: nn.Module | None = None) -> Result:
+    """The result in a run folder as it stands: nothing runs, nothing is written.
+
+    `model`: the dense network, for `pick`, where no name rebuilds it.
+    """
+    folder, front = read_front(Path(run))
+    return Result(front, folder.root, model)
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -38,18 +38,32 @@ def table(recipe: Recipe) -> str:
     figures, dense = recipe.figures, recipe.dense
     if figures is None or dense is None:
         return ""
+    data, same = measured_on(recipe)
+    before = (f"{dense.accuracy:.4f}", maybe(dense.test_accuracy)) if same else ("", "")
     rows = [
-        ("accuracy, validation", f"{dense.accuracy:.4f}", f"{figures.accuracy:.4f}"),
-        ("accuracy, test", maybe(dense.test_accuracy), maybe(figures.test_accuracy)),
-        ("FLOPs (MACs)", f"{dense.macs:,}", kept(figures.macs, figures.flops_fraction)),
-        ("parameters", f"{dense.params:,}", kept(figures.params, figures.params_fraction)),
+        ("accuracy, validation", before[0], f"{figures.accuracy:.4f}"),
+        ("accuracy, test", before[1], maybe(figures.test_accuracy)),
+        ("FLOPs (MACs)", f"{dense.macs:,}", share(figures.macs, figures.flops_fraction)),
+        ("parameters", f"{dense.params:,}", share(figures.params, figures.params_fraction)),
         ("ms an image, batch 1", *latencies(dense, figures)),
     ]
     lines = ["| | dense | pruned |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows if any(row[1:]))]) + "\n"
+    lines += [f"| {' | '.join(row)} |" for row in rows if any(row[1:])]
+    if data:
+        lines += ["", f"Accuracies are on {data}."]
+    return "\n".join(lines) + "\n"
 
 
-def kept(count: int, fraction: float) -> str:
+def measured_on(recipe: Recipe) -> tuple[str, bool]:
+    """The data of the figures, and whether the dense network was measured on the same."""
+    source, tuned = recipe.source, recipe.fine_tune
+    name = tuned.data if tuned else source.data
+    hashes = {source.data_sha256, tuned.data_sha256 if tuned else source.data_sha256} - {None}
+    said = "data passed in from Python" if name == "user" else name and f"`{name}`"
+    return said or "", len(hashes) < 2
+
+
+def share(count: int, fraction: float) -> str:
     """A size, and what it is of the dense one."""
     return f"{count:,} ({fraction:.1%})"
 
@@ -64,8 +78,8 @@ def latencies(dense: Dense, figures: Figures) -> tuple[str, str]:
 def history(recipe: Recipe) -> str:
     """How the network came about."""
     lines = [f"Pruned by the policy {words(recipe.policy)}."]
-    if recipe.fine_tune is not None:
-        lines.append(tuned(recipe.fine_tune))
+    last = () if recipe.fine_tune is None else (recipe.fine_tune,)
+    lines += [tuned(done) for done in (*recipe.earlier, *last)]
     return " ".join(lines) + "\n"
 
 
@@ -73,10 +87,19 @@ def tuned(done: FineTune) -> str:
     """The full fine-tune in one sentence."""
     taught = f", distilled with weight {done.distill:g}" if done.distill else ""
     return (
-        f"Fine-tuned for {done.epochs:g} epochs at learning rate {done.learning_rate:g}{taught}; "
-        f"kept: epoch {done.best_epoch:g}, the best on validation "
-        f"(before: {done.accuracy_before:.4f})."
+        f"Fine-tuned for {counted(done.epochs)} at learning rate {done.learning_rate:g}{taught}; "
+        f"kept: {kept(done)}, the best on validation (before: {done.accuracy_before:.4f})."
     )
+
+
+def kept(done: FineTune) -> str:
+    """Which weights a fine-tune left."""
+    return f"epoch {done.best_epoch:g}" if done.best_epoch else "what it began with"
+
+
+def counted(epochs: float) -> str:
+    """So many epochs."""
+    return f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
 
 
 def loading(recipe: Recipe, folder: str) -> str:

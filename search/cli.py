@@ -59,7 +59,18 @@ def exit_code_of(error: Exception, words: Sequence[str]) -> int:
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
-    return complain(f"{message().rstrip('. ')}; see {helped(words)} --help", 2)
+    said = f"{message().rstrip('. ')}{value_in(words, error)}"
+    return complain(f"{said}; see {helped(words)} --help", 2)
+
+
+def value_in(words: Sequence[str], error: Exception) -> str:
+    """What was written for the option of an error, where the parser does not say it."""
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in names and "requires" not in str(error):
+            return f", got {value if equals else after!r}"
+    return ""
 
 
 def helped(words: Sequence[str]) -> str:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..spaces.errors import UserError
-from ..spaces.recipe import FineTune, Recipe, read_recipe
+from ..spaces.recipe import FineTune, Recipe, data_named, read_recipe
 from ..trainers.data import Data
 from ..trainers.saved import NEXT, PICKED, RECIPE
 from ..trainers.together import Team
 from .picked import unwritable
-from .setup import weights_exist
+from .setup import data_digest, weights_exist
 
 WORK = "finetune"  # below the result: the session and the best weights so far
 
@@ -41,7 +41,7 @@ class Asked:
     def check(self) -> None:
         """Refuse what could not be trained."""
         rules = (
-            ("--epochs", self.epochs, 0 < self.epochs < 1e6, "above 0; 40 is usual"),
+            ("--epochs", self.epochs, 0 < self.epochs < 1e6, "above 0 and below 1e6; 40 is usual"),
             ("--learning-rate", self.learning_rate, 0 < self.learning_rate < 10,
              "in (0, 10); 0.02 is usual"),
             ("--batch-size", self.batch_size, self.batch_size >= 2, "at least 2; 128 is usual"),
@@ -101,7 +101,7 @@ def check_fits(data: Data, recipe: Recipe) -> None:
 def settings_of(asked: Asked, data: Data, team: Team) -> FineTune:
     """What the recipe will say of this fine-tune; its outcome is not known yet."""
     return FineTune(
-        data=data.name,
+        data=data_named(data.name),
         epochs=asked.epochs,
         learning_rate=asked.learning_rate,
         batch_size=asked.batch_size,
@@ -110,6 +110,7 @@ def settings_of(asked: Asked, data: Data, team: Team) -> FineTune:
         processes=team.size,
         best_epoch=0.0,
         accuracy_before=0.0,
+        data_sha256=data_digest(data),
     )
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..spaces.errors import UserError
 from ..spaces.price import Price
-from ..spaces.recipe import Figures, Recipe, read_recipe
+from ..spaces.recipe import Figures, FineTune, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
 from ..trainers.data import Data, load_data
 from ..trainers.evaluate import Score
@@ -35,6 +35,7 @@ from ..trainers.saved import (
     versions,
 )
 from ..trainers.together import Team, joined
+from .card import counted, kept
 from .finetune_request import WORK, Asked, check_fits, check_target, finished, settings_of
 from .picked import publish, unwritable
 from .run_folder import RunFolder, locked
@@ -84,11 +85,13 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
             "--distill needs the dense network's weights, got none beside the recipe; "
             "add --weights FILE"
         )
+    if wanted_teacher and teacher is None and not quiet:
+        print("no distillation: the dense network is not beside the recipe; add --weights FILE")
     asked = replace(asked, distill=0.0 if teacher is None else asked.distill or DISTILL)
     done = finished(asked, data, team)
     if done is not None:
         if not quiet:
-            print("this fine-tune was finished before; another --epochs or --seed begins anew")
+            print("this fine-tune was finished before; another --epochs or --seed trains it on")
         return done
     with worked_in(asked.target / WORK, team):
         job = job_of(asked, loaded, data, teacher, team)
@@ -149,7 +152,8 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
     if not quiet:
         taught = f", distilled with weight {asked.distill:g}" if asked.distill else ""
         rate = f"learning rate {asked.learning_rate:g}"
-        print(f"fine-tuning for {asked.epochs:g} epochs at {rate}{taught}", flush=True)
+        begun = "going on with " if any(job.work.glob("*.safetensors")) else ""
+        print(f"{begun}fine-tuning for {counted(asked.epochs)} at {rate}{taught}", flush=True)
     try:
         with progress_bar(quiet=quiet) as bar:
 
@@ -171,6 +175,7 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
             best_epoch=best.epoch,
             accuracy_before=best.accuracy_before,
         ),
+        earlier=tuned_before(loaded.recipe),
     )
     if team.leads:
         try:
@@ -178,6 +183,11 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
         except OSError as error:
             raise UserError(unwritable(asked.target, error)) from None
     return recipe
+
+
+def tuned_before(recipe: Recipe) -> tuple[FineTune, ...]:
+    """The fine-tunes that a network has behind it, in order."""
+    return recipe.earlier if recipe.fine_tune is None else (*recipe.earlier, recipe.fine_tune)
 
 
 def figures_after(loaded: Loaded, best: Best, test: Score | None, asked: Asked) -> Figures:
@@ -205,9 +215,9 @@ def show(recipe: Recipe, folder: Path) -> None:
     test = "" if figures.test_accuracy is None else f", test {figures.test_accuracy:.4f}"
     print(
         f"validation accuracy {done.accuracy_before:.4f} -> {figures.accuracy:.4f}{test}; "
-        f"kept: epoch {done.best_epoch:g} of {done.epochs:g}"
+        f"kept: {kept(done)}" + (f" of {done.epochs:g}" if done.best_epoch else "")
     )
     for name in (f"model{ending}" for ending in FORMATS.values()):
-        if (folder / name).exists():
+        if done.best_epoch and (folder / name).exists():
             print(f"{name} holds the network as it was before: export it again")
     print(f"written to {folder}; its README.md has the lines that load it")

@@ -8,20 +8,50 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from optuna.exceptions import OptunaError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ..spaces.errors import UserError
+from ..spaces.intake import open_plain
+
+MOST_JOURNAL = 1 << 30
+# What Optuna's replay, or the reading of a trial's own values, raises at records of another shape.
+BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
+          RecursionError, OptunaError)  # fmt: skip
 
 
 def open_journal(path: Path) -> JournalStorage:
     """The storage in `path`, mended first if a kill left it torn or locked."""
     clear_lock(path)
     if path.exists():
+        open_plain(path, MOST_JOURNAL).close()
         cut_torn_tail(path)
+    return storage_in(path)
+
+
+def storage_in(path: Path) -> JournalStorage:
+    """The storage in `path` as it is."""
     return JournalStorage(JournalFileBackend(str(path)))
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Records that no search has written are told in one line; whatever they raise."""
+    try:
+        yield
+    except UserError:
+        raise
+    except BROKEN as error:
+        what = " ".join(str(error).split())[:80]
+        raise UserError(
+            f"{path} must be the journal that a search wrote, got records that are not its own "
+            f"({type(error).__name__}: {what}); restore the file from a copy"
+        ) from None
 
 
 def clear_lock(path: Path) -> None:
@@ -70,7 +100,7 @@ def is_record(line: bytes) -> bool:
     """True for a whole JSON object."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

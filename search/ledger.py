@@ -23,7 +23,7 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import SIGN, Dense, Front
 from ..spaces.policy import CONTROLS
 from .job import Job, job_from_json
-from .journal import open_journal
+from .journal import open_journal, sound
 from .plan import Slot
 from .proposing import Proposer
 from .reading import (
@@ -53,17 +53,19 @@ class Ledger:
             StudyDirection.MAXIMIZE if SIGN[name] > 0 else StudyDirection.MINIMIZE
             for name in asked.objectives
         ]
-        studies = {
-            name: optuna.create_study(
-                storage=storage, study_name=name, directions=directions, load_if_exists=True
-            )
-            for name in STUDIES
-        }
+        with sound(journal):
+            studies = {
+                name: optuna.create_study(
+                    storage=storage, study_name=name, directions=directions, load_if_exists=True
+                )
+                for name in STUDIES
+            }
+            self.record = Record(studies)
+            self.record.check()
         for study in studies.values():
             if study.metric_names is None:
                 study.set_metric_names(list(asked.objectives))
         self._asked, self._proposer = asked, proposer
-        self.record = Record(studies)
         self._running: dict[str, optuna.Trial] = {}
         jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
         self._known = {job.identity: number for job, number in reversed(jobs) if job}

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.report import Drawing, front_drawing
-from ..analysis.report.page import plain_row
+from ..analysis.report.page import latency_of, plain_row, row_of
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from .job import named as name_of
 from .run_folder import RunFolder
 from .run_state import state_of
-from .show import answer, words
+from .show import answer, maybe, words
 
 if TYPE_CHECKING:
     import pandas
 
-HEADS = ("", "accuracy", "test", "FLOPs", "params", "policy")
+HEADS = ("", "accuracy", "test", "FLOPs", "params", "latency ms", "policy")
 
 
 def figure_of(front: Front, folder: Path) -> Drawing:
@@ -30,9 +30,17 @@ def figure_of(front: Front, folder: Path) -> Drawing:
 def html_of(front: Front, folder: Path) -> str:
     """The answer, the figure and the front's points, as a notebook shows them."""
     head = "".join(f"<th>{name}</th>" for name in HEADS)
-    body = "".join(plain_row(name, point, words(point.policy)) for name, point in named(front))
+    dense = front.dense
+    body = row_of(
+        "dense", f"{dense.accuracy:.4f}", maybe(dense.test_accuracy), "100.0%", "100.0%",
+        latency_of(dense), "",
+    )  # fmt: skip
+    body += "".join(
+        plain_row(name, point, latency_of(point), words(point.policy))
+        for name, point in named(front)
+    )
     return (
-        f"<p>{html.escape(answer(front))}; dense accuracy {front.dense.accuracy:.4f}</p>"
+        f"<p>{html.escape(answer(front))}; dense accuracy {dense.accuracy:.4f}</p>"
         f"{figure_of(front, folder)._repr_svg_()}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )

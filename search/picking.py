@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
@@ -29,6 +29,16 @@ class Wish:
     def check(self) -> None:
         """Refuse limits that nothing could keep."""
         accuracy, latency = self.min_accuracy, self.max_latency_ms
+        for name, value in (("--min-accuracy", accuracy), ("--max-latency-ms", latency)):
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise UserError(f"{name} must be a number, got {value!r}; write 0.9")
+        if isinstance(self.trial, bool) or not isinstance(self.trial, int | None):
+            raise UserError(f"--trial must be a whole number, got {self.trial!r}; write 3")
+        if self.knee and self.trial is not None:
+            raise UserError(
+                f"--trial and --knee each name a point, got both (--trial {self.trial}); "
+                "leave one out"
+            )
         if accuracy is not None and not 0 < accuracy <= 1:
             raise UserError(
                 f"--min-accuracy must be in (0, 1], got {accuracy}; for ninety percent write 0.9"
@@ -135,12 +145,28 @@ def nothing_fits(front: Front, points: Sequence[Evaluation], wish: Wish) -> str:
     if wish.trial is not None and all(point.trial != wish.trial for point in points):
         known = ", ".join(str(point.trial) for point in points)
         return f"--trial must be on the front, got {wish.trial}; the front has {known}"
+    asked = [point for point in points if point.trial == wish.trial]
+    if asked:
+        inner = replace(wish, trial=None)
+        within = [point for point in points if inner.admits(point, front.dense)]
+        other = f": trial {max(within, key=lambda p: p.accuracy).trial} does" if within else ""
+        return (
+            f"--trial {wish.trial} must keep every other limit ({inner}), got "
+            f"{measured(asked[0])}; leave it out{other}"
+        )
     near = sorted(points, key=lambda point: wish.excess(point, front.dense))[:NEAREST]
     named = "; ".join(f"trial {point.trial} ({measured(point)})" for point in near)
     return (
         f"a point must keep every limit ({wish}), got none that does; the nearest: {named}; "
-        "ask for less, or search with a lower target"
+        f"{remedy(wish)}"
     )
+
+
+def remedy(wish: Wish) -> str:
+    """What to do where nothing keeps the limits."""
+    if wish.only_accuracy:
+        return "ask for less, or fine-tune longer: search with more --epochs or --final-epochs"
+    return "ask for less, or search with a lower target"
 
 
 def measured(point: Evaluation) -> str:
@@ -153,10 +179,11 @@ def reason(front: Front, wish: Wish, point: Evaluation) -> str:
     """Why this point and no other, in one line."""
     points = candidates(front)
     count = sum(wish.admits(each, front.dense) for each in points)
-    limits = str(wish) or "no limit"
     if wish.trial is not None:
         return f"why: trial {point.trial} was asked for"
-    among = f"of the {count} of {len(points)} points within {limits}"
+    among = f"of the {count} of {len(points)} points within {wish}"
+    if not str(wish):
+        among = f"of all {len(points)} points"
     if wish.knee:
         return f"why: the bend of the front, {among}"
     if wish.only_accuracy:
@@ -186,6 +213,7 @@ def compared(kind: str, other: Evaluation, point: Evaluation) -> str:
             ("params", other.params_fraction, point.params_fraction),
         )
     ]
+    line = f"one {kind}: trial {other.trial}, {', '.join(parts)} percentage points"
     if other.latency_ms is not None and point.latency_ms is not None:
-        parts.append(f"{other.latency_ms - point.latency_ms:+.2f} ms")
-    return f"one {kind}: trial {other.trial}, {', '.join(parts)} (percentage points)"
+        line += f", {other.latency_ms - point.latency_ms + 0.0:+.3f} ms"
+    return line

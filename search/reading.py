@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from ..spaces.evaluation import Evaluation, evaluation_from_json
 from ..spaces.front import OBJECTIVES, Dense, Front, best_at_target, non_dominated
+from ..spaces.intake import open_plain
 from ..spaces.target import target_from_json
 from .job import Job, Rung, job_from_json
+from .journal import MOST_JOURNAL, sound, storage_in
 
 INTERRUPTED = "interrupted: the search ended before this trial did"
 DIED = "the worker process died"
-AGAIN = {INTERRUPTED: 3, DIED: 2}  # attempts at one policy that such an end allows
+SHORT = "Ray ended the worker: the machine was short of memory"
+AGAIN = {INTERRUPTED: 3, DIED: 2, SHORT: 2}  # attempts at one policy that such an end allows
 STUDIES = ("search", "controls", "finals")
 
 
@@ -29,6 +30,17 @@ class Record:
     def __init__(self, studies: dict[str, optuna.Study]) -> None:
         self._studies = studies
         self._read: dict[tuple[str, int], Evaluation] = {}  # what is finished never changes
+
+    def check(self) -> None:
+        """Read all that anybody asks for: what a stranger wrote may have any shape."""
+        self.front()
+        self.rungs()
+        self.settled()
+        self.finished()
+        for study in STUDIES:
+            for trial in self.trials(study):
+                for key in ("spans", "stopped"):
+                    check_spans(trial.user_attrs.get(key))
 
     def evaluations(self) -> list[Evaluation]:
         """The finished sampled trials in order, then what longer fine-tuning made of some."""
@@ -118,10 +130,14 @@ def read_record(journal: Path) -> Record | None:
     if not journal.exists():
         return None
     quiet_optuna()
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    if not set(STUDIES) <= set(optuna.get_all_study_names(storage)):
-        return None
-    return Record({n: optuna.load_study(study_name=n, storage=storage) for n in STUDIES})
+    open_plain(journal, MOST_JOURNAL).close()
+    with sound(journal):
+        storage = storage_in(journal)
+        if not set(STUDIES) <= set(optuna.get_all_study_names(storage)):
+            return None
+        record = Record({n: optuna.load_study(study_name=n, storage=storage) for n in STUDIES})
+        record.check()
+    return record
 
 
 def front_in(journal: Path) -> Front | None:
@@ -152,6 +168,13 @@ def make_front(
         controls=controls,
         objectives=objectives,
     )
+
+
+def check_spans(spans: Any) -> None:
+    """Raise unless these are the times that a trial leaves, or none."""
+    if spans is not None and "begin" in spans:
+        float(spans["begin"])
+        sum(float(seconds) for seconds in spans["seconds"].values())
 
 
 def job_of(trial: FrozenTrial) -> Job | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
+from ..spaces.intake import read_json
 from ..spaces.layout import Layout, layout_from_json
 from ..spaces.policy import CONTROLS
 from ..spaces.recipe import read_recipe
@@ -138,11 +138,9 @@ def kept_in(run: RunFolder, point: Evaluation, layout: Layout) -> tuple[int, ...
 def read_space(run: RunFolder) -> dict[str, Any]:
     """space.json; runs of older versions have none."""
     try:
-        values = json.loads(run.space.read_text())
+        values = read_json(run.space)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{run.space} must be a JSON file, got {error}; delete it") from None
     return values if isinstance(values, dict) else {"schema": values}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import UserError
+from ..spaces.intake import read_json
 
 CONFIG_SCHEMA = 1
 CONFIG_FIELDS = {
@@ -120,14 +120,12 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     """An existing run and its config; one line if it is none."""
     run = RunFolder(path)
     try:
-        config = json.loads(run.config.read_text())
-    except FileNotFoundError:
+        config = read_json(run.config)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"RUN must be the folder of a search, got {path} without config.json; "
             "searches write to runs/ or --out"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"RUN must hold a readable config.json, got {error}") from None
     schema = config.get("schema") if isinstance(config, dict) else None
     if schema != CONFIG_SCHEMA:
         raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
@@ -10,6 +9,7 @@ from optuna.trial import TrialState
 from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front, front_from_json
+from ..spaces.intake import read_json
 from .insights import what_mattered
 from .job import named
 from .reading import STUDIES, Record, read_record
@@ -65,7 +65,7 @@ def insights_of(state: RunState) -> Insights:
 def saved_front(run: RunFolder) -> Front | None:
     """front.json, if it is there and whole: it is derived, and the journal is the truth."""
     try:
-        return front_from_json(json.loads(run.front.read_text()))
+        return front_from_json(read_json(run.front))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -80,6 +80,15 @@ class LedgerSearcher(Searcher):
                 outcome = self._settle(started, result or {}, error)
             self._listener(started.job, outcome)
 
+    def abandon(self, reason: str) -> bool:
+        """Give up all that runs, its workers being gone; False if nothing did."""
+        lost, self._started = list(self._started.values()), {}
+        for started in lost:
+            with room_needed():
+                outcome = self._fail(started.job, reason)
+            self._listener(started.job, outcome)
+        return bool(lost)
+
     def _settle(self, started: Started, result: dict[str, Any], error: bool) -> Outcome:
         """Tell the ledger; return what it was told."""
         if not error and result.get("full"):  # it is not the trial that failed
@@ -95,7 +104,9 @@ class LedgerSearcher(Searcher):
             rung, spans = Rung(**last), json.loads(result["spans"])
             self._ledger.stop(job, {**spans, "rungs": [*started.rungs, last]})
             return f"stopped at rung {rung.index} with accuracy {rung.accuracy:.4f}"
-        reason = self._reason(job, result, error)
+        return self._fail(job, self._reason(job, result, error))
+
+    def _fail(self, job: Job, reason: str) -> str:
         again = "; it is tried again" if self._ledger.fail(job, reason) else ""
         return f"failed: {reason}{again}"
 

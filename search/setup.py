@@ -22,7 +22,7 @@ from ..spaces.front import Dense
 from ..spaces.layout import layout_of
 from ..spaces.policy import Policy
 from ..spaces.price import Price
-from ..spaces.recipe import Source
+from ..spaces.recipe import Source, data_named
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
@@ -144,6 +144,8 @@ def source_of(inputs: Inputs) -> Source:
         keep=tuple(inputs.settings.keep),
         mean=tuple(map(float, inputs.data.mean)),
         std=tuple(map(float, inputs.data.std)),
+        data=data_named(inputs.data.name),
+        data_sha256=data_digest(inputs.data),
     )
 
 

@@ -18,7 +18,7 @@ from ..spaces.target import Target
 def show_front(front: Front, run: Path, console: Console, *, failed: int = 0) -> None:
     """Print the table, the answer at the target beside what was asked, and how to pick."""
     console.print(front_table(front))
-    console.print(answer(front))
+    console.print(answer(front, mark=" *"))
     for name, control in sorted(front.controls.items()):
         console.print(f"  control {name}: {figures(control)}")
     if failed:
@@ -96,12 +96,14 @@ def figures(point: Evaluation) -> str:
     )
 
 
-def answer(front: Front) -> str:
-    """Requested next to achieved."""
+def answer(front: Front, mark: str = "") -> str:
+    """Requested next to achieved; `mark` is what stands beside that point in a table."""
     asked = requested(front.requested)
     if front.at_target is None:
         return f"at the target ({asked}): no trial yet"
-    line = f"at the target ({asked}): trial {front.at_target.trial} *, {figures(front.at_target)}"
+    line = (
+        f"at the target ({asked}): trial {front.at_target.trial}{mark}, {figures(front.at_target)}"
+    )
     if front.dominator is not None:
         line += f"; dominated by trial {front.dominator}"
     return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .artifacts import place_in
 from .context import Context
 from .halving import Halving, HalvingScheduler
 from .home import Shared, make_home
+from .reading import SHORT
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .shares import resource, share_of_gpus, workers_in
@@ -54,20 +56,34 @@ def tune_trials(
         tune.with_parameters(carry_out, shared=shared),
         {"cpu": settings.cpus_per_trial, "gpu": gpus},
     )
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            num_samples=-1,
-            max_concurrent_trials=workers,
-            scheduler=HalvingScheduler(halving),
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="tune", storage_path=str(scratch), verbose=0, callbacks=[stop]
-        ),
-    )
-    tuner.fit()
+    for turn in itertools.count():
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=workers,
+                scheduler=HalvingScheduler(halving),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=f"tune-{turn}", storage_path=str(scratch), verbose=0, callbacks=[stop]
+            ),
+        )
+        try:
+            tuner.fit()
+            return
+        except RuntimeError as error:
+            if not (short_of_memory(error) and searcher.abandon(SHORT)):
+                raise
+
+
+def short_of_memory(error: RuntimeError) -> bool:
+    """Ray itself ended workers to keep the machine alive; Tune ends with them, unlike at a crash.
+
+    Each time costs every running trial one of its attempts, so that this cannot go on for ever.
+    """
+    return isinstance(error.__cause__, ray.exceptions.OutOfMemoryError)
 
 
 def on_gpu(context: Context) -> bool:

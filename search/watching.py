@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import signal
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,6 +126,11 @@ def listen(path: Path, host: str, port: int) -> Server:
     """A server that holds its port; one line if it is taken."""
     try:
         return Server((host, port), Watched(path))
+    except socket.gaierror as error:
+        raise UserError(
+            f"--host must be an address of this machine, got {host} ({error.strerror}); "
+            "write 127.0.0.1"
+        ) from None
     except OSError as error:
         raise UserError(
             f"--host and --port must be free, got {host}:{port} ({error.strerror}); "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from .curves import Curves
 from .durable import partial_name, take_name
 from .errors import UserError
+from .intake import open_plain
 from .parts import Parts
 
 SCHEMA = 2
+MOST_TABLES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
 Tables = dict[str, NDArray[np.generic]]
 
 
@@ -50,12 +52,14 @@ def load_tables(key: str, folder: Path) -> Tables | None:
     """Read the arrays with this hash; None if they were never saved or are not whole."""
     path = folder / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as tables:
+        with open_plain(path, MOST_TABLES) as file, np.load(file, allow_pickle=False) as tables:
+            if is_packed(tables.zip):
+                return None
             meta = json.loads(str(tables["meta"]))
             found = {name: tables[name] for name in tables.files if name != "meta"}
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile):
+    except (ValueError, OSError, KeyError, EOFError, MemoryError, BadZipFile):
         return None
     if not isinstance(meta, dict) or meta.get("key") != key or meta["schema"] < SCHEMA:
         return None  # older evidence is measured again
@@ -65,6 +69,11 @@ def load_tables(key: str, folder: Path) -> Tables | None:
             "update paretoprune"
         )
     return found
+
+
+def is_packed(archive: ZipFile) -> bool:
+    """Compressed, as `save_tables` never does: what is unpacked could be of any size."""
+    return any(member.compress_type != ZIP_STORED for member in archive.infolist())
 
 
 def scores_to_tables(scores: dict[str, Parts]) -> Tables:

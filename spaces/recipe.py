@@ -7,6 +7,7 @@ mask, the hashes and the policy only; it is read as a recipe in which nothing wa
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from .policy import Policy, policy_from_json
 from .target import Target, target_from_json
 
 SCHEMA = 2
-ADDED = ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune")  # by schema 2
+ADDED = ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune", "earlier")
 AS_SHARE = {"step_epochs": "step_share", "gate_epochs": "gate_share"}  # of the trial's epochs
 # What a stranger's file may ask for.
 MOST_CLASSES, MOST_VALUES, MOST_ATOMS, MOST_LETTERS = 10**5, 2**24, 10**8, 300
@@ -34,6 +35,7 @@ class Source:
     """Where the dense network comes from. `name` is None for a module that the user passed in.
 
     `mean` and `std` are per channel, of images scaled to 0..1; empty where nobody noted them.
+    `data` is what accuracies were measured on, as the user named it, and a hash of it.
     """
 
     name: str | None
@@ -42,6 +44,8 @@ class Source:
     keep: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    data: str | None = None
+    data_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class FineTune:
-    """The full fine-tune that the weights come from: its settings, and what it started from."""
+    """A full fine-tune that the weights come from: its settings, and what it started from."""
 
     data: str
     epochs: float
@@ -72,6 +76,7 @@ class FineTune:
     processes: int
     best_epoch: float
     accuracy_before: float
+    data_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class Recipe:
     figures: Figures | None = None
     dense: Dense | None = None
     dense_sha256: str | None = None  # of the dense network's weights beside it, if they are there
-    fine_tune: FineTune | None = None
+    fine_tune: FineTune | None = None  # the last one, which the figures are of
+    earlier: tuple[FineTune, ...] = ()  # those before it, in order
     schema: int = SCHEMA
 
     @property
@@ -106,6 +112,12 @@ class Recipe:
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
+def data_named(name: str) -> str:
+    """Data as a recipe names them: without the folders of the machine that they lay on."""
+    kind, colon, where = name.partition(":")
+    return kind + colon + where.rstrip("/").rpartition("/")[2]
+
+
 def figures_of(evaluation: Evaluation) -> Figures:
     """The figures of an evaluation, without what it was an evaluation of."""
     return Figures(**{name: getattr(evaluation, name) for name in Figures.__slots__})
@@ -113,13 +125,15 @@ def figures_of(evaluation: Evaluation) -> Figures:
 
 def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
     """Read a recipe; unknown fields are errors, a newer schema is refused, an older migrated."""
+    tuned = partial(read_record, FineTune, where=f"{where}, fine_tune,")
     nested = {
         "source": lambda v: read_record(Source, v, f"{where}, source,"),
         "policy": policy_from_json,
         "target": target_from_json,
         "figures": optional(lambda v: read_record(Figures, v, f"{where}, figures,")),
         "dense": optional(lambda v: read_record(Dense, v, f"{where}, dense,")),
-        "fine_tune": optional(lambda v: read_record(FineTune, v, f"{where}, fine_tune,")),
+        "fine_tune": optional(tuned),
+        "earlier": lambda v: tuple(tuned(values=each) for each in v),
     }
     try:
         recipe = read_record(Recipe, migrated(values, where), where, nested=nested)
@@ -183,7 +197,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read a recipe file; each fault is one line."""
     try:
         values = read_json(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"a picked network's folder must hold {path.name}, got none in {path.parent}; "
             "make one with paretoprune pick"

@@ -115,6 +115,34 @@ def test_archive_that_writes_outside_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("outside.txt"))
 
 
+@pytest.mark.parametrize("form", ["gz", "xz", "bz2"])
+def test_an_archive_with_damage_inside_is_one_line_and_leaves_nothing(
+    form: str, tmp_path: Path
+) -> None:
+    archive = tmp_path / f"d.tar.{form}"
+    with tarfile.open(archive, f"w:{form}") as tar:
+        tar.add(make_folder(tmp_path / "d"), arcname="d")
+    content = bytearray(archive.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    archive.write_bytes(content)
+    with pytest.raises(UserError, match=r"which does not unpack"):
+        load_data(f"folder:{archive}")
+    assert not list((cache_folder() / "unpacked").glob("*"))
+
+
+def test_an_archive_larger_than_the_disk_is_refused_at_once(tmp_path: Path) -> None:
+    archive = tmp_path / "vast.tar"
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo("vast")
+        member.size = 2**50
+        tar.fileobj.write(member.tobuf())
+        tar.fileobj.truncate(2**20)
+    with pytest.raises(UserError, match="vast"):
+        load_data(f"folder:{archive}")
+    assert not list((cache_folder() / "unpacked").glob("*"))
+
+
 def test_changed_folder_is_read_again(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d")
     before = load_data(f"folder:{folder}")

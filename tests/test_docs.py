@@ -162,9 +162,7 @@ def test_pages_name_no_place_of_ours():
         assert not re.search(r"/(?:work|tmp|home|root)/|[Ii]ssue \d", text), path
 
 
-@pytest.mark.parametrize(
-    "page", ["quickstart.md", pytest.param("tutorial.md", marks=[pytest.mark.slow])]
-)
+@pytest.mark.parametrize("page", ["quickstart.md", "tutorial.md"])
 def test_the_code_of_a_page_runs_in_its_order(page, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for block in blocks_of(DOCS / page):

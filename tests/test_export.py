@@ -109,7 +109,8 @@ WRONG = [
     (("--to", "tflite"), "--to must be torch or onnx, got 'tflite'"),
     (("--to", "torch", "--batch", "0"), "--batch must be dynamic or at least 1"),
     (("--to", "torch", "--batch", "many"), "--batch must be dynamic or a number"),
-    (("--to", "torch", "--threads", "0"), "--threads must be at least 1"),
+    (("--to", "torch", "--threads", "0"), "--threads must be 1 to"),
+    (("--to", "torch", "--threads", "9999"), "the cores of this machine, got 9999"),
     (("--to", "torch", "--out", "/no/such/folder/x.pt2"), "--out must be a file in a folder"),
 ]
 

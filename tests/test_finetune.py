@@ -16,8 +16,9 @@ from folders import make_run, pick_into, save_cut, trained_digits
 from torch import nn
 
 import paretoprune as pp
+from paretoprune.search.card import card
 from paretoprune.search.cli import main
-from paretoprune.spaces.recipe import read_recipe
+from paretoprune.spaces.recipe import FineTune, read_recipe
 from paretoprune.trainers.checkpoint import weights_digest
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.full_tune import FullTune, tune
@@ -179,7 +180,7 @@ def kill_after_a_save():
 
 
 WRONG = [
-    (("--epochs", 0), "--epochs must be above 0, got 0"),
+    (("--epochs", 0), "--epochs must be above 0 and below 1e6, got 0"),
     (("--distill", 2), "--distill must be in [0, 1], got 2"),
     (("--learning-rate", -1), "--learning-rate must be in (0, 10)"),
     (("--batch-size", 1), "--batch-size must be at least 2"),
@@ -199,6 +200,36 @@ def test_a_wrong_input_is_one_line_and_exit_2(words, message, picked, capsys):
     assert not (picked / "finetune").exists()
 
 
+def test_other_data_under_the_same_name_are_another_fine_tune_and_the_card_tells_of_both(
+    picked, scene, capsys
+):
+    data = scene[2]
+    rows = [(part.images.numpy(), part.labels.numpy()) for part in (data.train, data.validation)]
+    first = pp.finetune(picked, rows, epochs=1, quiet=True)
+    assert pp.finetune(picked, rows, epochs=1).recipe == first.recipe
+    assert "finished before" in capsys.readouterr().out
+    flipped = [(images, labels[::-1].copy()) for images, labels in rows]
+    again = pp.finetune(picked, flipped, epochs=1, quiet=True)
+    assert again.recipe.earlier == (first.recipe.fine_tune,)
+    assert again.recipe.fine_tune.data_sha256 != first.recipe.fine_tune.data_sha256
+    card = (picked / "README.md").read_text()
+    assert card.count("Fine-tuned for 1 epoch at") == 2
+    assert "Accuracies are on data passed in from Python." in card
+    assert read_recipe(picked / "recipe.json") == again.recipe
+
+
+def test_dense_accuracy_stands_only_beside_that_on_the_same_data(picked):
+    recipe = read_recipe(picked / "recipe.json")
+    tuned = FineTune("folder:x", 1.0, 0.02, 128, 0.0, 0, 1, 1.0, 0.5, "b")
+    own = replace(recipe, source=replace(recipe.source, data="digits", data_sha256="a"))
+    other = replace(own, fine_tune=tuned)
+    same = replace(own, fine_tune=replace(tuned, data_sha256="a"))
+    dense = f"| accuracy, validation | {recipe.dense.accuracy:.4f} |"
+    assert [dense in card(each, "x") for each in (own, same, other)] == [True, True, False]
+    assert "Accuracies are on `digits`." in card(own, "x")
+    assert "Accuracies are on `folder:x`." in card(other, "x")
+
+
 def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, capsys):
     dense = (picked / "dense.safetensors").rename(picked.parent / "dense.safetensors")
     words = (picked, "--data", "digits", "--epochs", 1)
@@ -213,6 +244,7 @@ def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, 
     assert "distilled with weight 0.7" in output.out
     code, output = in_process(capsys, *words)
     assert code == 0, output.err
+    assert "no distillation: the dense network is not beside the recipe" in output.out
     assert "distilled" not in output.out
 
 

@@ -97,17 +97,15 @@ def test_any_words_are_answered_in_one_line_by_a_real_process(tmp_path):
 
     @settings(max_examples=50, deadline=None, database=None,
               suppress_health_check=list(HealthCheck))  # fmt: skip
-    @given(lines())
+    @given(lines().filter(lambda words: not any("\x00" in word for word in words)))
     def run(words):
-        if any("\x00" in word for word in words):  # no process can be given one
-            return
         done = call(*words, *IDLE.get(words[0], ()), cwd=tmp_path, timeout=60)
         found.append(words)
         assert done.returncode in (0, 2), (words, done.stderr)
-        assert "Traceback" not in done.stdout + done.stderr, words
+        assert done.stderr.count("\n") == (done.returncode == 2), (words, done.stderr)
 
     run()
-    assert len(found) >= 40
+    assert len(found) >= 50
 
 
 HARD = st.one_of(

@@ -10,6 +10,7 @@ import torch
 from folders import make_run, pick_into, trained_digits
 from hypothesis import given
 from hypothesis import strategies as st
+from run_folders import write_run
 from torch import nn
 
 import paretoprune as pp
@@ -18,7 +19,7 @@ from paretoprune.search.cli import main
 from paretoprune.search.picking import Wish, choose, neighbours, reason
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, Front, non_dominated
+from paretoprune.spaces.front import Dense, Front, front_from_json, non_dominated
 from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.recipe import SCHEMA, read_recipe, recipe_from_json
 from paretoprune.spaces.target import Target
@@ -78,6 +79,29 @@ def test_where_nothing_fits_the_nearest_points_are_named_first():
     assert "\n" not in message
 
 
+def test_an_accuracy_out_of_reach_is_no_matter_of_size():
+    with pytest.raises(UserError, match=r"fine-tune longer: search with more --epochs"):
+        choose(FRONT, Wish(min_accuracy=0.99))
+
+
+def test_a_named_trial_beyond_the_limits_is_told_with_its_figures_and_who_keeps_them():
+    with pytest.raises(UserError) as error:
+        choose(FRONT, Wish(trial=2, max_flops=0.5))
+    message = str(error.value)
+    assert message.startswith("--trial 2 must keep every other limit (FLOPs <= 50 %), got acc")
+    assert "FLOPs 70.00%" in message
+    assert message.endswith("leave it out: trial 1 does")
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [Wish(trial=1, knee=True), Wish(trial="1"), Wish(min_accuracy="0.9"), Wish(trial=True)],
+)
+def test_wishes_that_contradict_or_are_no_numbers_are_refused(wish):
+    with pytest.raises(UserError, match=r"must be|each name a point"):
+        choose(FRONT, wish)
+
+
 @pytest.mark.parametrize(
     "wish", [Wish(min_accuracy=90.0), Wish(max_latency_ms=0.0), Wish(max_latency_ms=float("nan"))]
 )
@@ -98,9 +122,11 @@ def test_it_is_said_why_and_what_the_neighbours_would_give_and_take():
         "why: the best validation accuracy of the 2 of 3 points within FLOPs <= 50 %"
     )
     smaller, larger = neighbours(FRONT, FRONT.points[1])
-    assert "trial 0, accuracy -20.00, FLOPs -20.00, params -15.00, -1.50 ms" in smaller
-    assert "trial 2, accuracy +10.00, FLOPs +30.00, params +15.00, -0.50 ms" in larger
+    assert "trial 0, accuracy -20.00, FLOPs -20.00, params -15.00 percentage points" in smaller
+    assert "trial 2, accuracy +10.00, FLOPs +30.00, params +15.00 percentage points" in larger
+    assert (smaller[-11:], larger[-11:]) == (", -1.500 ms", ", -0.500 ms")
     assert len(neighbours(FRONT, FRONT.points[2])) == 1
+    assert reason(FRONT, Wish(), FRONT.points[2]).endswith("of all 3 points")
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +191,9 @@ def test_a_recipe_of_schema_1_loads_as_one_in_which_nothing_was_measured(finishe
     folder = pick_into(tmp_path / "picked", *finished)
     values = json.loads((folder / "recipe.json").read_text())
     before = pp.load(folder)(torch.ones(1, 1, 8, 8))
-    for name in ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune"):
+    for name in ("widths", "versions", "figures", "dense", "dense_sha256", "fine_tune", "earlier"):
         del values[name]
-    for name in ("mean", "std"):
+    for name in ("mean", "std", "data", "data_sha256"):
         del values["source"][name]
     for old, new in (("step_epochs", "step_share"), ("gate_epochs", "gate_share")):
         values["policy"][old] = values["policy"].pop(new)
@@ -190,3 +216,15 @@ def test_the_python_pick_has_model_policy_widths_and_figures(finished, tmp_path)
     picked.save(tmp_path / "picked")
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(pp.load(tmp_path / "picked")(images), picked.model(images))
+    assert len(repr(picked)) < 400 > len(repr(Result(front, run)))
+
+
+def test_a_run_is_read_without_a_change_to_it(tmp_path):
+    write_run(tmp_path / "run", trials=4)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    result = pp.read_run(tmp_path / "run")
+    assert result.front == front_from_json(json.loads((tmp_path / "run/front.json").read_text()))
+    assert "points, at the target" in repr(result)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == files
+    with pytest.raises(UserError, match=r"without config\.json"):
+        pp.read_run(tmp_path)

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 
+import psutil
 import pytest
 from optuna.trial import TrialState
 from search_process import assert_nothing_left, finish, start, studies, trials
@@ -16,6 +17,7 @@ from torch import nn
 HERE = Path(__file__).parent
 FAULTS = """FAULTS""".split()
 MIB = 1 << 20
+HOG = 3072
 
 
 def next_fault():
@@ -70,6 +72,10 @@ class Fragile(nn.Module):
             time.sleep(600)
         if self.fault == "large":
             take(8 * len(x), room=400)
+        if self.fault == "hog":  # until Ray looks
+            held = torch.ones(HOG * MIB, dtype=torch.uint8)
+            time.sleep(60)
+            del held
         if self.fault == "larger":
             take(8192, room=400)
         return x
@@ -81,11 +87,11 @@ def build():
 '''
 
 
-def fragile_search(tmp_path, faults, *words):
+def fragile_search(tmp_path, faults, *words, **environment):
     (tmp_path / "fragile.py").write_text(FRAGILE.replace('"""FAULTS"""', f'"{faults}"'))
     folder = tmp_path / "run"
     words = ("--model", "fragile:build", "--workers", 1, "--no-halving", *words)
-    process = start(folder, *words, path=(tmp_path,))
+    process = start(folder, *words, path=(tmp_path,), **environment)
     try:
         code, out, err = finish(process)
     except subprocess.TimeoutExpired:
@@ -163,6 +169,23 @@ def test_what_fits_in_no_batch_fails_with_the_reason(broken):
 
 def test_a_trial_that_hangs_fails_at_its_time_limit(broken):
     assert failures(broken).count("--trial-timeout of 12 s exceeded") == 1
+
+
+def test_a_worker_that_ray_ends_to_save_the_machine_has_its_trial_retried(tmp_path):
+    memory = psutil.virtual_memory()
+    if memory.available < 6 << 30:
+        pytest.skip("less than 6 GiB of memory are free: Ray would end every worker")
+    limit = (memory.total - memory.available + (3 << 30)) / memory.total  # the search takes 2
+    code, said, folder = fragile_search(
+        tmp_path, "none none hog none none", "--trials", 3,
+        RAY_memory_usage_threshold=f"{limit:.3f}", RAY_memory_monitor_refresh_ms="100",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "Traceback" not in said
+    ended = of_slots(studies(folder)[0], 0)
+    assert [t.state for t in ended] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert "short of memory" in ended[0].user_attrs["failure"]
+    assert not trials(folder, TrialState.RUNNING, TrialState.WAITING)
 
 
 @pytest.mark.slow

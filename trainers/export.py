@@ -8,6 +8,7 @@ asked for. TorchScript is not offered: PyTorch has deprecated it in favour of to
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -52,8 +53,12 @@ class ExportTask:
             )
         if self.batch is not None and self.batch < 1:
             raise UserError(f"--batch must be dynamic or at least 1, got {self.batch}; write 1")
-        if self.threads < 1:
-            raise UserError(f"--threads must be at least 1, got {self.threads}; write 1")
+        cores = os.cpu_count() or 1
+        if not 1 <= self.threads <= cores:
+            raise UserError(
+                f"--threads must be 1 to {cores}, the cores of this machine, got {self.threads}; "
+                "write 1"
+            )
         if self.to == "onnx":
             for name in ("onnx", "onnxscript", "onnxruntime"):
                 needed(name)

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from ...spaces.evaluation import Evaluation
-from ...spaces.front import Front
+from ...spaces.front import Dense, Front
 from .drawing import to_svg
 from .figure import front_drawing
 from .record import Report
@@ -67,19 +67,23 @@ def plain_table(front: Front) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def latency_of(point: Evaluation) -> str:
+def latency_of(point: Evaluation | Dense) -> str:
     """Its latency, where it was measured."""
     return "" if point.latency_ms is None else f"{point.latency_ms:.2f}"
 
 
-def plain_row(name: str, point: Evaluation, more: str) -> str:
-    """One row of a table of figures, with one more cell at its end."""
-    cells = (
+def plain_row(name: str, point: Evaluation, *more: str) -> str:
+    """One row of a table of figures, with more cells at its end."""
+    return row_of(
         name,
         f"{point.accuracy:.4f}",
         "" if point.test_accuracy is None else f"{point.test_accuracy:.4f}",
         f"{point.flops_fraction:.1%}",
         f"{point.params_fraction:.1%}",
-        more,
+        *more,
     )
+
+
+def row_of(*cells: str) -> str:
+    """One row of a table."""
     return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 import tarfile
+from lzma import LZMAError
 from pathlib import Path
+from zlib import error as ZlibError
 
 from ...spaces.errors import UserError
 from ..cache import cache_folder
 
 ENDINGS = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar")
-LARGEST = 2**40  # bytes unpacked; more than that in one archive is a mistake or an attack
 
 
 def is_archive(path: Path) -> bool:
@@ -55,10 +56,18 @@ def unpack(archive: Path, digest: str) -> Path:
     partial.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as tar:
-            if sum(member.size for member in tar) > LARGEST:
-                raise UserError(f"an archive must unpack to less than 1 TiB, got {archive}")
+            size, free = sum(member.size for member in tar), shutil.disk_usage(partial).free
+            if size > free:
+                raise UserError(
+                    f"an archive must unpack to less than is free in the cache, {free:,} bytes, "
+                    f"got {size:,} in {archive}; make room, or name another PARETOPRUNE_CACHE"
+                )
+            check_end(tar)
             tar.extractall(partial, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except UserError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    except (tarfile.TarError, OSError, EOFError, LZMAError, ZlibError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
             f"an archive must be whole and hold plain files, got {archive} which does not "
@@ -66,6 +75,14 @@ def unpack(archive: Path, digest: str) -> Path:
         ) from None
     partial.rename(target)
     return target
+
+
+def check_end(tar: tarfile.TarFile) -> None:
+    """Raise unless zeros follow the last member: at a damaged header the reader just stops."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError("damaged in the middle")
 
 
 def discard(digest: str) -> None:
