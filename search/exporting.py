@@ -47,6 +47,10 @@ def export_command(wanted: Wanted) -> None:
     task = wanted.task(recipe)
     path = wanted.out or wanted.folder / f"model{FORMATS[task.to]}"
     check_path(path)
+    if path.suffix in FORMATS.values() and path.suffix != FORMATS[task.to]:
+        raise UserError(
+            f"--out must end in {FORMATS[task.to]} for --to {task.to}, got {path}; rename it"
+        )
     loaded = load_network(wanted.folder, named_model(wanted.model, recipe))
     exported = export_network(loaded.model, path, task)
     sizes = ", ".join(map(str, exported.batches))

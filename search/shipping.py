@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..spaces.errors import UserError
 from ..spaces.policy import Policy
 from ..spaces.recipe import Figures, Recipe
 from ..trainers.datasets.user import user_data
@@ -41,6 +42,13 @@ class Shipped:
         return export_small(self.model, self.recipe, Path(path), to=to, batch=batch)
 
 
+def check_numbers(**values: object) -> None:
+    """The command line's parser sees to that; from Python anything may come."""
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"{name} must be a number, got {value!r}; write it without quotes")
+
+
 def finetune(
     path: str | Path,
     data: object,
@@ -61,6 +69,7 @@ def finetune(
     of the dense network to distill from, where the folder has none; `out`: a new folder for the
     result, which otherwise replaces the network in `path`.
     """
+    check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
     asked = Asked(
         folder=Path(path),
         data=data if isinstance(data, str) else "",

@@ -110,6 +110,7 @@ WRONG = [
     (("--to", "torch", "--batch", "0"), "--batch must be dynamic or at least 1"),
     (("--to", "torch", "--batch", "many"), "--batch must be dynamic or a number"),
     (("--to", "torch", "--threads", "0"), "--threads must be 1 to"),
+    (("--to", "torch", "--out", "x.onnx"), "--out must end in .pt2 for --to torch"),
     (("--to", "torch", "--threads", "9999"), "the cores of this machine, got 9999"),
     (("--to", "torch", "--out", "/no/such/folder/x.pt2"), "--out must be a file in a folder"),
 ]

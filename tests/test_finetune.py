@@ -18,6 +18,7 @@ from torch import nn
 import paretoprune as pp
 from paretoprune.search.card import card
 from paretoprune.search.cli import main
+from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.recipe import FineTune, read_recipe
 from paretoprune.trainers.checkpoint import weights_digest
 from paretoprune.trainers.evaluate import evaluate
@@ -216,6 +217,12 @@ def test_other_data_under_the_same_name_are_another_fine_tune_and_the_card_tells
     assert card.count("Fine-tuned for 1 epoch at") == 2
     assert "Accuracies are on data passed in from Python." in card
     assert read_recipe(picked / "recipe.json") == again.recipe
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": "1"}, {"distill": True}])
+def test_words_in_the_place_of_numbers_are_one_line_from_python_too(wrong, picked):
+    with pytest.raises(UserError, match="must be a number, got"):
+        pp.finetune(picked, "digits", **wrong)
 
 
 def test_dense_accuracy_stands_only_beside_that_on_the_same_data(picked):
