@@ -16,6 +16,7 @@ from benchmarks.search.ours import ours
 from benchmarks.search.policies import alone, at_random
 from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import fastnas
+from benchmarks.search.with_nni import nni_pruners
 from benchmarks.search.with_torch_pruning import torch_pruning
 from paretoprune.spaces.policy import CONTROLS, PRESETS
 
@@ -25,6 +26,7 @@ CONTENDERS: dict[str, Contender] = {
     "ours": ours,
     "fastnas": fastnas,
     "torch-pruning": torch_pruning,
+    "nni": nni_pruners,
     "random": at_random,
     **{name: alone(policy) for name, policy in PRESETS.items()},
     "uniform-l1": alone(CONTROLS["uniform"]),
@@ -32,6 +34,7 @@ CONTENDERS: dict[str, Contender] = {
 NEEDS = {
     "fastnas": ("modelopt", "huggingface_hub", "torchprofile"),
     "torch-pruning": ("torch_pruning",),
+    "nni": ("nni",),
 }
 
 
@@ -44,7 +47,8 @@ def measure(contender: str, seed: int, rules: Rules, scene: Scene, work: Path) -
     """One cell: the contender spends its budget, then its front is measured."""
     lacking = [name for name in NEEDS.get(contender, ()) if find_spec(name) is None]
     if lacking:
-        raise Unavailable(f"it needs {', '.join(lacking)}; pip install .[benchmark]")
+        extra = "nni==3.0 in an environment of its own" if contender == "nni" else ".[benchmark]"
+        raise Unavailable(f"it needs {', '.join(lacking)}; pip install {extra}")
     folder = work / rules.table / cell_name(contender, seed).replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
