@@ -66,7 +66,7 @@ def exit_code_of(error: Exception, words: Sequence[str]) -> int:
 def value_in(words: Sequence[str], error: Exception) -> str:
     """What was written for the option of an error, where the parser does not say it."""
     names = getattr(getattr(error, "param", None), "opts", ())
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in names and "requires" not in str(error):
             return f", got {value if equals else after!r}"

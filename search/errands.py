@@ -88,8 +88,11 @@ def outcome(reference: Any) -> Any:
 def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any:
     """One errand, in a worker; `shared` is in a list so that Ray leaves the reference as it is."""
     torch.set_num_threads(1)
+    said: list[Any] = []
     with at_hand(resident(shared[0], with_plugins).on, home) as on:
-        return errand(on, board.say.remote)
+        found = errand(on, lambda line: said.append(board.say.remote(line)))
+    ray.get(said)  # the driver looks at the board once it has the result
+    return found
 
 
 def with_plugins(trip: Trip) -> Trip:

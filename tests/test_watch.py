@@ -83,7 +83,7 @@ def test_a_run_that_cannot_be_read_just_now_is_said_and_not_fatal(served, writer
     status, _, body = get(f"{served}values.json")
     journal.write_bytes(content)
     assert status == 503
-    assert b"readable config.json" in body
+    assert b"config.json must be a JSON file" in body
     assert get(f"{served}values.json")[0] == 200
 
 
