@@ -190,11 +190,12 @@ def test_torch_pruning_network_becomes_ours_with_equal_outputs_and_price(scene, 
 BUDGETS = {  # what their scores take, and more
     "fastnas": 14_000,
     "torch-pruning": 2500,
+    "nni": 5000,
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("contender", ["fastnas", "torch-pruning", "holistic"])
+@pytest.mark.parametrize("contender", ["fastnas", "torch-pruning", "nni", "holistic"])
 def test_a_contender_spends_its_budget_and_reports_a_measured_front(
     contender, scene, tmp_path, monkeypatch
 ):

@@ -12,5 +12,6 @@ default learning rate and weight of distillation; ours and random sample the two
 everything else.
 
 A cell is one contender and seed. Run the same command again and it fills the cells that are still
-missing. The peers need `pip install .[benchmark]`; without them their cells stay missing.
+missing. The peers need `pip install .[benchmark]`, NNI an environment of its own with `nni==3.0`
+(it wants an older filelock); without them their cells stay missing.
 """

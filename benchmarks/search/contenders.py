@@ -26,10 +26,10 @@ CONTENDERS: dict[str, Contender] = {
     "ours": ours,
     "fastnas": fastnas,
     "torch-pruning": torch_pruning,
-    "nni": nni_pruners,
     "random": at_random,
     **{name: alone(policy) for name, policy in PRESETS.items()},
     "uniform-l1": alone(CONTROLS["uniform"]),
+    "nni": nni_pruners,
 }
 NEEDS = {
     "fastnas": ("modelopt", "huggingface_hub", "torchprofile"),
