@@ -31,7 +31,7 @@ from paretoprune.trainers.surgery import cut
 Keep = NDArray[np.bool_]
 MaskAt = Callable[[float], Keep]
 PRUNERS = ("TaylorPruner", "L1NormPruner", "FPGMPruner")
-RATIOS = 401
+RATIOS, BATCH = 401, 128
 SETTINGS = [f"{pruner} {scope}" for pruner in PRUNERS for scope in ("global", "local")]
 
 
@@ -72,8 +72,9 @@ def masks_of(setting: str, free: ChannelMap, bench: Bench) -> MaskAt:
     rule: dict[str, Any] = {"op_names": layers, "sparse_ratio": 0.5, "max_sparse_ratio": MOST}
     if scope == "global":
         rule["global_group_id"] = "all"
+    steps = max(1, min(GRADIENT_BATCHES, len(bench.scene.data.train) // BATCH))
     given = (
-        {"evaluator": evaluator(network, bench), "training_steps": GRADIENT_BATCHES}
+        {"evaluator": evaluator(network, bench), "training_steps": steps}
         if name == "TaylorPruner"
         else {}
     )
@@ -125,7 +126,7 @@ def evaluator(network: nn.Module, bench: Bench) -> Any:
     generator = torch.Generator().manual_seed(bench.seed)
 
     def show(model: nn.Module, optimizer: Any, step: Any, *_: Any, **__: Any) -> None:
-        reader = batches(data.train, data, batch_size=128, generator=generator)
+        reader = batches(data.train, data, batch_size=BATCH, generator=generator)
         for batch in islice(reader, GRADIENT_BATCHES):
             optimizer.zero_grad()
             step(batch, model).backward()
