@@ -100,7 +100,7 @@ def test_no_front_has_no_volume():
 
 def test_cells_have_one_name_each_and_ours_and_the_peers_come_first():
     assert list(CONTENDERS)[:4] == ["ours", "fastnas", "torch-pruning", "random"]
-    assert set(PRESETS) | {"uniform-l1"} == set(list(CONTENDERS)[4:])
+    assert {*PRESETS, "uniform-l1", "nni"} == set(list(CONTENDERS)[4:])
     names = {cell_name(contender, seed) for contender in CONTENDERS for seed in range(3)}
     assert len(names) == 3 * len(CONTENDERS)
 
