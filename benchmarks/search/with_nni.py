@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import streams_kept
-from benchmarks.search.rules import SIZES, sizes
-from benchmarks.search.with_torch_pruning import GRADIENT_BATCHES, MOST
+from benchmarks.search.with_torch_pruning import GRADIENT_BATCHES, MOST, best_over_sizes
 from benchmarks.search.worker import NetworkTask
 from paretoprune.spaces.channels import ChannelMap
 from paretoprune.spaces.price import Price
@@ -51,15 +50,7 @@ def nni_pruners(bench: Bench) -> dict[str, Any]:
         task = NetworkTask(network, share, bench.rules, bench.next_seed())
         bench.offer(f"{setting} @ {size}", task, scene)
 
-    for setting in SETTINGS:
-        if bench.has_room():
-            offer(setting, SIZES[0])
-    best = max(bench.settled(), key=lambda point: point.validation).label.split(" @ ")[0]
-    for size in islice(sizes(), 1, None):
-        if not bench.has_room():
-            break
-        offer(best, size)
-    return {"version": nni.__version__, "best": best}
+    return {"version": nni.__version__, "best": best_over_sizes(bench, SETTINGS, offer)}
 
 
 def masks_of(setting: str, free: ChannelMap, bench: Bench) -> MaskAt:

@@ -6,6 +6,7 @@ Its pruning ratio is of channels, so the ratio of a size is found by bisection.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -54,7 +55,14 @@ def torch_pruning(bench: Bench) -> dict[str, Any]:
         task = NetworkTask(copy.deepcopy(network), flops, bench.rules, bench.next_seed())
         bench.offer(f"{setting} @ {size}", task, scene)
 
-    for setting in SETTINGS:
+    return {"version": tp.__version__, "best": best_over_sizes(bench, SETTINGS, offer)}
+
+
+def best_over_sizes(
+    bench: Bench, settings: Iterable[str], offer: Callable[[str, float], None]
+) -> str:
+    """Offer every setting at our target, then the best of them over the grid; its name."""
+    for setting in settings:
         if bench.has_room():
             offer(setting, SIZES[0])
     best = max(bench.settled(), key=lambda point: point.validation).label.split(" @ ")[0]
@@ -62,7 +70,7 @@ def torch_pruning(bench: Bench) -> dict[str, Any]:
         if not bench.has_room():
             break
         offer(best, size)
-    return {"version": tp.__version__, "best": best}
+    return best
 
 
 def take_gradients(network: nn.Module, bench: Bench) -> None:
