@@ -78,8 +78,7 @@ def latencies(dense: Dense, figures: Figures) -> tuple[str, str]:
 def history(recipe: Recipe) -> str:
     """How the network came about."""
     lines = [f"Pruned by the policy {words(recipe.policy)}."]
-    last = () if recipe.fine_tune is None else (recipe.fine_tune,)
-    lines += [tuned(done) for done in (*recipe.earlier, *last)]
+    lines += [tuned(done) for done in recipe.fine_tunes]
     return " ".join(lines) + "\n"
 
 

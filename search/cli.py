@@ -68,7 +68,7 @@ def value_in(words: Sequence[str], error: Exception) -> str:
     names = getattr(getattr(error, "param", None), "opts", ())
     for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
-        if name in names and "requires" not in str(error):
+        if name in names:
             return f", got {value if equals else after!r}"
     return ""
 

@@ -16,8 +16,7 @@ OwnModel = Annotated[
 ]
 
 
-DISTILL = "--distill"
-USUAL_WEIGHT = "0.7"
+BARE = "--distill"
 
 
 class BareDistill(TyperCommand):
@@ -25,9 +24,13 @@ class BareDistill(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare `--distill` its weight; the parser knows values or flags, not both."""
-        following = [*args, DISTILL][1:]
+        if BARE not in args:
+            return super().parse_args(ctx, args)
+        from .finetuning import DISTILL
+
+        following = [*args, BARE][1:]
         words = [
-            f"{DISTILL}={USUAL_WEIGHT}" if word == DISTILL and is_option(after) else word
+            f"{BARE}={DISTILL:g}" if word == BARE and is_option(after) else word
             for word, after in zip(args, following, strict=True)
         ]
         return super().parse_args(ctx, words)

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..spaces.errors import UserError
 from ..spaces.price import Price
-from ..spaces.recipe import Figures, FineTune, Recipe, read_recipe
+from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
 from ..trainers.data import Data, load_data
 from ..trainers.evaluate import Score
@@ -175,7 +175,7 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
             best_epoch=best.epoch,
             accuracy_before=best.accuracy_before,
         ),
-        earlier=tuned_before(loaded.recipe),
+        earlier=loaded.recipe.fine_tunes,
     )
     if team.leads:
         try:
@@ -183,11 +183,6 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
         except OSError as error:
             raise UserError(unwritable(asked.target, error)) from None
     return recipe
-
-
-def tuned_before(recipe: Recipe) -> tuple[FineTune, ...]:
-    """The fine-tunes that a network has behind it, in order."""
-    return recipe.earlier if recipe.fine_tune is None else (*recipe.earlier, recipe.fine_tune)
 
 
 def figures_after(loaded: Loaded, best: Best, test: Score | None, asked: Asked) -> Figures:

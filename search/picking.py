@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
+from ..spaces.fields import fits
 from ..spaces.front import Dense, Front
 from ..spaces.target import limit
 from .show import figures
@@ -30,9 +31,9 @@ class Wish:
         """Refuse limits that nothing could keep."""
         accuracy, latency = self.min_accuracy, self.max_latency_ms
         for name, value in (("--min-accuracy", accuracy), ("--max-latency-ms", latency)):
-            if isinstance(value, bool) or not isinstance(value, int | float | None):
-                raise UserError(f"{name} must be a number, got {value!r}; write 0.9")
-        if isinstance(self.trial, bool) or not isinstance(self.trial, int | None):
+            if not fits(value, "float | None"):
+                raise UserError(f"{name} must be a finite number, got {value!r}; write 0.9")
+        if not fits(self.trial, "int | None"):
             raise UserError(f"--trial must be a whole number, got {self.trial!r}; write 3")
         if self.knee and self.trial is not None:
             raise UserError(

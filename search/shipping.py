@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.fields import fits
 from ..spaces.policy import Policy
 from ..spaces.recipe import Figures, Recipe
 from ..trainers.datasets.user import user_data
@@ -45,7 +46,7 @@ class Shipped:
 def check_numbers(**values: object) -> None:
     """The command line's parser sees to that; from Python anything may come."""
     for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if not fits(value, "float | None"):
             raise UserError(f"{name} must be a number, got {value!r}; write it without quotes")
 
 

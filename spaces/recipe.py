@@ -107,6 +107,11 @@ class Recipe:
         keep[list(self.removed)] = False
         return keep
 
+    @property
+    def fine_tunes(self) -> tuple[FineTune, ...]:
+        """Those that the network has behind it, in order."""
+        return self.earlier if self.fine_tune is None else (*self.earlier, self.fine_tune)
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
         return {**asdict(self), "policy": self.policy.to_json()}

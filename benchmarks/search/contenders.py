@@ -36,6 +36,7 @@ NEEDS = {
     "torch-pruning": ("torch_pruning",),
     "nni": ("nni",),
 }
+SOURCES = {"nni": "nni==3.0 in an environment of its own"}
 
 
 def cell_name(contender: str, seed: int) -> str:
@@ -47,8 +48,8 @@ def measure(contender: str, seed: int, rules: Rules, scene: Scene, work: Path) -
     """One cell: the contender spends its budget, then its front is measured."""
     lacking = [name for name in NEEDS.get(contender, ()) if find_spec(name) is None]
     if lacking:
-        extra = "nni==3.0 in an environment of its own" if contender == "nni" else ".[benchmark]"
-        raise Unavailable(f"it needs {', '.join(lacking)}; pip install {extra}")
+        source = SOURCES.get(contender, ".[benchmark]")
+        raise Unavailable(f"it needs {', '.join(lacking)}; pip install {source}")
     folder = work / rules.table / cell_name(contender, seed).replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
