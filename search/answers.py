@@ -65,6 +65,8 @@ class Told:
             return policy.price_power > 0
         if name == "staged":
             return bool(policy.stages)
+        if name == "free":
+            return policy.threshold is not None
         if name.startswith("stage "):
             _, number, part = name.split()
             place = 2 * int(number) + (part == "shift")

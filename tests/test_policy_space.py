@@ -67,6 +67,7 @@ def test_every_part_of_the_space_is_drawn():
     assert any(p.stages for p in policies)
     assert any(p.caution for p in policies)
     assert {p.price_power > 0 for p in policies} == {True, False}
+    assert {p.caps_loss for p in policies if p.curves == "threshold"} == {True, False}
 
 
 def test_choices_that_do_not_matter_are_not_asked_for():
@@ -78,6 +79,7 @@ def test_choices_that_do_not_matter_are_not_asked_for():
         assert ("steps" in params) == (policy.schedule == "gradual")
         assert ("gate_share" in params) == (policy.schedule == "holistic")
         assert ("curves" in params) == (policy.allocation == "loss-budget")
+        assert ("threshold" in params) == policy.caps_loss
 
 
 def test_users_narrow_the_space():
@@ -121,8 +123,13 @@ def test_the_evidence_of_a_space_serves_every_policy_of_it(tiny_measuring):
     evidence = gather_evidence(space.read, tiny_measuring)
     limits = Space(tiny_measuring.channel_map, Price(tiny_measuring.channel_map))
     policies = [p for p in drawn(space, 3, 200) if p.schedule != "holistic"]
-    _, reachable = decode_many(policies, [Target(0.5)] * len(policies), evidence, limits)
+    masks, reachable = decode_many(policies, [Target(0.5)] * len(policies), evidence, limits)
     assert reachable.all()
+    sizes = limits.price.of(masks)[:, 0] / limits.price.dense[0]
+    assert (sizes <= 0.5).all()
+    capped = np.array([p.caps_loss for p in policies])
+    assert (sizes[~capped] > 0.4).all()
+    assert (sizes[capped] < 0.4).any()
 
 
 def test_a_function_of_the_users_own_is_the_space():
