@@ -34,7 +34,7 @@ FEW = 4  # of a target's candidates are rehearsed at a time because of what is f
 GENERATIONS = 4  # of variations
 PARENTS, VARIATIONS = 3, 24  # of a target, and of each of them
 DRAWS = 6  # at most, for each policy whose mask is known beforehand
-LEVEL = 0.02  # rehearsed losses closer than this are level: about their standard error
+LEVEL = 0.04  # rehearsed losses closer than this are level: about their standard error
 WORTH = "taylor"  # the score by which the shares that groups lose are weighed
 
 Masks = NDArray[np.bool_]

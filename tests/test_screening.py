@@ -15,7 +15,7 @@ from torch.nn import functional
 from paretoprune.analysis.ensembles.probe import batch_statistics
 from paretoprune.analysis.ensembles.scoring import rank_correlation
 from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.rehearsal import foretelling, lost, rehearse
+from paretoprune.analysis.rehearsal import foretelling, lost, rehearse, tempered
 from paretoprune.search import screening
 from paretoprune.search.answers import Varied
 from paretoprune.search.foretold import told_of_screening
@@ -68,7 +68,7 @@ def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics
     masks = random_masks(measuring.channel_map, 3)
     split = draw(measuring.data.train, 512)
     for mask, loss in zip(masks, rehearse(masks, measuring, tell_nobody), strict=True):
-        total = 0.0
+        found = []
         for rows in (slice(0, 256), slice(256, 512)):
             images = prepare(split.images[rows], measuring.data)
             gates = torch.from_numpy(mask)
@@ -79,10 +79,21 @@ def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics
                 batch_statistics(model),
                 masked(model, measuring.channel_map, gates),
             ):
-                logits = model(images)
-            losses = functional.cross_entropy(logits, split.labels[rows], reduction="none")
-            total += float(losses.log1p().sum())
-        assert loss == pytest.approx(total / 512, abs=1e-5)
+                found.append(model(images))
+        assert loss == pytest.approx(tempered(torch.cat(found), split.labels[:512]), abs=1e-4)
+
+
+def test_the_loss_of_a_rehearsal_is_that_at_the_best_temperature():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(400, 10), torch.randint(10, (400,))
+    logits[torch.arange(400), labels] += 1.5
+    factors = torch.linspace(0, 2, 2001)
+    best = min(float(functional.cross_entropy(logits * factor, labels)) for factor in factors)
+    assert best <= tempered(logits, labels) + 1e-6 < best + 0.004
+    assert tempered(logits * 20, labels) == pytest.approx(best, abs=0.004)  # the scale is nothing
+    assert tempered(logits.roll(1, 0), labels) <= np.log(10) + 1e-6  # who tells nothing apart
+    assert tempered(torch.zeros(400, 10), labels) == pytest.approx(np.log(10))
+    assert np.isnan(tempered(logits * np.inf, labels))
 
 
 def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring, tmp_path):
