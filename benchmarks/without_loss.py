@@ -5,7 +5,8 @@
 LeNet-5 (20-50-500) on scikit-learn's digits, upsampled to 28 x 28; the fully connected 300-100 on
 MNIST. Each seed trains a dense network of its own. A cell prunes it to a share of the parameters,
 at once or in steps, and fine-tunes; the dense network's figures are of the same seed. "Without
-loss" is judged on the validation split; the test figure stands beside it.
+loss" is judged on the validation split; the test figure stands beside it. Ensembles take 8,192
+masked images of the network as it is, in steps anew at each.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from torch import nn
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, accuracies, price_of, with_tuning
+from paretoprune.analysis.ensembles import PRESETS, measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.spaces.channels import ChannelMap
 from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target, targets_between
@@ -42,9 +45,11 @@ from paretoprune.trainers.models import build_model
 OUT = Path("benchmarks/results/without_loss.json")
 SHARES = (0.2, 0.1, 0.05, 0.026)  # of the parameters; the paper's LeNet-5 keeps 2.6 %
 STEPS = 6
+ENSEMBLE = replace(PRESETS["ensemble"], samples=8_192)
 POLICIES = {
     "mean-abs-weight": Policy("mean-abs-weight"),
     "taylor / price": Policy("taylor", price_power=1.0, price_blend=1.0),
+    "ensemble / price": Policy("ensemble", price_power=1.0, price_blend=1.0),
     "control uniform": Policy("mean-abs-weight", allocation="uniform"),
     "control random": Policy("random"),
 }
@@ -127,10 +132,18 @@ def choose(
 ) -> Callable[[nn.Module, ChannelMap, Target], NDArray[np.bool_]]:
     """Measure a network that may be cut already, and decode the policy for it."""
 
-    def chosen(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
-        evidence = measure_evidence(
-            model, channel_map, found.data, folder=None, seed=seed, names=[policy.score]
+    def measured(model: nn.Module, channel_map: ChannelMap) -> Evidence:
+        if policy.score != "ensemble":
+            return measure_evidence(
+                model, channel_map, found.data, folder=None, seed=seed, names=[policy.score]
+            )
+        ensemble = measure_ensemble(
+            model, channel_map, found.data, ENSEMBLE, folder=None, seed=seed, machine=Machine()
         )
+        return with_ensemble(Evidence("", {}), "ensemble", ensemble)
+
+    def chosen(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
+        evidence = measured(model, channel_map)
         return decode(policy, target, evidence, Space(channel_map, Price(channel_map)))
 
     return chosen
