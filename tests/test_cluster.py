@@ -36,8 +36,10 @@ def cluster(monkeypatch):
     """A head without CPUs, so that every trial runs on a node that is added."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     place = tempfile.mkdtemp(prefix="cluster-")  # short: sockets lie below it
+    monkeypatch.setenv("RAY_TMPDIR", place)
+    os.mkdir(os.path.join(place, "ray"))  # Ray notes its address there and does not make it
     nodes = Cluster()
-    nodes.add_node(num_cpus=0, temp_dir=place, include_dashboard=False)
+    nodes.add_node(num_cpus=0, include_dashboard=False)
     yield nodes
     nodes.shutdown()
     shutil.rmtree(place, ignore_errors=True)
