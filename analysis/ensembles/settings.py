@@ -87,7 +87,7 @@ class EnsembleSettings:
         return self.per != "gradient" or self.joined
 
 
-PRESETS = {  # benchmarks/ensembles.py measures them beside others
+PRESETS = {  # benchmarks/ensembles measures them beside others
     "ensemble": EnsembleSettings(keep=0.98, variant="square"),
     "ensemble-batch": EnsembleSettings(  # Sandor et al. 2020
         per="batch", transform="plain", prior="none", images=512

@@ -1,0 +1,90 @@
+"""What is pruned, and what every cell does with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.scene import Scene, price_of
+from paretoprune.analysis.ensembles import (
+    Ensemble,
+    EnsembleSettings,
+    measure_ensemble,
+    with_ensemble,
+)
+from paretoprune.spaces.decode import decode
+from paretoprune.spaces.evidence import Evidence
+from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.target import Target
+from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.split import Split
+from paretoprune.trainers.surgery import cut
+
+TARGETS = (0.6, 0.5, 0.4)
+FOUND = Policy("found", price_power=1.0, price_at="present", floor=2)
+BACKWARD = 3  # forwards that a forward with a backward is worth
+WHOLE = EnsembleSettings(agreement=1.0)  # to the limit, so that work is equal
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is pruned, how much work every method gets, and the images that report."""
+
+    scene: Scene
+    work: int
+    report: Split
+
+    def limited(self, settings: EnsembleSettings, work: int | None = None) -> EnsembleSettings:
+        """As many masks as the work allows."""
+        cost = {"sample": 1, "gradient": BACKWARD, "batch": settings.images}[settings.per]
+        return replace(settings, samples=max((work or self.work) // cost, 16))
+
+    def ensemble(self, settings: EnsembleSettings, seed: int) -> Ensemble:
+        """Measure anew: the benchmark times it."""
+        scene = self.scene
+        return measure_ensemble(
+            scene.model,
+            scene.space.channel_map,
+            scene.data,
+            settings,
+            folder=None,
+            seed=seed,
+            machine=scene.machine,
+        )
+
+    def scored(self, settings: EnsembleSettings, seed: int) -> tuple[Evidence, dict[str, Any]]:
+        """Evidence with one ensemble in it, and what it took."""
+        found = self.ensemble(settings, seed)
+        last, effort = found.checks[-1], found.effort
+        about = {
+            "samples": effort.samples,
+            "forwards": effort.forwards,
+            "backwards": effort.backwards,
+            "measuring_seconds": round(effort.seconds, 1),
+            "held_out_r2": round(last.held_out_r2, 4),
+            "agreement": round(last.agreement, 4),
+        }
+        return with_ensemble(Evidence("", {}), "found", found), about
+
+    def accuracy(self, keep: NDArray[np.bool_]) -> dict[str, float]:
+        """Of the cut network, raw and recalibrated, and its size."""
+        scene, machine = self.scene, self.scene.machine
+        small = cut(scene.model, scene.space.channel_map, keep)
+        raw = evaluate(small, self.report, scene.data, machine=machine).accuracy
+        recalibrate(small, scene.data, machine=machine)
+        again = evaluate(small, self.report, scene.data, machine=machine).accuracy
+        return {"raw": raw, "recalibrated": again, **price_of(scene, keep)}
+
+    def accuracies(
+        self, policy: Policy, evidence: Evidence, targets: tuple[float, ...] = TARGETS
+    ) -> dict[str, Any]:
+        """Raw and recalibrated, at every target."""
+        space = self.scene.space
+        return {
+            str(target): self.accuracy(decode(policy, Target(target), evidence, space))
+            for target in targets
+        }

@@ -1,0 +1,71 @@
+"""Seconds and memory of an ensemble against the number of atoms; predictions a second."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from paretoprune.analysis.ensembles import EnsembleSettings, Surrogate, surrogate_of
+from paretoprune.analysis.ensembles.campaign import begin
+from paretoprune.analysis.ensembles.masks import draw_masks
+from paretoprune.analysis.ensembles.measure import conclude
+from paretoprune.analysis.ensembles.probe import Probe
+from paretoprune.spaces.channels import ChannelMap
+from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.working_copy import working_copy
+from paretoprune.trainers.machine import Machine, detect_machine
+from paretoprune.trainers.models import build_model
+from paretoprune.trainers.split import Data, Split
+
+SCALED = {
+    "resnet20": (3, 32, 32),
+    "resnet56": (3, 32, 32),
+    "resnet110": (3, 32, 32),
+    "torchvision:resnet50": (3, 64, 64),
+}
+
+
+def rates(surrogate: Surrogate, channel_map: ChannelMap) -> dict[str, int]:
+    """Masks predicted a second of processor time."""
+    rng = np.random.default_rng(0)
+    masks = draw_masks(8_192, channel_map.group_of, keep=0.6, rng=rng)
+    found = {}
+    for name, predict in (("means", surrogate.means), ("errors", surrogate.predict)):
+        predict(masks[:1024])
+        start = time.process_time()
+        predict(masks)
+        found[f"{name}_a_second"] = round(len(masks) / (time.process_time() - start))
+    return found
+
+
+def scaling_cell(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What one chunk, one fit and a thousand predictions cost; random weights."""
+    model, _ = working_copy(build_model(name, classes=10, input_shape=shape, seed=0).eval())
+    channel_map = trace_channels(model, shape)
+    images = torch.randint(0, 256, (512, *shape), dtype=torch.uint8)
+    split = Split(images, torch.arange(512) % 10)
+    data = Data("made", split, split, None, 10, (0.5,) * 3, (0.25,) * 3, shape)
+    machine: Machine = detect_machine(model, shape)
+    found: dict[str, Any] = {"atoms": channel_map.atoms}
+    for per in ("sample", "gradient"):
+        settings = EnsembleSettings(per=per, images=512, samples=2048)
+        campaign = begin(Probe(model, channel_map, data, split, settings, machine), 0)
+        campaign.taylor = np.random.default_rng(0).random(channel_map.atoms)
+        campaign.take_chunk()
+        start = time.perf_counter()
+        campaign.take_chunk()  # held out: losses alone
+        campaign.take_chunk()
+        found[f"{per}_chunk_seconds"] = round((time.perf_counter() - start) / 2, 2)
+        if per == "sample":
+            tables = campaign.tables()
+            found["sums_bytes"] = sum(table.nbytes for table in tables.values())
+            start = time.perf_counter()
+            ensemble = conclude(campaign, "", ())
+            found["fit_seconds"] = round(time.perf_counter() - start, 2)
+            found |= rates(surrogate_of(ensemble, channel_map), channel_map)
+    found["peak_bytes_so_far"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found
