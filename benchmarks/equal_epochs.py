@@ -2,6 +2,7 @@
 
     python -m benchmarks.equal_epochs resnet20 [--epochs 4] [--ways holistic,uniform] [--seeds 3]
     python -m benchmarks.equal_epochs resnet56 --epochs 2 --seeds 1
+    python -m benchmarks.equal_epochs digits-resnet --epochs 20 --sizes 0.4,0.2
 
 Gates and steps spend a part of the epochs on the way down, a single cut spends all of them after
 it. Evidence is measured once a network, under one seed; the seeds are those of the training. Cells
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.cells import fill, named
-from benchmarks.scene import Scene, accuracies, baseline
+from benchmarks.scene import Scene, accuracies, baseline, digits
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.context import Context
 from paretoprune.search.effort import Effort
@@ -35,7 +36,6 @@ from paretoprune.spaces.target import Target
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.saved import load_small
 
-SIZES = (0.6, 0.4)
 BUDGET = Policy("taylor", allocation="loss-budget", floor=2, probe="batch")
 WAYS = {
     "taylor-by-price": PRESETS["taylor-by-price"],
@@ -88,18 +88,25 @@ def trained(
     }
 
 
+def sizes(text: str) -> tuple[float, ...]:
+    """Shares of the FLOPs."""
+    return tuple(float(part) for part in text.split(","))
+
+
 def main() -> None:
     """Fill the results file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("network", choices=("resnet20", "resnet56"))
+    parser.add_argument("network", choices=("resnet20", "resnet56", "digits-resnet"))
     parser.add_argument("--epochs", type=float, default=4.0, help="in all, for every way")
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--sizes", type=sizes, default=(0.6, 0.4))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-seconds", type=float)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    ways, scene = named("--ways", asked.ways, WAYS), baseline(asked.network)
+    ways = named("--ways", asked.ways, WAYS)
+    scene = digits(0) if asked.network == "digits-resnet" else baseline(asked.network)
     evidence = evidence_of(scene, ways)
     cells = {
         f"{asked.epochs:g} epochs {way} @ {size} seed {seed}": partial(
@@ -107,7 +114,7 @@ def main() -> None:
         )
         for seed in range(asked.seeds)
         for way in ways
-        for size in SIZES
+        for size in asked.sizes
     }
     out = asked.out or OUT / f"equal_epochs_{asked.network}.json"
     fill(out, scene.about, cells, max_seconds=asked.max_seconds)

@@ -4,7 +4,8 @@
 
 Resumable cell by cell: what the results hold already is not measured again. `cost` and `speed`
 take ResNet-20 on CIFAR-10 (JPEG), `targets` five networks on random images (only sizes are looked
-at), `variants` the baseline of `python -m benchmarks.baseline`: accuracy with each indicator.
+at), `variants` a small network on digits and the baseline of `python -m benchmarks.baseline` (not
+with --small): accuracy with each indicator.
 Gates against other ways at equal total epochs: `python -m benchmarks.equal_epochs`.
 """
 
@@ -16,13 +17,14 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from benchmarks import cifar_jpeg
-from benchmarks.scene import accuracies, baseline, price_of
+from benchmarks.scene import Scene, accuracies, baseline, digits, price_of
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.spaces.decode import Space
 from paretoprune.spaces.ordering import Ordering
@@ -54,6 +56,7 @@ NETWORKS = {  # name: input, rows and batch of the random images
 }
 PAIRS = ((0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3))
 ROUNDS, STEPS = 9, 4
+DIGITS, DIGITS_SEEDS = Tuning(epochs=10, batch_size=64), 5
 
 
 def cost(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
@@ -156,31 +159,42 @@ def speed(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]
 
 
 def variants(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
-    """Each way to turn gate values into a mask: gates, then fine-tune, from the dense baseline."""
-    for seed in range(options.seeds):
-        for variant in INDICATORS:
+    """Each way to turn gate values into a mask: gates, then fine-tune, from a dense network."""
+    half = Tuning(epochs=options.epochs / 2)
+    small = {
+        f"digits-resnet {size} {variant} seed {seed}": partial(
+            gated_and_tuned, digits, variant, size, seed, DIGITS
+        )
+        for seed in range(DIGITS_SEEDS)
+        for size in (0.2, 0.1)
+        for variant in INDICATORS
+    }
+    large = {
+        f"resnet20 0.4 {variant} seed {seed}": partial(
+            gated_and_tuned, lambda _: baseline("resnet20"), variant, 0.4, seed, half
+        )
+        for seed in range(options.seeds)
+        for variant in INDICATORS
+    }
+    yield from (small if options.small else small | large).items()
 
-            def measure(variant: str = variant, seed: int = seed) -> Cell:
-                return gated_and_tuned(variant, seed, options)
 
-            yield f"resnet20 0.4 {variant} seed {seed}", measure
-
-
-def gated_and_tuned(variant: str, seed: int, options: argparse.Namespace) -> Cell:
+def gated_and_tuned(
+    scene_of_seed: Callable[[int], Scene], variant: str, size: float, seed: int, half: Tuning
+) -> Cell:
     """Half of the epochs with gates, as the preset does, half after the cut."""
-    scene, preset = baseline("resnet20"), PRESETS["holistic"]
+    scene, preset = scene_of_seed(seed), PRESETS["holistic"]
     model, data, space = scene.model, scene.data, scene.space
     names = [preset.score]
     evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0, names=names)
     (scores,) = Ordering(evidence, space.channel_map, space.price).scores([preset])
-    half = Tuning(epochs=options.epochs / 2)
     settings = GateSettings(half, variant=variant, floor=preset.floor)
-    task = GateTask(space, Target(0.4), settings, scores=scores, seed=seed)
+    task = GateTask(space, Target(size), settings, scores=scores, seed=seed)
     found = train_gates(model, data, task, teacher=model, machine=scene.machine)
     recalibrate(found.model, data, machine=scene.machine)
     train(found.model, data, half, seed=seed, teacher=model, machine=scene.machine)
     return {
-        "epochs": options.epochs,
+        "epochs": 2 * half.epochs,
         "gated": found.trajectory.sizes[-1].tolist(),
         "moved": found.moved,
         **price_of(scene, found.keep),
@@ -225,6 +239,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=4.0, help="in all")
     parser.add_argument("--rows", type=int, default=6400, help="training images of `speed`")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="`variants` on digits alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = options.out

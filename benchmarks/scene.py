@@ -21,9 +21,15 @@ from paretoprune.spaces.decode import Space
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.baseline import file_hash, read_baseline
+from paretoprune.trainers.baseline import (
+    Baseline,
+    DenseJob,
+    file_hash,
+    read_baseline,
+    train_dense,
+)
 from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.data import Data
+from paretoprune.trainers.data import Data, load_data
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine, detect_machine
@@ -74,6 +80,29 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
         "splits": SPLITS[name],
     }
     return scene_of(name, path, data, about, keep)
+
+
+def digits_baseline(seed: int) -> Baseline:
+    """A small network on scikit-learn's digits, trained in seconds under a seed, once."""
+    path = baseline_folder() / f"digits-resnet-{seed}.safetensors"
+    tuning = Tuning(epochs=31.0, learning_rate=0.1, warmup=0.1, batch_size=64)
+    job = DenseJob("digits-resnet", "digits", path, tuning=tuning, seed=seed, machine=Machine())
+    return train_dense(job)
+
+
+def digits(seed: int) -> Scene:
+    """That network, and the digits: for what needs many seeds more than hard images."""
+    torch.set_num_threads(1)
+    found = digits_baseline(seed)
+    assert found.test is not None
+    about = {
+        "network": "digits-resnet",
+        "baseline_sha256": found.sha256,
+        "dense": {"validation": found.validation.accuracy, "test": found.test.accuracy},
+        "data": "digits",
+        "splits": "validation cut from train",
+    }
+    return scene_of("digits-resnet", found.path, load_data("digits"), about, ())
 
 
 def published_resnet20() -> Scene:

@@ -19,6 +19,7 @@ from typing import Any
 
 import paretoprune as pp
 from benchmarks.cells import fill
+from benchmarks.scene import digits_baseline
 from paretoprune.search.effort import RUNGS
 from paretoprune.search.foretold import agreement
 from paretoprune.search.reading import Record, read_record
@@ -38,7 +39,6 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One search, its front and its work."""
-    weights = dense_weights(seed)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         result = pp.search(
@@ -48,7 +48,7 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
             trials=options.trials,
             workers=1,
             seed=seed,
-            weights=weights,
+            weights=digits_baseline(seed).path,
             out=run,
             quiet=True,
             **WAYS[way],
@@ -66,18 +66,6 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
             "pairs": agreement(record)[1],
             "origins": origins(result),
         }
-
-
-def dense_weights(seed: int) -> Path:
-    """A dense network a seed, trained once for all ways."""
-    path = Path(tempfile.gettempdir()) / f"paretoprune-steering-{seed}.safetensors"
-    if not path.exists():
-        from paretoprune.trainers.baseline import DenseJob, train_dense
-        from paretoprune.trainers.loop import Tuning
-
-        tuning = Tuning(epochs=31.0, learning_rate=0.1, warmup=0.1, batch_size=64)
-        train_dense(DenseJob("digits-resnet", "digits", path, tuning=tuning, seed=seed))
-    return path
 
 
 def work_of(record: Record) -> dict[str, float]:
