@@ -16,6 +16,7 @@ KNOWN = {  # no ensembles
     "mean-abs-weight": Policy("mean-abs-weight", floor=2),
     **CONTROLS,
 }
+SEEDED = ("taylor / price", "random")  # of them; the others are the same under every seed
 FACTORS = (4, 16)  # of the work, for one mask a set; the quality cells have 1
 SET = 512  # images under one mask
 MAIN = {
