@@ -41,6 +41,7 @@ SPLITS = {
     "resnet20": "validation cut from train, test whole",
     "resnet56": "half of the test images choose, the other half report",
 }
+BRIEF = "-brief"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +61,7 @@ def baseline_folder() -> Path:
 
 
 def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
-    """The trained ResNet of this name, with the splits that are clean for it."""
+    """The trained ResNet of this name (`-brief`: in fewer epochs), with splits clean for it."""
     torch.set_num_threads(1)
     path = baseline_folder() / f"{name}.safetensors"
     found = read_baseline(path)
@@ -68,7 +69,8 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
         raise SystemExit(
             f"no baseline at {path}; make it with python -m benchmarks.baseline {name}"
         )
-    data = cifar_jpeg.whole() if name == "resnet20" else cifar_jpeg.halved()
+    network = name.removesuffix(BRIEF)
+    data = cifar_jpeg.whole() if network == "resnet20" else cifar_jpeg.halved()
     about = {
         "network": name,
         "baseline_sha256": found.sha256,
@@ -77,9 +79,9 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
             "test": found.test.accuracy if found.test else None,
         },
         "data": "CIFAR-10 (JPEG q75)",
-        "splits": SPLITS[name],
+        "splits": SPLITS[network],
     }
-    return scene_of(name, path, data, about, keep)
+    return scene_of(network, path, data, about, keep)
 
 
 def digits_baseline(seed: int) -> Baseline:
