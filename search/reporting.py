@@ -9,6 +9,7 @@ from typing import Any
 
 from ..analysis.report import Insights, Report, Shown, front_drawing, page
 from ..analysis.report.evidence import evidence_plots
+from ..spaces.course import COURSE, Course, course_from_json
 from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
@@ -115,7 +116,8 @@ def shown_controls(front: Front | None, run: RunFolder, layout: Layout) -> tuple
 
 def shown(e: Evaluation, run: RunFolder, layout: Layout, pick: str | None = None) -> Shown:
     """One evaluation with its name, its policy in words, and what it keeps."""
-    return Shown(named(Path(e.path).name), e, words(e.policy), kept_in(run, e, layout), pick)
+    kept, course = kept_in(run, e, layout), course_in(run, e)
+    return Shown(named(Path(e.path).name), e, words(e.policy), kept, pick, course)
 
 
 def pick_command(run: RunFolder, point: Evaluation) -> str:
@@ -133,6 +135,16 @@ def kept_in(run: RunFolder, point: Evaluation, layout: Layout) -> tuple[int, ...
     except UserError:
         return None
     return layout.kept(recipe.mask) if recipe.atoms == layout.atoms else None
+
+
+def course_in(run: RunFolder, point: Evaluation) -> Course | None:
+    """How a trial's gates met their target; runs of older versions do not say."""
+    if point.policy.schedule != "holistic":
+        return None
+    try:
+        return course_from_json(read_json(run.trial(Path(point.path).name) / COURSE))
+    except (FileNotFoundError, UserError):
+        return None
 
 
 def read_space(run: RunFolder) -> dict[str, Any]:

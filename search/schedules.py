@@ -11,6 +11,7 @@ from torch import nn
 
 from ..analysis.gathering import Measuring, gather_evidence
 from ..spaces.channels import ChannelMap
+from ..spaces.course import Course
 from ..spaces.decode import Space, decode
 from ..spaces.ordering import Ordering
 from ..spaces.policy import Policy
@@ -37,6 +38,7 @@ class Pruned:
     model: nn.Module
     keep: NDArray[np.bool_]
     epochs: float
+    course: Course | None = None  # of gates
 
 
 OnStep = Callable[[Present, float | None], None]  # the accuracy is there if a step needs it
@@ -117,7 +119,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         checkpoint=context.root / "trials" / job.folder / GATES,
     )
     recalibrate(gated.model, data, machine=context.machine)
-    return Pruned(gated.model, gated.keep, epochs)
+    return Pruned(gated.model, gated.keep, epochs, gated.trajectory.course())
 
 
 def present_space(space: Space, channel_map: ChannelMap) -> Space:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.torch import save as as_safetensors
-from torch import nn
 
+from ..spaces.course import COURSE
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.recipe import Recipe, read_recipe
@@ -53,7 +52,7 @@ def carry_out(
     watch.note("training")
     evaluation = evaluated(job, context, pruned)
     watch.note("evaluation")
-    save_trial(pruned.model, pruned.keep, job, context)
+    save_trial(pruned, job, context)
     watch.note("saving")
     seconds = round(sum(watch.seconds.values()), 3)
     return Carried(replace(evaluation, seconds=seconds), watch.begin, watch.seconds)
@@ -175,8 +174,9 @@ def evaluated(job: Job, context: Context, pruned: Pruned) -> Evaluation:
     )
 
 
-def save_trial(small: nn.Module, keep: NDArray[np.bool_], job: Job, context: Context) -> None:
-    """Write weights, then recipe: a recipe on disk vouches for the weights beside it."""
+def save_trial(pruned: Pruned, job: Job, context: Context) -> None:
+    """Write weights, then recipe: a recipe on disk vouches for what lies beside it."""
+    small, keep = pruned.model, pruned.keep
     folder = context.root / "trials" / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in small.state_dict().items()}
@@ -194,6 +194,8 @@ def save_trial(small: nn.Module, keep: NDArray[np.bool_], job: Job, context: Con
         versions=versions(),
     )
     write_bytes(folder / WEIGHTS, weights)
+    if pruned.course is not None:
+        write_json(folder / COURSE, pruned.course.to_json())
     write_json(folder / RECIPE, recipe.to_json())
     for name in (STEPS, GATES):
         (folder / name).unlink(missing_ok=True)

@@ -15,11 +15,12 @@ from torch import nn
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.job import Job
 from paretoprune.search.reading import STUDIES, front_in, quiet_optuna
+from paretoprune.spaces.course import COURSE, Course
 from paretoprune.spaces.durable import write_json
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import Dense
 from paretoprune.spaces.layout import layout_of
-from paretoprune.spaces.policy import CONTROLS, Policy
+from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.recipe import Recipe, Source
 from paretoprune.spaces.target import Target
@@ -150,13 +151,22 @@ def dense_json(accuracy, macs, params):
     return {name: getattr(dense, name) for name in Dense.__slots__}
 
 
+def falling_course():
+    """Gates that closed evenly."""
+    sizes = tuple(np.linspace(1.0, 0.5, 8).round(4).tolist())
+    return Course(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None)
+
+
 def write_run(folder, *, trials=12, space=True, evidence=False):
     """A finished run of a network with hostile names, and its front.json."""
     network = hostile_network()
     writer = RunWriter(folder, network, planned=trials + 1, space=space)
     writer.add(near=TARGET.flops)
-    for _ in range(trials - 1):
+    for _ in range(trials - 1 - evidence):
         writer.add()
+    if evidence:
+        gated = writer.add(PRESETS["holistic"])
+        write_json(folder / gated.path / COURSE, falling_course().to_json())
     for name in CONTROLS:
         writer.add(control=name)
     writer.fail(f"RuntimeError: {HOSTILE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from paretoprune.analysis.trajectory import trajectory_figure
+from paretoprune.analysis.report.course import course_drawing
+from paretoprune.analysis.report.drawing import Line
 from paretoprune.spaces.allocations.budget import Unreachable
+from paretoprune.spaces.course import course_from_json
 from paretoprune.spaces.decode import Space
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.lively import relative_error
@@ -324,8 +327,13 @@ def test_wrong_tasks_are_refused_in_one_sentence(digits: Data) -> None:
         GateSettings(Tuning(ema=0.9))
 
 
-def test_the_trajectory_shows_both_sizes_and_their_targets(digits: Data) -> None:
-    figure = trajectory_figure(gated(network(), digits, Target(0.5, 0.4)).trajectory)
-    assert [line.name for line in figure.data] == ["FLOPs", "params"]
-    assert len(figure.data[0].y) == 4 * (len(digits.train) // 64)
-    assert [shape.y0 for shape in figure.layout.shapes] == [0.5, 0.4]
+def test_the_course_shows_both_sizes_and_their_targets(digits: Data) -> None:
+    trajectory = gated(network(), digits, Target(0.5, 0.4)).trajectory
+    course = trajectory.course()
+    assert course_from_json(json.loads(json.dumps(course.to_json()))) == course
+    assert course.steps[0] == 1
+    assert course.steps[-1] == 4 * (len(digits.train) // 64)
+    assert (course.flops[-1], course.params[-1]) == tuple(trajectory.sizes[-1].round(4))
+    lines = [shape for shape in course_drawing(course, "gates").shapes if isinstance(shape, Line)]
+    assert sorted(len(line.points) for line in lines)[-2:] == [len(course.steps)] * 2
+    assert sum(line.dash > 0 for line in lines) == 2

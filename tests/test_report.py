@@ -18,9 +18,11 @@ from paretoprune.analysis.report.evidence import score_plot
 from paretoprune.analysis.report.history import hypervolumes
 from paretoprune.search.commands import print_front
 from paretoprune.search.reporting import report_command, report_of, write_report
+from paretoprune.spaces.course import COURSE
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.front import Dense, Front, front_volume
 from paretoprune.spaces.layout import Layout, Stretch, layout_from_json, layout_of
+from paretoprune.spaces.policy import PRESETS
 from paretoprune.trainers.surgery import cut
 
 
@@ -187,6 +189,23 @@ def test_the_evidence_is_drawn_with_its_errors_and_curves(opened):
     assert tab.ask("document.querySelectorAll('#scores line[stroke-opacity]').length") == atoms
     groups = len(hostile_network().channel_map.groups)
     assert tab.ask("document.querySelectorAll('#curves path').length") == groups
+
+
+def test_the_course_of_gates_is_drawn_with_its_target(opened):
+    tab, _, _ = opened
+    assert tab.ask("byId('course-section').hidden") is False
+    assert tab.ask("byId('course-name').textContent") == "trial 11"
+    assert tab.ask("document.querySelectorAll('#course path').length") == 2
+    asked = "document.querySelectorAll('#course line[stroke-dasharray]').length"
+    assert tab.ask(asked) == 1  # no share of the params was asked for
+
+
+def test_a_course_that_a_stranger_wrote_is_left_out(tmp_path):
+    writer, _ = write_run(tmp_path / "run", trials=4)
+    gated = writer.add(PRESETS["holistic"])
+    for text in ("{}", "[]", '{"steps": [1, 2], "flops": [1.0], "params": [1.0, 0.5]}'):
+        (tmp_path / "run" / gated.path / COURSE).write_text(text)
+        assert all(one.course is None for one in report_of(tmp_path / "run").trials)
 
 
 def test_a_report_changes_nothing_in_the_run_and_needs_neither_network_nor_plugin(made):

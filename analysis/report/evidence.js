@@ -1,4 +1,5 @@
-// Evidence plots: what every atom is worth along the layers, and how the loss rises by cutting.
+// Evidence plots: what every atom is worth along the layers, how the loss rises by cutting, and how
+// gates met their target.
 
 function choiceOf(id, plots) {
   const select = byId(id), place = Math.min(state[id], plots.length - 1);
@@ -86,4 +87,28 @@ function riseAt(plot, g, removed) {
   if (k < 0) return null;
   if (xs[k] === removed || !k) return ys[k];
   return ys[k - 1] + (ys[k] - ys[k - 1]) * (removed - xs[k - 1]) / (xs[k] - xs[k - 1]);
+}
+
+// Of the chosen network; if it had no gates, of the most accurate that had.
+function drawCourse() {
+  const gated = values.points.filter((point) => point.course);
+  byId("course-section").hidden = !gated.length;
+  if (!gated.length) return;
+  const best = gated.reduce((a, b) => b.accuracy > a.accuracy ? b : a);
+  const point = chosen().course ? chosen() : best, course = point.course, last = course.steps.at(-1);
+  byId("course-name").textContent = point.name;
+  const frame = chart(byId("course"), { height: 260,
+    x: { range: [0, last], label: "step of gate training" },
+    y: { range: [0, 1.05], label: "size, share of dense", format: (v) => `${neat(100 * v)} %` },
+    label: `FLOPs and parameters of ${point.name} over ${last} steps of gate training.` });
+  [["FLOPs", "front", course.flops, course.target_flops],
+    ["params", "target", course.params, course.target_params]].forEach(([name, kind, sizes, asked], k) => {
+    const line = path(sizes.map((size, at) => [frame.px(course.steps[at]), frame.py(size)]));
+    frame.svg.append(draw("path", { d: line, fill: "none", stroke: `var(--${kind})`,
+      "stroke-width": 2 }), draw("text", { class: "limit-name", style: `fill: var(--${kind})`,
+      x: frame.right - 110 + 60 * k, y: frame.top - 8 }, name));
+    if (asked !== null) frame.svg.append(draw("line", { x1: frame.left, x2: frame.right,
+      y1: frame.py(asked), y2: frame.py(asked), stroke: `var(--${kind})`,
+      "stroke-dasharray": "5 4" }, draw("title", {}, `${name} asked for: ${percent(asked)}`)));
+  });
 }

@@ -35,6 +35,7 @@ function select(id) {
 function drawChosen() {
   drawDetails();
   drawWidths();
+  drawCourse();
   drawCurves();
 }
 
@@ -112,6 +113,7 @@ window.addEventListener("resize", () => {
   drawFront();
   drawHistory();
   drawScores();
+  drawCourse();
   drawCurves();
 });
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...spaces.course import Course
 from ...spaces.evaluation import Evaluation
 from ...spaces.front import Front
 from ...spaces.layout import Layout
@@ -19,6 +20,7 @@ class Shown:
     words: str  # its policy, in a few words
     kept: tuple[int, ...] | None = None  # atoms of each group; None where they are not known
     pick: str | None = None  # the command that writes its network; None where weights are gone
+    course: Course | None = None  # of its gates
 
 
 @dataclass(frozen=True, slots=True)

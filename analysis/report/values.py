@@ -82,6 +82,7 @@ def point_of(shown: Shown) -> dict[str, Any]:
         "threshold": e.policy.threshold if e.policy.allocation == "loss-budget" else None,
         "kept": shown.kept,
         "pick": shown.pick,
+        "course": shown.course.to_json() if shown.course else None,
     }
 
 

@@ -40,19 +40,12 @@ from .settings import GateTask
 from .settling import settle
 from .shrinking import carry_gates, carry_momentum, closed_for_good
 from .size import SizeTerm
+from .trajectory import Trajectory
 
 LOWEST_START = 0.2  # of gates that begin in an order: far enough from closing to be heard first
 PATIENCE = 0.2  # the share of the run after which a closed gate may count as closed for good
 
 Report = Callable[[Progress], bool]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trajectory:
-    """Both sizes as fractions of dense, step by step: float64 [T, 2], and what was asked for."""
-
-    sizes: NDArray[np.float64]
-    target: tuple[float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
