@@ -12,7 +12,6 @@ from torch.nn import functional
 from paretoprune.analysis.ensembles import (
     EnsembleSettings,
     Surrogate,
-    ensemble_figure,
     measure_ensemble,
     surrogate_of,
     with_ensemble,
@@ -497,13 +496,3 @@ def test_curvature_predicts_losses_that_bend(trained):
     settings = EnsembleSettings(keep=0.7, spread=0.25, samples=8192, agreement=1.0, prior="none")
     straight, bent = (measure(trained, replace(settings, curvature=c)) for c in (False, True))
     assert bent.checks[-1].held_out_r2 > straight.checks[-1].held_out_r2
-
-
-def test_the_figure_shows_every_atom_with_its_error_and_the_convergence(trained):
-    found = measure(trained, EnsembleSettings(samples=4096, agreement=1.0))
-    figure = ensemble_figure(found, trained[1])
-    groups, curves = figure.data[:-2], figure.data[-2:]
-    assert sum(len(trace.x) for trace in groups) == trained[1].atoms
-    np.testing.assert_allclose(groups[0].error_y.array, 1.96 * found.errors)
-    assert list(curves[0].y) == [check.held_out_r2 for check in found.checks]
-    assert figure.to_json()

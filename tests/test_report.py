@@ -187,6 +187,9 @@ def test_the_evidence_is_drawn_with_its_errors_and_curves(opened):
     atoms = tab.ask("document.querySelectorAll('#scores circle').length")
     assert atoms == hostile_network().channel_map.atoms
     assert tab.ask("document.querySelectorAll('#scores line[stroke-opacity]').length") == atoms
+    assert "square of the rise of log(1 + loss)" in tab.ask("byId('scores').textContent")
+    settled = tab.ask("byId('settled').textContent")
+    assert "the rankings of two halves of them agree to" in settled
     groups = len(hostile_network().channel_map.groups)
     assert tab.ask("document.querySelectorAll('#curves path').length") == groups
 

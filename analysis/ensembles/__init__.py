@@ -1,10 +1,9 @@
 """Linear filter ensembles (Sandor et al. 2020): measure what each atom is worth, by random masks.
 
 `measure_ensemble` samples masks until the ranking has settled; `with_ensemble` makes the result a
-score of the evidence, `surrogate_of` a prediction for any mask, `ensemble_figure` a plot.
+score of the evidence, `surrogate_of` a prediction for any mask.
 """
 
-from .figure import ensemble_figure
 from .measure import measure_ensemble
 from .record import Check, Effort, Ensemble, with_ensemble
 from .settings import PRESETS, EnsembleSettings
@@ -17,7 +16,6 @@ __all__ = [
     "Ensemble",
     "EnsembleSettings",
     "Surrogate",
-    "ensemble_figure",
     "measure_ensemble",
     "surrogate_of",
     "with_ensemble",

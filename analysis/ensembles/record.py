@@ -62,10 +62,12 @@ class Ensemble:
 
     @property
     def unit(self) -> str:
-        """What the coefficients count."""
+        """What the scores count."""
+        counted = {"log1p": "rise of log(1 + loss)"}.get(self.settings.transform, "rise of loss")
         if self.settings.measure == "accuracy":
-            return "accuracy lost"
-        return "rise of log(1 + loss)" if self.settings.transform == "log1p" else "rise of loss"
+            counted = "accuracy lost"
+        variant = self.settings.variant
+        return counted if variant == "mean" else f"{variant} of the {counted}"
 
 
 def with_ensemble(evidence: Evidence, name: str, ensemble: Ensemble) -> Evidence:

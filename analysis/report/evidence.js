@@ -28,6 +28,27 @@ function drawScores() {
       label: plot.unit },
     label: `${plot.name}: ${plot.unit} of the atoms of ${count} groups.` });
   plot.values.forEach((group, g) => frame.svg.append(bandOf(plot, group, g, frame)));
+  drawSettled(plot.checks);
+}
+// How an ensemble's ranking settled as masks were drawn.
+function drawSettled(checks) {
+  if (!checks.length) return put("settled");
+  const [masks, held, agreed] = checks.at(-1);
+  const words = `After ${masks.toLocaleString("en")} masks the rankings of two halves of them agree to ${
+    neat(agreed)}, and the fit explains ${percent(held)} of the loss changes of masks held out.`;
+  if (checks.length < 2) return put("settled", el("p", { class: "hint" }, words));
+  const frame = chart(byId("settled"), { height: 200,
+    x: { range: [0, masks], label: "masks" },
+    y: { range: [Math.min(0, ...checks.map((check) => check[1])), 1], label: "how it settled" },
+    label: words });
+  [["held-out R²", "front", 1], ["agreement of halves", "target", 2]].forEach(([name, kind, at], k) => {
+    const places = checks.map((check) => [frame.px(check[0]), frame.py(check[at])]);
+    frame.svg.append(draw("path", { d: path(places), fill: "none", stroke: `var(--${kind})`,
+      "stroke-width": 2 }), draw("text", { style: `fill: var(--${kind}); stroke: none`,
+      x: frame.right - 240 + 100 * k, y: frame.top - 8 }, name),
+    ...places.map(([x, y]) => draw("circle", { cx: x, cy: y, r: 3, fill: `var(--${kind})` })));
+  });
+  byId("settled").append(el("p", { class: "hint" }, words));
 }
 const shortened = (name) => name.length > 14 ? `…${name.slice(-13)}` : name;
 function bandOf(plot, group, g, frame) {

@@ -74,7 +74,8 @@ def ensemble_plot(key: str, tables: Tables, layout: Layout) -> ScorePlot:
     ensemble = ensemble_from_tables(key, tables)
     names = [name for name, settings in PRESETS.items() if settings == ensemble.settings]
     plot = score_plot((names or ["ensemble"])[0], ensemble.score, layout, ensemble.errors)
-    return replace(plot, unit=ensemble.unit)
+    checks = tuple((c.samples, c.held_out_r2, c.agreement) for c in ensemble.checks)
+    return replace(plot, unit=ensemble.unit, checks=checks)
 
 
 def curve_plots(tables: Tables, layout: Layout) -> list[CurvePlot]:

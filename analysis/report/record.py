@@ -55,6 +55,9 @@ class ScorePlot:
     unit: str
     values: tuple[tuple[float, ...], ...]  # by group, ascending; large groups are thinned out
     errors: tuple[tuple[float, ...], ...] = ()  # standard errors of the same
+    checks: tuple[
+        tuple[int, float, float], ...
+    ] = ()  # of an ensemble: masks, held-out R^2, agreement
 
 
 @dataclass(frozen=True, slots=True)
