@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,22 @@ def tell_nobody(what: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What measuring may take; None: enough."""
+
+    images: int | None = None  # that one ensemble is measured on: a mask's whole set counts
+    samples: int | None = None  # masks of one ensemble, instead of what the images allow
+    seconds: float | None = None  # of one ensemble
+    curve_images: int | None = None  # that a probe of a loss curve forwards
+
+    def of(self, settings: EnsembleSettings) -> EnsembleSettings:
+        """The settings of an ensemble within these limits."""
+        if self.images is not None:
+            settings = settings.within(self.images)
+        return replace(settings, samples=self.samples or settings.samples, seconds=self.seconds)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Measuring:
     """On what evidence is measured, and where it is kept."""
@@ -50,8 +66,7 @@ class Measuring:
     data: Data
     seed: int
     folder: Path | None = None
-    ensemble_images: int | None = None  # that one ensemble may be measured on; None: enough
-    curve_images: int | None = None  # that a probe of a loss curve forwards; None: enough
+    limits: Limits = Limits()
 
 
 Task = Callable[[Measuring, OnProgress], Any]
@@ -108,17 +123,32 @@ def scores(names: list[str], on: Measuring, tell: OnProgress) -> Evidence:
 
 def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
     """An ensemble's scores and errors."""
-    return with_ensemble(
-        Evidence("", {}), name, measured_ensemble(ENSEMBLES[name], name, on, tell)
-    )
+    told: list[int] = []
+
+    def counting(what: str, done: int, total: int) -> None:
+        told.append(done)
+        tell(what, done, total)
+
+    found = measured_ensemble(ENSEMBLES[name], name, on, counting)
+    counts = counts_of(found) if told else {}  # none of what was known
+    return with_ensemble(Evidence("", {}, counts=counts), name, found)
+
+
+def counts_of(found: Ensemble) -> dict[str, int]:
+    """What measuring an ensemble took: masks, and images forwards and backwards under them."""
+    effort = found.effort
+    return {
+        "masks": effort.samples,
+        "masked_forwards": effort.forwards,
+        "masked_backwards": effort.backwards,
+    }
 
 
 def measured_ensemble(
     settings: EnsembleSettings, name: str, on: Measuring, tell: OnProgress
 ) -> Ensemble:
-    """An ensemble, on no more images than allowed."""
-    if on.ensemble_images is not None:
-        settings = settings.within(on.ensemble_images)
+    """An ensemble, within the limits."""
+    settings = on.limits.of(settings)
 
     def report(check: Check) -> None:
         what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
@@ -137,7 +167,7 @@ def measured_ensemble(
 
 def loss_curves(policy: Policy, known: Evidence, on: Measuring, tell: OnProgress) -> Evidence:
     """The loss curves of a policy whose score is known."""
-    images = on.curve_images
+    images = on.limits.curve_images
     return with_curves(
         known,
         [policy],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..analysis.gathering import Limits
 from ..spaces.decode import Space
 from ..spaces.evidence import Evidence
 from ..spaces.recipe import Source
@@ -29,4 +30,5 @@ class Context:
     root: Path  # the run folder
     effort: Effort
     machine: Machine
+    limits: Limits = Limits()  # of evidence that a trial measures anew
     plugins: tuple[Plugin, ...] = ()

@@ -25,6 +25,8 @@ OF_ONE_POLICY = (
     "epochs",
     "dense_epochs",
     "ensemble_images",
+    "ensemble_samples",
+    "ensemble_seconds",
     "keep",
     "min_channels",
     "round_to",

@@ -67,7 +67,8 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
         evidence = context.evidence
         if channel_map.atoms < space.channel_map.atoms:
-            measuring = Measuring(model, channel_map, context.data, job.seed)
+            data, limits = context.data, context.limits
+            measuring = Measuring(model, channel_map, data, job.seed, limits=limits)
             evidence = gather_evidence([policy], measuring)
         return decode(policy, target, evidence, present_space(space, channel_map))
 

@@ -19,6 +19,7 @@ ABOVE_ZERO = (
     "trial_timeout",
     "cpus_per_trial",
     "max_latency_ms",
+    "ensemble_seconds",
 )
 TUPLES = ("keep", "objective")
 
@@ -93,6 +94,12 @@ class SearchSettings:
         "Images that an ensemble of filter masks may be measured on, a probe of a loss curve on a "
         "32nd of them; default: 16384 in a search, more with prune.",
     )
+    ensemble_samples: int | None = option(
+        None, "Masks of one ensemble, at most; default: as many as --ensemble-images allows."
+    )
+    ensemble_seconds: float | None = option(
+        None, "Seconds of measuring one ensemble, at most; results then depend on the machine."
+    )
     keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
     min_channels: int = option(1, "Channels that every group keeps at least.")
     round_to: int = option(1, "Kept widths are multiples of this.")
@@ -126,6 +133,7 @@ class SearchSettings:
         for name, value, low in (
             ("--workers", self.workers, 1),
             ("--ensemble-images", self.ensemble_images, 1024),
+            ("--ensemble-samples", self.ensemble_samples, 16),
         ):
             if value is not None:
                 at_least(name, value, low)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..analysis.gathering import Do, Measuring, gather_evidence
+from ..analysis.gathering import Do, Limits, Measuring, gather_evidence
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
 from ..spaces.durable import write_json
@@ -97,18 +97,24 @@ def prepare_search(
         root=run.root.resolve(),
         effort=effort_of(settings, data),
         machine=machine,
+        limits=measuring.limits,
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, crew.dense, crew.say), measuring, do)
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:
-    """What evidence is measured on, with at most as many images as the user allows."""
-    images = on.settings.ensemble_images
-    for_curves = None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE)
+    """What evidence is measured on, and what it may take."""
     run.evidence.mkdir(exist_ok=True)
-    folder = run.evidence.resolve()
-    return Measuring(on.model, channel_map, on.data, on.settings.seed, folder, images, for_curves)
+    folder, limits = run.evidence.resolve(), limits_of(on.settings)
+    return Measuring(on.model, channel_map, on.data, on.settings.seed, folder, limits)
+
+
+def limits_of(settings: SearchSettings) -> Limits:
+    """What measuring may take."""
+    images = settings.ensemble_images
+    for_curves = None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE)
+    return Limits(images, settings.ensemble_samples, settings.ensemble_seconds, for_curves)
 
 
 def remembered_machine(run: RunFolder, detected: Machine) -> Machine:

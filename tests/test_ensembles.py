@@ -25,7 +25,10 @@ from paretoprune.analysis.ensembles.masks import draw_masks
 from paretoprune.analysis.ensembles.packed import empty_rows, fit_rows
 from paretoprune.analysis.ensembles.probe import Probe
 from paretoprune.analysis.ensembles.scoring import expected, priors_of
+from paretoprune.analysis.ensembles.settings import ENOUGH
+from paretoprune.analysis.ensembles.settings import PRESETS as ENSEMBLES
 from paretoprune.analysis.ensembles.sums import empty_sums
+from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
 from paretoprune.spaces.bias import ranks
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
@@ -419,6 +422,22 @@ def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
     assert not measure(additive, replace(settings, samples=2048, agreement=1.0)).settled
     late = measure(additive, replace(settings, agreement=1.0, seconds=0.0))
     assert late.effort.samples < 1000
+
+
+def test_the_users_limits_hold_for_every_ensemble():
+    assert Limits(images=4096).of(ENSEMBLES["ensemble"]).most_samples == 4096
+    assert Limits(images=4096, samples=100).of(ENSEMBLES["ensemble"]).most_samples == 100
+    assert Limits(samples=100_000).of(ENSEMBLES["ensemble"]).most_samples == 100_000
+    batch = Limits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
+    assert (batch.images, batch.most_samples) == (64, 100)
+
+
+def test_seconds_end_an_ensemble_with_what_it_has(trained):
+    model, channel_map, data = trained
+    quick = Measuring(model, channel_map, data, 0, limits=Limits(seconds=1e-3))
+    found = gather_evidence([Policy("ensemble")], quick)
+    assert 0 < found.counts["masks"] < ENOUGH["sample"]
+    assert np.isfinite(found.errors["ensemble"]).all()
 
 
 def test_batch_statistics_leave_no_trace(additive):

@@ -15,7 +15,7 @@ import paretoprune as pp
 from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
 from paretoprune.analysis.ensembles import measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
@@ -115,6 +115,17 @@ def test_a_preset_costs_the_forwards_and_backwards_of_its_method(preset, batches
     counts = gather_evidence([PRESETS[preset]], Measuring(copy, channel_map, data, 0)).counts
     assert (counts["forwards"], counts["backwards"]) == (batches, batches)
     assert counts["images"] == (len(data.train) if batches else 0)
+
+
+def test_linear_ensembles_forward_their_images_once_a_mask_and_once_unmasked(dense):
+    model, data, _ = dense
+    copy, _ = working_copy(model)
+    channel_map = trace_channels(copy, data.input_shape)
+    on = Measuring(copy, channel_map, data, 0, limits=Limits(samples=48))
+    counts = gather_evidence([PRESETS["linear-ensembles"]], on).counts
+    assert counts["masks"] == 48
+    assert counts["masked_forwards"] == (48 + 1) * 512  # the set of the preset
+    assert (counts["masked_backwards"], counts["forwards"], counts["backwards"]) == (0, 0, 0)
 
 
 def test_gradual_steps_look_at_the_network_that_is_left(dense):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from paretoprune.analysis.ensembles.probe import batch_statistics
 from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.rehearsal import foretelling, lost, rehearse, tempered
 from paretoprune.search import screening
 from paretoprune.search.answers import Varied
@@ -53,7 +53,7 @@ def measuring():
 
 @pytest.fixture(scope="module")
 def blind(measuring):
-    evidence = gather_evidence(POLICIES.read, replace(measuring, curve_images=256))
+    evidence = gather_evidence(POLICIES.read, replace(measuring, limits=Limits(curve_images=256)))
     return Screen(Space(measuring.channel_map, Price(measuring.channel_map)), evidence)
 
 
