@@ -141,7 +141,9 @@ class SearchSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e6:
                 option = "--" + name.replace("_", "-")
-                raise UserError(f"{option} must be above 0, got {value}; 1 is usual")
+                raise UserError(
+                    f"{option} must be above 0, got {value}; leave it out for the default"
+                )
         if self.min_accuracy is not None and not 0 < self.min_accuracy < 1:
             raise UserError(
                 f"--min-accuracy must be in (0, 1), got {self.min_accuracy}; "
