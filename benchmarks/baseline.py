@@ -1,13 +1,13 @@
 """The dense networks that every other benchmark prunes: trained once, named by their sha256.
 
-    python -m benchmarks.baseline [resnet20] [resnet56] [resnet56-brief]
+    python -m benchmarks.baseline [resnet20] [resnet56] [resnet20-brief] [resnet56-brief]
         [--folder DIR] [--out FILE]
 
 Resumable: kill it and run it again. Weights go to the cache (never into git), figures to the JSON.
 ResNet-20 is trained from scratch on 45,000 images, so its validation split is clean. ResNet-56 is
 fine-tuned from published weights that saw all training images: half of the test images choose, the
-other half report. Figures of the two kinds do not belong in one table. ResNet-56 in brief is the
-same with two epochs instead of ten, for a slow machine.
+other half report. Figures of the two kinds do not belong in one table. The brief ones are the same
+with two epochs instead of ten, for a slow machine.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FROM_SCRATCH = Tuning(
 )
 FINE_TUNE = replace(FROM_SCRATCH, epochs=10, learning_rate=0.02, warmup=0.05)
 BRIEF = replace(FINE_TUNE, epochs=2)
+PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 Job = tuple[DenseJob, Callable[[], Data], str]
 
@@ -43,16 +44,17 @@ def jobs(folder: Path) -> dict[str, Job]:
             cifar_jpeg.whole,
             "validation cut from train, test whole",
         ),
-        "resnet56": tuned_resnet56(folder / "resnet56.safetensors", FINE_TUNE),
-        "resnet56-brief": tuned_resnet56(folder / "resnet56-brief.safetensors", BRIEF),
+        "resnet56": fine_tuned("resnet56", folder / "resnet56.safetensors", FINE_TUNE),
+        "resnet20-brief": fine_tuned("resnet20", folder / "resnet20-brief.safetensors", BRIEF),
+        "resnet56-brief": fine_tuned("resnet56", folder / "resnet56-brief.safetensors", BRIEF),
     }
 
 
-def tuned_resnet56(path: Path, tuning: Tuning) -> Job:
+def fine_tuned(network: str, path: Path, tuning: Tuning) -> Job:
     """From published weights."""
-    published = cifar_jpeg.weights_folder() / "resnet56-4bfd9763.th"
+    published = cifar_jpeg.weights_folder() / PUBLISHED[network]
     return (
-        DenseJob("resnet56", "cifar10-jpeg, test halved", path, tuning, weights=published),
+        DenseJob(network, "cifar10-jpeg, test halved", path, tuning, weights=published),
         cifar_jpeg.halved,
         "published weights saw all of train: half of the test images choose, half report",
     )

@@ -1,17 +1,19 @@
 """Ways to choose what goes, each as a trial of a search, at equal total epochs of training.
 
     python -m benchmarks.equal_epochs resnet20 [--epochs 4] [--ways holistic,uniform] [--seeds 3]
-    python -m benchmarks.equal_epochs resnet56 --epochs 2 --seeds 1
+    python -m benchmarks.equal_epochs resnet56-brief --epochs 1 --seeds 1
     python -m benchmarks.equal_epochs digits-resnet --epochs 20 --sizes 0.4,0.2
 
 Gates and steps spend a part of the epochs on the way down, a single cut spends all of them after
 it. Evidence is measured once a network, under one seed; the seeds are those of the training. Cells
-that the results file has are not measured again. Needs `python -m benchmarks.baseline`.
+that the results file has are not measured again. Needs `python -m benchmarks.baseline`. `--plot
+FILE.svg` draws how the gates met the smallest size.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,11 +26,13 @@ import torch
 from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline, digits
 from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.report.course import course_drawing
 from paretoprune.search.context import Context
 from paretoprune.search.effort import Effort
 from paretoprune.search.job import Job
 from paretoprune.search.trial import carry_out
 from paretoprune.spaces.channels import map_digest
+from paretoprune.spaces.course import COURSE, course_from_json
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
 from paretoprune.spaces.recipe import Source
@@ -79,13 +83,23 @@ def trained(
         carried = carry_out(Job(0, WAYS[way], Target(size), seed, number=0), context)
         found = carried.evaluation
         small = load_small(context.root / found.path, scene.model, channel_map)
+        course = context.root / found.path / COURSE
+        gates = {"course": json.loads(course.read_text())} if course.exists() else {}
     return {
         **accuracies(scene, small),
         "flops": round(found.flops_fraction, 4),
         "params": round(found.params_fraction, 4),
         "epochs": found.epochs,
         "spans": carried.seconds,
+        **gates,
     }
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """The course of gates with the smallest target, of the first such cell."""
+    gated = [cell["course"] for cell in found["cells"].values() if "course" in cell]
+    course = course_from_json(min(gated, key=lambda course: course["target_flops"]))
+    course_drawing(course, f"Gates of {found['network']}, {found['data']}").save(path)
 
 
 def sizes(text: str) -> tuple[float, ...]:
@@ -96,13 +110,15 @@ def sizes(text: str) -> tuple[float, ...]:
 def main() -> None:
     """Fill the results file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("network", choices=("resnet20", "resnet56", "digits-resnet"))
+    known = ("resnet20", "resnet56", "resnet20-brief", "resnet56-brief", "digits-resnet")
+    parser.add_argument("network", choices=known)
     parser.add_argument("--epochs", type=float, default=4.0, help="in all, for every way")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--sizes", type=sizes, default=(0.6, 0.4))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-seconds", type=float)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     ways = named("--ways", asked.ways, WAYS)
@@ -117,7 +133,9 @@ def main() -> None:
         for size in asked.sizes
     }
     out = asked.out or OUT / f"equal_epochs_{asked.network}.json"
-    fill(out, scene.about, cells, max_seconds=asked.max_seconds)
+    found = fill(out, scene.about, cells, max_seconds=asked.max_seconds)
+    if asked.plot:
+        plot(found, asked.plot)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ from paretoprune.trainers.models import build_model, load_weights
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.surgery import cut
 
-SPLITS = {
-    "resnet20": "validation cut from train, test whole",
-    "resnet56": "half of the test images choose, the other half report",
-}
-BRIEF = "-brief"
+FROM_SCRATCH = "resnet20"
+WHOLE, HALVED = (
+    "validation cut from train, test whole",
+    "half of the test images choose, the other half report",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,8 +69,7 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
         raise SystemExit(
             f"no baseline at {path}; make it with python -m benchmarks.baseline {name}"
         )
-    network = name.removesuffix(BRIEF)
-    data = cifar_jpeg.whole() if network == "resnet20" else cifar_jpeg.halved()
+    data = cifar_jpeg.whole() if name == FROM_SCRATCH else cifar_jpeg.halved()
     about = {
         "network": name,
         "baseline_sha256": found.sha256,
@@ -79,9 +78,9 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
             "test": found.test.accuracy if found.test else None,
         },
         "data": "CIFAR-10 (JPEG q75)",
-        "splits": SPLITS[network],
+        "splits": WHOLE if name == FROM_SCRATCH else HALVED,
     }
-    return scene_of(network, path, data, about, keep)
+    return scene_of(name.removesuffix("-brief"), path, data, about, keep)
 
 
 def digits_baseline(seed: int) -> Baseline:
