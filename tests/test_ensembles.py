@@ -478,7 +478,7 @@ def test_caution_takes_off_standard_errors_where_they_are_known(trained):
         Policy("a", caution=-1.0)
 
 
-# --- surrogate and figure
+# --- the surrogate
 
 
 def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
@@ -509,6 +509,32 @@ def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
         start = time.process_time()
         predict(masks)
         assert len(masks) / (time.process_time() - start) > rate / 2  # on a busy machine
+
+
+def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
+    model, channel_map, data = trained
+    found = measure(trained, EnsembleSettings(keep=0.9, samples=32_768, agreement=1.0))
+    surrogate, rng = surrogate_of(found, channel_map), np.random.default_rng(0)
+    images, labels = prepare(data.train.images, data), data.train.labels
+
+    def loss(mask):
+        with torch.no_grad(), masked(model, channel_map, mask):
+            losses = functional.cross_entropy(model(images), labels, reduction="none")
+        return float(losses.log1p().mean())
+
+    for share, least, most in (
+        (0.05, 0.9, 1.0),
+        (0.1, 0.9, 1.0),
+        (0.2, 0.8, 1.0),
+        (0.4, 0.7, 1.0),
+        (0.6, 0.0, 0.8),  # here the loss levels off, and the model knows nothing of it
+    ):
+        masks = draw_masks(60, channel_map.group_of, keep=1 - share, rng=rng)
+        rises = [loss(mask) for mask in masks]
+        correlation = np.corrcoef(rises, surrogate.means(masks))[0, 1]
+        assert least < correlation <= most, share
+        beyond = surrogate.beyond(masks).mean()
+        assert beyond > 0.5 if share == 0.6 else beyond < 0.3, share
 
 
 def test_curvature_predicts_losses_that_bend(trained):
