@@ -121,16 +121,23 @@ def scores(names: list[str], on: Measuring, tell: OnProgress) -> Evidence:
     )
 
 
+class Listener:
+    """Passes progress on, and knows whether there was any: of what was known, none is told."""
+
+    def __init__(self, tell: OnProgress) -> None:
+        self._tell, self.heard = tell, False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Hear it, and tell it on."""
+        self.heard = True
+        self._tell(what, done, total)
+
+
 def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
     """An ensemble's scores and errors."""
-    told: list[int] = []
-
-    def counting(what: str, done: int, total: int) -> None:
-        told.append(done)
-        tell(what, done, total)
-
-    found = measured_ensemble(ENSEMBLES[name], name, on, counting)
-    counts = counts_of(found) if told else {}  # none of what was known
+    listener = Listener(tell)
+    found = measured_ensemble(ENSEMBLES[name], name, on, listener)
+    counts = counts_of(found) if listener.heard else {}
     return with_ensemble(Evidence("", {}, counts=counts), name, found)
 
 
@@ -167,12 +174,14 @@ def measured_ensemble(
 
 def loss_curves(policy: Policy, known: Evidence, on: Measuring, tell: OnProgress) -> Evidence:
     """The loss curves of a policy whose score is known."""
-    images = on.limits.curve_images
-    return with_curves(
+    images, listener = on.limits.curve_images, Listener(tell)
+    found = with_curves(
         known,
         [policy],
         Subject(on.model, on.channel_map, on.data),
         folder=on.folder,
         settings=CurveSettings() if images is None else CurveSettings(images=images),
-        on_progress=partial(tell, f"loss curves of {policy.score} ({policy.probe})"),
+        on_progress=partial(listener, f"loss curves of {policy.score} ({policy.probe})"),
     )
+    probes = sum(len(curves.rise) for curves in found.curves.values())
+    return replace(found, counts={"probes": probes} if listener.heard else {})

@@ -26,8 +26,8 @@ class Evidence:
     """What was measured of one network: scores by name, their standard errors [A] and loss curves.
 
     `key` is the hash of all that they were computed from. `counts` says what measuring took this
-    time (forwards and backwards of batches, their images; masks, and images under masks); what was
-    read from disk took nothing.
+    time (forwards and backwards of batches, their images; masks, and images under masks; probes of
+    loss curves); what was read from disk took nothing.
     """
 
     key: str

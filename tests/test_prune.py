@@ -16,6 +16,7 @@ from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
 from paretoprune.analysis.ensembles import measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
+from paretoprune.spaces.curves import CurveSettings
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
@@ -126,6 +127,19 @@ def test_linear_ensembles_forward_their_images_once_a_mask_and_once_unmasked(den
     assert counts["masks"] == 48
     assert counts["masked_forwards"] == (48 + 1) * 512  # the set of the preset
     assert (counts["masked_backwards"], counts["forwards"], counts["backwards"]) == (0, 0, 0)
+
+
+def test_balanced_pruning_probes_each_group_a_few_times_and_a_second_time_never(dense, tmp_path):
+    model, data, _ = dense
+    copy, _ = working_copy(model)
+    channel_map = trace_channels(copy, data.input_shape)
+    on = Measuring(copy, channel_map, data, 0, tmp_path)
+    first, again = (gather_evidence([PRESETS["balanced-pruning"]], on).counts for _ in range(2))
+    settings = CurveSettings()
+    groups = len(channel_map.groups)
+    assert groups <= first["probes"] <= groups * (settings.points + settings.refine)
+    assert (first["forwards"], first["backwards"]) == (9, 9)  # of its score
+    assert set(again.values()) <= {0}
 
 
 def test_gradual_steps_look_at_the_network_that_is_left(dense):
