@@ -32,8 +32,10 @@ from .ensembles import (
     with_ensemble,
 )
 from .evidence import measure_evidence
+from .gate_values import GATES, gate_evidence
 from .scores.registry import all_scores
 
+OF_MANY_RUNS = {*ENSEMBLES, GATES}  # scores that more than one pass over the images makes
 OnProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
 
 
@@ -83,9 +85,10 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) ->
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
-        check_score(name, sorted({*all_scores(), *ENSEMBLES}))
+        check_score(name, sorted({*all_scores(), *OF_MANY_RUNS}))
     tasks: list[Task] = [partial(ensemble, name) for name in sorted(names & set(ENSEMBLES))]
-    evidence = joined(do([*tasks, partial(scores, sorted(names - set(ENSEMBLES)))], on))
+    tasks += [gates] if GATES in names else []
+    evidence = joined(do([*tasks, partial(scores, sorted(names - OF_MANY_RUNS))], on))
     curves = {
         curves_name(policy.score, policy.combine, policy.probe): partial(
             loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
@@ -169,6 +172,19 @@ def measured_ensemble(
         folder=on.folder,
         seed=on.seed,
         on_progress=report,
+    )
+
+
+def gates(on: Measuring, tell: OnProgress) -> Evidence:
+    """The values of trained gates, as a score."""
+    return gate_evidence(
+        on.model,
+        on.channel_map,
+        on.data,
+        folder=on.folder,
+        seed=on.seed,
+        images=on.limits.images,
+        on_progress=partial(tell, "trained gates"),
     )
 
 

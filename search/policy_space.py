@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.ensembles import PRESETS as ENSEMBLES
+from ..analysis.gate_values import GATES
+from ..analysis.gathering import OF_MANY_RUNS
 from ..analysis.scores.registry import Network, all_scores, function_of
 from ..spaces.policy import (
     ALLOCATIONS,
@@ -29,7 +31,7 @@ from ..spaces.policy import (
 from .answers import Asked, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
-SELDOM = ("random", "bn-scale", "weight-gradient")
+SELDOM = ("random", "bn-scale", "weight-gradient", GATES)
 # A free threshold, in loss variation; the paper's are 0.007 to 0.019, those that the targets of
 # small networks need go to 0.3 (docs/results.md).
 THRESHOLDS = (0.001, 1.0)
@@ -84,7 +86,7 @@ def space_from(
     scores: Sequence[str], allocations: Sequence[str], schedules: Sequence[str], stages: int
 ) -> PolicySpace:
     """The space that the user's choices leave; an empty choice means all."""
-    known = [*all_scores(), *ENSEMBLES]
+    known = [*all_scores(), *ENSEMBLES, GATES]
     for name in scores:
         check_score(name, known)
     for name in allocations:
@@ -138,9 +140,9 @@ def suggest_policy(asked: Asked, space: PolicySpace) -> Policy:
 def threshold(asked: Asked, space: PolicySpace, *, name: str = "score") -> dict[str, Any]:
     """One global threshold: score, combination, bias removal and price.
 
-    Steps measure their score again each time, so they take none that thousands of masks make.
+    Steps measure their score again each time, so they take none that takes many runs.
     """
-    scores = [s for s in space.scores if name == "score" or s not in ENSEMBLES] or space.scores
+    scores = [s for s in space.scores if name == "score" or s not in OF_MANY_RUNS] or space.scores
     made: dict[str, Any] = {
         "score": asked.suggest_categorical(name, scores),
         "combine": asked.suggest_categorical("combine", COMBINATIONS),

@@ -13,13 +13,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
 from paretoprune.analysis.report.course import course_drawing
 from paretoprune.analysis.report.drawing import Line
 from paretoprune.spaces.allocations.budget import Unreachable
 from paretoprune.spaces.course import course_from_json
-from paretoprune.spaces.decode import Space
+from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.lively import relative_error
+from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
@@ -337,3 +339,20 @@ def test_the_course_shows_both_sizes_and_their_targets(digits: Data) -> None:
     lines = [shape for shape in course_drawing(course, "gates").shapes if isinstance(shape, Line)]
     assert sorted(len(line.points) for line in lines)[-2:] == [len(course.steps)] * 2
     assert sum(line.dash > 0 for line in lines) == 2
+
+
+def test_gate_values_are_a_score_that_is_trained_once(digits: Data, tmp_path: Path) -> None:
+    model = network().eval()
+    space = space_of(model, digits.input_shape)
+    limits = Limits(images=4096)
+    on = Measuring(model, space.channel_map, digits, 0, tmp_path, limits)
+    first, again = (gather_evidence([Policy("gates")], on) for _ in range(2))
+    values = first.scores["gates"].value
+    assert np.array_equal(values, again.scores["gates"].value)
+    assert (values >= 0).all()
+    assert len(np.unique(values)) > len(values) / 4
+    assert 0 < first.counts["trained"] <= limits.images
+    assert "trained" not in again.counts
+    assert not list(tmp_path.glob("*.safetensors"))
+    keep = decode(Policy("gates"), Target(0.5), first, space)
+    assert 0.4 < space.price.fraction(keep)[0] <= 0.5

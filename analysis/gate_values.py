@@ -1,0 +1,95 @@
+"""The values of trained gates as a score: what stays open as gradient descent shares a budget.
+
+Gates and a copy of the weights are trained until half of the FLOPs that can go are gone (Enderich
+et al. 2021 share the budget so); the weights are thrown away, the gates' values rank the atoms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ..spaces.channels import ChannelMap
+from ..spaces.curves import removal_places
+from ..spaces.decode import Space
+from ..spaces.evidence import Evidence, save_tables, scores_to_tables
+from ..spaces.ordering import Ordering
+from ..spaces.parts import whole
+from ..spaces.policy import PRESETS
+from ..spaces.price import Price
+from ..spaces.target import Target
+from ..trainers.gates.network import LIMIT
+from ..trainers.gates.settings import GateSettings, GateTask
+from ..trainers.gates.training import train_gates
+from ..trainers.loop import Progress, Tuning
+from ..trainers.machine import machine_for
+from ..trainers.split import Data
+from .evidence import digest_of, evidence_key, measure_evidence, read_scores
+from .scores.shared_pass import OnProgress
+
+GATES = "gates"
+IMAGES = 32_768  # trained on, unless limited
+START = PRESETS["holistic"]  # the gates begin in the order of its score
+REPORTS = 20
+
+
+def gate_evidence(
+    model: nn.Module,
+    channel_map: ChannelMap,
+    data: Data,
+    *,
+    folder: Path | None,
+    seed: int,
+    images: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Evidence:
+    """The score `gates`; trained once for a folder, and further where that was broken off."""
+    space = Space(channel_map, Price(channel_map))
+    epochs = (images or IMAGES) / len(data.train)
+    reports = tuple(epochs * k / REPORTS for k in range(1, REPORTS))
+    settings = GateSettings(
+        Tuning(epochs=epochs, reports=reports), floor=START.floor, shrink_every=None
+    )
+    target = halfway(space, settings.floor)
+    base = evidence_key(model, channel_map, data, data.train, seed)
+    key = digest_of((base, GATES, repr(asdict(settings)), repr(target)))
+    known = read_scores({GATES: key}, folder) if folder else {}
+    if known:
+        return Evidence(key, known)
+    taylor = measure_evidence(
+        model, channel_map, data, folder=folder, seed=seed, names=[START.score]
+    )
+    (scores,) = Ordering(taylor, channel_map, space.price).scores([START])
+    checkpoint = folder / f"{key}.{GATES}.safetensors" if folder else None
+
+    def report(progress: Progress) -> bool:
+        if on_progress is not None:
+            on_progress(round(progress.epoch * len(data.train)), images or IMAGES)
+        return True
+
+    gated = train_gates(
+        model,
+        data,
+        GateTask(space, target, settings, scores, seed),
+        teacher=model,
+        machine=machine_for(model, data.input_shape),
+        checkpoint=checkpoint,
+        on_report=report,
+    )
+    found = {GATES: whole(gated.values + LIMIT)}
+    if folder and checkpoint:
+        save_tables(key, scores_to_tables(found), folder)
+        checkpoint.unlink(missing_ok=True)
+    return Evidence(key, found, counts={**taylor.counts, "trained": gated.log.images})
+
+
+def halfway(space: Space, floor: int) -> Target:
+    """Half of the FLOPs that can go."""
+    channel_map = space.channel_map
+    sizes = np.bincount(channel_map.group_of)[channel_map.group_of]
+    left = removal_places(np.zeros(channel_map.atoms), channel_map) > sizes - floor
+    least, _ = space.price.fraction(left)
+    return Target(flops=round((1 + float(least)) / 2, 4))
