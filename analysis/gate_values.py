@@ -47,12 +47,8 @@ def gate_evidence(
     on_progress: OnProgress | None = None,
 ) -> Evidence:
     """The score `gates`; trained once for a folder, and further where that was broken off."""
-    space = Space(channel_map, Price(channel_map))
-    epochs = (images or IMAGES) / len(data.train)
-    reports = tuple(epochs * k / REPORTS for k in range(1, REPORTS))
-    settings = GateSettings(
-        Tuning(epochs=epochs, reports=reports), floor=START.floor, shrink_every=None
-    )
+    space, images = Space(channel_map, Price(channel_map)), images or IMAGES
+    settings = settings_for(images / len(data.train))
     target = halfway(space, settings.floor)
     base = evidence_key(model, channel_map, data, data.train, seed)
     key = digest_of((base, GATES, repr(asdict(settings)), repr(target)))
@@ -67,7 +63,7 @@ def gate_evidence(
 
     def report(progress: Progress) -> bool:
         if on_progress is not None:
-            on_progress(round(progress.epoch * len(data.train)), images or IMAGES)
+            on_progress(round(progress.epoch * len(data.train)), images)
         return True
 
     gated = train_gates(
@@ -84,6 +80,13 @@ def gate_evidence(
         save_tables(key, scores_to_tables(found), folder)
         checkpoint.unlink(missing_ok=True)
     return Evidence(key, found, counts={**taylor.counts, "trained": gated.log.images})
+
+
+def settings_for(epochs: float) -> GateSettings:
+    """Nothing is cut on the way, so that every gate keeps its value."""
+    reports = tuple(epochs * k / REPORTS for k in range(1, REPORTS))
+    tuning = Tuning(epochs=epochs, reports=reports)
+    return GateSettings(tuning, floor=START.floor, shrink_every=None)
 
 
 def halfway(space: Space, floor: int) -> Target:

@@ -38,13 +38,28 @@ class Frame:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What an axis shows."""
+
+    name: str
+    percent: bool = False
+
+    def said(self, value: float) -> str:
+        """A figure at a rule."""
+        return f"{100 * value:.4g} %" if self.percent else f"{value:.4g}"
+
+
+SIZE, ACCURACY = Axis("FLOPs, share of dense", percent=True), Axis("validation accuracy")
+
+
 def front_drawing(front: Front, title: str, trials: Sequence[Evaluation] = ()) -> Drawing:
     """Accuracy against FLOPs: the front, the answer at the target, controls, dense."""
     front_and_dense = [p.accuracy for p in front.points] + [front.dense.accuracy]
     named = [*front_and_dense, *(c.accuracy for c in front.controls.values())]
     frame = Frame((0.0, 1.04), span(not_collapsed(named)))
     faint = [t for t in trials if frame.y[0] <= t.accuracy <= frame.y[1]]
-    shapes: list[Shape] = [*axes(frame), *target_line(front, frame)]
+    shapes: list[Shape] = [*axes(frame, SIZE, ACCURACY), *target_line(front, frame)]
     shapes += [Marker(place(t, frame), "circle", FAINT, 3.5) for t in faint]
     seen = [point for point in front.points if point.accuracy >= frame.y[0]]
     edge = tuple(place(point, frame) for point in upper_edge(seen))
@@ -94,20 +109,20 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     return low - air, high + air
 
 
-def axes(frame: Frame) -> list[Shape]:
+def axes(frame: Frame, across: Axis, upward: Axis) -> list[Shape]:
     """Rules, their figures and the names of both axes."""
     shapes: list[Shape] = []
     for value in ticks(*frame.y):
         (x0, y), (x1, _) = frame.at(frame.x[0], value), frame.at(frame.x[1], value)
         shapes.append(Line(((x0, y), (x1, y)), RULE))
-        shapes.append(Words((x0 - 8, y + 4), f"{value:.4g}", INK, 12, "end"))
+        shapes.append(Words((x0 - 8, y + 4), upward.said(value), INK, 12, "end"))
     for value in ticks(*frame.x):
         x, y = frame.at(value, frame.y[0])
         shapes.append(Line(((x, TOP), (x, y)), RULE))
-        shapes.append(Words((x, y + 18), f"{100 * value:.4g} %", INK, 12, "middle"))
+        shapes.append(Words((x, y + 18), across.said(value), INK, 12, "middle"))
     middle = (LEFT + WIDTH - RIGHT) / 2
-    shapes.append(Words((middle, HEIGHT - 8), "FLOPs, share of dense", INK, 12, "middle"))
-    shapes.append(Words((14, TOP - 12), "validation accuracy", INK, 12))
+    shapes.append(Words((middle, HEIGHT - 8), across.name, INK, 12, "middle"))
+    shapes.append(Words((14, TOP - 12), upward.name, INK, 12))
     return shapes
 
 

@@ -10,8 +10,10 @@ from urllib.parse import quote
 from ...spaces.front import Front, front_volume
 from .drawing import Drawing, Line, Marker, Shape, Words, to_svg
 from .figure import (
+    ACCURACY,
     HEIGHT,
     INK,
+    SIZE,
     WIDTH,
     Frame,
     axes,
@@ -96,7 +98,7 @@ def fronts_drawing(rows: Sequence[Row], title: str) -> Drawing:
         f.dense.accuracy for _, f in found
     ]
     frame = Frame((0.0, 1.04), span(not_collapsed(values)))
-    shapes: list[Shape] = [Words((14, 24), title, "#111111", 16), *axes(frame)]
+    shapes: list[Shape] = [Words((14, 24), title, "#111111", 16), *axes(frame, SIZE, ACCURACY)]
     for number, (name, front) in enumerate(found):
         color = COLORS[number % len(COLORS)]
         shapes += front_shapes(front, name, frame, color)
