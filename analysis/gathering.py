@@ -112,7 +112,7 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
 
 
 def scores(names: list[str], on: Measuring, tell: OnProgress) -> Evidence:
-    """All scores that are no ensembles, in one pass over the images."""
+    """The scores that share one pass over the images, and those of weights."""
     return measure_evidence(
         on.model,
         on.channel_map,

@@ -63,11 +63,11 @@ class Ensemble:
     @property
     def unit(self) -> str:
         """What the scores count."""
-        counted = {"log1p": "rise of log(1 + loss)"}.get(self.settings.transform, "rise of loss")
-        if self.settings.measure == "accuracy":
+        settings = self.settings
+        counted = "rise of log(1 + loss)" if settings.transform == "log1p" else "rise of loss"
+        if settings.measure == "accuracy":
             counted = "accuracy lost"
-        variant = self.settings.variant
-        return counted if variant == "mean" else f"{variant} of the {counted}"
+        return counted if settings.variant == "mean" else f"{settings.variant} of the {counted}"
 
 
 def with_ensemble(evidence: Evidence, name: str, ensemble: Ensemble) -> Evidence:

@@ -55,9 +55,7 @@ class ScorePlot:
     unit: str
     values: tuple[tuple[float, ...], ...]  # by group, ascending; large groups are thinned out
     errors: tuple[tuple[float, ...], ...] = ()  # standard errors of the same
-    checks: tuple[
-        tuple[int, float, float], ...
-    ] = ()  # of an ensemble: masks, held-out R^2, agreement
+    checks: tuple[tuple[int, float, float], ...] = ()  # masks, held-out R^2, agreement of halves
 
 
 @dataclass(frozen=True, slots=True)
