@@ -108,7 +108,10 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
     tuning = tuning_of(policy, epochs)
     settings = GateSettings(
         tuning=tuning,
+        variant=policy.gate_variant,
         learning_rate=policy.gate_learning_rate,
+        weight=policy.gate_weight,
+        approach=policy.gate_approach,
         floor=max(policy.floor, space.min_channels),
     )
     gated = train_gates(

@@ -15,6 +15,7 @@ ALLOCATIONS = ("global-threshold", "uniform", "loss-budget")
 CURVES = ("threshold", "least-sum")
 PROBES = ("eval", "batch")
 SCHEDULES = ("one-shot", "gradual", "holistic")
+GATE_VARIANTS = ("hard", "sigmoid", "hard-concrete")
 PRICES_AT = ("dense", "present")
 
 
@@ -40,6 +41,9 @@ class Policy:
     step_share: float = 0.0  # of the trial's epochs, spent between the steps
     gate_share: float = 0.0  # of the trial's epochs, in which the gates of a holistic one train
     gate_learning_rate: float = 1.0  # of its gates, counted by the run
+    gate_variant: str = "hard"  # how a gate's value becomes its mask while it trains
+    gate_weight: float = 5.0  # of both sizes beside the task's loss, in the end
+    gate_approach: float = 0.5  # of those epochs, in which that weight grows and the aim falls
     learning_rate: float = 0.02
     distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
 
@@ -67,6 +71,12 @@ class Policy:
             raise UserError(
                 f"gate_learning_rate must be in (0, 100], got {self.gate_learning_rate}; "
                 "1 is usual"
+            )
+        check_choice("gate_variant", self.gate_variant, GATE_VARIANTS)
+        check_range("gate_approach", self.gate_approach, 0.0, 1.0)
+        if not 0 < self.gate_weight <= 1000:
+            raise UserError(
+                f"gate_weight must be in (0, 1000], got {self.gate_weight}; 5 is usual"
             )
         if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):
             raise UserError(f"stages must be pairs of numbers a, b, got {list(self.stages)}")

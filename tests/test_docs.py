@@ -17,6 +17,7 @@ from paretoprune.spaces.policy import (
     COMBINATIONS,
     CONTROLS,
     CURVES,
+    GATE_VARIANTS,
     NORMALISATIONS,
     PRESETS,
     PRICES_AT,
@@ -133,7 +134,7 @@ def test_the_methods_page_names_everything_that_a_policy_may_be():
     scores = [name for name in all_scores() if name in known_at_home()]
     for name in (*PRESETS, *CONTROLS, *scores, *ENSEMBLES, *ALLOCATIONS, *SCHEDULES):
         assert f"`{name}`" in text, name
-    for name in (*COMBINATIONS, *NORMALISATIONS, *CURVES, *PROBES, *PRICES_AT):
+    for name in (*COMBINATIONS, *NORMALISATIONS, *CURVES, *PROBES, *PRICES_AT, *GATE_VARIANTS):
         assert f"`{name}`" in text, name
 
 

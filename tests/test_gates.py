@@ -21,12 +21,13 @@ from paretoprune.spaces.course import course_from_json
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.lively import relative_error
-from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.policy import GATE_VARIANTS, Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.data import Data, Split, load_data
+from paretoprune.trainers.gates.indicators import INDICATORS
 from paretoprune.trainers.gates.network import GatedNetwork
 from paretoprune.trainers.gates.reach import check_reachable, nearest_reachable
 from paretoprune.trainers.gates.settings import GateSettings, GateTask
@@ -314,6 +315,10 @@ def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_state(
     with pytest.raises(Diverged, match=r"at step \d+ of .* last good state is kept in"):
         train_gates(model, digits, task, machine=PLAIN, checkpoint=path)
     assert path.is_file()
+
+
+def test_policies_name_the_indicators_that_there_are() -> None:
+    assert set(INDICATORS) == set(GATE_VARIANTS)
 
 
 def test_wrong_tasks_are_refused_in_one_sentence(digits: Data) -> None:

@@ -148,3 +148,21 @@ def test_a_function_of_the_users_own_is_the_space():
 def test_a_space_without_stages_asks_for_none():
     space = PolicySpace(("l2",), stages=1)
     assert not any(policy.stages for policy in drawn(space, 5, 200))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gate_variant": "soft"}, "gate_variant must be one of hard, sigmoid, hard-concrete"),
+        ({"gate_weight": 0.0}, r"gate_weight must be in \(0, 1000\], got 0.0; 5 is usual"),
+        ({"gate_approach": 1.5}, r"gate_approach must be in \[0, 1\], got 1.5"),
+        ({"gate_learning_rate": float("nan")}, r"gate_learning_rate must be in \(0, 100\]"),
+        ({"schedule": "holistic"}, "gate_share must be above 0 in a holistic schedule"),
+        ({"floor": 0}, "floor must be at least 1, got 0"),
+        ({"stages": (1.0,)}, "stages must be pairs of numbers"),
+        ({"learning_rate": 10.0}, r"learning_rate must be in \(0, 10\), got 10.0"),
+    ],
+)
+def test_values_that_no_trial_could_carry_out_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        Policy("l2", **values)
