@@ -28,14 +28,15 @@ from .ensembles import (
     Check,
     Ensemble,
     EnsembleSettings,
+    is_ensemble,
     measure_ensemble,
+    settings_named,
     with_ensemble,
 )
 from .evidence import measure_evidence
 from .gate_values import GATES, gate_evidence
 from .scores.registry import all_scores
 
-OF_MANY_RUNS = {*ENSEMBLES, GATES}  # scores that more than one pass over the images makes
 OnProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
 
 
@@ -80,15 +81,29 @@ def here(tasks: Sequence[Task], on: Measuring) -> list[Any]:
     return [task(on, tell_nobody) for task in tasks]
 
 
+def takes_many_runs(score: str) -> bool:
+    """True for scores that more than one pass over the images makes."""
+    return is_ensemble(score) or score == GATES
+
+
+def check_known(score: str) -> None:
+    """Raise unless there is a score of this name."""
+    if is_ensemble(score):
+        settings_named(score)
+    else:
+        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATES}))
+
+
 def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) -> Evidence:
     """All that these policies read."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
-        check_score(name, sorted({*all_scores(), *OF_MANY_RUNS}))
-    tasks: list[Task] = [partial(ensemble, name) for name in sorted(names & set(ENSEMBLES))]
+        check_known(name)
+    tasks: list[Task] = [partial(ensemble, name) for name in sorted(names) if is_ensemble(name)]
     tasks += [gates] if GATES in names else []
-    evidence = joined(do([*tasks, partial(scores, sorted(names - OF_MANY_RUNS))], on))
+    shared = sorted(name for name in names if not takes_many_runs(name))
+    evidence = joined(do([*tasks, partial(scores, shared)], on))
     curves = {
         curves_name(policy.score, policy.combine, policy.probe): partial(
             loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
@@ -139,7 +154,7 @@ class Listener:
 def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
     """An ensemble's scores and errors."""
     listener = Listener(tell)
-    found = measured_ensemble(ENSEMBLES[name], name, on, listener)
+    found = measured_ensemble(settings_named(name), name, on, listener)
     counts = counts_of(found) if listener.heard else {}
     return with_ensemble(Evidence("", {}, counts=counts), name, found)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.ensembles import PRESETS as ENSEMBLES
-from ..analysis.gate_values import GATES
-from ..analysis.gathering import OF_MANY_RUNS
+from ..analysis.ensembles import is_ensemble
+from ..analysis.gathering import check_known, takes_many_runs
 from ..analysis.scores.registry import Network, all_scores, function_of
 from ..spaces.policy import (
     ALLOCATIONS,
@@ -26,12 +26,11 @@ from ..spaces.policy import (
     SCHEDULES,
     Policy,
     check_choice,
-    check_score,
 )
 from .answers import Asked, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
-SELDOM = ("random", "bn-scale", "weight-gradient", GATES)
+SELDOM = ("random", "bn-scale", "weight-gradient")
 # A free threshold, in loss variation; the paper's are 0.007 to 0.019, those that the targets of
 # small networks need go to 0.3 (docs/results.md).
 THRESHOLDS = (0.001, 1.0)
@@ -86,14 +85,14 @@ def space_from(
     scores: Sequence[str], allocations: Sequence[str], schedules: Sequence[str], stages: int
 ) -> PolicySpace:
     """The space that the user's choices leave; an empty choice means all."""
-    known = [*all_scores(), *ENSEMBLES, GATES]
     for name in scores:
-        check_score(name, known)
+        check_known(name)
     for name in allocations:
         check_choice("--allocations", name, ALLOCATIONS)
     for name in schedules:
         check_choice("--schedules", name, SCHEDULES)
-    chosen = tuple(scores) or tuple(name for name in known if name not in SELDOM)
+    usual = tuple(name for name in (*all_scores(), *ENSEMBLES) if name not in SELDOM)
+    chosen = tuple(scores) or usual
     named = tuple(scores) if "loss-budget" in allocations else ()
     return PolicySpace(
         chosen,
@@ -142,13 +141,13 @@ def threshold(asked: Asked, space: PolicySpace, *, name: str = "score") -> dict[
 
     Steps measure their score again each time, so they take none that takes many runs.
     """
-    scores = [s for s in space.scores if name == "score" or s not in OF_MANY_RUNS] or space.scores
+    scores = [s for s in space.scores if name == "score" or not takes_many_runs(s)] or space.scores
     made: dict[str, Any] = {
         "score": asked.suggest_categorical(name, scores),
         "combine": asked.suggest_categorical("combine", COMBINATIONS),
         "normalisation": asked.suggest_categorical("normalisation", NORMALISATIONS),
     }
-    if made["score"] in ENSEMBLES:
+    if is_ensemble(made["score"]):
         made["caution"] = asked.suggest_float("caution", 0.0, 1.0)
     if asked.suggest_categorical("priced", (False, True)):
         made["price_power"] = asked.suggest_float("price_power", 0.0, 1.0)

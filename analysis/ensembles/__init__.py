@@ -1,10 +1,11 @@
 """Linear filter ensembles (Sandor et al. 2020): measure what each atom is worth, by random masks.
 
 `measure_ensemble` samples masks until the ranking has settled; `with_ensemble` makes the result a
-score of the evidence, `surrogate_of` a prediction for any mask.
+score of the evidence, `surrogate_of` a prediction for any mask. A score's name says its settings.
 """
 
 from .measure import measure_ensemble
+from .naming import is_ensemble, name_of, settings_named
 from .record import Check, Effort, Ensemble, with_ensemble
 from .settings import PRESETS, EnsembleSettings
 from .surrogate import Surrogate, surrogate_of
@@ -16,7 +17,10 @@ __all__ = [
     "Ensemble",
     "EnsembleSettings",
     "Surrogate",
+    "is_ensemble",
     "measure_ensemble",
+    "name_of",
+    "settings_named",
     "surrogate_of",
     "with_ensemble",
 ]

@@ -68,12 +68,11 @@ def score_plot(
 
 def ensemble_plot(key: str, tables: Tables, layout: Layout) -> ScorePlot:
     """An ensemble under the name of the score that has its settings."""
-    from ..ensembles import PRESETS  # with torch: a report without ensembles does not wait for it
+    from ..ensembles import name_of  # with torch: a report without ensembles does not wait for it
     from ..ensembles.record import ensemble_from_tables
 
     ensemble = ensemble_from_tables(key, tables)
-    names = [name for name, settings in PRESETS.items() if settings == ensemble.settings]
-    plot = score_plot((names or ["ensemble"])[0], ensemble.score, layout, ensemble.errors)
+    plot = score_plot(name_of(ensemble.settings), ensemble.score, layout, ensemble.errors)
     checks = tuple((c.samples, c.held_out_r2, c.agreement) for c in ensemble.checks)
     return replace(plot, unit=ensemble.unit, checks=checks)
 
