@@ -17,6 +17,32 @@ PROBES = ("eval", "batch")
 SCHEDULES = ("one-shot", "gradual", "holistic")
 GATE_VARIANTS = ("hard", "sigmoid", "hard-concrete")
 PRICES_AT = ("dense", "present")
+CHOICES = {
+    "combine": COMBINATIONS,
+    "normalisation": NORMALISATIONS,
+    "price_at": PRICES_AT,
+    "allocation": ALLOCATIONS,
+    "curves": CURVES,
+    "probe": PROBES,
+    "schedule": SCHEDULES,
+    "gate_variant": GATE_VARIANTS,
+}
+RANGES = {
+    "caution": (0.0, 3.0),
+    "price_power": (0.0, 1.0),
+    "price_blend": (0.0, 1.0),
+    "threshold": (0.0, 1e9),
+    "steps": (1, 1000),
+    "step_share": (0.0, 1.0),
+    "gate_share": (0.0, 1.0),
+    "gate_approach": (0.0, 1.0),
+    "distill": (0.0, 1.0),
+}
+RATES = {  # the usual value, and the highest; above 0
+    "gate_learning_rate": (1.0, 100.0),
+    "gate_weight": (5.0, 1000.0),
+    "learning_rate": (0.02, 10.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +75,21 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Refuse values that no trial could carry out."""
-        check_range("caution", self.caution, 0.0, 3.0)
-        check_choice("combine", self.combine, COMBINATIONS)
-        check_choice("normalisation", self.normalisation, NORMALISATIONS)
-        check_choice("price_at", self.price_at, PRICES_AT)
-        check_choice("allocation", self.allocation, ALLOCATIONS)
-        check_choice("curves", self.curves, CURVES)
-        check_choice("probe", self.probe, PROBES)
-        if self.threshold is not None:
-            check_range("threshold", self.threshold, 0.0, 1e9)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_range("steps", self.steps, 1, 1000)
-        check_range("step_share", self.step_share, 0.0, 1.0)
-        check_range("gate_share", self.gate_share, 0.0, 1.0)
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
+        for name, (low, high) in RANGES.items():
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), low, high)
+        for name, (usual, high) in RATES.items():
+            check_rate(name, getattr(self, name), usual, high)
+        if self.floor < 1:
+            raise UserError(f"floor must be at least 1, got {self.floor}; a group cannot be empty")
+        if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):
+            raise UserError(f"stages must be pairs of numbers a, b, got {list(self.stages)}")
         if (self.schedule == "holistic") != (self.gate_share > 0):
             raise UserError(
                 f"gate_share must be above 0 in a holistic schedule and 0 in others, got "
                 f"{self.gate_share} in a {self.schedule} one; change one of the two"
-            )
-        if not 0 < self.gate_learning_rate <= 100:
-            raise UserError(
-                f"gate_learning_rate must be in (0, 100], got {self.gate_learning_rate}; "
-                "1 is usual"
-            )
-        check_choice("gate_variant", self.gate_variant, GATE_VARIANTS)
-        check_range("gate_approach", self.gate_approach, 0.0, 1.0)
-        if not 0 < self.gate_weight <= 1000:
-            raise UserError(
-                f"gate_weight must be in (0, 1000], got {self.gate_weight}; 5 is usual"
-            )
-        if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):
-            raise UserError(f"stages must be pairs of numbers a, b, got {list(self.stages)}")
-        check_range("price_power", self.price_power, 0.0, 1.0)
-        check_range("price_blend", self.price_blend, 0.0, 1.0)
-        check_range("distill", self.distill, 0.0, 1.0)
-        if self.floor < 1:
-            raise UserError(f"floor must be at least 1, got {self.floor}; a group cannot be empty")
-        if not 0 < self.learning_rate < 10:
-            raise UserError(
-                f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
             )
 
     @property
@@ -148,6 +150,12 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise unless low <= value <= high (NaN is refused too)."""
     if not low <= value <= high:
         raise UserError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+def check_rate(name: str, value: float, usual: float, high: float) -> None:
+    """Raise unless 0 < value <= high."""
+    if not 0 < value <= high:
+        raise UserError(f"{name} must be in (0, {high:g}], got {value}; {usual:g} is usual")
 
 
 PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
