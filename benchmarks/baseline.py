@@ -19,8 +19,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import cifar_jpeg
+from benchmarks.scene import baseline_folder
 from paretoprune.trainers.baseline import Baseline, DenseJob, train_dense
-from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.data import Data
 from paretoprune.trainers.loop import Progress, Tuning
 
@@ -89,7 +89,7 @@ def main() -> None:
     """Train what is asked for, or go on with it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", default=["resnet56", "resnet20"])
-    parser.add_argument("--folder", type=Path, default=cache_folder() / "baselines")
+    parser.add_argument("--folder", type=Path, default=baseline_folder())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/baselines.json"))
     asked = parser.parse_args()
     known = jobs(asked.folder)
