@@ -29,10 +29,11 @@ from paretoprune.trainers.counting import count
 from paretoprune.trainers.data import Data, Split, load_data
 from paretoprune.trainers.gates.indicators import INDICATORS
 from paretoprune.trainers.gates.network import GatedNetwork
+from paretoprune.trainers.gates.outcome import Gated
 from paretoprune.trainers.gates.reach import check_reachable, nearest_reachable
 from paretoprune.trainers.gates.settings import GateSettings, GateTask
 from paretoprune.trainers.gates.size import SizeTerm
-from paretoprune.trainers.gates.training import Gated, train_gates
+from paretoprune.trainers.gates.training import train_gates
 from paretoprune.trainers.loop import Diverged, Tuning
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.masking import masked

@@ -1,9 +1,8 @@
 """Train gates and weights together until the network has the size that was asked for.
 
 `train_gates` runs one `Session` over a `GatedNetwork` with the size term as its penalty. Every few
-epochs what is closed for good is cut and a smaller session goes on from the same step. In the end
-the common solver takes the few steps that are left to the exact budget, with the gate values for
-scores, and an ordinary cut network comes out. Fine-tune it, as after any other cut.
+epochs what is closed for good is cut and a smaller session goes on from the same step. What comes
+out in the end is an ordinary cut network (outcome.py). Fine-tune it, as after any other cut.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...spaces.allocations.budget import Budget, fill_to_budget
 from ...spaces.channels import map_digest
 from ...spaces.decode import Space
 from ...spaces.errors import UserError
@@ -34,33 +32,17 @@ from ..optimisation import OwnRate
 from ..session import Diverged, Guidance, Session
 from ..split import Data
 from ..surgery import cut
-from .network import LIMIT, GatedNetwork
+from .network import GatedNetwork
+from .outcome import Gated, conclude
 from .reach import check_reachable
 from .settings import GateTask
-from .settling import settle
 from .shrinking import carry_gates, carry_momentum, closed_for_good
 from .size import SizeTerm
-from .trajectory import Trajectory
 
 LOWEST_START = 0.2  # of gates that begin in an order: far enough from closing to be heard first
 PATIENCE = 0.2  # the share of the run after which a closed gate may count as closed for good
 
 Report = Callable[[Progress], bool]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Gated:
-    """What training gates gave: the mask within the budget and the network cut to it.
-
-    `values` [A] order the atoms like a score; `moved` atoms were opened or closed by the solver.
-    """
-
-    model: nn.Module
-    keep: NDArray[np.bool_]
-    values: NDArray[np.float64]
-    moved: int
-    trajectory: Trajectory
-    log: TrainLog
 
 
 def train_gates(
@@ -89,7 +71,7 @@ def train_gates(
     except Diverged as problem:
         kept = "" if checkpoint is None else f"; the last good state is kept in {checkpoint}"
         raise Diverged(f"{problem}{kept}") from problem
-    return course.conclude(log)
+    return conclude(course.network, course.left, task, log)
 
 
 def check_task(task: GateTask) -> None:
@@ -183,31 +165,6 @@ class _Course:
             history=tuple(history),
             machine=self.machine,
             ended=ended,
-        )
-
-    def conclude(self, log: TrainLog) -> Gated:
-        """The last step to the exact budget, and the cut."""
-        space, network = self.task.space, self.network
-        channel_map = reduce_map(space.channel_map, self.left)
-        price, limits = Price(channel_map), self.task.limits
-        floor = max(self.task.settings.floor, space.min_channels)
-        opened = network.open().cpu().numpy()
-        gates = network.gates.detach().clamp(-LIMIT, LIMIT).double().cpu().numpy()
-        settled = settle(gates, opened, price, channel_map, limits, floor)
-        inner = fill_to_budget(
-            settled, price, channel_map, Budget(*limits), floor=floor, round_to=space.round_to
-        )
-        values = np.full(len(self.left), -LIMIT)
-        values[self.left] = gates
-        sizes = network.sizes.cpu().numpy()
-        sizes = sizes[: self.session.step] / np.maximum(space.price.dense, 1)
-        return Gated(
-            model=cut(network.model, channel_map, inner),
-            keep=expand_mask(self.left, inner),
-            values=values,
-            moved=int((opened != inner).sum()),
-            trajectory=Trajectory(sizes, self.task.target.fractions(space.price.dense)),
-            log=log,
         )
 
     def _session(self, inner: nn.Module, values: torch.Tensor) -> Session:
