@@ -41,7 +41,6 @@ RANGES = {
 RATES = {  # the usual value, and the highest; above 0
     "gate_learning_rate": (1.0, 100.0),
     "gate_weight": (5.0, 1000.0),
-    "learning_rate": (0.02, 10.0),
 }
 
 
@@ -82,6 +81,10 @@ class Policy:
                 check_range(name, getattr(self, name), low, high)
         for name, (usual, high) in RATES.items():
             check_rate(name, getattr(self, name), usual, high)
+        if not 0 < self.learning_rate < 10:
+            raise UserError(
+                f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
+            )
         if self.floor < 1:
             raise UserError(f"floor must be at least 1, got {self.floor}; a group cannot be empty")
         if len(self.stages) % 2 or not all(math.isfinite(value) for value in self.stages):

@@ -160,7 +160,7 @@ def test_a_space_without_stages_asks_for_none():
         ({"schedule": "holistic"}, "gate_share must be above 0 in a holistic schedule"),
         ({"floor": 0}, "floor must be at least 1, got 0"),
         ({"stages": (1.0,)}, "stages must be pairs of numbers"),
-        ({"learning_rate": 10.5}, r"learning_rate must be in \(0, 10\], got 10.5; 0.02 is usual"),
+        ({"learning_rate": 10.0}, r"learning_rate must be in \(0, 10\), got 10.0; 0.02 is usual"),
     ],
 )
 def test_values_that_no_trial_could_carry_out_are_refused(values, message):
