@@ -1,11 +1,11 @@
 """Trained gates: what a step costs, how closely targets are met, what cutting early saves.
 
-    python -m benchmarks.gates [cost] [targets] [speed] [variants] [--out FILE]
+    python -m benchmarks.gates [cost] [targets] [speed] [variants] [settings] [--out FILE]
 
 Resumable cell by cell: what the results hold already is not measured again. `cost` and `speed`
 take ResNet-20 on CIFAR-10 (JPEG), `targets` five networks on random images (only sizes are looked
-at), `variants` a small network on digits and the baseline of `python -m benchmarks.baseline` (not
-with --small): accuracy with each indicator.
+at), `variants` and `settings` a small network on digits and, with --large NAME, a baseline of
+`python -m benchmarks.baseline`: accuracy with each indicator, and with each other setting changed.
 Gates against other ways at equal total epochs: `python -m benchmarks.equal_epochs`.
 """
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -57,6 +58,17 @@ NETWORKS = {  # name: input, rows and batch of the random images
 PAIRS = ((0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3))
 ROUNDS, STEPS = 9, 4
 DIGITS, DIGITS_SEEDS = Tuning(epochs=10, batch_size=64), 5
+SETTINGS: dict[str, dict[str, Any]] = {
+    f"{name} {value:g}": {name: value}
+    for name, values in {
+        "learning_rate": (0.25, 0.5, 2.0),
+        "settle": (0.25, 1.0),
+        "weight": (2.0, 10.0),
+        "approach": (0.25, 0.75),
+        "near": (0.1, 0.4),
+    }.items()
+    for value in values
+}
 
 
 def cost(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
@@ -159,28 +171,43 @@ def speed(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]
 
 
 def variants(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
-    """Each way to turn gate values into a mask: gates, then fine-tune, from a dense network."""
-    half = Tuning(epochs=options.epochs / 2)
-    small = {
-        f"digits-resnet {size} {variant} seed {seed}": partial(
-            gated_and_tuned, digits, variant, size, seed, DIGITS
-        )
-        for seed in range(DIGITS_SEEDS)
-        for size in (0.2, 0.1)
-        for variant in INDICATORS
-    }
-    large = {
-        f"resnet20 0.4 {variant} seed {seed}": partial(
-            gated_and_tuned, lambda _: baseline("resnet20"), variant, 0.4, seed, half
-        )
-        for seed in range(options.seeds)
-        for variant in INDICATORS
-    }
-    yield from (small if options.small else small | large).items()
+    """Each way to turn gate values into a mask."""
+    return changed(options, {name: {"variant": name} for name in INDICATORS})
+
+
+def settings(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """One setting at a time away from its default; `variants` has the defaults."""
+    return changed(options, SETTINGS)
+
+
+def changed(
+    options: argparse.Namespace, changes: dict[str, dict[str, Any]]
+) -> Iterator[tuple[str, Callable[[], Cell]]]:
+    """Gates with these settings, then fine-tune, from a dense network."""
+    for seed in range(DIGITS_SEEDS):
+        for size in (0.2, 0.1):
+            for name, change in changes.items():
+                measure = partial(gated_and_tuned, digits, change, size, seed, DIGITS)
+                yield f"digits-resnet {size} {name} seed {seed}", measure
+    if options.large:
+        half, scene = Tuning(epochs=options.epochs / 2), partial(large, options.large)
+        for seed in range(options.seeds):
+            for name, change in changes.items():
+                measure = partial(gated_and_tuned, scene, change, 0.4, seed, half)
+                yield f"{options.large} {options.epochs:g} 0.4 {name} seed {seed}", measure
+
+
+def large(name: str, seed: int) -> Scene:
+    """A baseline, the same under every seed."""
+    return baseline(name)
 
 
 def gated_and_tuned(
-    scene_of_seed: Callable[[int], Scene], variant: str, size: float, seed: int, half: Tuning
+    scene_of_seed: Callable[[int], Scene],
+    change: dict[str, Any],
+    size: float,
+    seed: int,
+    half: Tuning,
 ) -> Cell:
     """Half of the epochs with gates, as the preset does, half after the cut."""
     scene, preset = scene_of_seed(seed), PRESETS["holistic"]
@@ -188,7 +215,7 @@ def gated_and_tuned(
     names = [preset.score]
     evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0, names=names)
     (scores,) = Ordering(evidence, space.channel_map, space.price).scores([preset])
-    settings = GateSettings(half, variant=variant, floor=preset.floor)
+    settings = GateSettings(half, floor=preset.floor, **change)
     task = GateTask(space, Target(size), settings, scores=scores, seed=seed)
     found = train_gates(model, data, task, teacher=model, machine=scene.machine)
     recalibrate(found.model, data, machine=scene.machine)
@@ -228,7 +255,13 @@ def few_rows(data: Data, rows: int) -> Data:
     return replace(data, train=draw(data.train, rows))
 
 
-PARTS = {"cost": cost, "targets": targets, "speed": speed, "variants": variants}
+PARTS = {
+    "cost": cost,
+    "targets": targets,
+    "speed": speed,
+    "variants": variants,
+    "settings": settings,
+}
 
 
 def main() -> None:
@@ -239,7 +272,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=4.0, help="in all")
     parser.add_argument("--rows", type=int, default=6400, help="training images of `speed`")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--small", action="store_true", help="`variants` on digits alone")
+    parser.add_argument("--large", metavar="NAME", help="a baseline, beside digits")
     options = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = options.out
