@@ -150,18 +150,39 @@ def let_workers_import() -> None:
 
 def connect(address: str | None, cpus: int, scratch: Path) -> None:
     """Start a local Ray, or join the one at `address`."""
+    from ray.exceptions import RayError
+
+    try:
+        if address is None:
+            start_local(cpus, scratch)
+        else:
+            join(address)
+    except RayError as error:  # raised before anything starts, where there is no token to be had
+        first = str(error).partition(". ")[0]
+        raise UserError(
+            f"RAY_AUTH_MODE=token must come with a token, got none ({first}); "
+            "set RAY_AUTH_TOKEN_PATH to a file with the cluster's, or unset RAY_AUTH_MODE"
+        ) from None
+
+
+def start_local(cpus: int, scratch: Path) -> None:
+    """A Ray of our own on this machine, its files in the scratch folder."""
     import ray
 
-    if address is None:
-        ray.init(
-            "local",  # without the word, Ray joins any cluster that it finds on this machine
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _temp_dir=str(scratch),
-        )
-        return
+    ray.init(
+        "local",  # without the word, Ray joins any cluster that it finds on this machine
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=str(scratch),
+    )
+
+
+def join(address: str) -> None:
+    """Become a driver of the cluster at `address`."""
+    import ray
+
     if address.startswith("ray://"):
         raise UserError(
             f"--address must be a cluster that this machine is a node of, got {address}; send the "
@@ -174,7 +195,8 @@ def connect(address: str | None, cpus: int, scratch: Path) -> None:
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"--address must be a running Ray cluster, got {address} ({first}); "
-            "start one with ray start --head, or leave --address out"
+            "start one with ray start --head, set RAY_AUTH_MODE=token if it asks for a token, "
+            "or leave --address out"
         ) from None
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -215,3 +216,15 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
         assert time.monotonic() - begin < 60
+
+
+def test_a_token_that_is_missing_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        address = f"127.0.0.1:{door.getsockname()[1]}"
+        for number, words in enumerate((("--address", address), ())):
+            done = call("search", *NARROW, *words, "--out", tmp_path / str(number))
+            assert done.returncode == 2, done.stderr
+            assert "RAY_AUTH_TOKEN_PATH" in done.stderr
+            assert done.stderr.count("\n") == 1
