@@ -3,11 +3,13 @@
     python -m benchmarks.equal_epochs resnet20 [--epochs 4] [--ways holistic,uniform] [--seeds 3]
     python -m benchmarks.equal_epochs resnet56-brief --epochs 1 --seeds 1
     python -m benchmarks.equal_epochs digits-resnet --epochs 20 --sizes 0.4,0.2
+    python -m benchmarks.equal_epochs vgg16-short --epochs 0.5 --params 0.139 --seeds 1
 
 Gates and steps spend a part of the epochs on the way down, a single cut spends all of them after
 it. Evidence is measured once a network, under one seed; the seeds are those of the training. Cells
 that the results file has are not measured again. Needs `python -m benchmarks.baseline`. `--plot
-FILE.svg` draws how the gates met the smallest size.
+FILE.svg` draws how the gates met the smallest size. With `--params` the sizes are shares of the
+parameters: 0.139, 0.47 and 0.522 are what the first paper leaves of VGG-16, ResNet-110, ResNet-56.
 """
 
 from __future__ import annotations
@@ -53,6 +55,15 @@ WAYS = {
     "gradually-global": PRESETS["gradually-global"],
     "pruning-at-a-glance": PRESETS["pruning-at-a-glance"],
 }
+NETWORKS = (
+    "resnet20",
+    "resnet56",
+    "resnet20-brief",
+    "resnet56-brief",
+    "vgg16-short",
+    "resnet110-short",
+    "digits-resnet",
+)
 OUT = Path("benchmarks/results")
 
 
@@ -64,7 +75,7 @@ def evidence_of(scene: Scene, ways: Iterable[str]) -> Evidence:
 
 
 def trained(
-    scene: Scene, evidence: Evidence, way: str, size: float, epochs: float, seed: int
+    scene: Scene, evidence: Evidence, way: str, target: Target, epochs: float, seed: int
 ) -> dict[str, Any]:
     """One trial, as a worker of a search would run it, and its test accuracy."""
     channel_map, shape = scene.space.channel_map, tuple(scene.data.input_shape)
@@ -80,7 +91,7 @@ def trained(
             effort=Effort(epochs),
             machine=scene.machine,
         )
-        carried = carry_out(Job(0, WAYS[way], Target(size), seed, number=0), context)
+        carried = carry_out(Job(0, WAYS[way], target, seed, number=0), context)
         found = carried.evaluation
         small = load_small(context.root / found.path, scene.model, channel_map)
         course = context.root / found.path / COURSE
@@ -102,19 +113,24 @@ def plot(found: dict[str, Any], path: Path) -> None:
     course_drawing(course, f"Gates of {found['network']}, {found['data']}").save(path)
 
 
-def sizes(text: str) -> tuple[float, ...]:
+def flops(text: str) -> dict[str, Target]:
     """Shares of the FLOPs."""
-    return tuple(float(part) for part in text.split(","))
+    return {part: Target(float(part)) for part in text.split(",")}
+
+
+def params(text: str) -> dict[str, Target]:
+    """Shares of the parameters."""
+    return {f"params {part}": Target(None, float(part)) for part in text.split(",")}
 
 
 def main() -> None:
     """Fill the results file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known = ("resnet20", "resnet56", "resnet20-brief", "resnet56-brief", "digits-resnet")
-    parser.add_argument("network", choices=known)
+    parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--epochs", type=float, default=4.0, help="in all, for every way")
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--sizes", type=sizes, default=(0.6, 0.4))
+    parser.add_argument("--sizes", type=flops, default=flops("0.6,0.4"))
+    parser.add_argument("--params", dest="sizes", type=params, help="instead of --sizes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--max-seconds", type=float)
     parser.add_argument("--out", type=Path)
@@ -126,11 +142,11 @@ def main() -> None:
     evidence = evidence_of(scene, ways)
     cells = {
         f"{asked.epochs:g} epochs {way} @ {size} seed {seed}": partial(
-            trained, scene, evidence, way, size, asked.epochs, seed
+            trained, scene, evidence, way, target, asked.epochs, seed
         )
         for seed in range(asked.seeds)
         for way in ways
-        for size in asked.sizes
+        for size, target in asked.sizes.items()
     }
     out = asked.out or OUT / f"equal_epochs_{asked.network}.json"
     found = fill(out, scene.about, cells, max_seconds=asked.max_seconds)

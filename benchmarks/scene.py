@@ -37,7 +37,7 @@ from paretoprune.trainers.models import build_model, load_weights
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.surgery import cut
 
-FROM_SCRATCH = "resnet20"
+FROM_SCRATCH = ("resnet20", "vgg16-short", "resnet110-short")
 WHOLE, HALVED = (
     "validation cut from train, test whole",
     "half of the test images choose, the other half report",
@@ -61,7 +61,7 @@ def baseline_folder() -> Path:
 
 
 def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
-    """The trained ResNet of this name (`-brief`: in fewer epochs), with splits clean for it."""
+    """The trained network of this name (`-brief`, `-short`: in few epochs), its splits clean."""
     torch.set_num_threads(1)
     path = baseline_folder() / f"{name}.safetensors"
     found = read_baseline(path)
@@ -69,7 +69,8 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
         raise SystemExit(
             f"no baseline at {path}; make it with python -m benchmarks.baseline {name}"
         )
-    data = cifar_jpeg.whole() if name == FROM_SCRATCH else cifar_jpeg.halved()
+    clean = name in FROM_SCRATCH
+    data = cifar_jpeg.whole() if clean else cifar_jpeg.halved()
     about = {
         "network": name,
         "baseline_sha256": found.sha256,
@@ -78,9 +79,9 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
             "test": found.test.accuracy if found.test else None,
         },
         "data": "CIFAR-10 (JPEG q75)",
-        "splits": WHOLE if name == FROM_SCRATCH else HALVED,
+        "splits": WHOLE if clean else HALVED,
     }
-    return scene_of(name.removesuffix("-brief"), path, data, about, keep)
+    return scene_of(name.partition("-")[0], path, data, about, keep)
 
 
 def digits_baseline(seed: int) -> Baseline:
