@@ -150,14 +150,14 @@ def let_workers_import() -> None:
 
 def connect(address: str | None, cpus: int, scratch: Path) -> None:
     """Start a local Ray, or join the one at `address`."""
-    from ray.exceptions import RayError
+    from ray.exceptions import AuthenticationError
 
     try:
         if address is None:
             start_local(cpus, scratch)
         else:
             join(address)
-    except RayError as error:  # raised before anything starts, where there is no token to be had
+    except AuthenticationError as error:  # raised before anything starts: no token to be had
         first = str(error).partition(". ")[0]
         raise UserError(
             f"RAY_AUTH_MODE=token must come with a token, got none ({first}); "
