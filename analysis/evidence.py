@@ -33,7 +33,7 @@ from ..spaces.policy import check_score
 from ..trainers.batches import draw
 from ..trainers.checkpoint import weights_digest
 from ..trainers.evaluate import logits_of
-from ..trainers.machine import device_of, machine_for
+from ..trainers.machine import lay, machine_for, place, threads
 from ..trainers.modes import evaluating
 from ..trainers.split import Data, Split, prepare
 from .scores.outcome import call_score
@@ -114,19 +114,27 @@ def calibration_split(data: Data, images: int = CALIBRATION_IMAGES) -> Split:
 def evidence_key(
     model: nn.Module, channel_map: ChannelMap, data: Data, split: Split, seed: int
 ) -> str:
-    """A hash over everything that all scores depend on; a doubtful case is a miss."""
+    """A hash over everything that all scores depend on; a doubtful case is a miss.
+
+    The model is placed first, as all that measures places it: in another layout its last bits,
+    and so the key, would hang on what was measured before.
+    """
     digest = hashlib.sha256()
     shape = tuple(data.input_shape)
-    how = [batch_size_for(shape), asdict(machine_for(model, shape))]
-    settings = [SCHEMA, seed, how, torch.__version__, platform.machine()]
+    machine = machine_for(model, shape)
+    settings = [
+        SCHEMA, seed, [batch_size_for(shape), asdict(machine)], torch.__version__,
+        platform.machine(),
+    ]  # fmt: skip
     digest.update(json.dumps(settings).encode())
     digest.update(weights_digest(model).encode())
     digest.update(map_digest(channel_map).encode())
     digest.update(repr((data.mean, data.std, data.classes)).encode())
     digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())
     digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
-    with torch.no_grad(), evaluating(model):
-        logits = logits_of(model(prepare(split.images[:8].to(device_of(model)), data)))
+    images = lay(prepare(split.images[:8].to(machine.device), data), machine)
+    with torch.no_grad(), evaluating(model), threads(machine):
+        logits = logits_of(place(model, machine)(images))
     digest.update(logits.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 

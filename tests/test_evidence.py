@@ -23,7 +23,7 @@ from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.models import build_model
-from paretoprune.trainers.split import Split
+from paretoprune.trainers.split import Data, Split
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,18 @@ def test_another_weight_seed_or_image_is_another_key(scene):
     other_image = evidence_key(model, channel_map, data, split, 0)
     split.images[0, 0, 0, 0] -= 1
     assert len({key, other_weight, other_image}) == 3
+
+
+def test_the_key_does_not_hang_on_what_was_measured_before(tmp_path, monkeypatch):
+    shape, rng = (3, 32, 32), torch.Generator().manual_seed(0)
+    images = Split(torch.randn(16, *shape, generator=rng), torch.arange(16) % 10)
+    data = Data("noise", images, images, None, 10, (0.0,) * 3, (1.0,) * 3, shape)
+    model, _ = working_copy(build_model("resnet20", classes=10, input_shape=shape, seed=0))
+    on = (model, trace_channels(model, shape), data)
+    first = measure_evidence(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
+    monkeypatch.setattr(torch.autograd, "grad", None)  # a second measurement would need it
+    again = measure_evidence(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
+    assert again.key == first.key
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04torn", b"\x80\x04pickle"])
