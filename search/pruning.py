@@ -24,6 +24,7 @@ from .picked import copy_network
 from .plan import derived_seed
 from .plugins import load_plugins, read_plugin
 from .progress import Progress
+from .reporting import course_in
 from .run import Given
 from .run_folder import RunFolder, create_run, locked
 from .settings import SearchSettings
@@ -145,6 +146,9 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
 
         progress.say(f"pruning: {words(job.policy)}")
         carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
+        course = course_in(run, carried)
+        if course is not None and course.last_step():
+            progress.say(f"  gates: {course.last_step()}")
         found, dense = with_figures(
             {carried.path: carried}, prepared.dense, prepared.context, Here(progress.say)
         )

@@ -123,7 +123,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         checkpoint=context.root / "trials" / job.folder / GATES,
     )
     recalibrate(gated.model, data, machine=context.machine)
-    return Pruned(gated.model, gated.keep, epochs, gated.trajectory.course())
+    return Pruned(gated.model, gated.keep, epochs, gated.course())
 
 
 def present_space(space: Space, channel_map: ChannelMap) -> Space:

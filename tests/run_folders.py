@@ -154,7 +154,7 @@ def dense_json(accuracy, macs, params):
 def falling_course():
     """Gates that closed evenly."""
     sizes = tuple(np.linspace(1.0, 0.5, 8).round(4).tolist())
-    return Course(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None)
+    return Course(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None, moved=2, atoms=40)
 
 
 def write_run(folder, *, trials=12, space=True, evidence=False):

@@ -336,12 +336,14 @@ def test_wrong_tasks_are_refused_in_one_sentence(digits: Data) -> None:
 
 
 def test_the_course_shows_both_sizes_and_their_targets(digits: Data) -> None:
-    trajectory = gated(network(), digits, Target(0.5, 0.4)).trajectory
-    course = trajectory.course()
+    found = gated(network(), digits, Target(0.5, 0.4))
+    trajectory, course = found.trajectory, found.course()
     assert course_from_json(json.loads(json.dumps(course.to_json()))) == course
     assert course.steps[0] == 1
     assert course.steps[-1] == 4 * (len(digits.train) // 64)
     assert (course.flops[-1], course.params[-1]) == tuple(trajectory.sizes[-1].round(4))
+    wanted = f"the last step to the exact budget turned {found.moved} of {len(found.keep)} atoms"
+    assert course.last_step() == wanted
     lines = [shape for shape in course_drawing(course, "gates").shapes if isinstance(shape, Line)]
     assert sorted(len(line.points) for line in lines)[-2:] == [len(course.steps)] * 2
     assert sum(line.dash > 0 for line in lines) == 2

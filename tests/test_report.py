@@ -201,6 +201,8 @@ def test_the_course_of_gates_is_drawn_with_its_target(opened):
     assert tab.ask("document.querySelectorAll('#course path').length") == 2
     asked = "document.querySelectorAll('#course line[stroke-dasharray]').length"
     assert tab.ask(asked) == 1  # no share of the params was asked for
+    moved = "In the end the last step to the exact budget turned 2 of 40 atoms."
+    assert tab.ask("byId('course-moved').textContent") == moved
 
 
 def test_a_course_that_a_stranger_wrote_is_left_out(tmp_path):

@@ -83,6 +83,7 @@ def point_of(shown: Shown) -> dict[str, Any]:
         "kept": shown.kept,
         "pick": shown.pick,
         "course": shown.course.to_json() if shown.course else None,
+        "lastStep": shown.course.last_step() if shown.course else None,
     }
 
 

@@ -6,13 +6,14 @@ scores, and an ordinary cut network comes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from ...spaces.allocations.budget import Budget, fill_to_budget
+from ...spaces.course import Course
 from ...spaces.price import Price
 from ...spaces.reduce import expand_mask, reduce_map
 from ..loop import TrainLog
@@ -36,6 +37,10 @@ class Gated:
     moved: int
     trajectory: Trajectory
     log: TrainLog
+
+    def course(self) -> Course:
+        """The way to the target and its last step, as far as a report tells them."""
+        return replace(self.trajectory.course(), moved=self.moved, atoms=len(self.keep))
 
 
 def conclude(
