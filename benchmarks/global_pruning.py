@@ -1,6 +1,7 @@
 """Scores and bias removal under one global threshold, and the gradual schedule, on real networks.
 
     python -m benchmarks.global_pruning resnet20 [--parts raw,tuned,gradual] [--out FILE]
+    python -m benchmarks.global_pruning resnet20-brief --parts tuned,gradual --epochs 1
     python -m benchmarks.global_pruning resnet56-brief --parts tuned --seeds 1
     python -m benchmarks.global_pruning peers
 
@@ -8,7 +9,7 @@ raw      every score x bias removal at 0.6 and 0.4 of the FLOPs: validation accu
          then validation and test accuracy after batch-norm recalibration; nothing is trained
 tuned    one epoch of fine-tuning for the eight best of them (by the mean recalibrated validation
          accuracy of both sizes; of those that cut alike the first) and for the controls
-gradual  the same score at once and in steps, equal FLOPs and equal total epochs
+gradual  the same score at once and in steps, equal FLOPs and as many epochs in all (--epochs)
 peers    the published ResNet-20, channels within blocks only, no fine-tune, all test images
 
 The eight best are those of ResNet-20, for every network. Cells that the results file has are not
@@ -76,7 +77,7 @@ BIAS: dict[str, dict[str, Any]] = {
     "params": {"price_power": 1.0, "price_blend": 1.0},
 }
 BEST = 8
-GRADUAL_STEPS, GRADUAL_EPOCHS = 8, 2.0
+GRADUAL_STEPS = 8
 OUT = Path("benchmarks/results")
 CHOSEN_BY = OUT / "global_pruning_resnet20.json"  # whose raw part names the eight best
 
@@ -153,14 +154,14 @@ def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
     return with_tuning(scene, keep, Tuning(epochs=1.0), seed=seed)
 
 
-def gradual_cells(scene: Scene, seeds: int) -> Cells:
+def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
     """At once and in steps, for the scores of the two papers and for Taylor over price."""
     scores = {
         "l2 / max": Policy("l2", normalisation="max", floor=2),
         "taylor / price": Policy("taylor", price_power=1.0, floor=2),
     }
     return {
-        f"{way} {name} @ {size} seed {seed}": partial(run, scene, policy, size, seed)
+        f"{way} {name} @ {size} seed {seed}": partial(run, scene, policy, size, seed, epochs)
         for seed in range(seeds)
         for name, policy in scores.items()
         for size in SIZES
@@ -168,16 +169,18 @@ def gradual_cells(scene: Scene, seeds: int) -> Cells:
     }
 
 
-def at_once(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, Any]:
+def at_once(scene: Scene, policy: Policy, size: float, seed: int, epochs: float) -> dict[str, Any]:
     """One cut, then all the epochs."""
     keep = mask(scene, policy, size, seed)
-    return with_tuning(scene, keep, Tuning(epochs=GRADUAL_EPOCHS), seed=seed)
+    return {**with_tuning(scene, keep, Tuning(epochs=epochs), seed=seed), "epochs": epochs}
 
 
-def in_steps(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, Any]:
+def in_steps(
+    scene: Scene, policy: Policy, size: float, seed: int, epochs: float
+) -> dict[str, Any]:
     """Half of the epochs between the steps, half after the last; the same total."""
     data, machine, space = scene.data, scene.machine, scene.space
-    between = Tuning(epochs=GRADUAL_EPOCHS / 2 / GRADUAL_STEPS)
+    between = Tuning(epochs=epochs / 2 / GRADUAL_STEPS)
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
         evidence = measure_evidence(
@@ -192,9 +195,13 @@ def in_steps(scene: Scene, policy: Policy, size: float, seed: int) -> dict[str, 
 
     targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)
     present = prune_gradually(scene.model, space.channel_map, targets, Steps(choose, settle))
-    last = Tuning(epochs=GRADUAL_EPOCHS / 2)
+    last = Tuning(epochs=epochs / 2)
     train(present.model, data, last, seed=seed, teacher=scene.model, machine=machine)
-    return {**accuracies(scene, present.model), **price_of(scene, present.keep)}
+    return {
+        **accuracies(scene, present.model),
+        **price_of(scene, present.keep),
+        "epochs": epochs,
+    }
 
 
 def peers_cells(scene: Scene) -> Cells:
@@ -216,14 +223,14 @@ def peers_cells(scene: Scene) -> Cells:
     }
 
 
-def cells_of(scene: Scene, parts: list[str], seeds: int) -> Iterator[Cells]:
+def cells_of(scene: Scene, parts: list[str], seeds: int, epochs: float) -> Iterator[Cells]:
     """The cells of each part in turn; the tuned ones depend on what the raw ones found."""
     if "raw" in parts:
         yield raw_cells(scene)
     if "tuned" in parts:
         yield tuned_cells(scene, best(json.loads(CHOSEN_BY.read_text())), seeds)
     if "gradual" in parts:
-        yield gradual_cells(scene, seeds)
+        yield gradual_cells(scene, seeds, epochs)
 
 
 def main() -> None:
@@ -233,6 +240,7 @@ def main() -> None:
     parser.add_argument("network", choices=known)
     parser.add_argument("--parts", default="raw,tuned,gradual")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=2.0, help="in all, of the gradual part")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--max-seconds", type=float)
     asked = parser.parse_args()
@@ -241,7 +249,7 @@ def main() -> None:
     if asked.network == "peers":
         fill(out, scene.about, peers_cells(scene), max_seconds=asked.max_seconds)
         return
-    for cells in cells_of(scene, asked.parts.split(","), asked.seeds):
+    for cells in cells_of(scene, asked.parts.split(","), asked.seeds, asked.epochs):
         fill(out, scene.about, cells, max_seconds=asked.max_seconds)
 
 
