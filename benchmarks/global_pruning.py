@@ -155,10 +155,13 @@ def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
 
 
 def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
-    """At once and in steps, for the scores of the two papers and for Taylor over price."""
+    """At once and in steps: a score of the second paper, and Taylor over both prices."""
     scores = {
         "l2 / max": Policy("l2", normalisation="max", floor=2),
         "taylor / price": Policy("taylor", price_power=1.0, floor=2),
+        "taylor / price as it shrinks": Policy(
+            "taylor", price_power=1.0, price_at="present", floor=2
+        ),
     }
     return {
         f"{way} {name} @ {size} seed {seed}": partial(run, scene, policy, size, seed, epochs)
