@@ -156,17 +156,13 @@ def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
 
 def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
     """At once and in steps: a score of the second paper, and Taylor over both prices."""
-    scores = {
-        "l2 / max": Policy("l2", normalisation="max", floor=2),
-        "taylor / price": Policy("taylor", price_power=1.0, floor=2),
-        "taylor / price as it shrinks": Policy(
-            "taylor", price_power=1.0, price_at="present", floor=2
-        ),
-    }
+    names = ("l2 / max", "taylor / price", "taylor / price as it shrinks")
     return {
-        f"{way} {name} @ {size} seed {seed}": partial(run, scene, policy, size, seed, epochs)
+        f"{way} {name} @ {size} seed {seed}": partial(
+            run, scene, policies()[name], size, seed, epochs
+        )
         for seed in range(seeds)
-        for name, policy in scores.items()
+        for name in names
         for size in SIZES
         for way, run in (("at once", at_once), ("in steps", in_steps))
     }
