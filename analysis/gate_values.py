@@ -21,6 +21,7 @@ from ..spaces.parts import whole
 from ..spaces.policy import PRESETS
 from ..spaces.price import Price
 from ..spaces.target import Target
+from ..trainers.distillation import Teacher
 from ..trainers.gates.network import LIMIT
 from ..trainers.gates.settings import GateSettings, GateTask
 from ..trainers.gates.training import train_gates
@@ -66,12 +67,13 @@ def gate_evidence(
             on_progress(round(progress.epoch * len(data.train)), images)
         return True
 
+    machine = machine_for(model, data.input_shape)
     gated = train_gates(
         model,
         data,
         GateTask(space, target, settings, scores, seed),
-        teacher=model,
-        machine=machine_for(model, data.input_shape),
+        teacher=Teacher(model, machine),
+        machine=machine,
         checkpoint=checkpoint,
         on_report=report,
     )

@@ -90,6 +90,7 @@ def trained(
             root=Path(folder),
             effort=Effort(epochs),
             machine=scene.machine,
+            teacher=scene.teacher,
         )
         carried = carry_out(Job(0, WAYS[way], target, seed, number=0), context)
         found = carried.evaluation

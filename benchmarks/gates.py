@@ -217,9 +217,9 @@ def gated_and_tuned(
     (scores,) = Ordering(evidence, space.channel_map, space.price).scores([preset])
     settings = GateSettings(half, floor=preset.floor, **change)
     task = GateTask(space, Target(size), settings, scores=scores, seed=seed)
-    found = train_gates(model, data, task, teacher=model, machine=scene.machine)
+    found = train_gates(model, data, task, teacher=scene.teacher, machine=scene.machine)
     recalibrate(found.model, data, machine=scene.machine)
-    train(found.model, data, half, seed=seed, teacher=model, machine=scene.machine)
+    train(found.model, data, half, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {
         "epochs": 2 * half.epochs,
         "gated": found.trajectory.sizes[-1].tolist(),

@@ -190,12 +190,12 @@ def in_steps(
 
     def settle(small: nn.Module, step: int) -> None:
         recalibrate(small, data, machine=machine)
-        train(small, data, between, seed=100 * seed + step, teacher=scene.model, machine=machine)
+        train(small, data, between, seed=100 * seed + step, teacher=scene.teacher, machine=machine)
 
     targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)
     present = prune_gradually(scene.model, space.channel_map, targets, Steps(choose, settle))
     last = Tuning(epochs=epochs / 2)
-    train(present.model, data, last, seed=seed, teacher=scene.model, machine=machine)
+    train(present.model, data, last, seed=seed, teacher=scene.teacher, machine=machine)
     return {
         **accuracies(scene, present.model),
         **price_of(scene, present.keep),

@@ -49,6 +49,7 @@ from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.distillation import Teacher
 from paretoprune.trainers.loop import Tuning
 from paretoprune.trainers.machine import detect_machine
 from paretoprune.trainers.models import build_model
@@ -212,7 +213,7 @@ def mechanics(name: str, images: int) -> dict[str, Any]:
     channel_map = trace_channels(model, shape)
     space = Space(channel_map, Price(channel_map))
     machine = detect_machine(model, shape)
-    scene = Scene(model, data, space, machine, {})
+    scene = Scene(model, data, space, machine, Teacher(model, machine), {})
     policy = Policy("mean-abs-weight", allocation="loss-budget")
     evidence = measure_evidence(
         model, channel_map, data, folder=None, seed=0, names=[policy.score], images=images

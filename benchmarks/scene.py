@@ -30,6 +30,7 @@ from paretoprune.trainers.baseline import (
 )
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.data import Data, load_data
+from paretoprune.trainers.distillation import MEMORY, Teacher
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine, detect_machine
@@ -52,6 +53,7 @@ class Scene:
     data: Data
     space: Space
     machine: Machine
+    teacher: Teacher
     about: dict[str, Any]
 
 
@@ -136,7 +138,8 @@ def scene_of(
     channel_map = trace_channels(copy, data.input_shape, keep=keep)
     machine = detect_machine(copy, data.input_shape)
     space = Space(channel_map, Price(channel_map))
-    return Scene(copy, data, space, machine, {**about, "torch": torch.__version__})
+    teacher = Teacher(copy, machine, memory=MEMORY)
+    return Scene(copy, data, space, machine, teacher, {**about, "torch": torch.__version__})
 
 
 def without_tuning(scene: Scene, keep: NDArray[np.bool_], *, raw: bool) -> dict[str, float]:
@@ -157,7 +160,7 @@ def with_tuning(
     small = cut(scene.model, scene.space.channel_map, keep)
     data, machine = scene.data, scene.machine
     recalibrate(small, data, machine=machine)
-    train(small, data, tuning, seed=seed, teacher=scene.model, machine=machine)
+    train(small, data, tuning, seed=seed, teacher=scene.teacher, machine=machine)
     return {**accuracies(scene, small), **price_of(scene, keep)}
 
 

@@ -26,7 +26,7 @@ from paretoprune.search.efficiency import efficiency
 from paretoprune.search.halving import Halving
 from paretoprune.search.ledger import Ledger
 from paretoprune.search.local_ray import RayStart
-from paretoprune.search.plan import Slot, derived_seed
+from paretoprune.search.plan import Slot
 from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.proposing import Proposer
 from paretoprune.search.rounds import Undertaking
@@ -84,10 +84,7 @@ def ledger_of(root: Path, slots: int) -> Ledger:
     """A real ledger with so many slots; no two policies have the same network."""
     target = Target(flops=0.4)
     rng = np.random.default_rng(0)
-    plan = [
-        Slot(i, Target(flops=round(float(rng.uniform(0.2, 0.8)), 6)), derived_seed(0, i))
-        for i in range(slots)
-    ]
+    plan = [Slot(i, Target(flops=round(float(rng.uniform(0.2, 0.8)), 6))) for i in range(slots)]
     space = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
     proposer = Proposer(space, {}, lambda policy, target: None, "tpe", 0)
     ledger = Ledger(root / "journal.log", Undertaking(plan, target, 0), proposer)

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.policy import CONTROLS
+from paretoprune.spaces.price import Price
+from paretoprune.spaces.target import Target
+from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.data import Data, load_data
+from paretoprune.trainers.distillation import MEMORY, Teacher
 from paretoprune.trainers.loop import Guidance, Session, Tuning
 from paretoprune.trainers.machine import Machine, detect_machine
 from paretoprune.trainers.models import build_model
+from paretoprune.trainers.surgery import cut
 
 BATCH = 128
 WORKERS = 4
@@ -77,8 +86,9 @@ def network(name: str, data: Data) -> nn.Module:
 
 def session(name: str, data: Data, machine: Machine | None, *, taught: bool) -> Session:
     """The library's loop, ready to take steps."""
-    guidance = Guidance(teacher=network(name, data) if taught else None)
     model = network(name, data)
+    chosen = machine or detect_machine(model, data.input_shape)
+    guidance = Guidance(teacher=Teacher(network(name, data), chosen) if taught else None)
     return Session(model, data, Tuning(epochs=9), seed=0, guidance=guidance, machine=machine)
 
 
@@ -130,6 +140,42 @@ def compare_speed(
         }
         for key, spent in seconds.items()
     }
+
+
+def compare_teachers(name: str, data: Data, *, rounds: int, steps: int) -> dict[str, object]:
+    """A trial's fine-tune at 0.4 of the FLOPs: its teacher asked, and remembering the batches."""
+    model = network(name, data).eval()
+    machine = detect_machine(model, data.input_shape)
+    channel_map = trace_channels(model, data.input_shape)
+    space = Space(channel_map, Price(channel_map))
+    policy = CONTROLS["uniform"]
+    names = [policy.score]
+    evidence = measure_evidence(model, channel_map, data, folder=None, seed=0, names=names)
+    keep = decode(policy, Target(0.4), evidence, space)
+    remembers = Teacher(model, machine, memory=MEMORY)
+    teachers = {"asked": Teacher(model, machine), "heard": remembers, "remembers": remembers}
+    runs = {
+        key: Session(
+            cut(model, channel_map, keep),
+            data,
+            Tuning(epochs=9),
+            seed=0,
+            guidance=Guidance(teacher=teacher),
+            machine=machine,
+        )
+        for key, teacher in teachers.items()
+    }
+    runs.pop("heard").advance((rounds + 1) * steps)
+    for run in runs.values():
+        run.advance(steps)
+    spent = {key: list[float]() for key in runs}
+    for _ in range(rounds):
+        for key, run in runs.items():
+            spent[key].append(timed(partial(run.advance, run.step + steps)))
+    pairs = zip(spent["asked"], spent["remembers"], strict=True)
+    rates = {key: round(steps * BATCH / statistics.median(spent[key])) for key in runs}
+    ratio = round(statistics.median(a / b for a, b in pairs), 2)
+    return {"device": device_name(), **rates, "ratio": ratio}
 
 
 def compare_loss(name: str, data: Data, *, steps: int) -> dict[str, float]:
@@ -201,7 +247,7 @@ def main() -> None:
     results: dict[str, object] = {
         "schema": 1,
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu_name(),
+        "device": device_name(),
         "data": data.name.partition(":")[0],
     }
     for name in asked.models.split(","):
@@ -210,9 +256,11 @@ def main() -> None:
         )
         chosen = asdict(detect_machine(network(name, data), data.input_shape))
         loss = compare_loss(name, data, steps=asked.loss_steps) if asked.loss_steps else None
-        results[name] = {"machine": chosen, "speed": speed, "loss": loss}
+        taught = compare_teachers(name, data, rounds=asked.rounds, steps=asked.steps)
+        results[name] = {"machine": chosen, "speed": speed, "teacher": taught, "loss": loss}
         for key, row in speed.items():
             print(f"{name:10} {key:20} {row}")
+        print(f"{name:10} at 0.4 of the FLOPs, teacher: {taught}")
         print(f"{name:10} loss after {asked.loss_steps} steps: {loss}", flush=True)
     results["memory"] = share_memory(asked.data, data)
     print("memory", results["memory"])
@@ -220,7 +268,10 @@ def main() -> None:
     asked.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _cpu_name() -> str:
+def device_name() -> str:
+    """The GPU's name, else the CPU's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

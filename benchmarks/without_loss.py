@@ -37,6 +37,7 @@ from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target, targets_between
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.data import Data, Split, load_data
+from paretoprune.trainers.distillation import MEMORY, Teacher
 from paretoprune.trainers.gradual import Steps, prune_gradually
 from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine
@@ -116,9 +117,11 @@ def scene(name: str, seed: int) -> Scene:
     setting = SETTINGS[name]
     data = setting.data()
     model = build_model(setting.model, classes=10, input_shape=data.input_shape, seed=seed)
-    train(model, data, setting.dense, seed=seed, machine=Machine())
+    machine = Machine()
+    train(model, data, setting.dense, seed=seed, machine=machine)
     channel_map = trace_channels(model.eval(), data.input_shape)
-    return Scene(model, data, Space(channel_map, Price(channel_map)), Machine(), {})
+    teacher = Teacher(model, machine, memory=MEMORY)
+    return Scene(model, data, Space(channel_map, Price(channel_map)), machine, teacher, {})
 
 
 def dense(name: str, seed: int) -> dict[str, Any]:
@@ -168,7 +171,7 @@ def in_steps(name: str, policy: Policy, share: float, seed: int) -> dict[str, An
             found.data,
             tuning,
             seed=100 * seed + step,
-            teacher=found.model,
+            teacher=found.teacher,
             machine=found.machine,
         )
 

@@ -11,6 +11,7 @@ from ..analysis.gathering import Limits
 from ..spaces.decode import Space
 from ..spaces.evidence import Evidence
 from ..spaces.recipe import Source
+from ..trainers.distillation import Teacher
 from ..trainers.machine import Machine
 from ..trainers.split import Data
 from .effort import Effort
@@ -30,5 +31,6 @@ class Context:
     root: Path  # the run folder
     effort: Effort
     machine: Machine
+    teacher: Teacher  # of every trial's fine-tune
     limits: Limits = Limits()  # of evidence that a trial measures anew
     plugins: tuple[Plugin, ...] = ()

@@ -20,6 +20,7 @@ from ..spaces.price import Price
 from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
 from ..trainers.data import Data, load_data
+from ..trainers.distillation import Teacher
 from ..trainers.evaluate import Score
 from ..trainers.export import FORMATS
 from ..trainers.full_tune import Best, FullTune, tune
@@ -129,7 +130,7 @@ def job_of(
         data=data,
         tuning=tuning,
         seed=asked.seed,
-        teacher=teacher,
+        teacher=None if teacher is None else Teacher(teacher, machine),
         machine=machine,
         work=asked.target / WORK,
         settings={

@@ -24,7 +24,7 @@ from ..spaces.front import SIGN, Dense, Front
 from ..spaces.policy import CONTROLS
 from .job import Job, job_from_json
 from .journal import open_journal, sound
-from .plan import Slot
+from .plan import Slot, seed_of_trials
 from .proposing import Proposer
 from .reading import (
     STUDIES,
@@ -66,6 +66,7 @@ class Ledger:
             if study.metric_names is None:
                 study.set_metric_names(list(asked.objectives))
         self._asked, self._proposer = asked, proposer
+        self._seed = seed_of_trials(asked.seed)
         self._running: dict[str, optuna.Trial] = {}
         jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
         self._known = {job.identity: number for job, number in reversed(jobs) if job}
@@ -213,7 +214,7 @@ class Ledger:
     def _start_proposed(self, slot: Slot, proposal: Proposal, *, last: bool) -> Job | None:
         """Its trial; None if the network is known, which settles the slot if it is the last."""
         job = self._seen(
-            Job(slot.index, proposal.policy, slot.target, slot.seed, origin=proposal.origin)
+            Job(slot.index, proposal.policy, slot.target, self._seed, origin=proposal.origin)
         )
         known = job.identity in self._known
         if known and not last:
@@ -231,7 +232,7 @@ class Ledger:
         study.sampler = self._proposer.sampler_for(slot.index, draw)
         trial = study.ask()
         policy = self._proposer.policy_space.sample(trial)
-        job = Job(slot.index, policy, slot.target, slot.seed, number=trial.number)
+        job = Job(slot.index, policy, slot.target, self._seed, number=trial.number)
         return self._seen(job), trial
 
     def _seen(self, job: Job) -> Job:

@@ -43,9 +43,7 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     """The ledger with its plan, and the policies that it begins with."""
     target, context = settings.target(), prepared.context
     space, seed = context.space, settings.seed
-    plan = make_plan(
-        settings.trials, target, space, seed=seed, spread=spread_asked(settings, space)
-    )
+    plan = make_plan(settings.trials, target, space, spread=spread_asked(settings, space))
     policies = policy_space_of(settings, space)
     proposer = make_proposer(
         plan,

@@ -23,7 +23,6 @@ class Slot:
 
     index: int
     target: Target
-    seed: int
 
 
 def make_plan(
@@ -31,7 +30,6 @@ def make_plan(
     target: Target,
     space: Space,
     *,
-    seed: int,
     spread: tuple[float, float] = SPREAD,
 ) -> tuple[Slot, ...]:
     """`trials` slots: even ones at the target, odd ones spread."""
@@ -43,7 +41,7 @@ def make_plan(
             return target
         return target.scaled(factors[index // 2 % len(factors)], dense)
 
-    return tuple(Slot(i, target_of(i), derived_seed(seed, i)) for i in range(trials))
+    return tuple(Slot(i, target_of(i)) for i in range(trials))
 
 
 def factors_of(
@@ -92,6 +90,13 @@ def spread_of(
     low = max([spread[0], *(1.1 * reach / part for part, reach in parts)])
     high = min([spread[1], *(0.95 / part for part, _ in parts)])
     return (low, high) if low < high else (1.0, 1.0)
+
+
+def seed_of_trials(seed: int) -> int:
+    """One for all trials of a search: they differ in their policies alone, see the same batches in
+    the same order, and a teacher need not look at a batch twice.
+    """
+    return derived_seed(seed, 0)
 
 
 def derived_seed(*parts: int) -> int:

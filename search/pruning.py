@@ -21,7 +21,7 @@ from .crew import Here, alone
 from .finish import with_figures
 from .job import Job
 from .picked import copy_network
-from .plan import derived_seed
+from .plan import seed_of_trials
 from .plugins import load_plugins, read_plugin
 from .progress import Progress
 from .reporting import course_in
@@ -187,5 +187,5 @@ def job_of(request: PruneRequest, context: Context) -> Job:
         lowest, dense = context.space.lowest()[0], context.space.price.dense[0]
         steps = math.ceil(math.log(lowest / dense) / math.log(STEP_SHARE))
         target, policy = Target(flops=lowest), replace(policy, steps=max(policy.steps, steps))
-    seed = derived_seed(request.settings.seed, 0)
+    seed = seed_of_trials(request.settings.seed)
     return Job(0, policy, target, seed, number=0, min_accuracy=request.min_accuracy)

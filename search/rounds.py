@@ -12,7 +12,7 @@ from ..spaces.front import OBJECTIVES
 from ..spaces.policy import CONTROLS
 from ..spaces.target import Target
 from .job import Job
-from .plan import Slot, derived_seed
+from .plan import Slot, derived_seed, seed_of_trials
 from .reading import Record, make_front
 
 Limits = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
@@ -36,8 +36,8 @@ class Undertaking:
 
 
 def control_jobs(asked: Undertaking) -> list[Job]:
-    """The controls, all of one seed: they differ in their policies alone."""
-    seed = derived_seed(asked.seed, -1)
+    """The controls: they differ from trials in their policies alone."""
+    seed = seed_of_trials(asked.seed)
     return [
         Job(index, policy, asked.target, seed, control=name, origin="control")
         for index, (name, policy) in enumerate(CONTROLS.items())
@@ -69,7 +69,7 @@ def final_job(index: int, source: Evaluation, asked: Undertaking) -> Job:
         index,
         source.policy,
         source.target,
-        derived_seed(asked.seed, -2, index),
+        derived_seed(asked.seed, -2),  # other batches than before, the same for all
         number=source.trial,
         control=name.removeprefix("control-") if source.trial is None else None,
         origin=source.origin or "sampled",

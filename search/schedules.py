@@ -77,7 +77,7 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         if between:
             tuning = tuning_of(policy, between)
             seed = derived_seed(job.seed, step)
-            train(small, context.data, tuning, seed=seed, teacher=context.model, machine=machine)
+            train(small, context.data, tuning, seed=seed, teacher=context.teacher, machine=machine)
 
     def accept(present: Present) -> bool:
         accuracy = None
@@ -118,7 +118,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         context.model,
         data,
         GateTask(space, job.target, settings, scores, job.seed),
-        teacher=context.model,
+        teacher=context.teacher,
         machine=context.machine,
         checkpoint=context.root / "trials" / job.folder / GATES,
     )

@@ -26,6 +26,7 @@ from ..spaces.recipe import Source, data_named
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
+from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.machine import Machine
 from ..trainers.split import Data
 from .context import Context
@@ -97,6 +98,7 @@ def prepare_search(
         root=run.root.resolve(),
         effort=effort_of(settings, data),
         machine=machine,
+        teacher=Teacher(model, machine, memory=MEMORY),
         limits=measuring.limits,
         plugins=plugins,
     )

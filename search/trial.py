@@ -123,7 +123,7 @@ def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Prun
                 context.data,
                 tuning,
                 seed=job.seed,
-                teacher=context.model,
+                teacher=context.teacher,
                 on_epoch=judged.each_report,
                 machine=context.machine,
             )

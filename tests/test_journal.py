@@ -26,7 +26,7 @@ SPACE = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
 def open_ledger(
     path, slots=4, *, look=lambda policy, target: None, opening=(), vary=no_variation, **asked
 ):
-    plan = [Slot(i, TARGET if i % 2 == 0 else Target(flops=0.5), 100 + i) for i in range(slots)]
+    plan = [Slot(i, TARGET if i % 2 == 0 else Target(flops=0.5)) for i in range(slots)]
     proposer = Proposer(SPACE, dict(opening), look, "tpe", 0, vary)
     ledger = Ledger(path, Undertaking(plan, TARGET, 0, **asked), proposer)
     ledger.set_summary(Dense(0.9, 1000, 100))

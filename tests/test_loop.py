@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_teacher_beats_labels_alone_on_the_teachers_answers(
     taught, alone = network(5), network(5)
     tuning = Tuning(epochs=2, learning_rate=0.1, distill=0.9)
     state = copy.deepcopy(trained.state_dict())
-    train(taught, digits, tuning, seed=0, teacher=trained)
+    train(taught, digits, tuning, seed=0, teacher=Teacher(trained, Machine()))
     train(alone, digits, tuning, seed=0)
     images = (digits.validation.images.float() / 255 - digits.mean[0]) / digits.std[0]
     with torch.no_grad():
@@ -139,6 +140,32 @@ def test_folded_teacher_answers_like_the_network(trained: nn.Module, digits: Dat
             assert torch.allclose(folded, model(images), atol=1e-4)
     kinds = {type(m) for m in fold_norms(trained).modules()}
     assert nn.BatchNorm2d not in kinds
+
+
+def test_teacher_that_remembers_is_asked_once_a_batch(trained: nn.Module, digits: Data) -> None:
+    asked: list[int] = []
+
+    def outcome(teacher: Teacher, seed: int = 0, data: Data = digits) -> tuple[int, Tensor]:
+        model, before = network(5), len(asked)
+        train(model, data, Tuning(epochs=1, distill=0.9), seed=seed, teacher=teacher)
+        return len(asked) - before, next(model.parameters()).detach()
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return trained(x)  # type: ignore[no-any-return]
+
+    steps, want = outcome(Teacher(Counted().eval(), Machine()))
+    teacher = Teacher(Counted().eval(), Machine(), memory=2**20)
+    first, second = outcome(teacher), outcome(teacher)
+    assert (first[0], second[0]) == (steps, 0)
+    assert torch.equal(first[1], want)
+    assert torch.equal(second[1], want)
+    assert outcome(teacher, seed=1)[0] == steps  # other batches
+    assert outcome(teacher, data=replace(digits, augment=False))[0] == steps  # other images
+    batch = 128 * 10 * 4
+    narrow = Teacher(Counted().eval(), Machine(), memory=2 * batch)
+    assert (outcome(narrow)[0], outcome(narrow)[0]) == (steps, steps - 2)
 
 
 def test_penalty_of_a_gate_reaches_its_parameters(digits: Data) -> None:

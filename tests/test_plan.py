@@ -60,7 +60,7 @@ def test_a_grain_is_round(most):
 
 def test_turns_begin_with_a_screened_policy_and_go_round():
     """Whatever the indices of the slots are."""
-    slots = [Slot(index, Target(flops=0.4), 0) for index in range(12, 40, 2)]
+    slots = [Slot(index, Target(flops=0.4)) for index in range(12, 40, 2)]
     turns = list(turns_of(slots).values())
     assert turns[0] == "screened"
     assert turns[: len(TURNS)] == turns[len(TURNS) : 2 * len(TURNS)] == list(TURNS)

@@ -133,7 +133,7 @@ def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
 
 
 def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measuring, blind):
-    plan = make_plan(6, Target(flops=0.5), blind.space, seed=0)
+    plan = make_plan(6, Target(flops=0.5), blind.space)
     seen = []
 
     def rehearsed(masks):
@@ -158,7 +158,7 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
 
 
 def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):
-    (slot,) = make_plan(1, Target(flops=0.5), blind.space, seed=0)
+    (slot,) = make_plan(1, Target(flops=0.5), blind.space)
 
     def screened(opening):
         found, _ = screen(
@@ -178,7 +178,7 @@ def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):
 
 
 def test_variations_of_the_best_are_at_least_as_good(measuring, blind, monkeypatch):
-    (slot,) = make_plan(1, Target(flops=0.4), blind.space, seed=0)
+    (slot,) = make_plan(1, Target(flops=0.4), blind.space)
 
     def best(generations):
         monkeypatch.setattr(screening, "GENERATIONS", generations)
@@ -197,7 +197,7 @@ def rise(mask, seeing, measuring):
 
 
 def test_masks_without_a_finite_loss_are_not_proposed(blind):
-    plan = make_plan(4, Target(flops=0.5), blind.space, seed=0)
+    plan = make_plan(4, Target(flops=0.5), blind.space)
     nowhere = screen(
         plan, POLICIES, blind, lambda masks: np.full(len(masks), np.nan),
         rng=np.random.default_rng(0),
@@ -219,7 +219,7 @@ def finished_trials(policies):
 
 
 def test_a_variation_keeps_most_of_its_parents_choices(blind):
-    slot = make_plan(1, Target(flops=0.4), blind.space, seed=0)[0]
+    slot = make_plan(1, Target(flops=0.4), blind.space)[0]
     parents = finished_trials([PRESETS["taylor-by-price"]] * LEAST)
     assert refine(slot, parents[:-1], POLICIES, blind, np.random.default_rng(0)) is None
     found = [refine(slot, parents, POLICIES, blind, np.random.default_rng(n)) for n in range(40)]

@@ -25,6 +25,7 @@ from paretoprune.spaces.policy import PRESETS
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.counting import count
+from paretoprune.trainers.distillation import Teacher
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.split import Data, Split
 from paretoprune.trainers.zoo.resnet import resnet20
@@ -53,8 +54,8 @@ def scene() -> Scene:
         (3, 32, 32),
     )
     channel_map = trace_channels(model, data.input_shape)
-    machine = Machine(device="cpu")
-    return Scene(model, data, Space(channel_map, Price(channel_map)), machine, {})
+    space, machine = Space(channel_map, Price(channel_map)), Machine(device="cpu")
+    return Scene(model, data, space, machine, Teacher(model, machine), {})
 
 
 def points(*rows: tuple[float, float, float | None]) -> list[Point]:

@@ -74,7 +74,7 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
     space = Space(network.channel_map, Price(network.channel_map))
     measuring = Measuring(network.model, network.channel_map, network.data, 0, None, 1024)
     on = Screen(space, gather_evidence([Policy("l2")], measuring))
-    plan = make_plan(10, Target(flops=0.5), space, seed=0)
+    plan = make_plan(10, Target(flops=0.5), space)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
     proposer = make_proposer(plan, policies, on, None, sampler="tpe", seed=0, also=also)

@@ -19,6 +19,7 @@ from torch import nn
 from ..spaces.errors import UserError
 from .checkpoint import check_same, restore_session, save_session, save_tensors
 from .data import Data
+from .distillation import Teacher
 from .evaluate import Score, evaluate
 from .loop import Guidance, Progress, Session, Tuning, run
 from .machine import Machine
@@ -48,7 +49,7 @@ class FullTune:
     data: Data
     tuning: Tuning
     seed: int
-    teacher: nn.Module | None
+    teacher: Teacher | None
     machine: Machine
     work: Path
     settings: dict[str, object]

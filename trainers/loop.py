@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import nn
 
+from .distillation import Teacher
 from .machine import Machine
 from .optimisation import Tuning
 from .session import Diverged, Guidance, Session
@@ -59,7 +60,7 @@ def train(
     tuning: Tuning,
     *,
     seed: int,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     on_epoch: Callable[[Progress], bool] | None = None,
     machine: Machine | None = None,
 ) -> TrainLog:

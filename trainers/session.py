@@ -32,7 +32,7 @@ class Guidance:
     The parameters that the penalty is about may have learning rates of their own.
     """
 
-    teacher: nn.Module | None = None
+    teacher: Teacher | None = None
     penalty: Callable[[float], Tensor] | None = None
     own_rates: tuple[OwnRate, ...] = ()
 
@@ -56,9 +56,7 @@ class Session:
         self.forward = torch.compile(self.model) if self.machine.compile else self.model
         self.data, self.tuning, self.seed = data, tuning, seed
         self.optimiser = build_optimiser(model, tuning, guidance.own_rates)
-        self.teacher = None
-        if guidance.teacher is not None and tuning.distill > 0:
-            self.teacher = Teacher(guidance.teacher, self.machine)
+        self.teacher = guidance.teacher if tuning.distill > 0 else None
         self.penalty = guidance.penalty
         self.averaged = None
         if tuning.ema is not None:
@@ -139,7 +137,9 @@ class Session:
         for group in self.optimiser.param_groups:
             own = group.get("own_rate")
             group["lr"] = self.rate if own is None else own(share)
-        taught = None if self.teacher is None else self.teacher(images)
+        taught = None
+        if self.teacher is not None:
+            taught = self.teacher(images, (self.data, self.seed, self.step, self.batch_size))
         with precision(self.machine):
             logits = logits_of(self.forward(images))
         loss = loss_of(logits, labels, taught, self.tuning)

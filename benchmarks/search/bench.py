@@ -17,7 +17,7 @@ from benchmarks.search.figures import Point, front_of
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import Rules
 from benchmarks.search.worker import Task, Tuned, settle, tune
-from paretoprune.search.plan import derived_seed
+from paretoprune.search.plan import seed_of_trials
 from paretoprune.trainers.evaluate import evaluate
 
 
@@ -110,9 +110,10 @@ class Bench:
         """Candidates so far."""
         return len(self._finished) + len(self._running) + len(self.failures)
 
-    def next_seed(self) -> int:
-        """The seed of the next fine-tune."""
-        return derived_seed(self.seed, self.offered)
+    @property
+    def tuning_seed(self) -> int:
+        """The seed of every fine-tune: that of our search's trials."""
+        return seed_of_trials(self.seed)
 
     def _measured(self, point: Point) -> Point:
         if point.test is not None:

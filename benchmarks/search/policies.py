@@ -34,8 +34,8 @@ def alone(policy: Policy) -> Callable[[Bench], dict[str, Any]]:
         for size in sizes():
             if not bench.has_room():
                 break
-            number, seed = bench.offered, bench.next_seed()
-            job = Job(number, policy, Target(size), seed, number=number)
+            number = bench.offered
+            job = Job(number, policy, Target(size), bench.tuning_seed, number=number)
             bench.offer(f"{size}", PolicyTask(job), context)
         return {"policy": policy.to_json()}
 
@@ -47,11 +47,11 @@ def at_random(bench: Bench) -> dict[str, Any]:
     space = space_of(bench)
     context = context_of(bench, space.read)
     drawn = Drawn(np.random.default_rng(bench.seed))
-    for slot in make_plan(MOST_TRIALS, Target(SIZES[0]), context.space, seed=bench.seed):
+    for slot in make_plan(MOST_TRIALS, Target(SIZES[0]), context.space):
         if not bench.has_room():
             break
         policy = space.sample(drawn)
-        job = Job(slot.index, policy, slot.target, slot.seed, number=slot.index)
+        job = Job(slot.index, policy, slot.target, bench.tuning_seed, number=slot.index)
         bench.offer(policy.score, PolicyTask(job), context)
     return {}
 
@@ -78,4 +78,5 @@ def context_of(bench: Bench, policies: Iterable[Policy]) -> Context:
         root=bench.folder,
         effort=Effort(bench.rules.epochs),
         machine=scene.machine,
+        teacher=scene.teacher,
     )

@@ -43,7 +43,7 @@ def fastnas(bench: Bench) -> dict[str, Any]:
             if not bench.has_room():  # its scoring has taken what was left
                 break
         network, flops = copy.deepcopy(known[size][0]), known[size][1]
-        task = NetworkTask(network, flops, bench.rules, bench.next_seed())
+        task = NetworkTask(network, flops, bench.rules, bench.tuning_seed)
         bench.offer(f"{size}", task, scene)
     return {"version": modelopt.__version__}
 

@@ -47,7 +47,7 @@ def nni_pruners(bench: Bench) -> dict[str, Any]:
         keep = mask_at(size, masks[setting], price)
         share = float(price.of(keep)[0] / price.dense[0])
         network = cut(scene.model, free, keep)
-        task = NetworkTask(network, share, bench.rules, bench.next_seed())
+        task = NetworkTask(network, share, bench.rules, bench.tuning_seed)
         bench.offer(f"{setting} @ {size}", task, scene)
 
     return {"version": nni.__version__, "best": best_over_sizes(bench, SETTINGS, offer)}

@@ -52,7 +52,7 @@ def torch_pruning(bench: Bench) -> dict[str, Any]:
             found = cut_to(with_gradients, size, SETTINGS[setting], bench)
             known[setting, size] = plain(found, scene, free)
         network, flops = known[setting, size]
-        task = NetworkTask(copy.deepcopy(network), flops, bench.rules, bench.next_seed())
+        task = NetworkTask(copy.deepcopy(network), flops, bench.rules, bench.tuning_seed)
         bench.offer(f"{setting} @ {size}", task, scene)
 
     return {"version": tp.__version__, "best": best_over_sizes(bench, SETTINGS, offer)}

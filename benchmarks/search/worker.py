@@ -67,7 +67,7 @@ class NetworkTask:
             data,
             self.rules.tuning(),
             seed=self.seed,
-            teacher=scene.model,
+            teacher=scene.teacher,
             machine=machine,
         )
         score = evaluate(self.network, data.validation, data, machine=machine)

@@ -26,6 +26,7 @@ from ...spaces.price import Price
 from ...spaces.reduce import expand_mask, reduce_map
 from ...spaces.target import Target
 from ..checkpoint import read_settings, restore_session, save_session
+from ..distillation import Teacher
 from ..loop import Progress, TrainLog, progress_of, report_steps
 from ..machine import Machine, detect_machine
 from ..optimisation import OwnRate
@@ -50,7 +51,7 @@ def train_gates(
     data: Data,
     task: GateTask,
     *,
-    teacher: nn.Module | None = None,
+    teacher: Teacher | None = None,
     machine: Machine | None = None,
     checkpoint: Path | None = None,
     on_report: Report | None = None,
@@ -104,7 +105,7 @@ class _Course:
         model: nn.Module,
         data: Data,
         task: GateTask,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
         machine: Machine,
     ) -> None:
         self.dense, self.data, self.task = model, data, task
