@@ -3,14 +3,13 @@
     python -m benchmarks.global_pruning resnet20 [--parts raw,tuned,gradual] [--out FILE]
     python -m benchmarks.global_pruning resnet20-brief --parts tuned,gradual --epochs 1
     python -m benchmarks.global_pruning resnet56-brief --parts tuned --seeds 1
-    python -m benchmarks.global_pruning peers
 
 raw      every score x bias removal at 0.6 and 0.4 of the FLOPs: validation accuracy after the cut,
          then validation and test accuracy after batch-norm recalibration; nothing is trained
 tuned    one epoch of fine-tuning for the eight best of them (by the mean recalibrated validation
          accuracy of both sizes; of those that cut alike the first) and for the controls
-gradual  the same score at once and in steps, equal FLOPs and as many epochs in all (--epochs)
-peers    the published ResNet-20, channels within blocks only, no fine-tune, all test images
+gradual  the same score at once, in steps (half of the epochs between them), and in steps with all
+         epochs after the last; equal FLOPs and as many epochs in all (--epochs)
 
 The eight best are those of ResNet-20, for every network. Cells that the results file has are not
 measured again. Needs `python -m benchmarks.baseline`.
@@ -22,7 +21,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,16 +35,15 @@ from benchmarks.scene import (
     accuracies,
     baseline,
     price_of,
-    published_resnet20,
     with_tuning,
     without_tuning,
 )
 from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.search.schedules import present_space
 from paretoprune.spaces.channels import ChannelMap
 from paretoprune.spaces.decode import decode
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import CONTROLS, Policy
-from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target, targets_between
 from paretoprune.trainers.gradual import Steps, prune_gradually
 from paretoprune.trainers.loop import Tuning, train
@@ -109,6 +106,7 @@ def mask(scene: Scene, policy: Policy, size: float, seed: int) -> NDArray[np.boo
 
 _EVIDENCE: dict[tuple[str, int], Evidence] = {}
 Cells = dict[str, Callable[[], dict[str, Any]]]
+Choose = Callable[[nn.Module, ChannelMap, Target], NDArray[np.bool_]]
 
 
 def raw_cells(scene: Scene) -> Cells:
@@ -155,7 +153,7 @@ def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
 
 
 def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
-    """At once and in steps: a score of the second paper, and Taylor over both prices."""
+    """The three ways: for a score of the second paper, and for Taylor over both prices."""
     names = ("l2 / max", "taylor / price", "taylor / price as it shrinks")
     return {
         f"{way} {name} @ {size} seed {seed}": partial(
@@ -164,7 +162,7 @@ def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
         for seed in range(seeds)
         for name in names
         for size in SIZES
-        for way, run in (("at once", at_once), ("in steps", in_steps))
+        for way, run in WAYS.items()
     }
 
 
@@ -174,27 +172,34 @@ def at_once(scene: Scene, policy: Policy, size: float, seed: int, epochs: float)
     return {**with_tuning(scene, keep, Tuning(epochs=epochs), seed=seed), "epochs": epochs}
 
 
-def in_steps(
-    scene: Scene, policy: Policy, size: float, seed: int, epochs: float
-) -> dict[str, Any]:
-    """Half of the epochs between the steps, half after the last; the same total."""
-    data, machine, space = scene.data, scene.machine, scene.space
-    between = Tuning(epochs=epochs / 2 / GRADUAL_STEPS)
+def anew(scene: Scene, policy: Policy, seed: int) -> Choose:
+    """The policy's mask of a network that is cut already, by scores and prices of what is left."""
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
         evidence = measure_evidence(
-            model, channel_map, data, folder=None, seed=seed, names=[policy.score]
+            model, channel_map, scene.data, folder=None, seed=seed, names=[policy.score]
         )
-        present = replace(space, channel_map=channel_map, price=Price(channel_map))
-        return decode(policy, target, evidence, present)
+        return decode(policy, target, evidence, present_space(scene.space, channel_map))
+
+    return choose
+
+
+def in_steps(
+    scene: Scene, policy: Policy, size: float, seed: int, epochs: float, *, share: float
+) -> dict[str, Any]:
+    """This share of the epochs between the steps, the others after the last; the same total."""
+    data, machine, space = scene.data, scene.machine, scene.space
+    between, choose = Tuning(epochs=share * epochs / GRADUAL_STEPS), anew(scene, policy, seed)
 
     def settle(small: nn.Module, step: int) -> None:
         recalibrate(small, data, machine=machine)
-        train(small, data, between, seed=100 * seed + step, teacher=scene.teacher, machine=machine)
+        if share:
+            own = 100 * seed + step
+            train(small, data, between, seed=own, teacher=scene.teacher, machine=machine)
 
     targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)
     present = prune_gradually(scene.model, space.channel_map, targets, Steps(choose, settle))
-    last = Tuning(epochs=epochs / 2)
+    last = Tuning(epochs=(1 - share) * epochs)
     train(present.model, data, last, seed=seed, teacher=scene.teacher, machine=machine)
     return {
         **accuracies(scene, present.model),
@@ -203,23 +208,11 @@ def in_steps(
     }
 
 
-def peers_cells(scene: Scene) -> Cells:
-    """What a few fixed policies reach where the peers were measured."""
-    names = (
-        "taylor / price",
-        "taylor / none",
-        "fisher / price",
-        "l2 / max",
-        "control uniform",
-        "taylor / price^0.5",
-        "taylor / price as it shrinks",
-        "weight-gradient / price",
-    )
-    return {
-        f"{name} @ {size}": partial(raw, scene, policies()[name], size, 0)
-        for name in names
-        for size in SIZES
-    }
+WAYS: dict[str, Callable[..., dict[str, Any]]] = {
+    "at once": at_once,
+    "in steps": partial(in_steps, share=0.5),
+    "steps first": partial(in_steps, share=0.0),
+}
 
 
 def cells_of(scene: Scene, parts: list[str], seeds: int, epochs: float) -> Iterator[Cells]:
@@ -235,7 +228,7 @@ def cells_of(scene: Scene, parts: list[str], seeds: int, epochs: float) -> Itera
 def main() -> None:
     """Fill the results file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known = ("resnet20", "resnet56", "resnet20-brief", "resnet56-brief", "peers")
+    known = ("resnet20", "resnet56", "resnet20-brief", "resnet56-brief")
     parser.add_argument("network", choices=known)
     parser.add_argument("--parts", default="raw,tuned,gradual")
     parser.add_argument("--seeds", type=int, default=3)
@@ -244,10 +237,7 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float)
     asked = parser.parse_args()
     out = asked.out or OUT / f"global_pruning_{asked.network}.json"
-    scene = published_resnet20() if asked.network == "peers" else baseline(asked.network)
-    if asked.network == "peers":
-        fill(out, scene.about, peers_cells(scene), max_seconds=asked.max_seconds)
-        return
+    scene = baseline(asked.network)
     for cells in cells_of(scene, asked.parts.split(","), asked.seeds, asked.epochs):
         fill(out, scene.about, cells, max_seconds=asked.max_seconds)
 

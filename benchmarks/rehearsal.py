@@ -78,9 +78,8 @@ class Bench:
         return without_tuning(self.scene, mask, raw=False)["validation"]
 
 
-def bench() -> Bench:
-    """ResNet-20 and all evidence that its default policies read."""
-    scene = baseline("resnet20")
+def bench_on(scene: Scene) -> Bench:
+    """A network and all evidence that its default policies read."""
     folder = cache_folder() / "rehearsal"
     measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, 16_384, 512)
     policies = policy_space_of(SearchSettings(target_flops="0.4"), scene.space)
@@ -183,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     asked = parser.parse_args()
-    on = bench()
+    on = bench_on(baseline("resnet20"))
     cells: dict[str, Cell] = {
         **{f"foretold by {n} rehearsals": partial(by_rehearsals, on, n) for n in FITTED},
         "foretold by random masks": partial(by_random_masks, on),
