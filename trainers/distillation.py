@@ -49,14 +49,15 @@ def fold_norms(model: nn.Module) -> nn.Module:
         return plain
 
 
-MEMORY = 2**28  # bytes of logits: two hundred epochs of CIFAR-10, half of one of ImageNet
+MEMORY = 2**28  # bytes of logits: of 6.7 million images of ten classes, 67,000 of a thousand
 
 
 class Teacher:
     """A frozen copy of the dense network, kept cheap: no gradients, no norms, low precision.
 
-    With `memory` (bytes of logits) it is not asked twice about the same batch: trials that train
-    under one seed see the same batches, so all but the first are taught for nothing.
+    The copy is made when it is first asked. With `memory` (bytes of logits) it is not asked twice
+    about the same batch: trials that train under one seed see the same batches, so all but the
+    first are taught for nothing.
     """
 
     def __init__(self, model: nn.Module, machine: Machine, *, memory: int = 0) -> None:
