@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import baseline_folder
@@ -86,7 +87,8 @@ def tell(name: str) -> Callable[[Progress], bool]:
 
 def record(out: Path, name: str, baseline: Baseline, splits: str) -> None:
     """Put one network's figures into the results, beside those of the others."""
-    found = json.loads(out.read_text()) if out.exists() else {"schema": 1, "networks": {}}
+    begun: dict[str, Any] = {"schema": 1, "networks": {}}
+    found = json.loads(out.read_text()) if out.exists() else begun
     found["data"] = "CIFAR-10 (JPEG q75)"
     figures = asdict(baseline)
     figures["settings"]["tuning"].pop("reports")

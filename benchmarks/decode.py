@@ -39,7 +39,8 @@ def weight_scores(model: torch.nn.Module, channel_map: ChannelMap) -> dict[str, 
         own = layer.out_atoms >= 0
         if layer.kind != "conv" or not own.any():
             continue
-        weight = model.get_submodule(layer.name).weight.detach().double().flatten(1)
+        parameter = model.get_submodule(layer.name).get_parameter("weight")
+        weight = parameter.detach().double().flatten(1)
         for name, order in NORMS.items():
             value = torch.linalg.vector_norm(weight, order, dim=1).numpy()[own]
             atoms = layer.out_atoms[own]

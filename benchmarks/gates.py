@@ -276,7 +276,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     out: Path = options.out
-    found = json.loads(out.read_text()) if out.exists() else {"schema": 1}
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"schema": 1}
     found["torch"] = torch.__version__
     for part in options.parts:
         cells = found.setdefault(part, {})

@@ -29,7 +29,7 @@ from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
 from benchmarks.screening import DEEP
 from paretoprune.analysis.ensembles import measure_ensemble, surrogate_of
 from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.rehearsal import foretelling, rehearse
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
@@ -81,7 +81,8 @@ class Bench:
 def bench_on(scene: Scene) -> Bench:
     """A network and all evidence that its default policies read."""
     folder = cache_folder() / "rehearsal"
-    measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, 16_384, 512)
+    limits = Limits(images=16_384, curve_images=512)
+    measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, limits)
     policies = policy_space_of(SearchSettings(target_flops="0.4"), scene.space)
     evidence = gather_evidence([*policies.read, Policy("taylor")], measuring)
     return Bench(scene, measuring, policies, Screen(scene.space, evidence))
@@ -113,7 +114,7 @@ def by_rehearsals(on: Bench, count: int) -> dict[str, Any]:
 def by_random_masks(on: Bench) -> dict[str, Any]:
     """The linear model of one mask a set of 64 images."""
     masks, sizes = pool(on)
-    return foretold(on, linear(on), masks[-TESTED:], sizes[-TESTED:])  # type: ignore[no-any-return]
+    return foretold(on, linear(on), masks[-TESTED:], sizes[-TESTED:])
 
 
 def linear(on: Bench) -> Callable[[Masks], Values]:
@@ -125,7 +126,7 @@ def linear(on: Bench) -> Callable[[Masks], Values]:
 
 def pool(on: Bench) -> tuple[Masks, Values]:
     """Masks, and the shares of the FLOPs that they were drawn for."""
-    sizes = np.exp(np.random.default_rng(2).uniform(*np.log((0.2, 0.8)), MASKS))
+    sizes = np.exp(np.random.default_rng(2).uniform(np.log(0.2), np.log(0.8), MASKS))
     return on.drawn(MASKS, sizes, 2), sizes
 
 

@@ -69,10 +69,13 @@ def costs(network: Network, machine: Machine, plain: Row) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     for title in ("all", *methods):
         clock, names = Clock(), list(methods) if title == "all" else [title]
+        wanted: dict[str, BatchScore] = {}
         for name in names:
-            if not isinstance(methods[name], BatchScore):
-                methods[name](network)
-        wanted = {n: methods[n] for n in names if isinstance(methods[n], BatchScore)}
+            method = methods[name]
+            if isinstance(method, BatchScore):
+                wanted[name] = method
+            else:
+                method(network)
         counts = share_pass(network, wanted, machine=machine).counts
         row = clock.read()
         row["of_plain"] = row["processor_seconds"] / plain["processor_seconds"]

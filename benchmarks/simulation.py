@@ -17,11 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from ray import tune
 
+from paretoprune.search.context import Context
 from paretoprune.search.efficiency import efficiency
 from paretoprune.search.halving import Halving
 from paretoprune.search.ledger import Ledger
@@ -98,7 +99,8 @@ def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
         root = Path(folder)
         ledger = ledger_of(root, workers * each - 2)
         settings = SearchSettings(target_flops="0.4", workers=workers)
-        context = SimpleNamespace(root=root, machine=Machine(device="cpu"))
+        machine = Machine(device="cpu")
+        context = cast(Context, SimpleNamespace(root=root, machine=machine))  # all that is read
         begin = time.monotonic()
         with RayStart(
             address=None, cpus=workers, token=root / ".ray-token", logs=root / "logs"

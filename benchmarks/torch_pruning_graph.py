@@ -81,7 +81,8 @@ def cut_at_random(graph: tp.DependencyGraph, head: nn.Module) -> None:
 def measure(name: str, limit: int) -> dict[str, float | str]:
     """Seconds for graph and groups, what became of the cut network, seconds of our trace."""
     size = SIZES.get(name, 64)
-    x, row = torch.randn(1, 3, size, size), {}
+    x = torch.randn(1, 3, size, size)
+    row: dict[str, float | str] = {}
     model = built(name)
     step = "graph"
     signal.alarm(limit)

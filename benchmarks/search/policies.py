@@ -12,11 +12,12 @@ from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import PolicyTask
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
-from paretoprune.search.context import Context, Effort
+from paretoprune.search.context import Context
+from paretoprune.search.effort import Effort
 from paretoprune.search.job import Job
+from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.run import policy_space_of
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.channels import map_digest
 from paretoprune.spaces.policy import Policy

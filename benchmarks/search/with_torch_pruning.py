@@ -80,7 +80,7 @@ def take_gradients(network: nn.Module, bench: Bench) -> None:
     reader = batches(data.train, data, batch_size=128, generator=generator)
     network.eval()
     for images, labels in islice(reader, GRADIENT_BATCHES):
-        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(network(images), labels).backward()
 
 
 def cut_to(network: nn.Module, size: float, setting: dict[str, Any], bench: Bench) -> nn.Module:
@@ -102,8 +102,9 @@ def cut_to(network: nn.Module, size: float, setting: dict[str, Any], bench: Benc
 def pruned(network: nn.Module, ratio: float, setting: dict[str, Any], bench: Bench) -> nn.Module:
     """A copy with this ratio of the channels within blocks removed."""
     import torch_pruning as tp
+    from torch_pruning.pruner.algorithms.base_pruner import BasePruner
 
-    importances = {
+    importances: dict[str, Callable[[], Any]] = {
         "taylor": tp.importance.GroupTaylorImportance,
         "norm": partial(tp.importance.GroupMagnitudeImportance, p=2),
     }
@@ -112,7 +113,7 @@ def pruned(network: nn.Module, ratio: float, setting: dict[str, Any], bench: Ben
         mine.grad = None if whole.grad is None else whole.grad.clone()
     options = {name: value for name, value in setting.items() if name != "importance"}
     streams = [module for name, module in small.named_modules() if of_stream(name)]
-    tp.pruner.BasePruner(
+    BasePruner(
         small,
         torch.zeros(1, *bench.scene.data.input_shape),
         importance=importances[setting["importance"]](),
