@@ -189,12 +189,12 @@ def in_steps(
 ) -> dict[str, Any]:
     """This share of the epochs between the steps, the others after the last; the same total."""
     data, machine, space = scene.data, scene.machine, scene.space
-    between, choose = Tuning(epochs=share * epochs / GRADUAL_STEPS), anew(scene, policy, seed)
+    choose = anew(scene, policy, seed)
 
     def settle(small: nn.Module, step: int) -> None:
         recalibrate(small, data, machine=machine)
         if share:
-            own = 100 * seed + step
+            between, own = Tuning(epochs=share * epochs / GRADUAL_STEPS), 100 * seed + step
             train(small, data, between, seed=own, teacher=scene.teacher, machine=machine)
 
     targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)

@@ -112,7 +112,7 @@ def of_peer(scene: Scene, peer: str, size: float) -> dict[str, Any]:
             raise Unavailable(str(error)) from None
     small, flops = plain(network, scene, streams_kept(scene))
     recalibrate(small, scene.data, machine=scene.machine)
-    return {**accuracies(scene, small), "flops": round(flops, 4), "images": bench.scored}
+    return {**accuracies(scene, small), "flops": round(flops, 4)}
 
 
 def cells_of(scene: Scene) -> dict[str, Cell]:
