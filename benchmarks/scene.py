@@ -38,6 +38,7 @@ from paretoprune.trainers.models import build_model, load_weights
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.surgery import cut
 
+KEPT = Path(__file__).parent / "networks"
 FROM_SCRATCH = ("resnet20", "vgg16-short", "resnet110-short")
 WHOLE, HALVED = (
     "validation cut from train, test whole",
@@ -62,10 +63,17 @@ def baseline_folder() -> Path:
     return Path(os.environ.get("PARETOPRUNE_BASELINES", cache_folder() / "baselines"))
 
 
+def baseline_path(name: str) -> Path:
+    """Where the weights of a baseline are: trained here, else those that lie beside this file."""
+    trained = baseline_folder() / f"{name}.safetensors"
+    kept = KEPT / trained.name
+    return kept if kept.exists() and not trained.exists() else trained
+
+
 def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
     """The trained network of this name (`-brief`, `-short`: in few epochs), its splits clean."""
     torch.set_num_threads(1)
-    path = baseline_folder() / f"{name}.safetensors"
+    path = baseline_path(name)
     found = read_baseline(path)
     if found is None:
         raise SystemExit(

@@ -1,10 +1,10 @@
 """The proof: our search beside what people use, on one network, at one price.
 
     python -m benchmarks.search wall   [--minutes 20] [--seeds 0,1,2] [--contenders ours,fastnas]
-    python -m benchmarks.search images [--images 1800000]
+    python -m benchmarks.search images [--images 1200000]
     python -m benchmarks.search plot   [--out docs/figures/search.svg]
 
-ResNet-20 on CIFAR-10 (JPEG), from the clean baseline of `python -m benchmarks.baseline`. Each
+ResNet-20 on CIFAR-10 (JPEG), from the clean baseline that lies in `benchmarks/networks`. Each
 contender has the same budget: of wall time on the same cores, or of images. Each of its candidates
 has the same fine-tune (epochs, batches, schedule, distillation from the dense network). Validation
 chooses each front; the test split is read once, for its points. The peers and the presets take the

@@ -33,6 +33,7 @@ class Bench:
     seed: int
     folder: Path
     begin: float = field(default_factory=time.monotonic)
+    ended: float | None = None  # set by `end`
     scored: int = 0  # images seen by the contender's own measurements
     trained: float = 0.0  # images of fine-tunes
     longest: float = 0.0  # seconds of a fine-tune
@@ -45,8 +46,12 @@ class Bench:
 
     @property
     def elapsed(self) -> float:
-        """Seconds so far."""
-        return time.monotonic() - self.begin
+        """Seconds so far; once the contender has ended, those that it took."""
+        return (self.ended or time.monotonic()) - self.begin
+
+    def end(self) -> None:
+        """Stop the clock, unless it was stopped: what follows is not the contender's."""
+        self.ended = self.ended or time.monotonic()
 
     @property
     def trial_images(self) -> float:

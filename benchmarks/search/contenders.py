@@ -57,13 +57,13 @@ def measure(contender: str, seed: int, rules: Rules, scene: Scene, work: Path) -
     try:
         about = CONTENDERS[contender](bench)
         bench.settled()
-        wall = bench.elapsed
+        bench.end()
         front = bench.front()
     finally:
         bench.close()
     return {
         **figures(front),
-        "wall_seconds": round(wall, 1),
+        "wall_seconds": round(bench.elapsed, 1),
         "images_trained": round(bench.trained),
         "images_scored": bench.scored,
         "longest_fine_tune_seconds": round(bench.longest, 1),

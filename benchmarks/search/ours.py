@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from optuna.trial import TrialState
 
 import paretoprune
-from benchmarks.scene import baseline_folder
+from benchmarks.scene import baseline_path
 from benchmarks.search.bench import Bench
 from benchmarks.search.figures import Point
-from benchmarks.search.policies import MOST_TRIALS, context_of, space_of
-from benchmarks.search.rows import counting
+from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
+from paretoprune.analysis.rehearsal import IMAGES
 from paretoprune.search.effort import RUNGS
+from paretoprune.search.plan import make_plan
+from paretoprune.search.proposing import SCREENED, turns_of
 from paretoprune.search.reading import Record, read_record
+from paretoprune.search.screening import FEW, FIRST, GENERATIONS
 from paretoprune.spaces.policy import CONTROLS
+from paretoprune.spaces.target import Target
 
 
 def ours(bench: Bench) -> dict[str, Any]:
     """One search; its front is measured on test by itself."""
     run = bench.folder / "run"
     limits = limits_of(bench)
-
-    def add(rows: int) -> None:
-        if not (run / "trials").exists():  # later, the driver only measures the front on test
-            bench.scored += rows
-
-    with counting(add):
-        result = paretoprune.search(
-            "resnet20",
-            bench.scene.data,
-            weights=baseline_folder() / "resnet20.safetensors",
-            target_flops=SIZES[0],
-            epochs=bench.rules.epochs,
-            workers=bench.rules.workers,
-            seed=bench.seed,
-            out=run,
-            quiet=True,
-            **limits,
-        )
-    bench.scored -= len(bench.scene.data.validation)  # the dense network's own accuracy
+    result = paretoprune.search(
+        "resnet20",
+        bench.scene.data,
+        weights=baseline_path("resnet20"),
+        target_flops=SIZES[0],
+        epochs=bench.rules.epochs,
+        workers=bench.rules.workers,
+        seed=bench.seed,
+        out=run,
+        quiet=True,
+        **limits,
+    )
+    bench.end()
+    if not bench.scored:
+        measure_evidence(bench)
+    bench.scored += images_of(rehearsed(run / "evidence"), bench)
     record = read_record(run / "journal.log")
     assert record is not None
     bench.trained = epochs_trained(record, bench.rules.epochs) * len(bench.scene.data.train)
@@ -53,14 +56,43 @@ def ours(bench: Bench) -> dict[str, Any]:
 
 
 def limits_of(bench: Bench) -> dict[str, Any]:
-    """How the search is told to stop: by the clock, or by as many trials as the images pay for."""
+    """How the search is told to stop: by the clock, or by as many trials as the images pay for.
+
+    What trials leave that halving stops is not spent.
+    """
     if bench.rules.table == "wall":
         return {"max_minutes": bench.rules.minutes, "trials": MOST_TRIALS}
-    context_of(
-        bench, [*space_of(bench).read, *CONTROLS.values()]
-    )  # what its evidence will cost; it measures it again
-    left, bench.scored = bench.rules.images - bench.scored, 0
-    return {"trials": max(1, int(left // bench.trial_images) - len(CONTROLS))}
+    measure_evidence(bench)
+    left = bench.rules.images - bench.scored - len(CONTROLS) * bench.trial_images
+    trials = 1
+    while cost_of(trials + 1, bench) <= left:
+        trials += 1
+    return {"trials": trials}
+
+
+def cost_of(trials: int, bench: Bench) -> float:
+    """Images that so many trials take at most, with the rehearsals before them."""
+    plan = make_plan(trials, Target(SIZES[0]), bench.scene.space)
+    turns = [*turns_of(plan[::2]).values(), *turns_of(plan[1::2]).values()]
+    slots = min(SCREENED, turns.count("screened"))
+    masks = 1 + max(FIRST, slots) + slots * FEW * (1 + GENERATIONS)
+    return trials * bench.trial_images + images_of(masks, bench)
+
+
+def measure_evidence(bench: Bench) -> None:
+    """What the search measures in its workers, measured here once more, to count its images."""
+    evidence_of(bench, [*space_of(bench).read, *CONTROLS.values()])
+
+
+def rehearsed(evidence: Path) -> int:
+    """Masks that a run has rehearsed: it keeps their losses."""
+    tables = [np.load(file) for file in evidence.glob("*.npz")]
+    return sum(len(table["losses"]) for table in tables if "losses" in table)
+
+
+def images_of(masks: int, bench: Bench) -> int:
+    """Images that rehearsing so many masks takes."""
+    return masks * min(IMAGES, len(bench.scene.data.train))
 
 
 def epochs_trained(record: Record, epochs: float) -> float:

@@ -18,13 +18,17 @@ from paretoprune.search.job import Job
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
+from paretoprune.search.run import ENSEMBLE_IMAGES
 from paretoprune.search.settings import SearchSettings
+from paretoprune.search.setup import limits_of
 from paretoprune.spaces.channels import map_digest
+from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.recipe import Source
 from paretoprune.spaces.target import Target
 
 MOST_TRIALS = 2000  # more than any budget here affords
+SETTINGS = SearchSettings(target_flops=str(SIZES[0]), ensemble_images=ENSEMBLE_IMAGES)
 
 
 def alone(policy: Policy) -> Callable[[Bench], dict[str, Any]]:
@@ -59,16 +63,22 @@ def at_random(bench: Bench) -> dict[str, Any]:
 
 def space_of(bench: Bench) -> PolicySpace:
     """The policy space of a search of ours with its default settings."""
-    return policy_space_of(SearchSettings(target_flops=str(SIZES[0])), bench.scene.space)
+    return policy_space_of(SETTINGS, bench.scene.space)
+
+
+def evidence_of(bench: Bench, policies: Iterable[Policy]) -> Evidence:
+    """What these policies read, measured here as far as a search would."""
+    model, channel_map = bench.scene.model, bench.scene.space.channel_map
+    on = Measuring(model, channel_map, bench.scene.data, bench.seed, limits=limits_of(SETTINGS))
+    with bench.scoring():
+        return gather_evidence(policies, on)
 
 
 def context_of(bench: Bench, policies: Iterable[Policy]) -> Context:
-    """What trials need; their evidence is measured here, at the contender's expense."""
+    """What trials need; their evidence is measured at the contender's expense."""
     scene = bench.scene
     channel_map, shape = scene.space.channel_map, tuple(scene.data.input_shape)
-    with bench.scoring():
-        measuring = Measuring(scene.model, channel_map, scene.data, bench.seed)
-        evidence = gather_evidence(policies, measuring)
+    evidence = evidence_of(bench, policies)
     return Context(
         model=scene.model,
         data=scene.data,
