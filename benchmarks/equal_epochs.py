@@ -36,7 +36,7 @@ from paretoprune.search.trial import carry_out
 from paretoprune.spaces.channels import map_digest
 from paretoprune.spaces.course import COURSE, course_from_json
 from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy, presets_for
 from paretoprune.spaces.recipe import Source
 from paretoprune.spaces.target import Target
 from paretoprune.trainers.cache import cache_folder
@@ -54,6 +54,8 @@ WAYS = {
     "linear-ensembles": PRESETS["linear-ensembles"],
     "gradually-global": PRESETS["gradually-global"],
     "pruning-at-a-glance": PRESETS["pruning-at-a-glance"],
+    "taylor-by-macs": PRESETS["taylor-by-price"],
+    "taylor-by-params": replace(PRESETS["taylor-by-price"], price_blend=1.0),
 }
 NETWORKS = (
     "resnet20",
@@ -92,7 +94,8 @@ def trained(
             machine=scene.machine,
             teacher=scene.teacher,
         )
-        carried = carry_out(Job(0, WAYS[way], target, seed, number=0), context)
+        policy = presets_for(target).get(way, WAYS[way])
+        carried = carry_out(Job(0, policy, target, seed, number=0), context)
         found = carried.evaluation
         small = load_small(context.root / found.path, scene.model, channel_map)
         course = context.root / found.path / COURSE

@@ -178,7 +178,9 @@ def prune(
     values = with_names(model, data, settings)
     chosen = SearchSettings(**values)
     folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
-    request = PruneRequest(chosen, policy_named(policy, steps), folder, min_accuracy)
+    request = PruneRequest(
+        chosen, policy_named(policy, steps, chosen.target()), folder, min_accuracy
+    )
     given = given_objects(model, data, chosen)
     try:
         evaluation, dense = prune_one(request, given)

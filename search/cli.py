@@ -120,7 +120,9 @@ def prune(
     from .pruning import PruneRequest, policy_named, prune_command
 
     settings = SearchSettings(**settings_of(options))
-    request = PruneRequest(settings, policy_named(policy, steps), out, min_accuracy)
+    request = PruneRequest(
+        settings, policy_named(policy, steps, settings.target()), out, min_accuracy
+    )
     raise typer.Exit(prune_command(request))
 
 

@@ -36,6 +36,7 @@ def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
         settings.words("allocations"),
         settings.words("schedules"),
         stages,
+        settings.target(),
     )
 
 

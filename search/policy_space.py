@@ -20,13 +20,14 @@ from ..spaces.policy import (
     COMBINATIONS,
     CURVES,
     NORMALISATIONS,
-    PRESETS,
     PRICES_AT,
     PROBES,
     SCHEDULES,
     Policy,
     check_choice,
+    presets_for,
 )
+from ..spaces.target import Target
 from .answers import Asked, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
@@ -34,6 +35,7 @@ SELDOM = ("random", "bn-scale", "weight-gradient")
 # A free threshold, in loss variation; the paper's are 0.007 to 0.019, those that the targets of
 # small networks need go to 0.3 (docs/results.md).
 THRESHOLDS = (0.001, 1.0)
+UNASKED = Target()
 # Loss curves are measured for these orders, unless the user names both scores and loss budgets:
 # each order costs dozens of evaluations.
 ORDERS = {"taylor": "sum", "weight-gradient-rank": "later"}
@@ -49,6 +51,7 @@ class PolicySpace:
     stages: int = 1
     own: Callable[[Asked], Policy] | None = None  # a plugin's function, in place of ours
     orders: tuple[str, ...] = ()  # the scores in whose order loss curves are measured
+    target: Target = UNASKED  # what the presets are for
 
     def sample(self, asked: Asked) -> Policy:
         """The policy that the answers make."""
@@ -66,7 +69,8 @@ class PolicySpace:
     @property
     def presets(self) -> dict[str, Policy]:
         """The presets that this space contains."""
-        return {n: p for n, p in PRESETS.items() if self.params_of(p) is not None}
+        known = presets_for(self.target).items()
+        return {name: policy for name, policy in known if self.params_of(policy) is not None}
 
     @property
     def read(self) -> list[Policy]:
@@ -82,7 +86,11 @@ class PolicySpace:
 
 
 def space_from(
-    scores: Sequence[str], allocations: Sequence[str], schedules: Sequence[str], stages: int
+    scores: Sequence[str],
+    allocations: Sequence[str],
+    schedules: Sequence[str],
+    stages: int,
+    target: Target = UNASKED,
 ) -> PolicySpace:
     """The space that the user's choices leave; an empty choice means all."""
     for name in scores:
@@ -101,6 +109,7 @@ def space_from(
         stages,
         _OWN[-1] if _OWN else None,
         named or tuple(order for order in ORDERS if order in chosen),
+        target,
     )
 
 

@@ -12,7 +12,7 @@ from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense
-from ..spaces.policy import CONTROLS, PRESETS, Policy, policy_from_json
+from ..spaces.policy import CONTROLS, Policy, policy_from_json, presets_for
 from ..spaces.target import Target
 from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
@@ -87,9 +87,9 @@ class PruneRequest:
         }
 
 
-def policy_named(name: str | Policy, steps: int | None) -> Policy:
-    """A preset, a control, or a policy in a JSON file; `steps` makes it gradual."""
-    known = {**PRESETS, **CONTROLS}
+def policy_named(name: str | Policy, steps: int | None, target: Target) -> Policy:
+    """A preset for the target, a control, or a policy in a JSON file; `steps` makes it gradual."""
+    known = {**presets_for(target), **CONTROLS}
     if isinstance(name, Policy):
         policy = name
     elif name in known:

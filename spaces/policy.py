@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .errors import UserError
+from .target import Target
 
 COMBINATIONS = ("sum", "mean", "max", "later")
 NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
@@ -177,3 +178,13 @@ CONTROLS: dict[str, Policy] = {
     "uniform": Policy(score="mean-abs-weight", allocation="uniform"),
     "random": Policy(score="random"),
 }
+
+
+def presets_for(target: Target) -> dict[str, Policy]:
+    """The presets; where a target names params, what divides by price divides by both prices."""
+    if target.params is None:
+        return PRESETS
+    return {
+        name: replace(policy, price_blend=0.5) if policy.price_power else policy
+        for name, policy in PRESETS.items()
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -41,6 +43,17 @@ def drawn(space, seed, count=1):
 
 def test_every_preset_is_a_point_of_the_space():
     assert WHOLE.presets == PRESETS
+
+
+def test_presets_divide_by_both_prices_where_params_are_asked():
+    names = {name for name, policy in PRESETS.items() if policy.price_power}
+    assert names
+    for params, flops, blend in ((0.4, None, 0.5), (0.4, 0.5, 0.5), (None, 0.5, 0.0)):
+        space = space_from((), (), (), stages=3, target=Target(flops, params))
+        assert set(space.presets) == set(PRESETS)
+        for name, policy in space.presets.items():
+            assert policy.price_blend == (blend if name in names else 0.0)
+            assert replace(policy, price_blend=0.0) == PRESETS[name]
 
 
 def test_the_uniform_control_is_a_point_and_the_random_one_is_not():
