@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,12 +17,15 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.contenders import CONTENDERS, cell_name, measure
 from benchmarks.search.figures import Point, at_size, figures, front_of
+from benchmarks.search.ours import rehearsed
 from benchmarks.search.plot import draw
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import HIGH, LEAST_ACCURACY, LOW, SIZES, Rules, sizes
 from benchmarks.search.table import table
+from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.rehearsal import rehearse
 from paretoprune.spaces.decode import Space
-from paretoprune.spaces.policy import PRESETS
+from paretoprune.spaces.policy import PRESETS, Policy
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.counting import count
@@ -113,6 +117,18 @@ def test_rows_are_counted_once_a_forward(scene):
         scene.model(torch.zeros(2, 3, 32, 32))
     scene.model(torch.zeros(7, 3, 32, 32))
     assert seen == [3, 2]
+
+
+def test_what_a_search_has_rehearsed_is_counted(scene, tmp_path):
+    channel_map = scene.space.channel_map
+    on = Measuring(scene.model, channel_map, scene.data, 0, tmp_path)
+    gather_evidence([Policy("l2"), Policy("taylor")], on)
+    assert rehearsed(tmp_path) == 0
+    masks = np.ones((3, channel_map.atoms), dtype=bool)
+    masks[1, 0] = masks[2, 1] = False
+    for part in (masks[:1], masks[1:]):
+        rehearse(part, on, tell_nobody)
+    assert rehearsed(tmp_path) == 3
 
 
 def test_images_stop_a_contender_before_its_budget_is_passed(scene, tmp_path):

@@ -86,8 +86,11 @@ def measure_evidence(bench: Bench) -> None:
 
 def rehearsed(evidence: Path) -> int:
     """Masks that a run has rehearsed: it keeps their losses."""
-    tables = [np.load(file) for file in evidence.glob("*.npz")]
-    return sum(len(table["losses"]) for table in tables if "losses" in table)
+    count = 0
+    for file in evidence.glob("*.npz"):
+        with np.load(file) as table:
+            count += len(table["losses"]) if "losses" in table else 0
+    return count
 
 
 def images_of(masks: int, bench: Bench) -> int:

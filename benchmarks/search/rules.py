@@ -19,7 +19,8 @@ GOLDEN = 0.6180339887498949  # its multiples mod 1 are spread evenly, whatever t
 class Rules:
     """One table's budget, wall time or images, and the fine-tune of every candidate.
 
-    The images are those trained on and those that scores were measured with, one like the other.
+    The images are those trained on and those that scores were measured with, one like the other;
+    not those of recalibration and validation, and not what a gradual policy looks at on its way.
     """
 
     table: Literal["wall", "images"]
