@@ -19,7 +19,7 @@ from .progress import Progress
 from .reading import front_in, read_record
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
-from .run_state import insights_of, state_of
+from .run_state import current_front, insights_of, state_of
 from .settings import SearchSettings
 from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
@@ -75,12 +75,10 @@ def stopped(stop: Stopped) -> int:
 
 
 def read_front(path: Path) -> tuple[RunFolder, Front]:
-    """The front of a run: from front.json, else from the ledger as it stands."""
+    """The front of a run as it stands, with what front.json has of it."""
     run, _ = open_run(path)
-    try:
-        return run, front_from_json(read_json(run.front))
-    except FileNotFoundError:
-        front = front_in(run.journal)
+    saved = front_from_json(read_json(run.front)) if run.front.exists() else None
+    front = current_front(read_record(run.journal), saved)
     if front is None:
         raise UserError(
             f"a front needs a finished trial, got none in {path}; "

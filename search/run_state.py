@@ -33,10 +33,9 @@ def state_of(run: RunFolder) -> RunState:
     if record is None:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
-    fresh = record.front()
     finals = [e for e in record.evaluations_of("finals") if e.trial is not None]
     return RunState(
-        front=with_measured(fresh, saved) if fresh and saved else fresh,
+        front=current_front(record, saved),
         trials=tuple(measured(e, saved) for e in record.evaluations_of("search")),
         finals=tuple(measured(e, saved) for e in finals),
         failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
@@ -60,6 +59,12 @@ def insights_of(state: RunState) -> Insights:
     """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
     numbers = {point.trial for point in state.front.points} if state.front else set()
     return what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
+
+
+def current_front(record: Record | None, saved: Front | None) -> Front | None:
+    """The front as the journal has it now: it may have grown since front.json was written."""
+    fresh = record.front() if record else saved
+    return with_measured(fresh, saved) if fresh and saved else fresh
 
 
 def saved_front(run: RunFolder) -> Front | None:

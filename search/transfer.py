@@ -14,9 +14,8 @@ from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import Policy, policy_from_json
 from .policy_space import PolicySpace
-from .reading import front_in
 from .run_folder import RunFolder, open_run
-from .run_state import saved_front
+from .run_state import state_of
 from .screening import Proposal
 
 WARM_START = "warm_start"  # the field of config.json
@@ -25,7 +24,7 @@ WARM_START = "warm_start"  # the field of config.json
 def policies_like(run: Path) -> tuple[Proposal, ...]:
     """The policies of a run's front as the first ones of another search."""
     folder, _ = open_run(run)
-    front = saved_front(folder) or front_in(folder.journal)
+    front = state_of(folder).front
     if front is None:
         raise UserError(
             f"a transfer needs the front of a search, got none in {run}; "

@@ -134,13 +134,15 @@ class RunWriter:
     def conclude(self):
         """front.json, with the test figures that the end of a search adds."""
         front = front_in(self.folder / "journal.log")
+        points = {
+            point: replace(point, test_accuracy=point.accuracy - 0.01, latency_ms=1.0 + k / 8)
+            for k, point in enumerate(front.points)
+        }
         ended = replace(
             front,
             dense=replace(front.dense, test_accuracy=0.94, latency_ms=2.0),
-            points=tuple(
-                replace(point, test_accuracy=point.accuracy - 0.01, latency_ms=1.0 + k / 8)
-                for k, point in enumerate(front.points)
-            ),
+            points=tuple(points.values()),
+            at_target=points.get(front.at_target, front.at_target),
         )
         write_json(self.folder / "front.json", ended.to_json())
         return json.loads((self.folder / "front.json").read_text())

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from test_records import evaluation
 from paretoprune.analysis.report import EvidencePlots, Report, Shown, page
 from paretoprune.analysis.report.evidence import score_plot
 from paretoprune.analysis.report.history import hypervolumes
-from paretoprune.search.commands import print_front
+from paretoprune.search.commands import print_front, read_front
 from paretoprune.search.reporting import report_command, report_of, write_report
 from paretoprune.spaces.course import COURSE
 from paretoprune.spaces.errors import UserError
@@ -348,3 +349,14 @@ def test_front_json_lends_its_test_figures_to_the_journals_front(made):
     )
     assert report.front.points[0].test_accuracy is not None
     assert report.front.dense.latency_ms == 2.0
+
+
+def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(made, tmp_path):
+    run = shutil.copytree(made[0], tmp_path / "run")
+    values = json.loads((run / "front.json").read_text())
+    first = values["points"][0]
+    (run / "front.json").write_text(json.dumps({**values, "points": [first], "at_target": first}))
+    _, front = read_front(run)
+    assert len(front.points) == len(made[1]["points"]) > 1
+    assert front.at_target.trial == made[1]["at_target"]["trial"]
+    assert front.points[0].test_accuracy == first["test_accuracy"]
