@@ -15,6 +15,7 @@ from ..analysis.ensembles import PRESETS as ENSEMBLES
 from ..analysis.ensembles import is_ensemble
 from ..analysis.gathering import check_known, takes_many_runs
 from ..analysis.scores.registry import Network, all_scores, function_of
+from ..spaces.errors import UserError
 from ..spaces.policy import (
     ALLOCATIONS,
     COMBINATIONS,
@@ -36,6 +37,7 @@ SELDOM = ("random", "bn-scale", "weight-gradient")
 # small networks need go to 0.3 (docs/results.md).
 THRESHOLDS = (0.001, 1.0)
 UNASKED = Target()
+THRESHOLD = "global-threshold"
 # Loss curves are measured for these orders, unless the user names both scores and loss budgets:
 # each order costs dozens of evaluations.
 ORDERS = {"taylor": "sum", "weight-gradient-rank": "later"}
@@ -101,16 +103,28 @@ def space_from(
         check_choice("--schedules", name, SCHEDULES)
     usual = tuple(name for name in (*all_scores(), *ENSEMBLES) if name not in SELDOM)
     chosen = tuple(scores) or usual
+    allowed = tuple(allocations) or ALLOCATIONS
+    possible = tuple(name for name in tuple(schedules) or SCHEDULES if fits(name, allowed))
+    if not possible:
+        raise UserError(
+            f"--schedules {', '.join(schedules)} needs {THRESHOLD} among --allocations, got "
+            f"{', '.join(allocations)}; add it, or add one-shot"
+        )
     named = tuple(scores) if "loss-budget" in allocations else ()
     return PolicySpace(
         chosen,
-        tuple(allocations) or ALLOCATIONS,
-        tuple(schedules) or SCHEDULES,
+        allowed,
+        possible,
         stages,
         _OWN[-1] if _OWN else None,
         named or tuple(order for order in ORDERS if order in chosen),
         target,
     )
+
+
+def fits(schedule: str, allocations: Sequence[str]) -> bool:
+    """True if the schedule is possible: steps and gates go by one threshold over all groups."""
+    return schedule == "one-shot" or THRESHOLD in allocations
 
 
 def combined(order: str) -> str:
@@ -209,7 +223,7 @@ def uniform(asked: Asked, space: PolicySpace) -> dict[str, Any]:
 
 
 MAKE: dict[str, Callable[[Asked, PolicySpace], dict[str, Any]]] = {
-    "global-threshold": threshold,
+    THRESHOLD: threshold,
     "loss-budget": loss_budget,
     "uniform": uniform,
 }

@@ -104,12 +104,22 @@ def test_users_narrow_the_space():
     assert set(narrow.presets) == {"taylor-by-price"}
 
 
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_allocations_hold_for_every_schedule(allocation):
+    narrow = space_from((), (allocation,), (), stages=1)
+    every = [*drawn(narrow, 3, 300), *narrow.presets.values()]
+    assert {p.allocation for p in every} == {allocation}
+    schedules = SCHEDULES if allocation == "global-threshold" else ("one-shot",)
+    assert {p.schedule for p in every} == set(schedules)
+
+
 @pytest.mark.parametrize(
     ("scores", "allocations", "schedules", "fault"),
     [
         (("tailor",), (), (), "score must be one of"),
         ((), ("global",), (), "--allocations must be one of"),
         ((), (), ("twice",), "--schedules must be one of"),
+        ((), ("uniform",), ("gradual",), "needs global-threshold among --allocations"),
     ],
 )
 def test_a_wrong_choice_is_told_in_one_line(scores, allocations, schedules, fault):
