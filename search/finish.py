@@ -84,13 +84,11 @@ def figures_of(
 
 
 def drop_weights(ledger: Ledger, run: RunFolder) -> list[str]:
-    """Of settled trials, keep the weights that the front names; of the others the recipe stays.
+    """Of settled trials, keep the weights that are needed; of the others the recipe stays.
 
     The paths of those others.
     """
-    front = ledger.front()
-    named = [*front.points, *([front.at_target] if front.at_target else [])]
-    kept = {point.path for point in named}
+    kept = ledger.needed()
     dropped = [e.path for e in ledger.record.evaluations() if e.path not in kept]
     for path in dropped:
         (run.root / path / WEIGHTS).unlink(missing_ok=True)

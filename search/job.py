@@ -34,6 +34,14 @@ class Job:
         return f"final-{name}" if self.continues else name
 
     @property
+    def settles(self) -> int | str:
+        """What is over with it: a slot of the plan, a control, or one network's longer fine-tune.
+
+        That network may be of any trial, so a front that has changed since keeps what was done.
+        """
+        return self.folder if self.control or self.continues else self.slot
+
+    @property
     def identity(self) -> str:
         """Equal for jobs that would do the very same: of one mask, or else of one policy."""
         if self.mask is not None:

@@ -24,6 +24,7 @@ from ..spaces.front import SIGN, Dense, Front
 from ..spaces.policy import CONTROLS
 from .job import Job, job_from_json
 from .journal import open_journal, sound
+from .networks import Networks
 from .plan import Slot, seed_of_trials
 from .proposing import Proposer
 from .reading import (
@@ -32,11 +33,12 @@ from .reading import (
     allows_another,
     evaluation_of,
     job_of,
+    latest_attempts,
     make_front,
     quiet_optuna,
 )
 from .recovery import settle_unfinished, unsettled, unstarted
-from .rounds import Undertaking, control_jobs, final_jobs
+from .rounds import Undertaking, brief_front, control_jobs, final_jobs
 from .screening import Proposal
 
 DRAWS = 8  # of one slot, until a network is new
@@ -68,18 +70,20 @@ class Ledger:
         self._asked, self._proposer = asked, proposer
         self._seed = seed_of_trials(asked.seed)
         self._running: dict[str, optuna.Trial] = {}
-        jobs = [(job_of(t), t.number) for t in self.record.trials("search")]
-        self._known = {job.identity: number for job, number in reversed(jobs) if job}
+        self._networks = Networks(self.record)
         self._final_jobs: list[Job] = []
         for job, params in settle_unfinished(self.record):
             self._enqueue(job, params)
         self._fresh = deque(unstarted(asked.plan, self.record))
-        self._waiting = {name: deque(self._unsettled_of(name)) for name in ("controls", "finals")}
+        controls = unsettled(control_jobs(asked), "controls", self.record)
+        self._waiting = {"controls": deque(controls), "finals": deque[Job]()}
 
     @property
     def total(self) -> int:
         """Planned trials, controls and longer fine-tunes included."""
-        return len(self._asked.plan) + len(CONTROLS) + len(self._finals())
+        finals = {job.settles for job in self._finals()}
+        finals |= latest_attempts(self.record.trials("finals")).keys()  # of fronts before this one
+        return len(self._asked.plan) + len(CONTROLS) + len(finals)
 
     @property
     def settled(self) -> int:
@@ -96,6 +100,14 @@ class Ledger:
         record = self.record
         summary = record.summary or {}
         return make_front(record.evaluations(), record.controls(), summary)
+
+    def needed(self) -> set[str]:
+        """The paths of the networks that the front names or that are to be trained on."""
+        front = self.front()
+        named = {point.path for point in (*front.points, front.at_target) if point}
+        if self._asked.final_epochs and not self.over:
+            named |= {point.path for point in brief_front(self.record)}
+        return named
 
     def set_summary(self, dense: Dense) -> None:
         """Keep beside the trials what the front is derived from besides them."""
@@ -124,7 +136,7 @@ class Ledger:
         if self._running and not self._waiting["finals"]:
             return None
         if not self._waiting["finals"]:
-            self._waiting["finals"] = deque(self._unsettled_of("finals"))
+            self._waiting["finals"] = deque(unsettled(self._finals(), "finals", self.record))
         if self._waiting["finals"]:
             return self._start_in("finals", self._waiting["finals"].popleft())
         return None
@@ -142,9 +154,7 @@ class Ledger:
         trial.set_user_attr("evaluation", evaluation.to_json())
         if spans:
             trial.set_user_attr("spans", dict(spans))
-        for name, value in self._asked.limits(evaluation).items():
-            trial.set_constraint(name, value)
-        self._study_of(job).tell(trial, self._values(evaluation))
+        self._tell(self._study_of(job), trial, evaluation)
 
     def stop(self, job: Job, values: Mapping[str, Any]) -> None:
         """Tell Optuna that the trial was stopped on its way, and how far it had come."""
@@ -166,8 +176,11 @@ class Ledger:
             self._enqueue(again, trial.params)
         return True
 
-    def _values(self, evaluation: Evaluation) -> list[float]:
-        return [float(getattr(evaluation, name)) for name in self._asked.objectives]
+    def _tell(self, study: optuna.Study, trial: optuna.Trial, evaluation: Evaluation) -> None:
+        """Its objectives, and by how much it breaks the limits."""
+        for name, value in self._asked.limits(evaluation).items():
+            trial.set_constraint(name, value)
+        study.tell(trial, [float(getattr(evaluation, name)) for name in self._asked.objectives])
 
     def _study_of(self, job: Job) -> optuna.Study:
         if job.continues:
@@ -176,20 +189,25 @@ class Ledger:
 
     def _start_in(self, study: str, job: Job) -> Job:
         """Start a job that nothing is sampled for."""
+        job = job if job.continues else self._seen(job)
         return self._register(self.record.study(study).ask(), job)
 
     def _start_enqueued(self) -> Job:
-        """Ask for the job that was enqueued first; Optuna gives back its own parameters."""
+        """Start the job that was enqueued first."""
+        return self._register(*self._ask_enqueued())
+
+    def _ask_enqueued(self) -> tuple[optuna.Trial, Job]:
+        """Optuna gives back the trial's own parameters."""
         trial = self.record.study("search").ask()
         self._proposer.policy_space.sample(trial)
         job = job_from_json(trial.user_attrs["job"])
-        return self._register(trial, replace(job, number=trial.number))
+        return trial, replace(job, number=trial.number)
 
     def _register(self, trial: optuna.Trial, job: Job) -> Job:
         trial.set_user_attr("job", job.to_json())
         self._running[job.folder] = trial
-        if job.control is None and job.continues is None and job.number is not None:
-            self._known.setdefault(job.identity, job.number)
+        if not job.continues:
+            self._networks.add("controls" if job.control else "search", job, trial.number)
         return job
 
     def _start_slot(self, slot: Slot) -> Job | None:
@@ -206,7 +224,7 @@ class Ledger:
                 return job
         for draw in range(DRAWS):
             job, trial = self._sample(slot, draw)
-            if job.identity not in self._known:
+            if job not in self._networks:
                 return self._register(trial, job)
             self._repeat(job, trial, last=draw == DRAWS - 1)
         return None
@@ -216,15 +234,15 @@ class Ledger:
         job = self._seen(
             Job(slot.index, proposal.policy, slot.target, self._seed, origin=proposal.origin)
         )
-        known = job.identity in self._known
+        known = job in self._networks
         if known and not last:
             return None
         params = proposal.params or self._proposer.policy_space.params_of(job.policy) or {}
         self._enqueue(job, params)
-        job = self._start_enqueued()
         if not known:
-            return job
-        self._repeat(job, self._running.pop(job.folder), last=True)
+            return self._start_enqueued()
+        trial, job = self._ask_enqueued()
+        self._repeat(job, trial, last=True)
         return None
 
     def _sample(self, slot: Slot, draw: int) -> tuple[Job, optuna.Trial]:
@@ -242,16 +260,17 @@ class Ledger:
 
     def _repeat(self, job: Job, trial: optuna.Trial, *, last: bool) -> None:
         """Tell what is known of the same network; the last draw of a slot settles it."""
-        twin = self.record.trials("search")[self._known[job.identity]]
-        evaluation = evaluation_of(twin)
-        trial.set_user_attr("repeat_of", twin.number)
+        twin = self._networks.twin(job)
+        evaluation, made_by = evaluation_of(twin), job_of(twin)
+        assert made_by is not None
+        trial.set_user_attr("repeat_of", made_by.folder)
         if last:
             trial.set_user_attr("job", job.to_json())
         study = self.record.study("search")
         if evaluation is None:
             study.tell(trial, state=TrialState.FAIL)
         else:
-            study.tell(trial, self._values(evaluation))
+            self._tell(study, trial, evaluation)
 
     def _enqueue(self, job: Job, params: Mapping[str, Any]) -> None:
         queued = replace(job, number=None)
@@ -259,13 +278,8 @@ class Ledger:
             dict(params), user_attrs={"job": queued.to_json()}
         )
 
-    def _unsettled_of(self, study: str) -> list[Job]:
-        """The controls, or the longer fine-tunes, that still have to run."""
-        jobs = control_jobs(self._asked) if study == "controls" else self._finals()
-        return unsettled(jobs, study, self.record)
-
     def _finals(self) -> list[Job]:
         """The longer fine-tunes; none until the whole plan is over."""
-        if not self._final_jobs and not self._fresh:
+        if not (self._final_jobs or self._fresh or self._waiting["controls"]):
             self._final_jobs = final_jobs(self.record, self._asked)
         return self._final_jobs

@@ -73,7 +73,7 @@ class Record:
         """The reasons of the trials that failed for good, by the trial's folder name."""
         reasons = {}
         for study in STUDIES:
-            for job, trial in latest_by_slot(self.trials(study)).values():
+            for job, trial in latest_attempts(self.trials(study)).values():
                 reason = failure_of(trial)
                 if reason and not allows_another(job, reason):
                     reasons[job.folder] = reason
@@ -208,11 +208,11 @@ def allows_another(job: Job, reason: str) -> bool:
     return job.attempt + 1 < AGAIN.get(reason, 1)
 
 
-def latest_by_slot(trials: list[FrozenTrial]) -> dict[int, tuple[Job, FrozenTrial]]:
-    """The newest trial of each slot that any was started for."""
+def latest_attempts(trials: list[FrozenTrial]) -> dict[int | str, tuple[Job, FrozenTrial]]:
+    """The newest trial of all that any was started for, by what it settles."""
     latest = {}
     for trial in trials:
         job = job_of(trial)
         if job:
-            latest[job.slot] = (job, trial)
+            latest[job.settles] = (job, trial)
     return latest

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from .job import Job
 from .plan import Slot
-from .reading import INTERRUPTED, STUDIES, Record, allows_another, failure_of, latest_by_slot
+from .reading import INTERRUPTED, STUDIES, Record, allows_another, failure_of, latest_attempts
 
 
 def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
@@ -22,7 +22,7 @@ def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
             optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
             study.tell(frozen.number, state=TrialState.FAIL)
     again: list[tuple[Job, Mapping[str, Any]]] = []
-    for job, frozen in latest_by_slot(record.trials("search")).values():
+    for job, frozen in latest_attempts(record.trials("search")).values():
         reason = failure_of(frozen)
         if reason and allows_another(job, reason):
             again.append((replace(job, attempt=job.attempt + 1), frozen.params))
@@ -31,16 +31,16 @@ def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
 
 def unstarted(plan: Sequence[Slot], record: Record) -> list[Slot]:
     """The slots that no trial has been started for."""
-    taken = latest_by_slot(record.trials("search"))
+    taken = latest_attempts(record.trials("search"))
     return [slot for slot in plan if slot.index not in taken]
 
 
 def unsettled(jobs: Iterable[Job], study: str, record: Record) -> list[Job]:
     """Of these controls, or longer fine-tunes, those that still have to run."""
-    latest, left = latest_by_slot(record.trials(study)), []
+    latest, left = latest_attempts(record.trials(study)), []
     for job in jobs:
-        if job.slot in latest:
-            last, trial = latest[job.slot]
+        if job.settles in latest:
+            last, trial = latest[job.settles]
             reason = failure_of(trial)
             if not reason or not allows_another(last, reason):
                 continue

@@ -52,14 +52,21 @@ def final_jobs(record: Record, asked: Undertaking) -> list[Job]:
     if not asked.final_epochs:
         return []
     open_states = (TrialState.RUNNING, TrialState.WAITING)
-    unsettled = any(record.trials(name, *open_states) for name in ("search", "controls"))
+    if any(record.trials(name, *open_states) for name in ("search", "controls")):
+        return []
+    chosen = brief_front(record)
+    sources = [*chosen, *record.evaluations_of("controls")] if chosen else []
+    return [final_job(index, source, asked) for index, source in enumerate(sources)]
+
+
+def brief_front(record: Record) -> list[Evaluation]:
+    """The front, and the answer at the target, of the plan's trials alone."""
     trials = record.evaluations_of("search")
-    if unsettled or not trials:
+    if not trials:
         return []
     front = make_front(trials, {}, record.summary or {})
     named = {point.path: point for point in (*front.points, front.at_target) if point}
-    sources = [*named.values(), *record.evaluations_of("controls")]
-    return [final_job(index, source, asked) for index, source in enumerate(sources)]
+    return list(named.values())
 
 
 def final_job(index: int, source: Evaluation, asked: Undertaking) -> Job:

@@ -24,10 +24,11 @@ SPACE = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
 
 
 def open_ledger(
-    path, slots=4, *, look=lambda policy, target: None, opening=(), vary=no_variation, **asked
-):
+    path, slots=4, *, look=lambda policy, target: None, opening=(), vary=no_variation,
+    sampler="tpe", **asked,
+):  # fmt: skip
     plan = [Slot(i, TARGET if i % 2 == 0 else Target(flops=0.5)) for i in range(slots)]
-    proposer = Proposer(SPACE, dict(opening), look, "tpe", 0, vary)
+    proposer = Proposer(SPACE, dict(opening), look, sampler, 0, vary)
     ledger = Ledger(path, Undertaking(plan, TARGET, 0, **asked), proposer)
     ledger.set_summary(Dense(0.9, 1000, 100))
     return ledger

@@ -40,16 +40,50 @@ def test_proposed_policies_come_first_and_say_where_they_come_from(tmp_path):
 
 def test_no_network_is_trained_twice(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log", slots=12, look=by_score)
-    jobs = [job for job in run_to_the_end(ledger) if not job.control]
-    assert len(jobs) == len({job.mask for job in jobs}) == 6  # three scores at two sizes
+    jobs = run_to_the_end(ledger)
+    assert len(jobs) == len({job.mask for job in jobs}) == 7  # three scores at two sizes; random
     assert ledger.settled == ledger.total == 14
-    assert ledger.record.repeats() == 6
+    assert ledger.record.repeats() == 7
     repeats = [t for t in of_search(ledger) if "repeat_of" in t.user_attrs]
-    assert len(repeats) > 6  # each slot draws several times before it takes what is known
+    assert len(repeats) > 7  # each slot draws several times before it takes what is known
+    made = {t.user_attrs["job"]["mask"]: t for study in ("controls", "search")
+            for t in ledger.record.trials(study) if "evaluation" in t.user_attrs}  # fmt: skip
+    names = set()
     for trial in repeats:
-        twin = of_search(ledger)[trial.user_attrs["repeat_of"]]
-        assert trial.values == twin.values
-    assert len(ledger.record.evaluations()) == 6
+        names.add(trial.user_attrs["repeat_of"])
+        assert trial.values in [twin.values for twin in made.values()]
+    assert "control-uniform" in names  # a control's network is known as well
+    assert len(ledger.record.evaluations()) == 5
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
+def test_a_repeat_breaks_the_limits_as_its_twin_does(tmp_path, sampler):
+    def limits(evaluation):
+        return {"accuracy": 0.5 - evaluation.accuracy}
+
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path, slots=14, look=by_score, limits=limits, sampler=sampler)
+    run_to_the_end(ledger)
+    done = of_search(ledger, TrialState.COMPLETE)
+    assert any("repeat_of" in t.user_attrs for t in done)
+    for trial in done:
+        assert trial.constraints["accuracy"] == 0.5 - trial.values[0]
+
+
+def test_a_repeat_of_a_network_that_was_tried_again_is_told_what_came_of_it(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log", slots=12, look=by_score)
+    died = set()
+    while job := ledger.next_job():
+        if job.attempt == 0 and not job.control:
+            died.add(job.mask)
+            ledger.fail(job, DIED)
+        else:
+            ledger.finish(job, measured(job), {})
+    assert len(died) == 5
+    repeats = [t for t in of_search(ledger) if "repeat_of" in t.user_attrs]
+    assert repeats
+    assert {t.state for t in repeats} == {TrialState.COMPLETE}
+    assert ledger.settled == ledger.total
 
 
 def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
@@ -127,6 +161,33 @@ def test_the_front_and_the_controls_are_trained_on_at_the_end(tmp_path):
     again = open_ledger(path, final_epochs=10.0)
     assert again.next_job() is None
     assert again.over
+
+
+def test_after_longer_fine_tunes_a_resumed_plan_gets_only_those_that_are_missing(tmp_path):
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path, slots=12, final_epochs=10.0)
+    for _ in range(6):
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    ledger.end_early()
+    before = {job.continues for job in run_to_the_end(ledger)}
+    assert len(before) > 2
+    assert ledger.over
+    resumed = open_ledger(path, slots=12, final_epochs=10.0)
+    assert not resumed.over
+    jobs = []
+    while job := resumed.next_job():
+        jobs.append(job)
+        if job.continues:
+            assert job.control or job.continues in resumed.needed()
+        resumed.finish(job, replace(measured(job), accuracy=0.9 + job.slot / 1e3), {})
+    after = {job.continues for job in jobs if job.continues}
+    assert after
+    assert not after & before
+    assert not any(job.control for job in jobs)
+    searched = resumed.record.evaluations_of("search")
+    assert {point.path for point in non_dominated(searched)} <= after | before
+    assert resumed.settled == resumed.total
 
 
 def test_when_time_is_up_nothing_more_of_the_plan_is_started(tmp_path):
