@@ -16,7 +16,7 @@ from ..spaces.target import limit
 from .ledger import Ledger
 from .plan import SPREAD, make_plan
 from .policy_space import PolicySpace, space_from
-from .proposing import make_proposer
+from .proposing import crowded_out, make_proposer
 from .rounds import Limits, Undertaking
 from .run_folder import RunFolder
 from .screening import Masks, Rehearse, Screen, Values
@@ -57,6 +57,8 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     )
     screened = sum(one.origin == "screened" for one in proposer.opening.values())
     say(f"{len(proposer.opening)} policies to begin with, {screened} of them screened")
+    if untried := crowded_out(policies, proposer.opening):
+        say(f"with more --trials these presets would be tried too: {', '.join(untried)}")
     asked = Undertaking(
         plan,
         target,

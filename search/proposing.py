@@ -1,4 +1,4 @@
-"""Who proposes the policies: transferred ones, own scores and presets, then others in turn.
+"""Who proposes the policies: transferred ones, presets and own scores, then others in turn.
 
 A slot at the target is given to one of the first while there are any; presets are among them so
 that no search is worse than the best paper's method at equal cost of a trial. Of six turns after
@@ -63,14 +63,13 @@ def make_proposer(
     seed: int,
     also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """`also`, own scores and presets for the first slots at the target; then all in turn."""
-    first = [
-        *also,
-        *own_proposals(policy_space),
-        *(Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()),
-    ]
+    """`also`, presets and own scores for the first slots at the target; then all in turn."""
+    presets = [Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()]
+    first: dict[Policy, Proposal] = {}
+    for one in (*also, *presets, *own_proposals(policy_space)):
+        first.setdefault(one.policy, one)
     at_target, around = plan[::2], plan[1::2]
-    opening = {slot.index: one for slot, one in zip(at_target, first, strict=False)}
+    opening = {slot.index: one for slot, one in zip(at_target, first.values(), strict=False)}
     turns = turns_of(at_target[len(opening) :]) | turns_of(around)
     screened = [slot for slot in plan if turns.get(slot.index) == "screened"][:SCREENED]
     refining = {index for index, turn in turns.items() if turn != "sampled"}
@@ -90,6 +89,12 @@ def make_proposer(
 def turns_of(slots: Sequence[Slot]) -> dict[int, str]:
     """Whose turn each of the slots is, by index."""
     return dict(zip((slot.index for slot in slots), cycle(TURNS), strict=False))
+
+
+def crowded_out(policy_space: PolicySpace, opening: Mapping[int, Proposal]) -> list[str]:
+    """The presets that so few trials leave no slot at the target for."""
+    tried = {one.policy for one in opening.values()}
+    return [name for name, policy in policy_space.presets.items() if policy not in tried]
 
 
 def own_proposals(policy_space: PolicySpace) -> list[Proposal]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import optuna
 import pytest
@@ -15,7 +16,7 @@ import paretoprune as pp
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.proposing import make_proposer
+from paretoprune.search.proposing import crowded_out, make_proposer
 from paretoprune.search.screening import Proposal, Screen
 from paretoprune.search.transfer import fitting, policies_like
 from paretoprune.spaces.decode import Space
@@ -77,12 +78,17 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
     plan = make_plan(10, Target(flops=0.5), space)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
-    proposer = make_proposer(plan, policies, on, None, sampler="tpe", seed=0, also=also)
+    make = partial(make_proposer, policy_space=policies, blind=on, rehearse=None, seed=0)
+    proposer = make(plan, sampler="tpe", also=also)
     origins = {place: one.origin for place, one in sorted(proposer.opening.items())}
     presets = [f"preset:{name}" for name in policies.presets]
     assert list(origins) == [0, 2, 4, 6, 8]  # those at the target
     assert list(origins.values()) == [*(one.origin for one in also), *presets][:5]
-    assert presets
+    assert [f"preset:{name}" for name in crowded_out(policies, proposer.opening)] == presets[3:]
+    again = [Proposal(policies.presets["taylor-by-price"], "transfer:7")]
+    opening = make(plan, sampler="tpe", also=again).opening
+    assert [one.origin for one in opening.values()] == ["transfer:7", *presets[1:5]]
+    assert not crowded_out(policies, opening)
 
 
 @pytest.mark.slow
