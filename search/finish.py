@@ -10,7 +10,7 @@ from torch import nn
 
 from ..spaces.durable import write_json
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front
+from ..spaces.front import Dense, Front, non_dominated
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.saved import WEIGHTS, load_small
@@ -33,14 +33,18 @@ def conclude(ledger: Ledger, context: Context, run: RunFolder, hands: Hands) -> 
 
 
 def measured(front: Front, context: Context, hands: Hands) -> Front:
-    """The front with test accuracy and latency of every network that it names."""
+    """The front with test accuracy and latency of every network that it names.
+
+    Where latency is an objective, a network may leave the front: the trials were timed while
+    others were running, this is timed alone.
+    """
     named = [*front.points, *filter(None, [front.at_target]), *front.controls.values()]
     points = {point.path: point for point in named}
     found, dense = with_figures(points, front.dense, context, hands)
     return replace(
         front,
         dense=dense,
-        points=tuple(found[point.path] for point in front.points),
+        points=non_dominated([found[point.path] for point in front.points], front.objectives),
         at_target=found[front.at_target.path] if front.at_target else None,
         controls={name: found[point.path] for name, point in front.controls.items()},
     )

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front, front_from_json
+from ..spaces.front import Dense, Front, front_from_json, non_dominated
 from ..spaces.intake import read_json
 from .insights import what_mattered
 from .job import named
@@ -80,7 +80,7 @@ def with_measured(fresh: Front, saved: Front) -> Front:
     return replace(
         fresh,
         dense=measured_dense(fresh.dense, saved.dense),
-        points=tuple(measured(point, saved) for point in fresh.points),
+        points=non_dominated([measured(p, saved) for p in fresh.points], fresh.objectives),
         at_target=measured(fresh.at_target, saved) if fresh.at_target else None,
         controls={name: measured(point, saved) for name, point in fresh.controls.items()},
     )

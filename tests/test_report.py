@@ -19,6 +19,7 @@ from paretoprune.analysis.report.evidence import score_plot
 from paretoprune.analysis.report.history import hypervolumes
 from paretoprune.search.commands import print_front, read_front
 from paretoprune.search.reporting import report_command, report_of, write_report
+from paretoprune.search.run_state import with_measured
 from paretoprune.spaces.course import COURSE
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.front import Dense, Front, front_volume
@@ -360,3 +361,13 @@ def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(ma
     assert len(front.points) == len(made[1]["points"]) > 1
     assert front.at_target.trial == made[1]["at_target"]["trial"]
     assert front.points[0].test_accuracy == first["test_accuracy"]
+
+
+def test_a_network_that_is_slow_when_timed_alone_leaves_a_front_of_latency():
+    good, bad = (
+        replace(evaluation(a, trial=n), latency_ms=2.0 - n) for n, a in enumerate((0.9, 0.8))
+    )
+    objectives = ("accuracy", "latency_ms")
+    fresh = Front(0, TARGET, Dense(0.95, 1000, 100), (bad, good), objectives=objectives)
+    alone = replace(good, latency_ms=1.0), replace(bad, latency_ms=1.1)
+    assert with_measured(fresh, replace(fresh, points=alone)).points == alone[:1]
