@@ -38,7 +38,7 @@ from paretoprune.search.screening import Screen, at_random, candidates, screen
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.decode import decode, decode_many
 from paretoprune.spaces.parts import combine
-from paretoprune.spaces.policy import PRESETS, Policy
+from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
 from paretoprune.spaces.target import Target
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.loop import Tuning
@@ -84,7 +84,7 @@ def bench_on(scene: Scene) -> Bench:
     limits = Limits(images=16_384, curve_images=512)
     measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, limits)
     policies = policy_space_of(SearchSettings(target_flops="0.4"), scene.space)
-    evidence = gather_evidence([*policies.read, Policy("taylor")], measuring)
+    evidence = gather_evidence([*policies.read, *CONTROLS.values(), Policy("taylor")], measuring)
     return Bench(scene, measuring, policies, Screen(scene.space, evidence))
 
 

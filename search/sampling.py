@@ -31,7 +31,9 @@ def nsga2(seed: int) -> optuna.samplers.BaseSampler:
 
 def gp(seed: int) -> optuna.samplers.BaseSampler:
     """Gaussian processes; parameters that only some policies have are sampled at random."""
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    return optuna.samplers.GPSampler(
+        seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
+    )
 
 
 def at_random(seed: int) -> optuna.samplers.BaseSampler:
