@@ -57,6 +57,11 @@ class Scene:
     teacher: Teacher
     about: dict[str, Any]
 
+    @property
+    def architecture(self) -> str:
+        """The network's name in the model zoo: `resnet56` of the baseline `resnet56-brief`."""
+        return str(self.about["network"]).partition("-")[0]
+
 
 def baseline_folder() -> Path:
     """Where the baselines lie: PARETOPRUNE_BASELINES, else the cache."""

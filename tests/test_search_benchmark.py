@@ -59,7 +59,7 @@ def scene() -> Scene:
     )
     channel_map = trace_channels(model, data.input_shape)
     space, machine = Space(channel_map, Price(channel_map)), Machine(device="cpu")
-    return Scene(model, data, space, machine, Teacher(model, machine), {})
+    return Scene(model, data, space, machine, Teacher(model, machine), {"network": "resnet20"})
 
 
 def points(*rows: tuple[float, float, float | None]) -> list[Point]:
@@ -105,7 +105,7 @@ def test_no_front_has_no_volume():
 
 def test_cells_have_one_name_each_and_ours_and_the_peers_come_first():
     assert list(CONTENDERS)[:4] == ["ours", "fastnas", "torch-pruning", "random"]
-    assert {*PRESETS, "uniform-l1", "nni"} == set(list(CONTENDERS)[4:])
+    assert {*PRESETS, "ours at half", "uniform-l1", "nni"} == set(list(CONTENDERS)[4:])
     names = {cell_name(contender, seed) for contender in CONTENDERS for seed in range(3)}
     assert len(names) == 3 * len(CONTENDERS)
 

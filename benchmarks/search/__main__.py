@@ -35,7 +35,8 @@ def main() -> None:
         command.add_argument("--seeds", default=",".join(map(str, SEEDS)))
         command.add_argument("--contenders", default=",".join(CONTENDERS))
         command.add_argument("--max-seconds", type=float, help="begin no cell after these")
-        command.add_argument("--out", type=Path, default=RESULTS / f"search_{name}.json")
+        command.add_argument("--network", default="resnet20", help="a baseline")
+        command.add_argument("--out", type=Path, help="default: by table and network, in results")
         command.add_argument("--work", type=Path, default=cache_folder() / "search_benchmark")
         command.add_argument(
             "--continue", action="store_true", help="fill what is missing: what it does anyway"
@@ -55,12 +56,14 @@ def run(asked: argparse.Namespace, name: Literal["wall", "images"]) -> dict[str,
     """Fill the cells that were asked for, seed by seed; the results name all that are missing."""
     limits = {key: getattr(asked, key) for key in ("minutes", "images") if hasattr(asked, key)}
     rules = Rules(name, epochs=asked.epochs, workers=asked.workers, **limits)
-    scene = baseline("resnet20")
+    scene = baseline(asked.network)
+    of = "" if asked.network == "resnet20" else f"_{asked.network}"
+    out = asked.out or RESULTS / f"search_{name}{of}.json"
     about = {**scene.about, **rules.about()}
     if name == "wall":  # what twenty minutes pay for
         machine = {"cores": os.cpu_count(), "machine": platform.machine()}
         about["machine"] = {**machine, "bf16": scene.machine.bf16}
-    refuse_others(asked.out, about)
+    refuse_others(out, about)
     seeds, names = [int(seed) for seed in asked.seeds.split(",")], chosen(asked.contenders)
     cells = {
         cell_name(contender, seed): partial(measure, contender, seed, rules, scene, asked.work)
@@ -68,7 +71,7 @@ def run(asked: argparse.Namespace, name: Literal["wall", "images"]) -> dict[str,
         for contender in CONTENDERS
     }
     only = {cell_name(contender, seed) for seed in seeds for contender in names}
-    return fill(asked.out, about, cells, max_seconds=asked.max_seconds, only=only)
+    return fill(out, about, cells, max_seconds=asked.max_seconds, only=only)
 
 
 def chosen(names: str) -> list[str]:

@@ -12,7 +12,7 @@ from benchmarks.cells import Unavailable
 from benchmarks.scene import Scene
 from benchmarks.search.bench import Bench
 from benchmarks.search.figures import figures
-from benchmarks.search.ours import ours
+from benchmarks.search.ours import at_half, ours
 from benchmarks.search.policies import alone, at_random
 from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import fastnas
@@ -27,6 +27,7 @@ CONTENDERS: dict[str, Contender] = {
     "fastnas": fastnas,
     "torch-pruning": torch_pruning,
     "random": at_random,
+    "ours at half": at_half,
     **{name: alone(policy) for name, policy in PRESETS.items()},
     "uniform-l1": alone(CONTROLS["uniform"]),
     "nni": nni_pruners,

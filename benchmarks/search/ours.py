@@ -29,9 +29,9 @@ def ours(bench: Bench) -> dict[str, Any]:
     run = bench.folder / "run"
     limits = limits_of(bench)
     result = paretoprune.search(
-        "resnet20",
+        bench.scene.architecture,
         bench.scene.data,
-        weights=baseline_path("resnet20"),
+        weights=baseline_path(bench.scene.about["network"]),
         target_flops=SIZES[0],
         epochs=bench.rules.epochs,
         workers=bench.rules.workers,
@@ -53,6 +53,12 @@ def ours(bench: Bench) -> dict[str, Any]:
     ]
     counts = {"finished": len(record.evaluations()), "stopped": record.stopped()}
     return {**counts, "repeats": record.repeats(), "limits": limits}
+
+
+def at_half(bench: Bench) -> dict[str, Any]:
+    """The same search with half of the others' budget."""
+    bench.rules = bench.rules.halved()
+    return ours(bench)
 
 
 def limits_of(bench: Bench) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def context_of(bench: Bench, policies: Iterable[Policy]) -> Context:
         data=scene.data,
         space=scene.space,
         evidence=evidence,
-        source=Source("resnet20", scene.data.classes, shape),
+        source=Source(scene.architecture, scene.data.classes, shape),
         map_sha256=map_digest(channel_map),
         root=bench.folder,
         effort=Effort(bench.rules.epochs),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -47,6 +47,10 @@ class Rules:
             },
             "reference": {"accuracy": LEAST_ACCURACY, "flops": HIGH},
         }
+
+    def halved(self) -> Rules:
+        """The same with half of the budget."""
+        return replace(self, minutes=self.minutes / 2, images=self.images // 2)
 
     def tuning(self) -> Tuning:
         """The brief fine-tune."""
