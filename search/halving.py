@@ -30,7 +30,8 @@ LEAST, MOST = 5, 64  # trials at a rung: before it stops any, and that one is he
 class Halving:
     """Who has come to which rung, and who may go on."""
 
-    def __init__(self, seen: Iterable[Rung] = ()) -> None:
+    def __init__(self, seen: Iterable[Rung] = (), *, kept: float = KEPT) -> None:
+        self._kept = kept
         self._rungs: dict[int, list[Rung]] = {}
         for rung in seen:
             self._rungs.setdefault(rung.index, []).append(rung)
@@ -42,7 +43,7 @@ class Halving:
         like = [one for one in others if alike(one, rung)][-MOST:]
         if len(like) < LEAST:
             return True
-        return is_among_best(like, math.ceil(KEPT * len(like)))
+        return is_among_best(like, math.ceil(self._kept * len(like)))
 
 
 def alike(one: Rung, other: Rung) -> bool:

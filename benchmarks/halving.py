@@ -1,0 +1,132 @@
+"""How soon hopeless trials can be told: searches that stop none, replayed with halving.
+
+    python -m benchmarks.halving [--seeds 3] [--trials 48] [--target 0.1]
+
+One search a seed on scikit-learn's digits, one worker: its trials are judged at more rungs than a
+search has, and all go on. Then ways to halve are replayed over them in their order: which trials
+would have been stopped, and when. A replay knows nothing of what the search would have tried
+instead, had it known less: `benchmarks.steering` has whole searches with and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+import paretoprune as pp
+from benchmarks.cells import fill
+from benchmarks.scene import digits_baseline
+from paretoprune.search import effort
+from paretoprune.search.halving import Halving
+from paretoprune.search.job import Rung
+from paretoprune.search.reading import job_of, read_record
+from paretoprune.spaces.hypervolume import hypervolume
+
+OUT = Path("benchmarks/results/halving.json")
+SHARES = (0.0, 0.1, 0.25, 0.5)  # of the epochs, where trials are judged
+RUNGS = ((0.0, 0.25, 0.5), (0.0, 0.5), (0.25, 0.5), (0.1, 0.25, 0.5), (0.0, 0.1, 0.5), (0.1, 0.5))
+KEPT = (1 / 2, 1 / 3, 1 / 4)
+
+
+def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One search that judges its trials and stops none: their rungs and their ends."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(effort, "RUNGS", SHARES),
+        patch.object(Halving, "goes_on", lambda halving, rung: True),
+    ):
+        run = Path(folder) / "run"
+        pp.search(
+            "digits-resnet",
+            "digits",
+            target_flops=options.target,
+            trials=options.trials,
+            workers=1,
+            seed=seed,
+            weights=digits_baseline(seed).path,
+            out=run,
+            quiet=True,
+        )
+        record = read_record(run / "journal.log")
+        assert record is not None
+        found = {e.trial: e for e in record.evaluations_of("search")}
+        return {
+            "trials": [
+                {
+                    "accuracy": found[trial.number].accuracy,
+                    "flops": found[trial.number].flops_fraction,
+                    "epochs": found[trial.number].epochs,
+                    "exempt": job.origin.startswith("preset:"),
+                    "rungs": trial.user_attrs["spans"].get("rungs", []),
+                }
+                for trial in record.trials("search")
+                if trial.number in found and (job := job_of(trial))
+            ]
+        }
+
+
+def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) -> dict[str, Any]:
+    """Had these rungs kept this share: the share of the epochs, and what the front would lose."""
+    judge = Halving(kept=kept)
+    ends = [end_of(trial, rungs, judge) for trial in trials]
+    left = [trial for trial, end in zip(trials, ends, strict=True) if end == 1.0]
+    whole = sum(trial["epochs"] for trial in trials)
+    spent = sum(trial["epochs"] * end for trial, end in zip(trials, ends, strict=True))
+    return {
+        "epochs": spent / whole,
+        "hypervolume": volume(left) - volume(trials),
+        "stopped": len(trials) - len(left),
+    }
+
+
+def end_of(trial: dict[str, Any], rungs: Sequence[float], judge: Halving) -> float:
+    """The share of its epochs after which the trial would have ended."""
+    for values in trial["rungs"]:
+        share = SHARES[values["index"]]
+        if share in rungs and not judge.goes_on(Rung(**values)) and not trial["exempt"]:
+            return share
+    return 1.0
+
+
+def volume(trials: list[dict[str, Any]]) -> float:
+    """Of accuracy against FLOPs saved."""
+    return hypervolume(np.array([(t["accuracy"], 1 - t["flops"]) for t in trials]), np.zeros(2))
+
+
+def show(found: dict[str, Any]) -> None:
+    """Means and spreads over the seeds, by rungs and share that goes on."""
+    for rungs, kept in product(RUNGS, KEPT):
+        cells = [replayed(cell["trials"], rungs, kept) for cell in found["cells"].values()]
+        means = {
+            name: statistics.mean(cell[name] for cell in cells)
+            for name in ("epochs", "hypervolume", "stopped")
+        }
+        worst = min(cell["hypervolume"] for cell in cells)
+        parts = [*(f"{name} {mean:7.4f}" for name, mean in means.items()), f"worst {worst:.4f}"]
+        print(f"{rungs!s:20} {kept:.2f}  {'  '.join(parts)}")
+
+
+def main() -> None:
+    """Fill the results file, then replay."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=48)
+    parser.add_argument("--target", default="0.1")
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    about = {"trials": options.trials, "target": options.target, "rungs": SHARES}
+    cells = {f"seed {seed}": partial(searched, seed, options) for seed in range(options.seeds)}
+    show(fill(options.out, about, cells))
+
+
+if __name__ == "__main__":
+    main()
