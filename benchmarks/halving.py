@@ -62,11 +62,15 @@ def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         return {
             "trials": [
                 {
-                    "accuracy": found[trial.number].accuracy,
-                    "flops": found[trial.number].flops_fraction,
-                    "epochs": found[trial.number].epochs,
+                    "accuracy": round(found[trial.number].accuracy, 5),
+                    "flops": round(found[trial.number].flops_fraction, 5),
+                    "params": round(found[trial.number].params_fraction, 5),
+                    "epochs": round(found[trial.number].epochs, 3),
                     "exempt": job.origin.startswith("preset:"),
-                    "rungs": trial.user_attrs["spans"].get("rungs", []),
+                    "rungs": [
+                        (rung["index"], round(rung["accuracy"], 5))
+                        for rung in trial.user_attrs["spans"].get("rungs", [])
+                    ],
                 }
                 for trial in record.trials("search")
                 if trial.number in found and (job := job_of(trial))
@@ -90,10 +94,10 @@ def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) 
 
 def end_of(trial: dict[str, Any], rungs: Sequence[float], judge: Halving) -> float:
     """The share of its epochs after which the trial would have ended."""
-    for values in trial["rungs"]:
-        share = SHARES[values["index"]]
-        if share in rungs and not judge.goes_on(Rung(**values)) and not trial["exempt"]:
-            return share
+    for index, accuracy in trial["rungs"]:
+        rung = Rung(index, accuracy, trial["flops"], trial["params"])
+        if SHARES[index] in rungs and not judge.goes_on(rung) and not trial["exempt"]:
+            return SHARES[index]
     return 1.0
 
 

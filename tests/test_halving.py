@@ -35,11 +35,12 @@ def test_a_trial_that_is_less_accurate_but_smaller_than_all_others_goes_on():
     assert halving.goes_on(rung(0.85, params=0.2))
 
 
-def test_about_half_of_equal_chances_go_on():
+@pytest.mark.parametrize("kept", [1 / 2, 1 / 3])
+def test_of_equal_chances_about_the_kept_share_goes_on(kept):
     rng = np.random.default_rng(0)
-    halving = Halving()
+    halving = Halving(kept=kept)
     went_on = [halving.goes_on(rung(float(value))) for value in rng.random(400)]
-    assert 0.4 < np.mean(went_on[50:]) < 0.6
+    assert kept - 0.1 < np.mean(went_on[50:]) < kept + 0.1
 
 
 @pytest.mark.parametrize("seed", range(3))
