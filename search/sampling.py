@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import optuna
 
-from ..spaces.errors import UserError
-
 STARTUP_TRIALS = 8  # finished ones, before a model of them is trusted
 POPULATION = 16
 
@@ -41,7 +39,7 @@ def at_random(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+MAKE: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": tpe,
     "nsga2": nsga2,
     "gp": gp,
@@ -51,8 +49,6 @@ SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     """A fresh sampler: its choices follow from the seed and the ledger alone."""
-    if name not in SAMPLERS:
-        raise UserError(f"--sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](seed)
+        return MAKE[name](seed)

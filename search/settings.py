@@ -22,6 +22,7 @@ ABOVE_ZERO = (
     "ensemble_seconds",
 )
 TUPLES = ("keep", "objective")
+SAMPLERS = ("tpe", "nsga2", "gp", "random")
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -76,7 +77,7 @@ class SearchSettings:
     allocations: str = option("all", f"Of {', '.join(ALLOCATIONS)}; separated by commas.")
     schedules: str = option("all", f"Of {', '.join(SCHEDULES)}; separated by commas.")
     scores: str = option("all", "Scores that policies may rank by; separated by commas.")
-    sampler: str = option("tpe", "tpe, nsga2, gp or random.")
+    sampler: str = option("tpe", f"Of {', '.join(SAMPLERS)}.")
     spread: str | None = option(
         None, "LOW,HIGH: sizes that half of the trials aim at; default: half to twice the target."
     )
@@ -149,13 +150,18 @@ class SearchSettings:
                 f"--min-accuracy must be in (0, 1), got {self.min_accuracy}; "
                 "for ninety percent write 0.9"
             )
+        self.check_choices()
+        self.size_limits()
+        self.sizes_between()
+
+    def check_choices(self) -> None:
+        """Refuse words that name nothing."""
+        check_choice("--sampler", self.sampler, SAMPLERS)
         for name in self.objective:
             check_choice("--objective", name, ("latency",))
         for name, choices in (("allocations", ALLOCATIONS), ("schedules", SCHEDULES)):
             for word in self.words(name):
                 check_choice(f"--{name}", word, choices)
-        self.size_limits()
-        self.sizes_between()
 
     def words(self, name: str) -> tuple[str, ...]:
         """The names in a list separated by commas; none for all."""

@@ -70,6 +70,8 @@ WRONG = [
     (("--target-flops", "0.4", "--seed", "-1"), "--seed must be at least 0, got -1"),
     (("--target-flops", "0.4", "--epochs", "nan"), "--epochs must be above 0, got nan"),
     (("--target-flops", "0.4", "--gpus-per-trial", "-1"), "--gpus-per-trial must be at least 0"),
+    (("--target-flops", "0.4", "--sampler", "nsga"),
+     "--sampler must be one of tpe, nsga2, gp, random, got 'nsga'"),
     (("--target-flops", "0.4", "--model", "resnet21"), "resnet21"),
     (("--target-flops", "0.4", "--model", "nowhere:build"), "nowhere"),
     (("--target-flops", "0.4", "--model", "torchvision:resnet19"), "resnet19"),

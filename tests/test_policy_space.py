@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
 from paretoprune.search.policy_space import _OWN, PolicySpace, policy_space, space_from
+from paretoprune.search.sampling import MAKE
+from paretoprune.search.settings import SAMPLERS
 from paretoprune.spaces.decode import Space, decode_many
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy import ALLOCATIONS, CONTROLS, PRESETS, SCHEDULES, Policy
@@ -39,6 +41,10 @@ WHOLE = space_from((), (), (), stages=3)
 def drawn(space, seed, count=1):
     rng = np.random.default_rng(seed)
     return [space.sample(Drawn(rng)) for _ in range(count)]
+
+
+def test_every_sampler_that_may_be_named_can_be_made():
+    assert tuple(MAKE) == SAMPLERS
 
 
 def test_every_preset_is_a_point_of_the_space():
