@@ -34,6 +34,7 @@ from .settings import SearchSettings
 from .show import answer
 from .stopping import Stopped
 from .transfer import policies_like
+from .typed import typed
 
 if TYPE_CHECKING:
     import pandas
@@ -146,7 +147,8 @@ def search(
     """Search for small versions of `model`, which is never changed.
 
     `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
-    the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100.
+    the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100,
+    spread=(0.2, 0.8): lists where the command line has commas.
     `like`: an earlier result, or its run folder, whose front's policies are tried first.
     """
     chosen = SearchSettings(**with_names(model, data, settings))
@@ -226,21 +228,10 @@ def with_names(model: object, data: object, settings: dict[str, Any]) -> dict[st
 def checked(settings: dict[str, Any]) -> dict[str, Any]:
     """Known fields only, in the types that the record has."""
     known = [field.name for field in fields(SearchSettings)]
-    values = dict(settings)
-    for name, value in settings.items():
+    for name in settings:
         if name not in known:
             raise UserError(f"search has no setting {name!r}; it has {', '.join(known)}")
-        if name in ("weights", "out") and value is not None:
-            values[name] = Path(value)
-        elif name in ("target_flops", "target_params") and value is not None:
-            parse_size(name, value)
-            values[name] = str(value)
-        elif name == "keep":
-            values[name] = (value,) if isinstance(value, str) else tuple(value)
-        elif name == "plugin":
-            paths = (value,) if isinstance(value, str | Path) else value
-            values[name] = tuple(Path(path) for path in paths)
-    return values
+    return {name: typed(name, value, "search") for name, value in settings.items()}
 
 
 def guarded(

@@ -9,12 +9,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..spaces.errors import UserError
 from ..spaces.intake import read_bounded
 from .settings import SearchSettings
+from .typed import typed
 
 AXES = {"models": "model", "data": "data", "seeds": "seed", "targets": "target_flops"}
 SEARCH, OVERRIDE, MATCH = "search", "override", "match"
@@ -188,35 +188,6 @@ def check_keys(where: str, values: Mapping[str, Any], allowed: Sequence[str]) ->
             raise UserError(f"{where} cannot have {name!r}: one for all runs; put it in [search]")
         if name not in allowed:
             raise UserError(f"{where} has no key {name!r}; its keys are {', '.join(allowed)}")
-
-
-def typed(name: str, value: object, where: str) -> Any:
-    """A value of the file in the type of the setting; lists stand for words between commas."""
-    hint = get_type_hints(SearchSettings)[name]
-    [kind] = (
-        [k for k in get_args(hint) if k is not NoneType] if NoneType in get_args(hint) else [hint]
-    )
-    if get_origin(kind) is tuple:
-        words = value if isinstance(value, list) else [value]
-        if all(isinstance(word, str) for word in words):
-            return tuple(get_args(kind)[0](word) for word in words)
-    elif kind is bool or isinstance(value, bool):
-        if kind is bool and isinstance(value, bool):
-            return value
-    elif kind is str and isinstance(value, list):
-        return ",".join(str(word) for word in value)
-    elif kind is str and isinstance(value, str | int | float):
-        return str(value)
-    elif kind is Path and isinstance(value, str):
-        return Path(value)
-    elif kind is int and isinstance(value, int):
-        return value
-    elif kind is float and isinstance(value, int | float):
-        return float(value)
-    wanted = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
-    raise UserError(
-        f"{where}: {name} must be {wanted}, got {value!r}; see paretoprune search --help"
-    )
 
 
 def identity_of(settings: SearchSettings) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import paretoprune as pp
+from paretoprune.search.api import checked
+from paretoprune.search.settings import SearchSettings, settings_from_json
 from paretoprune.trainers.counting import count
 
 
@@ -101,11 +104,42 @@ def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"target_flops": 40}, "for forty percent write 0.4"), ({}, "got neither"),
-     ({"target_flops": 0.4, "trails": 3}, "trails"), ({"target_flops": True}, "must be a number")],
+     ({"target_flops": 0.4, "trails": 3}, "trails"), ({"target_flops": True}, "got True"),
+     ({"target_flops": 0.4, "trials": "40"}, "trials must be a whole number, got '40'"),
+     ({"target_flops": 0.4, "trials": 2.5}, "trials must be a whole number, got 2.5"),
+     ({"target_flops": 0.4, "trials": None}, "trials must be a whole number, got None"),
+     ({"target_flops": 0.4, "epochs": "2"}, "epochs must be a number, got '2'"),
+     ({"target_flops": 0.4, "epochs": 10**400}, "epochs must be a number"),
+     ({"target_flops": 0.4, "quiet": 1}, "quiet must be true or false, got 1"),
+     ({"target_flops": 0.4, "keep": [1]}, "keep must be text, or a list of texts, got [1]"),
+     ({"target_flops": 0.4, "out": 3}, "out must be a path, got 3"),
+     ({"target_flops": 0.4, "objective": "speed"}, "one of latency, got 'speed'"),
+     ({"target_flops": 0.4, "allocations": ("uniform", "even")}, "got 'even'"),
+     ({"target_flops": 0.4, "spread": (0.2,)}, "--spread must be LOW,HIGH, got 0.2")],
 )  # fmt: skip
 def test_wrong_settings_are_user_errors(settings, message):
     with pytest.raises(pp.UserError, match=re.escape(message)):
         pp.search(network(), digits(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [({"spread": (0.2, 0.8)}, {"spread": "0.2,0.8"}),
+     ({"allocations": ("uniform",), "schedules": ["one-shot", "gradual"]},
+      {"allocations": "uniform", "schedules": "one-shot,gradual"}),
+     ({"scores": ["taylor", "l2"]}, {"scores": "taylor,l2"}),
+     ({"objective": "latency", "keep": "fc"}, {"objective": ["latency"], "keep": ("fc",)}),
+     ({"max_flops": 0.5, "max_params": 1}, {"max_flops": "0.5", "max_params": "1"}),
+     ({"trials": np.int64(40), "epochs": np.float32(0.5)}, {"trials": 40, "epochs": 0.5}),
+     ({"out": "runs/x", "plugin": "own.py"},
+      {"out": Path("runs/x"), "plugin": [Path("own.py")]})],
+)  # fmt: skip
+def test_lists_and_numbers_are_taken_as_the_command_line_takes_words(given, same):
+    settings = [SearchSettings(target_flops="0.4", **checked(one)) for one in (given, same)]
+    settings[0].check()
+    assert settings[0] == settings[1]
+    again = settings_from_json(json.loads(json.dumps(settings[0].to_json())))
+    assert again == settings[0]
 
 
 def without_times(front):
