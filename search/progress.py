@@ -31,6 +31,9 @@ class Progress:
         self._start = time.monotonic()
         self._state: tuple[Ledger, Target, Dense] | None = None
         self._settled_before = 0
+        self._until: float | None = None
+        self._standing: dict[str, str] = {}
+        self._end: float | None = None  # foretold
 
     def __enter__(self) -> Progress:
         return self
@@ -52,51 +55,56 @@ class Progress:
             self._console.print(Text(line), soft_wrap=True)
             self._stream.flush()
 
-    def begin(self, ledger: Ledger, target: Target, dense: Dense) -> None:
-        """From here on trials are counted."""
-        self._state = (ledger, target, dense)
+    def begin(
+        self, ledger: Ledger, target: Target, dense: Dense, until: float | None = None
+    ) -> None:
+        """From here on trials are counted; none is to end after `until` (monotonic)."""
+        self._state, self._until = (ledger, target, dense), until
         self._start, self._settled_before = time.monotonic(), ledger.settled
+        self._look()
         if self._settled_before:
             self.say(f"resumed: {self._settled_before} of {ledger.total} trials were finished")
         if self._console.is_terminal and not self._quiet:
-            self._live = Live(self.table(), console=self._console, refresh_per_second=4)
+            self._live = Live(
+                get_renderable=self.table, console=self._console, refresh_per_second=4
+            )
             self._live.start()
 
     def on_trial(self, job: Job, outcome: Evaluation | str) -> None:
         """A trial is settled: the live line moves on; a pipe gets a line of its own."""
-        if self._live:
-            self._live.update(self.table())
-        else:
+        self._look()
+        if not self._live:
             self.say(f"{describe(job, outcome)} | {self.line()}")
         if isinstance(outcome, str) and self._live:
             self.say(describe(job, outcome))
 
     def line(self) -> Text:
         """Where the search stands, in one line."""
-        standing = self.standing()
+        standing = self._standing
         words = [f"{standing['trials']} trials"]
         best = standing["best at target"]
         words.append(f"best at target {best}" if best != "-" else "none at the target yet")
         if standing["failed"] != "0":
             words.append(f"{standing['failed']} failed")
-        words.append(f"ETA {standing['ETA']}")
+        words.append(f"ETA {self.remaining()}")
         return Text(" | ".join(words))
 
     def table(self) -> Table:
-        """Where the search stands, kept up to date on a terminal."""
-        standing = self.standing()
-        table = Table(*standing)
-        table.add_row(*standing.values())
+        """Where the search stands, drawn anew several times a second on a terminal."""
+        table = Table(*self._standing, "ETA")
+        table.add_row(*self._standing.values(), self.remaining())
         return table
 
-    def standing(self) -> dict[str, str]:
-        """done/total, best at the target, the front, what came to nothing, ETA."""
+    def _look(self) -> None:
+        """Read in the ledger where the search stands: done/total, best at the target, the front,
+        what came to nothing, and the end that this foretells.
+        """
         assert self._state is not None
         ledger, target, dense = self._state
         record = ledger.record
         evaluations = record.evaluations()
         best = best_at_target(evaluations, target, (dense.macs, dense.params))
-        return {
+        self._standing = {
             "trials": f"{ledger.settled}/{ledger.total}",
             "best at target": f"{best.accuracy:.4f}" if best else "-",
             "front": str(len(non_dominated(evaluations))),
@@ -104,16 +112,25 @@ class Progress:
             "stopped": str(record.stopped()),
             "known": str(record.repeats()),
             "failed": str(len(record.failures())),
-            "ETA": self.remaining(ledger),
         }
+        self._end = self._foretold_end(ledger)
 
-    def remaining(self, ledger: Ledger) -> str:
-        """Time to go at the pace of this launch."""
-        done = ledger.settled - self._settled_before
-        if not done:
+    def _foretold_end(self, ledger: Ledger) -> float | None:
+        """When all is over at the pace of this launch, or sooner, where time is limited."""
+        now, done = time.monotonic(), ledger.settled - self._settled_before
+        ends = []
+        if done:
+            ends.append(now + (now - self._start) / done * (ledger.total - ledger.settled))
+        if self._until is not None and now < self._until:  # after it, only what must be goes on
+            ends.append(self._until)
+        return min(ends, default=None)
+
+    def remaining(self) -> str:
+        """Time to go."""
+        if self._end is None:
             return "--:--"
-        seconds = (time.monotonic() - self._start) / done * (ledger.total - ledger.settled)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+        seconds = int(max(0.0, self._end - time.monotonic()))
+        return f"{seconds // 60}:{seconds % 60:02d}"
 
 
 def describe(job: Job, outcome: Evaluation | str) -> str:

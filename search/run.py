@@ -120,7 +120,9 @@ def drive(
     inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
 ) -> Front:
     """Prepare, run every trial that is not settled yet, conclude."""
-    settings, stopping, begin = inputs.settings, Stopping(), time.monotonic()
+    settings, stopping = inputs.settings, Stopping()
+    minutes, begin = settings.max_minutes, time.monotonic()
+    until = None if minutes is None else begin + 60 * minutes
     with stopping.listening(), progress:
         try:
             with room_needed(), output_to(run.log), ray_for(settings, run) as ray_start:
@@ -128,9 +130,9 @@ def drive(
                     Workers(ray_start, settings, run.root, plugins, stopping, progress.say)
                 )
                 prepared, ledger = prepare(inputs, run, plugins, crew)
-                progress.begin(ledger, settings.target(), prepared.dense)
+                progress.begin(ledger, settings.target(), prepared.dense, until)
                 if not ledger.over:
-                    scene = Scene(run, progress, stopping, ray_start, begin)
+                    scene = Scene(run, progress, stopping, ray_start, until)
                     run_trials(ledger, prepared.context, settings, scene)
                 if not ledger.record.evaluations():
                     raise AllFailed(first_failure(ledger))
@@ -188,20 +190,18 @@ def workers_of(settings: SearchSettings) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """Where trials are run, who watches, and since when."""
+    """Where trials are run, who watches, and until when."""
 
     run: RunFolder
     progress: Progress
     stopping: Stopping
     ray_start: RayStart
-    begin: float
+    until: float | None  # monotonic
 
 
 def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene: Scene) -> None:
     """Let Ray Tune run what the ledger asks for."""
     run, progress, stopping = scene.run, scene.progress, scene.stopping
-    minutes = settings.max_minutes
-    until = None if minutes is None else scene.begin + 60 * minutes
 
     def on_trial(job: Job, outcome: Evaluation | str) -> None:
         progress.on_trial(job, outcome)
@@ -216,7 +216,7 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         from .shares import workers_in
         from .tuning import StopBetweenSteps, tune_trials
 
-        searcher = LedgerSearcher(ledger, context.root, on_trial, until=until)
+        searcher = LedgerSearcher(ledger, context.root, on_trial, until=scene.until)
         workers = workers_in(settings)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
