@@ -38,15 +38,20 @@ def run_search(options: dict[str, Any], resume: Path | None, like: Path | None =
         else:
             run, front = resume_search(resume, given, options)
     except Stopped as stop:
-        return stopped(stop)
+        return stopped(stop, as_json=as_json, quiet=quiet)
     except AllFailed as error:
         print(f"all trials failed; the first one: {error}", file=sys.stderr)
         return 1
     if as_json:
-        print(json.dumps(front.to_json(), indent=2))
+        print_json(front)
     else:
         show_run(run, front)
     return 0
+
+
+def print_json(front: Front) -> None:
+    """The front on stdout, as front.json has it."""
+    print(json.dumps(front.to_json(), indent=2))
 
 
 def show_run(run: RunFolder, front: Front) -> None:
@@ -60,17 +65,20 @@ def show_run(run: RunFolder, front: Front) -> None:
     show_insights(insights_of(state_of(run)), console)
 
 
-def stopped(stop: Stopped) -> int:
-    """After Ctrl-C or SIGTERM: the front so far and the line that goes on."""
-    console = plain_console()
+def stopped(stop: Stopped, *, as_json: bool, quiet: bool) -> int:
+    """After Ctrl-C or SIGTERM: the front so far and the line that goes on, which is no result."""
     if stop.run is None:
         return stop.exit_code
     run, config = open_run(stop.run.root)
-    front = front_in(run.journal)
+    front = state_of(run).front
     if front is not None:
         write_json(run.front, front.to_json())
-        show_front(front, run.root, console)
-    console.print(f"stopped; to go on: {resume_command(run.root, config)}", soft_wrap=True)
+        if as_json:
+            print_json(front)
+        else:
+            show_front(front, run.root, plain_console())
+    go_on = f"stopped; to go on: {resume_command(run.root, config)}"
+    print(go_on, file=sys.stderr if quiet else sys.stdout)
     return stop.exit_code
 
 
@@ -91,9 +99,9 @@ def print_front(path: Path, *, as_json: bool) -> None:
     """`paretoprune front`."""
     run, front = read_front(path)
     if as_json:
-        print(json.dumps(front.to_json(), indent=2))
-        return
-    show_run(run, front)
+        print_json(front)
+    else:
+        show_run(run, front)
 
 
 def pick_point(path: Path, wish: Wish, out: Path) -> None:
