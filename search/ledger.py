@@ -4,7 +4,7 @@ Three studies share the journal: "search" with the sampled trials, "controls" wi
 "finals" with the longer fine-tunes at the end. A slot of the plan is settled by one COMPLETE
 trial, by one that was stopped on its way, or by one that failed for a reason of its own. A trial
 that its driver did not live to settle is told FAIL at the next start, and its policy is queued
-again under a new number; so is, once, one whose worker died.
+again under a new number; so is, once, one whose worker died, and always one that the user stopped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from .networks import Networks
 from .plan import Slot, seed_of_trials
 from .proposing import Proposer
 from .reading import (
+    STOPPED,
     STUDIES,
     Record,
-    allows_another,
     evaluation_of,
     job_of,
     latest_attempts,
     make_front,
     quiet_optuna,
+    tried_again,
 )
 from .recovery import settle_unfinished, unsettled, unstarted
 from .rounds import Undertaking, brief_front, control_jobs, final_jobs
@@ -164,17 +165,26 @@ class Ledger:
 
     def fail(self, job: Job, reason: str) -> bool:
         """Tell Optuna that the trial failed, and why. True if its policy is tried again."""
-        trial = self._running.pop(job.folder)
-        trial.set_user_attr("failure", reason)
-        self._study_of(job).tell(trial, state=TrialState.FAIL)
-        if not allows_another(job, reason):
+        trial = self._tell_failed(job.folder, reason)
+        again = tried_again(job, reason)
+        if again is None:
             return False
-        again = replace(job, attempt=job.attempt + 1)
         if job.control or job.continues:
             self._waiting["finals" if job.continues else "controls"].append(again)
         else:
             self._enqueue(again, trial.params)
         return True
+
+    def leave(self) -> None:
+        """The user stops the search: what runs is tried again when it goes on."""
+        for folder in tuple(self._running):
+            self._tell_failed(folder, STOPPED)
+
+    def _tell_failed(self, folder: str, reason: str) -> optuna.Trial:
+        trial = self._running.pop(folder)
+        trial.set_user_attr("failure", reason)
+        trial.study.tell(trial, state=TrialState.FAIL)
+        return trial
 
     def _tell(self, study: optuna.Study, trial: optuna.Trial, evaluation: Evaluation) -> None:
         """Its objectives, and by how much it breaks the limits."""

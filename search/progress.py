@@ -44,6 +44,10 @@ class Progress:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The live line stays as it is, and the terminal is as before."""
         if self._live:
             self._live.stop()
             self._live = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..spaces.target import target_from_json
 from .job import Job, Rung, job_from_json
 from .journal import MOST_JOURNAL, sound, storage_in
 
+STOPPED = "stopped: the user ended the search before this trial did"
 INTERRUPTED = "interrupted: the search ended before this trial did"
 DIED = "the worker process died"
 SHORT = "Ray ended the worker: the machine was short of memory"
@@ -75,7 +77,7 @@ class Record:
         for study in STUDIES:
             for job, trial in latest_attempts(self.trials(study)).values():
                 reason = failure_of(trial)
-                if reason and not allows_another(job, reason):
+                if reason and not tried_again(job, reason):
                     reasons[job.folder] = reason
         return reasons
 
@@ -203,9 +205,12 @@ def failure_of(trial: FrozenTrial) -> str | None:
     return str(reason) if reason else None
 
 
-def allows_another(job: Job, reason: str) -> bool:
-    """True if an end of this kind lets the policy be tried again."""
-    return job.attempt + 1 < AGAIN.get(reason, 1)
+def tried_again(job: Job, reason: str) -> Job | None:
+    """What an end of this kind leaves to do, if anything: a stop by the user costs no attempt."""
+    if reason == STOPPED:
+        return job
+    again = replace(job, attempt=job.attempt + 1)
+    return again if again.attempt < AGAIN.get(reason, 1) else None
 
 
 def latest_attempts(trials: list[FrozenTrial]) -> dict[int | str, tuple[Job, FrozenTrial]]:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from .job import Job
 from .plan import Slot
-from .reading import INTERRUPTED, STUDIES, Record, allows_another, failure_of, latest_attempts
+from .reading import INTERRUPTED, STUDIES, Record, failure_of, latest_attempts, tried_again
 
 
 def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
@@ -24,8 +24,8 @@ def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
     again: list[tuple[Job, Mapping[str, Any]]] = []
     for job, frozen in latest_attempts(record.trials("search")).values():
         reason = failure_of(frozen)
-        if reason and allows_another(job, reason):
-            again.append((replace(job, attempt=job.attempt + 1), frozen.params))
+        if reason and (left := tried_again(job, reason)):
+            again.append((left, frozen.params))
     return again
 
 
@@ -42,8 +42,9 @@ def unsettled(jobs: Iterable[Job], study: str, record: Record) -> list[Job]:
         if job.settles in latest:
             last, trial = latest[job.settles]
             reason = failure_of(trial)
-            if not reason or not allows_another(last, reason):
+            again = tried_again(last, reason) if reason else None
+            if again is None:
                 continue
-            job = replace(job, attempt=last.attempt + 1)
+            job = replace(job, attempt=again.attempt)
         left.append(job)
     return left

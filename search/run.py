@@ -223,7 +223,13 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         )
         progress.say(f"running trials on {workers} workers{order}")
         halving, since = Halving(ledger.record.rungs()), time.time()
-        tune_trials(searcher, context, settings, StopBetweenSteps(stopping), scratch, halving)
+        try:
+            tune_trials(searcher, context, settings, StopBetweenSteps(stopping), scratch, halving)
+        except Stopped:
+            ledger.leave()
+            progress.close()
+            progress.say("stopping; a second Ctrl-C leaves at once")
+            raise
         if busy := efficiency_of(ledger.record, workers, since):
             progress.say(busy.sentence())
 

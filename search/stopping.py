@@ -1,9 +1,14 @@
-"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a ledger entry."""
+"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a ledger entry.
+
+A second one, while Ray is being ended, leaves as a kill would: the journal takes that.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +16,7 @@ from types import FrameType
 from .run_folder import RunFolder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_SIGNAL = 0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
 
 
 class Stopped(BaseException):
@@ -27,12 +33,13 @@ class Stopping:
 
     def __init__(self) -> None:
         self._signum: int | None = None
+        self._since = 0.0
         self._shields = 0
         self._ended = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Raise Stopped in the main thread at a signal; a second signal changes nothing."""
+        """Raise Stopped in the main thread at a signal; a second signal ends the process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -67,7 +74,10 @@ class Stopping:
             raise Stopped(self._signum)
 
     def _on_signal(self, signum: int, _: FrameType | None) -> None:
-        first = self._signum is None
-        self._signum = self._signum or signum
-        if first and not self._shields and not self._ended:
+        if self._signum is not None:
+            if time.monotonic() - self._since > ONE_SIGNAL:
+                os._exit(128 + signum)
+            return
+        self._signum, self._since = signum, time.monotonic()
+        if not self._shields and not self._ended:
             raise Stopped(signum)

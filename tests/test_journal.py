@@ -149,6 +149,21 @@ def test_an_interrupted_control_runs_again(tmp_path):
     assert (again.control, again.attempt) == (lost.control, 1)
 
 
+def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
+    path = tmp_path / "journal.log"
+    for control in (True, True, False):
+        for _ in range(AGAIN[INTERRUPTED] + 1):
+            ledger = open_ledger(path, slots=1)
+            job = ledger.next_job()
+            assert (job.control is not None, job.attempt) == (control, 0)
+            ledger.leave()
+        ledger = open_ledger(path, slots=1)
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    assert ledger.over
+    assert ledger.record.failures() == {}
+
+
 def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
     path = tmp_path / "journal.log"
     ledger = open_ledger(path, slots=1)

@@ -2,13 +2,34 @@
 
 import json
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from door import ROOT
 from run_folders import RunWriter, hostile_network
 
 from paretoprune.search.commands import stopped
 from paretoprune.search.run_folder import RunFolder
-from paretoprune.search.stopping import Stopped
+from paretoprune.search.stopping import ONE_SIGNAL, Stopped
+
+ORDERLY = """
+import time
+from paretoprune.search.stopping import Stopped, Stopping
+try:
+    with Stopping().listening():
+        print("running", flush=True)
+        try:
+            time.sleep(60)
+        except Stopped:
+            print("stopping", flush=True)
+            time.sleep(3)
+            print("cleared up", flush=True)
+            raise
+except Stopped as stop:
+    raise SystemExit(stop.exit_code)
+"""
 
 
 @pytest.fixture
@@ -48,3 +69,17 @@ def test_a_stop_keeps_what_was_measured_of_the_front_before(writer, capsys):
     before = writer.conclude()["points"]
     stop_in(writer, capsys, as_json=True, quiet=True)
     assert json.loads((writer.folder / "front.json").read_text())["points"] == before
+
+
+@pytest.mark.parametrize(("pause", "rest"), [(0.0, "cleared up\n"), (2 * ONE_SIGNAL, "")])
+def test_a_second_signal_leaves_at_once_but_one_that_came_twice_does_not(pause, rest):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ORDERLY], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "stopping\n"
+    time.sleep(pause)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, rest)
