@@ -12,6 +12,8 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..spaces.errors import UserError
@@ -30,37 +32,36 @@ QUIET = {
 }
 
 KNOCK_SECONDS = 5.0
-_OURS: dict[str, str] = {}  # the settings that this process made itself
 
 
 class RayStart:
     """Ray, starting in a thread of its own while the driver does other things.
 
-    Left, it ends the Ray that it started; one that was there before stays.
+    Left, it ends the Ray that it started; one that was there before stays, and the environment
+    is as it was.
     """
 
     def __init__(self, *, address: str | None, cpus: int, token: Path, logs: Path) -> None:
         self._address, self._cpus, self._logs = address, cpus, logs
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        if address is None and not is_running():
-            use_token(token)
-            let_workers_import()
+        settings = settings_for(address, token)
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
         self._reaper = Reaper(self._scratch)
         self._ours = self._begun = False
         self._error: Exception | None = None
         self._started, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
+        self._environment = ExitStack()
+        self._environment.enter_context(environment_with(settings))
 
     def __enter__(self) -> RayStart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._begun:
-            self._end()
-        shutil.rmtree(self._scratch, ignore_errors=True)
-        self._reaper.leave()
+        with self._environment:
+            if self._begun:
+                self._end()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._reaper.leave()
 
     def begin(self) -> None:
         """Start it, unless it is started already."""
@@ -112,22 +113,45 @@ def keep_logs(scratch: Path, logs: Path) -> None:
                 shutil.copyfile(file, logs / file.name)
 
 
-def use_token(path: Path) -> None:
-    """Ray listens on every address of the machine; with a token nobody else can run code there.
+def settings_for(address: str | None, token: Path) -> dict[str, str]:
+    """What of the environment Ray and its workers are to find changed; the user's own stays."""
+    wanted = {name: value for name, value in QUIET.items() if name not in os.environ}
+    if address is None and not is_running():
+        if "RAY_AUTH_MODE" not in os.environ:
+            write_token(token)
+            wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
+        wanted |= path_of_workers()
+    return wanted
 
-    One token a process, since Ray reads it once; a copy in every run folder, for its processes.
-    """
-    if "RAY_AUTH_MODE" in os.environ and "RAY_AUTH_TOKEN_PATH" not in _OURS:
-        return
-    token = _OURS.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+@contextlib.contextmanager
+def environment_with(settings: Mapping[str, str]) -> Iterator[None]:
+    """Change the environment, and give the former one back."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    let_ray_read()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        let_ray_read()
+
+
+def write_token(path: Path) -> None:
+    """Ray listens on every address of the machine; with a token nobody else can run code there."""
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    os.write(file, token.encode())
+    os.write(file, secrets.token_hex(32).encode())
     os.close(file)
-    _OURS["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
-    if "ray" in sys.modules:  # imported before, it has read its settings already
+
+
+def let_ray_read() -> None:
+    """A Ray that was imported before has read its settings already, and keeps a token."""
+    if "ray" in sys.modules and not is_running():
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
@@ -140,12 +164,13 @@ def is_running() -> bool:
     return ray is not None and bool(ray.is_initialized())
 
 
-def let_workers_import() -> None:
+def path_of_workers() -> dict[str, str]:
     """Let worker processes find this package where it runs from a clone that is not installed."""
     home = str(Path(__file__).resolve().parents[1])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if home not in paths and (Path(home) / "paretoprune").is_dir():
-        os.environ["PYTHONPATH"] = os.pathsep.join([home, *filter(None, paths)])
+    if home in paths or not (Path(home) / "paretoprune").is_dir():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([home, *filter(None, paths)])}
 
 
 def connect(address: str | None, cpus: int, scratch: Path) -> None:

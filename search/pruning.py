@@ -16,6 +16,7 @@ from ..spaces.policy import CONTROLS, Policy, policy_from_json, presets_for
 from ..spaces.target import Target
 from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
+from ..trainers.machine import Machine, threads
 from .context import Context
 from .crew import Here, alone
 from .finish import with_figures
@@ -131,7 +132,7 @@ def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     load_plugins(plugins)
     inputs = load_inputs(request.settings, model=given.model, data=given.data)
     run = open_work(request, inputs)
-    with locked(run):
+    with locked(run), threads(Machine()):
         crew = alone(progress.say)
         prepared = prepare_search(inputs, run, plugins, lambda _: [request.policy], crew)
         job = job_of(request, prepared.context)

@@ -21,6 +21,7 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import CONTROLS, Policy
+from ..trainers.machine import Machine, threads
 from ..trainers.split import Data
 from .again import resume_command, same_again
 from .artifacts import check_place
@@ -125,7 +126,12 @@ def drive(
     until = None if minutes is None else begin + 60 * minutes
     with stopping.listening(), progress:
         try:
-            with room_needed(), output_to(run.log), ray_for(settings, run) as ray_start:
+            with (
+                room_needed(),
+                threads(Machine()),
+                output_to(run.log),
+                ray_for(settings, run) as ray_start,
+            ):
                 crew = crew_of(
                     Workers(ray_start, settings, run.root, plugins, stopping, progress.say)
                 )

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..analysis.gathering import Do, Limits, Measuring, gather_evidence
@@ -69,7 +68,6 @@ def prepare_search(
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
-    torch.set_num_threads(1)
     given = inputs.model
     model, notes = working_copy(build(settings, data) if given is None else given)
     for note in notes:

@@ -30,6 +30,7 @@ from search_process import (
 )
 
 import paretoprune as pp
+from paretoprune.search.local_ray import environment_with, settings_for
 
 
 @pytest.fixture
@@ -141,17 +142,25 @@ def test_weights_at_a_url_are_fetched_when_they_are_needed(tmp_path):
 
 
 IN_PYTHON = """
+import os
 import ray
+import torch
 import paretoprune as pp
+from paretoprune.search.local_ray import QUIET
 
+torch.set_num_threads(2)
 if RUNNING:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     node = ray.get_runtime_context().get_node_id()
+OURS = (*QUIET, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PYTHONPATH")
+before = [os.environ.get(name) for name in OURS]
 found = pp.search("digits-resnet", "digits", target_flops=0.4, trials=2, epochs=1, dense_epochs=3,
                   scores="taylor", screening=False, schedules="one-shot", ensemble_images=1024,
                   allocations="global-threshold", out="run", quiet=True)
 assert found.points
 assert ray.is_initialized() == RUNNING
+assert torch.get_num_threads() == 2
+assert before == [os.environ.get(name) for name in OURS]
 if RUNNING:
     assert ray.get_runtime_context().get_node_id() == node
     assert ray.get(ray.remote(lambda: 7).remote()) == 7
@@ -220,6 +229,22 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
         assert time.monotonic() - begin < 60
+
+
+def test_the_environment_is_lent_to_ray_and_given_back_on_errors_too(tmp_path, monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    before, token, lent = dict(os.environ), tmp_path / ".ray-token", {}
+    with contextlib.suppress(ValueError), environment_with(settings_for(None, token)):
+        lent |= os.environ
+        raise ValueError
+    assert (lent["RAY_AUTH_MODE"], lent["RAY_AUTH_TOKEN_PATH"]) == ("token", str(token))
+    assert lent["OMP_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with environment_with(settings_for(None, tmp_path / "other")):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_token_that_is_missing_is_told_in_one_line(tmp_path, monkeypatch):
