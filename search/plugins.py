@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from ..analysis.scores.registry import BatchScore, Score, all_scores, forget, put
 from ..spaces.errors import UserError
+from ..spaces.policy import Policy
+from .answers import Asked
+from .policy_space import forget_space, own_spaces, policy_space
 
 ENTRY_POINTS = "paretoprune.plugins"
 
@@ -34,6 +39,55 @@ def read_plugin(path: Path) -> Plugin:
     return Plugin(str(path.resolve()), hashlib.sha256(content).hexdigest())
 
 
+@dataclass(frozen=True, slots=True)
+class Additions:
+    """What a plugin adds to the registries."""
+
+    scores: Mapping[str, Score | BatchScore]
+    spaces: tuple[Callable[[Asked], Policy], ...]
+
+    @classmethod
+    def now(cls) -> Additions:
+        """All that is registered."""
+        return cls(all_scores(), own_spaces())
+
+    def since(self, before: Additions) -> Additions:
+        """What of this was not there before."""
+        scores = {n: method for n, method in self.scores.items() if n not in before.scores}
+        return Additions(scores, self.spaces[len(before.spaces) :])
+
+    def put(self) -> None:
+        """Register it."""
+        for name, method in self.scores.items():
+            put(name, method)
+        for function in self.spaces:
+            policy_space(function)
+
+    def forget(self) -> None:
+        """Take it out of the registries."""
+        for name in self.scores:
+            forget(name)
+        for function in self.spaces:
+            forget_space(function)
+
+
+_ADDED: dict[str, Additions] = {}  # by a plugin's hash: its module is run once a process
+_LOADED: list[str] = []  # hashes of those that hold now
+
+
+@contextmanager
+def plugged(plugins: Sequence[Plugin]) -> Iterator[None]:
+    """Load plugins for one search: what they add holds until its end."""
+    before = tuple(_LOADED)
+    try:
+        load_plugins(plugins)
+        yield
+    finally:
+        for key in reversed(_LOADED[len(before) :]):
+            _ADDED[key].forget()
+        _LOADED[len(before) :] = []
+
+
 def load_plugins(plugins: Sequence[Plugin]) -> None:
     """Run the named files and the installed entry points, in the driver and in every worker."""
     for entry in entry_points(group=ENTRY_POINTS):
@@ -43,10 +97,26 @@ def load_plugins(plugins: Sequence[Plugin]) -> None:
 
 
 def load_plugin(plugin: Plugin) -> None:
-    """Import one plugin file under a name of its own, once a process."""
-    name = f"paretoprune_plugin_{plugin.sha256[:16]}"
-    if name in sys.modules:
+    """Let a plugin add what it has, unless it has done so."""
+    key = plugin.sha256
+    if key in _LOADED:
         return
+    if key in _ADDED:
+        _ADDED[key].put()
+    else:
+        before = Additions.now()
+        try:
+            run_file(plugin)
+        except UserError:
+            Additions.now().since(before).forget()
+            raise
+        _ADDED[key] = Additions.now().since(before)
+    _LOADED.append(key)
+
+
+def run_file(plugin: Plugin) -> None:
+    """Import a plugin's file under a name of its own."""
+    name = f"paretoprune_plugin_{plugin.sha256[:16]}"
     found = read_plugin(Path(plugin.path))
     if found.sha256 != plugin.sha256:
         raise UserError(

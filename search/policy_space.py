@@ -143,6 +143,16 @@ def policy_space(
     return function
 
 
+def own_spaces() -> tuple[Callable[[Asked], Policy], ...]:
+    """The functions that say what is sampled; the last one holds."""
+    return tuple(_OWN)
+
+
+def forget_space(function: Callable[[Asked], Policy]) -> None:
+    """Let the function say nothing any more."""
+    _OWN.remove(function)
+
+
 def suggest_policy(asked: Asked, space: PolicySpace) -> Policy:
     """Ask for a policy, part by part."""
     schedule = asked.suggest_categorical("schedule", space.schedules)

@@ -23,7 +23,7 @@ from .finish import with_figures
 from .job import Job
 from .picked import copy_network
 from .plan import seed_of_trials
-from .plugins import load_plugins, read_plugin
+from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
 from .reporting import course_in
 from .run import Given
@@ -38,6 +38,7 @@ from .setup import (
 )
 from .show import plain_console, show_pruned, words
 from .stopping import Stopped, Stopping
+from .telling import Say
 from .trial import carry_out
 
 SCHEMA = 1
@@ -127,37 +128,47 @@ def prune_command(request: PruneRequest) -> int:
 def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     """Prepare, carry out the one trial, measure it on the test split, write the folder."""
     request.check()
-    progress = given.progress
     plugins = tuple(read_plugin(path) for path in request.settings.plugin)
-    load_plugins(plugins)
-    inputs = load_inputs(request.settings, model=given.model, data=given.data)
-    run = open_work(request, inputs)
-    with locked(run), threads(Machine()):
-        crew = alone(progress.say)
-        prepared = prepare_search(inputs, run, plugins, lambda _: [request.policy], crew)
-        job = job_of(request, prepared.context)
-
-        def on_step(present: Present, accuracy: float | None) -> None:
-            macs, params = prepared.context.space.price.fraction(present.keep)
-            found = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
-            progress.say(
-                f"  step {present.step} of {job.policy.steps}: FLOPs {macs:.1%}, "
-                f"params {params:.1%}{found}"
-            )
-
-        progress.say(f"pruning: {words(job.policy)}")
-        carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
-        course = course_in(run, carried)
-        if course is not None and course.last_step():
-            progress.say(f"  gates: {course.last_step()}")
-        found, dense = with_figures(
-            {carried.path: carried}, prepared.dense, prepared.context, Here(progress.say)
-        )
-        evaluation = found[carried.path]
-        copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
-        record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
-        write_json(request.out / "evaluation.json", record)
+    with plugged(plugins):
+        inputs = load_inputs(request.settings, model=given.model, data=given.data)
+        run = open_work(request, inputs)
+        with locked(run), threads(Machine()):
+            evaluation, dense = prune_in(run, request, inputs, plugins, given.progress.say)
     shutil.rmtree(run.root)
+    return evaluation, dense
+
+
+def prune_in(
+    run: RunFolder,
+    request: PruneRequest,
+    inputs: Inputs,
+    plugins: tuple[Plugin, ...],
+    say: Say,
+) -> tuple[Evaluation, Dense]:
+    """The work itself, in a folder that an interrupted call is taken up from."""
+    prepared = prepare_search(inputs, run, plugins, lambda _: [request.policy], alone(say))
+    job = job_of(request, prepared.context)
+
+    def on_step(present: Present, accuracy: float | None) -> None:
+        macs, params = prepared.context.space.price.fraction(present.keep)
+        found = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+        say(
+            f"  step {present.step} of {job.policy.steps}: FLOPs {macs:.1%}, "
+            f"params {params:.1%}{found}"
+        )
+
+    say(f"pruning: {words(job.policy)}")
+    carried = replace(carry_out(job, prepared.context, on_step=on_step).evaluation, trial=None)
+    course = course_in(run, carried)
+    if course is not None and course.last_step():
+        say(f"  gates: {course.last_step()}")
+    found, dense = with_figures(
+        {carried.path: carried}, prepared.dense, prepared.context, Here(say)
+    )
+    evaluation = found[carried.path]
+    copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
+    record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
+    write_json(request.out / "evaluation.json", record)
     return evaluation, dense
 
 

@@ -33,7 +33,7 @@ from .job import Job
 from .ledger import Ledger
 from .local_ray import RayStart
 from .opening import open_ledger, policy_space_of
-from .plugins import Plugin, load_plugins, read_plugin
+from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
 from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
@@ -77,24 +77,30 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     settings = replace(settings, ensemble_images=images)
     weights_exist(settings.weights)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
-    load_plugins(plugins)
-    inputs = load_inputs(settings, model=given.model, data=given.data)
-    model_name = settings.model if given.model is None else "model"
-    run = create_run(settings.out or default_folder(inputs.data.name, model_name))
-    with locked(run):
-        config = {
-            "schema": CONFIG_SCHEMA,
-            "version": __version__,
-            "settings": replace(settings, out=run.root).to_json(),
-            "model_given": given.model is not None,
-            "data_given": given.data is not None,
-            "data_sha256": data_digest(inputs.data),
-            "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
-            WARM_START: warm_start_json(given.warm_start),
-        }
-        write_json(run.config, config)
-        take_over(run, given.relatives, dense=settings.weights is None)
-        return run, drive(inputs, run, plugins, given.progress)
+    with plugged(plugins):
+        inputs = load_inputs(settings, model=given.model, data=given.data)
+        model_name = settings.model if given.model is None else "model"
+        run = create_run(settings.out or default_folder(inputs.data.name, model_name))
+        with locked(run):
+            write_json(run.config, config_of(inputs, run, plugins, given))
+            take_over(run, given.relatives, dense=settings.weights is None)
+            return run, drive(inputs, run, plugins, given.progress)
+
+
+def config_of(
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], given: Given
+) -> dict[str, Any]:
+    """What a run folder keeps of its beginning."""
+    return {
+        "schema": CONFIG_SCHEMA,
+        "version": __version__,
+        "settings": replace(inputs.settings, out=run.root).to_json(),
+        "model_given": given.model is not None,
+        "data_given": given.data is not None,
+        "data_sha256": data_digest(inputs.data),
+        "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
+        WARM_START: warm_start_json(given.warm_start),
+    }
 
 
 def resume_search(
@@ -106,8 +112,7 @@ def resume_search(
     """
     run, config = open_run(path)
     settings, plugins = same_again(config, repeated or {}, model=given.model, data=given.data)
-    with locked(run):
-        load_plugins(plugins)
+    with locked(run), plugged(plugins):
         inputs = load_inputs(settings, model=given.model, data=given.data)
         if data_digest(inputs.data) != config["data_sha256"]:
             raise UserError(

@@ -26,7 +26,7 @@ from ..trainers.data import SOURCES
 from ..trainers.models import ZOO
 from .again import FREE
 from .local_ray import RayStart
-from .plugins import load_plugins, read_plugin
+from .plugins import plugged, read_plugin
 from .policy_space import space_from
 from .progress import Progress
 from .room import DiskFull
@@ -67,13 +67,12 @@ def sweep_command(
 
 def check_sources(entries: Sequence[Entry]) -> None:
     """Refuse what no run could begin with: names and files, before anything is spent."""
-    for plugin in {path for entry in entries for path in entry.settings.plugin}:
-        load_plugins([read_plugin(plugin)])
     for entry in entries:
         settings = entry.settings
         weights_exist(settings.weights)
         words = settings.words
-        space_from(words("scores"), words("allocations"), words("schedules"), stages=1)
+        with plugged([read_plugin(path) for path in settings.plugin]):
+            space_from(words("scores"), words("allocations"), words("schedules"), stages=1)
         for what, name, known in (
             ("model", settings.model, (*ZOO, "torchvision:NAME")),
             ("data", settings.data, ("digits", *(f"{n}:DIR" for n in SOURCES if n != "digits"))),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
-from paretoprune.search.policy_space import _OWN, PolicySpace, policy_space, space_from
+from paretoprune.search.policy_space import PolicySpace, forget_space, policy_space, space_from
 from paretoprune.search.sampling import MAKE
 from paretoprune.search.settings import SAMPLERS
 from paretoprune.spaces.decode import Space, decode_many
@@ -171,7 +171,7 @@ def test_a_function_of_the_users_own_is_the_space():
         assert {p.floor for p in drawn(space, 4, 100)} == {1, 2, 3, 4}
         assert space.presets == {}
     finally:
-        _OWN.clear()
+        forget_space(mine)
 
 
 def test_a_space_without_stages_asks_for_none():

@@ -76,7 +76,7 @@ def score(name: str) -> Callable[[S], S]:
     """Register a score by name, so that the search samples it and `--policy` can name it."""
 
     def register(function: S) -> S:
-        _put(name, function, function.__module__)
+        put(name, function)
         return function
 
     return register
@@ -94,17 +94,23 @@ def batch_score(name: str, *needs: Need, average: bool = False) -> Callable[[B],
         raise UserError(f"batch score {name!r} must need one or more of {choices}, got {needs}")
 
     def register(function: B) -> B:
-        _put(name, BatchScore(function, needs, average), function.__module__)
+        put(name, BatchScore(function, needs, average))
         return function
 
     return register
 
 
-def _put(name: str, method: Score | BatchScore, home: str) -> None:
-    known = _REGISTRY.get(name)
+def put(name: str, method: Score | BatchScore) -> None:
+    """Register a method; only its own module may do so again."""
+    known, home = _REGISTRY.get(name), function_of(method).__module__
     if known is not None and function_of(known).__module__ != home:
         raise UserError(f"a score's name must be new, got {name!r} again; choose another name")
     _REGISTRY[name] = method
+
+
+def forget(name: str) -> None:
+    """Take a score out of the registry."""
+    del _REGISTRY[name]
 
 
 def function_of(method: Score | BatchScore) -> Score | OfBatch:
