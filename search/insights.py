@@ -13,6 +13,9 @@ al. 2010, "Permutation importance"). With m and s the mean and deviation of its 
     chance = (m + z s)^2,   z = the most deviations that any field reached in any shuffle,
 
 so that among many fields none looks clear by luck. Only what exceeds its chance is clear.
+
+What the front has in common is claimed of a value if the front, drawn at random from the trials,
+would seldom have it so often; seldom with regard to all claims looked at (Holm 1979).
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ FEWEST = 8  # trials, below which nothing is said
 NEAR = 8  # trials that one is compared with
 SHUFFLES = 39  # few enough to wait for, enough that luck seldom looks clear
 UNLIKE = 3  # trials that must differ in a field from the rest before anything is said of it
-RARE = 0.05  # the chance of so many on the front below which a value is mentioned
+RARE = 0.05  # the chance that a search of mere luck has anything mentioned
 MOST_SENTENCES = 6
 Floats = NDArray[np.float64]
 
@@ -149,9 +152,18 @@ def in_common(
         for claim, holders in claims(trials, name):
             on_front = sum(1 for point in front if point.path in holders)
             chance = tail(len(trials), len(holders), len(front), on_front)
-            if chance <= RARE:
-                found.append((chance, sentence(claim, on_front, len(front), holders, trials)))
-    return [text for _, text in sorted(found)[:MOST_SENTENCES]]
+            found.append((chance, sentence(claim, on_front, len(front), holders, trials)))
+    return seldom_by_luck(sorted(found))[:MOST_SENTENCES]
+
+
+def seldom_by_luck(found: Sequence[tuple[float, str]]) -> list[str]:
+    """Of claims and their chances, rarest first, those that hold among so many (Holm)."""
+    kept = []
+    for number, (chance, text) in enumerate(found):
+        if chance * (len(found) - number) > RARE:
+            break
+        kept.append(text)
+    return kept
 
 
 def sentence(

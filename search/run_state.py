@@ -58,7 +58,8 @@ def counts_of(record: Record) -> Counts:
 def insights_of(state: RunState) -> Insights:
     """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
     numbers = {point.trial for point in state.front.points} if state.front else set()
-    return what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
+    found = what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
+    return replace(found, stopped=state.counts.stopped)
 
 
 def current_front(record: Record | None, saved: Front | None) -> Front | None:

@@ -85,6 +85,11 @@ def show_insights(insights: Insights, console: Console) -> None:
         console.print("  no part of the policy explains more than chance does")
     for line in (*insights.sentences, *filter(None, [insights.note])):
         console.print(f"  {line}")
+    if insights.stopped:
+        console.print(
+            f"  this is of the {insights.trials} finished trials; "
+            f"the {insights.stopped} stopped on their way are not among them"
+        )
 
 
 def figures(point: Evaluation) -> str:

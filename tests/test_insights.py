@@ -7,8 +7,17 @@ import pytest
 from scipy.stats import hypergeom
 from test_records import evaluation
 
-from paretoprune.search.insights import FEWEST, tail, what_mattered, worth
+from paretoprune.analysis.report.record import Insights
+from paretoprune.search.insights import (
+    FEWEST,
+    in_common,
+    tail,
+    varied_fields,
+    what_mattered,
+    worth,
+)
 from paretoprune.search.reading import quiet_optuna
+from paretoprune.search.show import plain_console, show_insights
 from paretoprune.spaces.front import non_dominated
 from paretoprune.spaces.policy import Policy
 
@@ -54,6 +63,15 @@ def test_what_only_size_decides_is_not_taken_for_a_policy():
     assert len(clear) <= 1  # one search in twenty may see something in nothing
 
 
+def test_a_front_of_mere_luck_has_seldom_anything_in_common():
+    """Of all that is looked at in a search, not of each claim alone, one in twenty is luck."""
+    spoke = 0
+    for seed in range(60):
+        trials = trials_of(40, lambda p, size, rng: 0.3 * size + 0.1 * rng.random(), seed)
+        spoke += bool(in_common(trials, non_dominated(trials), varied_fields(trials)))
+    assert spoke <= 6
+
+
 def test_the_counts_of_a_sentence_are_those_of_the_trials():
     trials = trials_of(40, lambda p, size, rng: 0.3 * size + 0.05 * (p.score == "taylor"))
     front = non_dominated(trials)
@@ -91,3 +109,10 @@ def test_the_chance_of_a_value_on_the_front_is_the_hypergeometric_tail():
     for total, holders, front, own in [(30, 10, 6, 5), (24, 12, 6, 6), (8, 8, 3, 3), (9, 2, 4, 0)]:
         exact = hypergeom.sf(own - 1, total, holders, front)
         assert tail(total, holders, front, own) == pytest.approx(exact)
+
+
+def test_it_is_said_that_stopped_trials_are_left_out(capsys):
+    show_insights(Insights(9, stopped=3), plain_console())
+    assert "of the 9 finished trials; the 3 stopped on their way" in capsys.readouterr().out
+    show_insights(Insights(9), plain_console())
+    assert "stopped" not in capsys.readouterr().out

@@ -41,10 +41,11 @@ class Importance:
 class Insights:
     """What mattered: importances, and what the front's policies have in common."""
 
-    trials: int
+    trials: int  # finished ones
     importances: tuple[Importance, ...] = ()
     sentences: tuple[str, ...] = ()
     note: str = ""  # why there is no more
+    stopped: int = 0  # trials that nothing is said of, having been stopped on their way
 
 
 @dataclass(frozen=True, slots=True)

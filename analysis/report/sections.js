@@ -132,7 +132,8 @@ function drawMattered() {
     el("td", {}, percent(one.share)), el("td", {}, percent(one.chance))));
   const note = "Share of the differences in accuracy between trials of like size that each part of "
     + "the policy explains. The mark is what it could explain of shuffled accuracies by luck: a "
-    + `grey bar ends before it. From ${found.trials} trials.`;
+    + `grey bar ends before it. From ${found.trials} finished trials${found.stopped
+      ? `; the ${found.stopped} stopped on their way are not among them` : ""}.`;
   put("mattered", ...(found.note ? [el("p", {}, found.note)] : []),
     ...(rows.length ? [el("p", { class: "hint" }, note),
       el("table", {}, headOf(["part of the policy", "explains", "share", "chance"]),
