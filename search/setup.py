@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +68,7 @@ def prepare_search(
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
-    given = inputs.model
-    model, notes = working_copy(build(settings, data) if given is None else given)
+    model, notes = working_copy(network_of(inputs, run))
     for note in notes:
         crew.say(note)
     space = space_of(model, data, settings)
@@ -81,7 +80,7 @@ def prepare_search(
     untrained = Untrained(model, data, settings)
     (detected,) = crew.dense.do([machine_of], untrained)
     machine = remembered_machine(run, detected)
-    trained = given is not None or settings.weights is not None
+    trained = inputs.model is not None or settings.weights is not None
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     model.cpu()  # it travels to the workers, which move what they cut from it
     measuring = measuring_of(untrained, space.channel_map, run)
@@ -101,6 +100,16 @@ def prepare_search(
         plugins=plugins,
     )
     return Prepared(context, measure_dense(context, crew.dense, crew.say), measuring, do)
+
+
+def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:
+    """The user's object, or what the name builds; weights that the run has are read here only."""
+    if inputs.model is not None:
+        return inputs.model
+    settings = inputs.settings
+    if run.dense.exists():
+        settings = replace(settings, weights=None)
+    return build(settings, inputs.data)
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:

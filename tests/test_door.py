@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from door import ROOT, call, command
 from safetensors.torch import save_file
 
 from paretoprune.search.cli import main
-from paretoprune.search.run_folder import create_run
+from paretoprune.search.run_folder import RunFolder, create_run
+from paretoprune.search.settings import SearchSettings
+from paretoprune.search.setup import load_inputs, network_of
+from paretoprune.spaces.errors import UserError
 
 
 def run_in_process(capsys, *words):
@@ -124,6 +128,15 @@ def test_weights_of_another_architecture_are_refused(capsys, tmp_path):
     assert code == 2
     assert output.err.count("\n") == 1
     assert "features.0.weight" in output.err or "weights" in output.err
+
+
+def test_a_run_that_has_its_weights_reads_them_from_no_other_file(tmp_path):
+    settings = SearchSettings(weights=Path("moved.safetensors"))
+    inputs, run = load_inputs(settings, model=None, data=None), RunFolder(tmp_path)
+    with pytest.raises(UserError, match="moved"):
+        network_of(inputs, run)
+    run.dense.touch()
+    assert network_of(inputs, run) is not None
 
 
 def test_a_folder_that_is_not_empty_is_left_as_it_is(capsys, tmp_path):
