@@ -98,6 +98,7 @@ def default_folder(data: str, model: str) -> Path:
 
 def create_run(path: Path) -> RunFolder:
     """Make an empty run folder; nothing that exists is ever overwritten."""
+    check_local(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         busy = any(entry.name != ".lock" for entry in path.iterdir())  # a start killed at once
@@ -114,6 +115,16 @@ def create_run(path: Path) -> RunFolder:
     if not os.access(path, os.W_OK):
         raise UserError(f"--out must be writable, got {path}; name another folder")
     return RunFolder(path)
+
+
+def check_local(path: Path) -> None:
+    """Refuse a URL, of which a path would make a folder `s3:` here."""
+    if path.parts and path.parts[0].endswith(":"):
+        url = str(path).replace(":/", "://", 1)
+        raise UserError(
+            f"--out must be a folder of a file system, got {url}; --artifacts takes URLs, for the "
+            "trials' weights"
+        )
 
 
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:

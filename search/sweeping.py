@@ -38,7 +38,7 @@ from .run import (
     output_to,
     resume_search,
 )
-from .run_folder import RunFolder, locked, open_run
+from .run_folder import RunFolder, check_local, locked, open_run
 from .settings import SearchSettings, settings_from_json
 from .setup import weights_exist
 from .show import plain_console
@@ -52,6 +52,7 @@ def sweep_command(
 ) -> int:
     """`paretoprune sweep`: the exit code, 1 if a run failed; `again` is the line that goes on."""
     check_sources(entries)
+    check_local(root)
     console = plain_console()
     if dry_run:
         for row, entry in zip(SweepState(root, entries).rows(), entries, strict=True):

@@ -86,6 +86,7 @@ WRONG = [
     (("--target-flops", "0.0001"), "--target-flops must be at least 0."),
     (("--target-flops", "10"), "for 10 percent write 0.1"),
     (("--target-flops", "0.4", "--out", "/dev/null/run"), "--out must be a folder"),
+    (("--target-flops", "0.4", "--out", "s3://bucket/run"), "got s3://bucket/run; --artifacts"),
     (("--resume", "/no/such/run"), "RUN must be the folder of a search"),
 ]  # fmt: skip
 
