@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 from torch import nn
 
 from .. import __version__
@@ -194,9 +195,8 @@ def cpus_of(settings: SearchSettings) -> int:
 
 
 def workers_of(settings: SearchSettings) -> int:
-    """Trials at a time on this machine, unless the user says otherwise."""
-    cores = int(len(os.sched_getaffinity(0)) / settings.cpus_per_trial)
-    return settings.workers or max(1, cores)
+    """Trials at a time on the cores that this process may use, a container's quota regarded."""
+    return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import joblib
 import psutil
 import pytest
 from door import ROOT, call
@@ -31,6 +32,8 @@ from search_process import (
 
 import paretoprune as pp
 from paretoprune.search.local_ray import environment_with, settings_for
+from paretoprune.search.run import cpus_of
+from paretoprune.search.settings import SearchSettings
 
 
 @pytest.fixture
@@ -229,6 +232,15 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
         assert time.monotonic() - begin < 60
+
+
+def test_workers_by_default_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
+    """joblib counts them: it knows of affinity, a container's quota and a limit of its own."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert cpus_of(SearchSettings()) == 1
+    assert cpus_of(SearchSettings(workers=3)) == 3
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
+    assert cpus_of(SearchSettings()) == joblib.cpu_count()
 
 
 def test_the_environment_is_lent_to_ray_and_given_back_on_errors_too(tmp_path, monkeypatch):
