@@ -29,7 +29,7 @@ from paretoprune.search.ledger import Ledger
 from paretoprune.search.plan import make_plan
 from paretoprune.search.proposing import Proposer, look
 from paretoprune.search.rounds import Undertaking
-from paretoprune.search.sampling import SAMPLERS
+from paretoprune.search.settings import SAMPLERS
 from paretoprune.spaces.decode import decode
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import Dense, front_volume

@@ -16,7 +16,7 @@ from .foretold import told_of_screening
 from .picked import write_picked
 from .picking import Wish, choose, measured, neighbours, reason
 from .progress import Progress
-from .reading import front_in, read_record
+from .reading import read_record
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
 from .run_state import current_front, insights_of, state_of
