@@ -12,7 +12,6 @@ from ..spaces.errors import UserError
 from ..spaces.front import Front, front_from_json
 from ..spaces.intake import read_json
 from .again import resume_command
-from .foretold import told_of_screening
 from .picked import write_picked
 from .picking import Wish, choose, measured, neighbours, reason
 from .progress import Progress
@@ -58,10 +57,6 @@ def show_run(run: RunFolder, front: Front) -> None:
     """The front as a table, and what can be learned from the trials."""
     console = plain_console()
     show_front(front, run.root, console)
-    record = read_record(run.journal)
-    if record is not None:
-        for line in told_of_screening(record, front):
-            console.print(line)
     show_insights(insights_of(state_of(run)), console)
 
 

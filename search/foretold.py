@@ -27,11 +27,11 @@ def agreement(record: Record) -> tuple[float | None, int]:
     return rank_correlation(-predicted, accuracy), len(pairs)
 
 
-def told_of_screening(record: Record, front: Front) -> list[str]:
-    """A line on what screening was worth in this search, if it was done."""
+def told_of_screening(record: Record, front: Front) -> str:
+    """A line on what screening was worth in this search; empty if it was not done."""
     kinds = Counter(str(point.origin).partition(":")[0] for point in front.points)
     if not any(e.origin == "screened" for e in record.evaluations_of("search")):
-        return []
+        return ""
     line = (
         f"of the front's {len(front.points)} points {kinds['screened']} came from screening, "
         f"{kinds['refined']} from variations"
@@ -42,4 +42,4 @@ def told_of_screening(record: Record, front: Front) -> list[str]:
             f"; rank correlation of foretold and fine-tuned {correlation:.2f} "
             f"({count} trials at the target)"
         )
-    return [line]
+    return line

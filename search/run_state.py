@@ -10,6 +10,7 @@ from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front, front_from_json, non_dominated
 from ..spaces.intake import read_json
+from .foretold import told_of_screening
 from .insights import what_mattered
 from .job import named
 from .reading import STUDIES, Record, read_record
@@ -25,6 +26,7 @@ class RunState:
     finals: tuple[Evaluation, ...] = ()  # what longer fine-tuning made of some of them
     failures: tuple[tuple[str, str], ...] = ()  # name and reason
     counts: Counts = Counts()
+    screening: str = ""  # what it was worth
 
 
 def state_of(run: RunFolder) -> RunState:
@@ -33,13 +35,15 @@ def state_of(run: RunFolder) -> RunState:
     if record is None:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
+    front = current_front(record, saved)
     finals = [e for e in record.evaluations_of("finals") if e.trial is not None]
     return RunState(
-        front=current_front(record, saved),
+        front=front,
         trials=tuple(measured(e, saved) for e in record.evaluations_of("search")),
         finals=tuple(measured(e, saved) for e in finals),
         failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
         counts=counts_of(record),
+        screening=told_of_screening(record, front) if front else "",
     )
 
 
@@ -59,7 +63,7 @@ def insights_of(state: RunState) -> Insights:
     """What mattered in a run, as far as it has come: of its sampled trials, trained alike."""
     numbers = {point.trial for point in state.front.points} if state.front else set()
     found = what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
-    return replace(found, stopped=state.counts.stopped)
+    return replace(found, stopped=state.counts.stopped, screening=state.screening)
 
 
 def current_front(record: Record | None, saved: Front | None) -> Front | None:

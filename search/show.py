@@ -85,6 +85,8 @@ def show_insights(insights: Insights, console: Console) -> None:
         console.print("  no part of the policy explains more than chance does")
     for line in (*insights.sentences, *filter(None, [insights.note])):
         console.print(f"  {line}")
+    if insights.screening:
+        console.print(f"  screening: {insights.screening}")
     if insights.stopped:
         console.print(
             f"  this is of the {insights.trials} finished trials; "

@@ -46,6 +46,7 @@ class Insights:
     sentences: tuple[str, ...] = ()
     note: str = ""  # why there is no more
     stopped: int = 0  # trials that nothing is said of, having been stopped on their way
+    screening: str = ""  # what it was worth, where it was done
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,8 @@ function drawMattered() {
     + "the policy explains. The mark is what it could explain of shuffled accuracies by luck: a "
     + `grey bar ends before it. From ${found.trials} finished trials${found.stopped
       ? `; the ${found.stopped} stopped on their way are not among them` : ""}.`;
-  put("mattered", ...(found.note ? [el("p", {}, found.note)] : []),
+  const said = [found.note, found.screening && `Screening: ${found.screening}.`].filter(Boolean);
+  put("mattered", ...said.map((line) => el("p", {}, line)),
     ...(rows.length ? [el("p", { class: "hint" }, note),
       el("table", {}, headOf(["part of the policy", "explains", "share", "chance"]),
         el("tbody", {}, ...rows)), el("h3", { style: "margin-top: 1rem" }, "What the front has in common"),
