@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from ..spaces.durable import write_bytes
 from ..spaces.front import Dense
+from ..trainers.baseline import SAVE_SECONDS, saving
+from ..trainers.checkpoint import restore_session
 from ..trainers.evaluate import evaluate
-from ..trainers.loop import Progress, Tuning, train
+from ..trainers.loop import Progress, Session, Tuning
+from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
 from ..trainers.split import Data
@@ -60,14 +64,19 @@ def dense_weights(
         if trained:
             weights = as_safetensors(state_of(on.model))
         else:
-            (weights,) = hands.do([partial(train_dense, machine)], on)
+            checkpoint = run.dense_checkpoint.resolve()
+            (weights,) = hands.do([partial(train_dense, machine, checkpoint)], on)
         write_bytes(run.dense, weights)
+        run.dense_checkpoint.unlink(missing_ok=True)
     on.model.load_state_dict(from_safetensors(run.dense.read_bytes()))
     on.model.eval()
 
 
-def train_dense(machine: Machine, on: Untrained, say: Say) -> bytes:
-    """Its weights after the dense training, as safetensors."""
+def train_dense(machine: Machine, checkpoint: Path, on: Untrained, say: Say) -> bytes:
+    """Its weights after the dense training, as safetensors.
+
+    Where the run folder is seen, a training that was broken off goes on from its checkpoint.
+    """
     epochs = dense_epochs(on.settings, on.data)
     say(f"training the dense network for {epochs:g} epochs; --weights FILE would skip this")
     tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
@@ -78,7 +87,14 @@ def train_dense(machine: Machine, on: Untrained, say: Say) -> bytes:
         return True
 
     seed = on.settings.seed
-    train(on.model, on.data, tuning, seed=seed, on_epoch=each_epoch, machine=machine)
+    session = Session(on.model, on.data, tuning, seed=seed, machine=machine)
+    asked = {"seed": seed, "tuning": asdict(tuning), "machine": asdict(machine)}
+    if checkpoint.exists():
+        restore_session(session, checkpoint, asked)
+        say(f"  going on after epoch {session.epoch:g}")
+    seen = checkpoint.parent.is_dir()
+    save = partial(saving, session, checkpoint, asked, SAVE_SECONDS)
+    run_session(session, save(each_epoch) if seen else each_epoch)
     return as_safetensors(state_of(on.model))
 
 

@@ -46,6 +46,11 @@ class RunFolder:
         return self.root / "dense.safetensors"
 
     @property
+    def dense_checkpoint(self) -> Path:
+        """Where its training stands, until it is over."""
+        return self.root / "dense.checkpoint"
+
+    @property
     def evidence(self) -> Path:
         """The tables measured once."""
         return self.root / "evidence"

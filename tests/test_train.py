@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from paretoprune.search import dense as search_dense
+from paretoprune.search.dense import Untrained
+from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.baseline import DenseJob, file_hash, train_dense
+from paretoprune.trainers.data import load_data
 from paretoprune.trainers.loop import Progress, Tuning
+from paretoprune.trainers.machine import Machine
+from paretoprune.trainers.models import build_model
 
 TUNING = Tuning(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
 
@@ -79,3 +85,24 @@ def test_stopped_run_goes_on_later(tmp_path: Path) -> None:
     train_dense(job(out), on_report=lambda p: not seen.append(p.epoch))
     assert (min(seen), max(seen)) == (1.5, 3.0)
     assert file_hash(out) != early
+
+
+def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_dense, "SAVE_SECONDS", 0.0)
+    data, settings = load_data("digits"), SearchSettings(target_flops="0.4", dense_epochs=3.0)
+
+    def trained(checkpoint, say):
+        model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
+        on = Untrained(model, data, settings)
+        return search_dense.train_dense(Machine(), checkpoint, on, say)
+
+    def killed(line):
+        if "epoch 2/" in line:
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    whole = trained(tmp_path / "elsewhere" / "unseen", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "dense.checkpoint", killed)
+    assert trained(tmp_path / "dense.checkpoint", said.append) == whole
+    assert any("going on after epoch 2" in line for line in said)

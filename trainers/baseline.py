@@ -87,13 +87,13 @@ def train_dense(
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)
-    log = run(session, _saving(session, checkpoint, settings, job.save_seconds, on_report))
+    log = run(session, saving(session, checkpoint, settings, job.save_seconds, on_report))
     if log.ended != "finished":
         save_session(session, checkpoint, settings)
     return _conclude(job, session, data, log, settings)
 
 
-def _saving(
+def saving(
     session: Session,
     checkpoint: Path,
     settings: dict[str, object],
