@@ -38,7 +38,8 @@ def same_again(
     changed = sorted(
         name
         for name, value in repeated.items()
-        if name not in (*FREE, "model", "data", "plugin") and getattr(settings, name) != value
+        if name not in (*FREE, "model", "data", "plugin", "trials")
+        and getattr(settings, name) != value
     )
     if changed:
         name = changed[0].replace("_", "-")
@@ -47,8 +48,19 @@ def same_again(
             "leave it out, or start a new search"
         )
     free = {name: value for name, value in repeated.items() if name in FREE}
+    trials = as_many_or_more(repeated.get("trials", settings.trials), settings)
     plugins = same_plugins(config["plugins"], repeated.get("plugin", ()))
-    return replace(settings, **free), plugins
+    return replace(settings, trials=trials, **free), plugins
+
+
+def as_many_or_more(trials: int, settings: SearchSettings) -> int:
+    """A plan may grow: a slot is a function of its index, and the journal has what was tried."""
+    if trials < settings.trials:
+        raise UserError(
+            f"--trials may only grow with --resume, got {trials} of {settings.trials}; "
+            "leave it out, or start a new search"
+        )
+    return trials
 
 
 def check_object(name: str, was_given: bool, is_given: bool) -> None:

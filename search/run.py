@@ -120,6 +120,9 @@ def resume_search(
                 f"a resumed run must be given the data it began with, got other data for {path}; "
                 "pass the same data, or start a new search"
             )
+        if settings.trials != config["settings"].get("trials"):  # so that a later launch knows
+            grown = {**config["settings"], "trials": settings.trials}
+            write_json(run.config, {**config, "settings": grown})
         return run, drive(inputs, run, plugins, given.progress)
 
 

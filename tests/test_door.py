@@ -12,6 +12,7 @@ import torch
 from door import ROOT, call, command
 from safetensors.torch import save_file
 
+from paretoprune.search.again import as_many_or_more
 from paretoprune.search.cli import main
 from paretoprune.search.run_folder import RunFolder, create_run
 from paretoprune.search.settings import SearchSettings
@@ -196,9 +197,16 @@ def test_a_broken_front_is_one_line(content, capsys, tmp_path, run):
 
 
 def test_another_option_than_the_runs_own_is_refused_on_resume(run, capsys):
-    code, output = run_in_process(capsys, "search", "--resume", run.folder, "--trials", 9)
+    code, output = run_in_process(capsys, "search", "--resume", run.folder, "--seed", 9)
     assert code == 2
-    assert "--trials" in output.err
+    assert "--seed" in output.err
+
+
+def test_trials_of_a_resumed_run_may_only_grow():
+    kept = SearchSettings(target_flops="0.4", trials=8)
+    assert [as_many_or_more(count, kept) for count in (8, 9)] == [8, 9]
+    with pytest.raises(UserError, match="may only grow with --resume, got 7 of 8"):
+        as_many_or_more(7, kept)
 
 
 def test_inspect_shows_groups_price_and_what_is_lowest():

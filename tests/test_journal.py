@@ -192,6 +192,19 @@ def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
     assert len(set(identities)) == len(identities) == 22
 
 
+def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_path):
+    path = tmp_path / "journal.log"
+    first = [(job.slot, job.identity) for job in run_to_the_end(open_ledger(path, slots=4))]
+    before = open_ledger(path, slots=4).record.evaluations()
+    longer = open_ledger(path, slots=10)
+    assert not longer.over
+    more = [(job.slot, job.identity) for job in run_to_the_end(longer)]
+    assert [slot for slot, _ in more] == [4, 5, 6, 7, 8, 9]
+    assert not {identity for _, identity in first} & {identity for _, identity in more}
+    assert longer.record.evaluations()[:4] == before
+    assert longer.over
+
+
 def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
     unbroken = [job.identity for job in run_to_the_end(open_ledger(tmp_path / "a.log", 12))]
     broken = []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
 
@@ -219,3 +220,19 @@ def test_the_evidence_is_numbers_only_and_named_by_its_hash(run):
     found = [name for table in tables for name in scores_from_tables(table)]
     assert sorted(found) == [name for name in all_scores() if name not in SELDOM[1:]]
     assert load_tables("0" * 32, Path(run.folder / "evidence")) is None
+
+
+@pytest.mark.slow
+def test_a_finished_run_goes_on_with_more_trials(run, tmp_path):
+    folder = tmp_path / "longer"
+    shutil.copytree(run.folder, folder)
+    before = {trial.number: trial.values for trial in finished(folder)}
+    done = call("search", "--resume", folder, "--trials", 10)
+    assert done.returncode == 0, done.stderr
+    assert "12/12 trials" in done.stdout
+    after = {trial.number: trial.values for trial in finished(folder)}
+    assert after.items() >= before.items()
+    assert json.loads((folder / "config.json").read_text())["settings"]["trials"] == 10
+    again = call("search", "--resume", folder)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "report.html").exists()
