@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from door import ROOT
@@ -14,18 +13,22 @@ from paretoprune.search.commands import stopped
 from paretoprune.search.run_folder import RunFolder
 from paretoprune.search.stopping import ONE_SIGNAL, Stopped
 
-ORDERLY = """
-import time
+SIGNALLED = """
+import os, signal, sys, time
 from paretoprune.search.stopping import Stopped, Stopping
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
 try:
     with Stopping().listening():
-        print("running", flush=True)
         try:
-            time.sleep(60)
+            interrupt()
         except Stopped:
-            print("stopping", flush=True)
-            time.sleep(3)
-            print("cleared up", flush=True)
+            time.sleep(float(sys.argv[1]))
+            interrupt()
+            print("cleared up")
             raise
 except Stopped as stop:
     raise SystemExit(stop.exit_code)
@@ -73,13 +76,7 @@ def test_a_stop_keeps_what_was_measured_of_the_front_before(writer, capsys):
 
 @pytest.mark.parametrize(("pause", "rest"), [(0.0, "cleared up\n"), (2 * ONE_SIGNAL, "")])
 def test_a_second_signal_leaves_at_once_but_one_that_came_twice_does_not(pause, rest):
-    process = subprocess.Popen(
-        [sys.executable, "-c", ORDERLY], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(pause)], cwd=ROOT, capture_output=True, text=True
     )
-    assert process.stdout.readline() == "running\n"
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "stopping\n"
-    time.sleep(pause)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, rest)
+    assert (done.returncode, done.stdout) == (130, rest)
