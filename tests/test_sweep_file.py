@@ -84,6 +84,7 @@ def test_two_data_sets_of_one_kind_get_names_of_their_own_that_stay(tmp_path):
         ("targets = 0.5\n[search]\nscreening = 1", ["screening", "true or false"]),
         ("targets = 0.5\n[search]\nepochs = 'x'", ["epochs", "a number"]),
         ("targets = 0.5\n[search]\nkeep = [1]", ["keep"]),
+        ("targets = 0.5\n[search]\nsampler = 'nsga'", ["--sampler", "nsga2", "'nsga'"]),
         ("targets = 0.5\nsearch = 3", ["[search]", "table"]),
         ("targets = []", ["targets", "none"]),
         ("targets = [0.5, 40]", ["--target-flops", "(0, 1]", "40"]),
