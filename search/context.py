@@ -33,4 +33,5 @@ class Context:
     machine: Machine
     teacher: Teacher  # of every trial's fine-tune
     limits: Limits = Limits()  # of evidence that a trial measures anew
+    halvings: int = 0  # of all batches, where memory ran out in this trial
     plugins: tuple[Plugin, ...] = ()

@@ -14,19 +14,17 @@ from ..spaces.channels import ChannelMap
 from ..spaces.course import Course
 from ..spaces.decode import Space, decode
 from ..spaces.ordering import Ordering
-from ..spaces.policy import Policy
 from ..spaces.price import Price
 from ..spaces.target import Target, targets_between
-from ..trainers.evaluate import evaluate
 from ..trainers.gates.settings import GateSettings, GateTask
 from ..trainers.gates.training import train_gates
 from ..trainers.gradual import Present, Steps, prune_gradually
-from ..trainers.loop import Tuning, train
-from ..trainers.recalibrate import recalibrate
+from ..trainers.loop import train
 from ..trainers.surgery import cut
 from .context import Context
 from .job import Job
 from .plan import derived_seed
+from .within_memory import checkpoint_of, score_of, settle_norms, tuning_of
 
 STEPS, GATES = "gradual.safetensors", "gates.safetensors"  # in the folder of a trial meanwhile
 
@@ -45,16 +43,11 @@ OnStep = Callable[[Present, float | None], None]  # the accuracy is there if a s
 Schedule = Callable[[Job, Context, OnStep | None], Pruned]
 
 
-def tuning_of(policy: Policy, epochs: float) -> Tuning:
-    """The brief fine-tune that the policy asks for."""
-    return Tuning(epochs=epochs, learning_rate=policy.learning_rate, distill=policy.distill)
-
-
 def one_shot(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
     """Decode once, cut once."""
     keep = decode(job.policy, job.target, context.evidence, context.space)
     small = cut(context.model, context.space.channel_map, keep).to(context.machine.device)
-    recalibrate(small, context.data, machine=context.machine)
+    settle_norms(small, context)
     return Pruned(small, keep, 0.0)
 
 
@@ -73,17 +66,16 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         return decode(policy, target, evidence, present_space(space, channel_map))
 
     def settle(small: nn.Module, step: int) -> None:
-        recalibrate(small, context.data, machine=machine)
+        settle_norms(small, context)
         if between:
-            tuning = tuning_of(policy, between)
+            tuning = tuning_of(policy, between, context)
             seed = derived_seed(job.seed, step)
             train(small, context.data, tuning, seed=seed, teacher=context.teacher, machine=machine)
 
     def accept(present: Present) -> bool:
         accuracy = None
         if job.min_accuracy is not None:
-            score = evaluate(present.model, context.data.validation, context.data, machine=machine)
-            accuracy = score.accuracy
+            accuracy = score_of(present.model, context).accuracy
         if on_step is not None:
             on_step(present, accuracy)
         return accuracy is None or job.min_accuracy is None or accuracy >= job.min_accuracy
@@ -93,7 +85,7 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
         space.channel_map,
         targets,
         Steps(choose, settle, accept),
-        checkpoint=context.root / "trials" / job.folder / STEPS,
+        checkpoint=checkpoint_of(job, context, STEPS),
         identity=job.identity,
     )
     small = present.model if present.step else cut(context.model, space.channel_map, present.keep)
@@ -105,7 +97,7 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
     policy, space, data = job.policy, context.space, context.data
     (scores,) = Ordering(context.evidence, space.channel_map, space.price).scores([policy])
     epochs = policy.gate_share * context.effort.epochs
-    tuning = tuning_of(policy, epochs)
+    tuning = tuning_of(policy, epochs, context)
     settings = GateSettings(
         tuning=tuning,
         variant=policy.gate_variant,
@@ -120,9 +112,9 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
         GateTask(space, job.target, settings, scores, job.seed),
         teacher=context.teacher,
         machine=context.machine,
-        checkpoint=context.root / "trials" / job.folder / GATES,
+        checkpoint=checkpoint_of(job, context, GATES),
     )
-    recalibrate(gated.model, data, machine=context.machine)
+    settle_norms(gated.model, context)
     return Pruned(gated.model, gated.keep, epochs, gated.course())
 
 

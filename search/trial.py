@@ -14,18 +14,14 @@ from ..spaces.course import COURSE
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.recipe import Recipe, read_recipe
-from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
-from ..trainers.loop import Progress, Tuning, train
-from ..trainers.machine import ran_out_of_memory
+from ..trainers.loop import Progress, train
 from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions
 from ..trainers.surgery import widths
 from .context import Context
 from .job import Job, Rung
-from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned, tuning_of
-
-LEAST_BATCH = 8
-
+from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned
+from .within_memory import score_of, tuning_of, within_memory
 
 OnRung = Callable[[Rung], None]  # does not come back if the trial is to stop
 
@@ -43,17 +39,22 @@ def carry_out(
     job: Job, context: Context, *, on_step: OnStep | None = None, on_rung: OnRung | None = None
 ) -> Carried:
     """Do the job; when this returns, its weights and recipe are on disk."""
-    watch = Watch()
-    pruned, epochs = start_of(job, context, on_step)
-    watch.note("schedule")
-    judged = Judged(pruned, context, on_rung)
-    if pruned.epochs < epochs:
-        pruned = fine_tune(job, context, judged, epochs)
-    watch.note("training")
-    evaluation = evaluated(job, context, pruned)
-    watch.note("evaluation")
-    save_trial(pruned, job, context)
-    watch.note("saving")
+    watch, judged = Watch(), Judged(context, on_rung)
+
+    def attempt(context: Context) -> Evaluation:
+        pruned, epochs = start_of(job, context, on_step)
+        watch.note("schedule")
+        judged.begin(pruned, context)
+        if pruned.epochs < epochs:
+            pruned = fine_tune(job, context, judged, epochs)
+        watch.note("training")
+        evaluation = evaluated(job, context, pruned)
+        watch.note("evaluation")
+        save_trial(pruned, job, context)
+        watch.note("saving")
+        return evaluation
+
+    evaluation = within_memory(attempt, context)
     seconds = round(sum(watch.seconds.values()), 3)
     return Carried(replace(evaluation, seconds=seconds), watch.begin, watch.seconds)
 
@@ -68,7 +69,7 @@ class Watch:
     def note(self, what: str) -> None:
         """The time since the last note was spent on this."""
         now = time.perf_counter()
-        self.seconds[what] = round(now - self._last, 4)
+        self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
         self._last = now
 
 
@@ -85,10 +86,14 @@ def start_of(job: Job, context: Context, on_step: OnStep | None) -> tuple[Pruned
 class Judged:
     """A network on its way up the rungs: at each, its accuracy is shown to who may stop it."""
 
-    def __init__(self, pruned: Pruned, context: Context, on_rung: OnRung | None) -> None:
-        self.pruned, self._context, self._on_rung = pruned, context, on_rung
+    def __init__(self, context: Context, on_rung: OnRung | None) -> None:
         effort = context.effort
         self.ahead = [] if on_rung is None else [share * effort.epochs for share in effort.rungs]
+        self._on_rung = on_rung
+
+    def begin(self, pruned: Pruned, context: Context) -> None:
+        """This is the network; begun again, it is not judged twice at a rung."""
+        self.pruned, self._context = pruned, context
         self._at_rung(pruned.epochs)
 
     def each_report(self, progress: Progress) -> bool:
@@ -104,55 +109,41 @@ class Judged:
         for index in passed:
             self.ahead[index] = float("inf")
         context, pruned = self._context, self.pruned
-        data, machine = context.data, context.machine
-        accuracy = evaluate(pruned.model, data.validation, data, machine=machine).accuracy
+        accuracy = score_of(pruned.model, context).accuracy
         flops, params = context.space.price.fraction(pruned.keep)
         self._on_rung(Rung(passed[-1], accuracy, float(flops), float(params)))
 
 
 def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Pruned:
-    """Train to the end of the epochs; where memory runs out, again with half of the batch."""
+    """Train to the end of the epochs."""
     pruned = judged.pruned
-    before = {name: tensor.clone() for name, tensor in pruned.model.state_dict().items()}
     reports = tuple(goal - pruned.epochs for goal in judged.ahead if goal < epochs)
-    tuning = replace(tuning_of(job.policy, epochs - pruned.epochs), reports=reports)
-    while True:
-        try:
-            log = train(
-                pruned.model,
-                context.data,
-                tuning,
-                seed=job.seed,
-                teacher=context.teacher,
-                on_epoch=judged.each_report,
-                machine=context.machine,
-            )
-            return replace(pruned, epochs=pruned.epochs + log.epochs)
-        except (MemoryError, RuntimeError) as error:
-            tuning = with_half_the_batch(tuning, error)
-        pruned.model.load_state_dict(before)
-
-
-def with_half_the_batch(tuning: Tuning, error: Exception) -> Tuning:
-    """The same training in less memory; the error again if it was another or nothing is left."""
-    if not ran_out_of_memory(error) or tuning.batch_size // 2 < LEAST_BATCH:
-        raise error
-    return replace(
-        tuning, batch_size=tuning.batch_size // 2, learning_rate=tuning.learning_rate / 2
+    tuning = tuning_of(job.policy, epochs - pruned.epochs, context)
+    log = train(
+        pruned.model,
+        context.data,
+        replace(tuning, reports=reports),
+        seed=job.seed,
+        teacher=context.teacher,
+        on_epoch=judged.each_report,
+        machine=context.machine,
     )
+    return replace(pruned, epochs=pruned.epochs + log.epochs)
 
 
 def evaluated(job: Job, context: Context, pruned: Pruned) -> Evaluation:
     """The figures of the network as it is now, on validation."""
-    space, data, machine = context.space, context.data, context.machine
-    score = evaluate(pruned.model, data.validation, data, machine=machine)
+    space = context.space
+    score = score_of(pruned.model, context)
     for name in ("accuracy", "loss"):
         value = getattr(score, name)
         if not np.isfinite(value):  # Optuna must never see such numbers
             raise ArithmeticError(f"{name} must be finite, got {value}; lower the learning rate")
     milliseconds = None
     if context.effort.latency:
-        milliseconds = latency(pruned.model, data.input_shape, machine=machine).median_ms
+        milliseconds = latency(
+            pruned.model, context.data.input_shape, machine=context.machine
+        ).median_ms
     macs, params = (int(n) for n in space.price.of(pruned.keep))
     before = context.effort.epochs if job.continues else 0.0
     return Evaluation(
@@ -198,4 +189,5 @@ def save_trial(pruned: Pruned, job: Job, context: Context) -> None:
         write_json(folder / COURSE, pruned.course.to_json())
     write_json(folder / RECIPE, recipe.to_json())
     for name in (STEPS, GATES):
-        (folder / name).unlink(missing_ok=True)
+        for path in folder.glob(f"*{name}"):
+            path.unlink()

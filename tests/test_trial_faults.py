@@ -115,7 +115,8 @@ def of_slots(study, *slots):
 def broken(tmp_path_factory):
     """Two controls and eight trials: what happened to them in the order of their beginning."""
     place = tmp_path_factory.mktemp("broken")
-    faults = "raises nan killed killed exits none large larger hangs none none"
+    memory = "large " * 3 + "larger " * 5  # each halving begins the trial again
+    faults = f"raises nan killed killed exits none {memory} hangs none none"
     code, said, folder = fragile_search(
         place, faults, "--trials", 6, "--trial-timeout", 12
     )  # fmt: skip

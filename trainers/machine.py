@@ -18,6 +18,15 @@ from torch import Tensor, nn
 SMALLEST_SIDE = 16
 NARROWEST = 16  # channels; thinner convolutions do not fill a tile
 
+OUT_OF_MEMORY = (  # as torch says it where it raises a plain RuntimeError
+    "can't allocate memory",  # its allocator on CPU; on Windows "not enough memory"
+    "not enough memory: you tried to allocate",
+    "std::bad_alloc",
+    "CUDA error: out of memory",  # outside of its allocator
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -103,4 +112,12 @@ def threads(machine: Machine) -> Iterator[None]:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, the machine's or the GPU's, was too small."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error)
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def half_of(batch: int, error: Exception, *, least: int = 1) -> int:
+    """Half of a batch that was too large for memory; the error again if that is not the matter."""
+    if not ran_out_of_memory(error) or batch // 2 < least:
+        raise error
+    return batch // 2

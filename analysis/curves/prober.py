@@ -24,7 +24,7 @@ from ...spaces.channels import ChannelMap
 from ...spaces.curves import CurveSettings
 from ...trainers.batches import batches
 from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, lay, machine_for, place, threads
+from ...trainers.machine import Machine, half_of, lay, machine_for, place, threads
 from ...trainers.masking import READERS, masked
 from ...trainers.replay import NotReplayable, Replay, State
 from ...trainers.split import Data, Split
@@ -60,13 +60,10 @@ class Prober:
         self._model = place(copy.deepcopy(subject.model).eval(), self._machine)
         self._channel_map, self._data, self._split = subject.channel_map, subject.data, split
         self._around, self._memory = around, settings.memory
-        count = -(-len(split) // settings.batch_size)
-        self._batch_size = -(-len(split) // count)  # even batches, for their statistics
+        self._part(settings.batch_size)
         if settings.probe == "batch":
             use_batch_statistics(self._model)
         self._replay = self._listed() if replay else None
-        self._group: int | None = None
-        self._states: list[State | None] = [None] * count
         self.evaluations = 0
 
     @property
@@ -83,9 +80,26 @@ class Prober:
         reads = (layer for layer in layers if layer.kind in READERS)
         return self._replay.place_of(r.name for r in reads if np.isin(r.in_atoms, atoms).any())
 
-    @torch.no_grad()
     def losses(self, group: int, masks: Sequence[Mask]) -> list[float]:
-        """The mean cross-entropy of masks [A] that differ from `around` in this group only."""
+        """The mean cross-entropy of masks [A] that differ from `around` in this group only.
+
+        Where memory runs out, batches are halved from here on.
+        """
+        while True:
+            try:
+                return self._losses(group, masks)
+            except (MemoryError, RuntimeError) as error:
+                self._part(half_of(self._batch_size, error))
+
+    def _part(self, batch: int) -> None:
+        """Part the images into even batches, for their statistics, of no more than so many."""
+        count = -(-len(self._split) // batch)
+        self._batch_size = -(-len(self._split) // count)
+        self._group: int | None = None
+        self._states: list[State | None] = [None] * count
+
+    @torch.no_grad()
+    def _losses(self, group: int, masks: Sequence[Mask]) -> list[float]:
         total = np.zeros(len(masks))
         with threads(self._machine):
             if group != self._group:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
 from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, lay, precision, ran_out_of_memory, threads
+from ...trainers.machine import Machine, half_of, lay, precision, threads
 from ...trainers.masking import masked
 from ...trainers.modes import evaluating
 from ...trainers.split import Data, Split, prepare
@@ -158,9 +158,7 @@ class Probe:
             try:
                 parts.append(run(part))
             except (MemoryError, RuntimeError) as error:
-                if not ran_out_of_memory(error) or self.size == 1:
-                    raise
-                self.size, self.halvings = self.size // 2, self.halvings + 1
+                self.size, self.halvings = half_of(self.size, error), self.halvings + 1
                 continue
             done = part.stop
         return np.concatenate(parts)

@@ -24,7 +24,7 @@ from ...spaces.errors import UserError
 from ...spaces.parts import Parts
 from ...trainers.batches import batches
 from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, lay, machine_for, place, precision, threads
+from ...trainers.machine import Machine, half_of, lay, machine_for, place, precision, threads
 from ...trainers.masking import READERS, Regrouped, masked
 from ...trainers.modes import evaluating
 from .filters import weight_of
@@ -57,7 +57,10 @@ def share_pass(
     machine: Machine | None = None,
     on_progress: OnProgress | None = None,
 ) -> Passed:
-    """All wanted scores from one pass; a network that regroups its batch sees single images."""
+    """All wanted scores from one pass; a network that regroups its batch sees single images.
+
+    Where memory runs out, the pass begins again with half of the batch.
+    """
     if not wanted:
         return Passed({}, {"forwards": 0, "backwards": 0, "images": 0})
     shape = tuple(network.data.input_shape)
@@ -66,10 +69,13 @@ def share_pass(
     with ExitStack() as stack:
         stack.enter_context(evaluating(place(network.model, machine)))
         stack.enter_context(threads(machine))
-        try:
-            return _pass(network, wanted, size, machine, on_progress)
-        except Regrouped:
-            return _pass(network, wanted, 1, machine, on_progress)
+        while True:
+            try:
+                return _pass(network, wanted, size, machine, on_progress)
+            except Regrouped:
+                size = 1
+            except (MemoryError, RuntimeError) as error:
+                size = half_of(size, error)
 
 
 def _pass(
