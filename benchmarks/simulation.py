@@ -102,9 +102,7 @@ def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
         machine = Machine(device="cpu")
         context = cast(Context, SimpleNamespace(root=root, machine=machine))  # all that is read
         begin = time.monotonic()
-        with RayStart(
-            address=None, cpus=workers, token=root / ".ray-token", logs=root / "logs"
-        ) as ray_start:
+        with RayStart(address=None, cpus=workers, token=root / ".ray-token") as ray_start:
             scratch = ray_start.wait()
             searcher = LedgerSearcher(ledger, root, lambda job, outcome: None)
             tune_trials(

@@ -1,12 +1,9 @@
 """What a trial needs and makes, brought to where its worker is and from there to where it belongs.
 
-A worker that sees the run folder works in it. One that does not works in a folder of its own, and
-nothing stays there.
+A worker that sees the run folder works in it. One that does not works in a folder of its own.
 """
 
 from __future__ import annotations
-
-import shutil
 
 from ..trainers.saved import WEIGHTS
 from .artifacts import fetched, store
@@ -34,4 +31,3 @@ def deliver(folder: str, context: Context, home: Home, artifacts: str | None) ->
         (here / WEIGHTS).unlink()
     if not home.is_here():
         home.write(folder, read_files(here))
-        shutil.rmtree(context.root / "trials")

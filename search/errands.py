@@ -23,6 +23,7 @@ from .settings import SearchSettings
 from .shares import resource, share_of_gpus, workers_in
 from .stopping import Stopping
 from .telling import Say
+from .worker_log import logged
 
 LOOK_SECONDS = 0.2
 
@@ -89,8 +90,13 @@ def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any
     """One errand, in a worker; `shared` is in a list so that Ray leaves the reference as it is."""
     torch.set_num_threads(1)
     said: list[Any] = []
-    with at_hand(resident(shared[0], with_plugins).on, home) as on:
-        found = errand(on, lambda line: said.append(board.say.remote(line)))
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        said.append(board.say.remote(line))
+
+    with logged(home), at_hand(resident(shared[0], with_plugins).on, home) as on:
+        found = errand(on, say)
     ray.get(said)  # the driver looks at the board once it has the result
     return found
 

@@ -30,6 +30,11 @@ class Home:
     node: str  # Ray's name for the driver's node
     nonce: str
 
+    @property
+    def logs(self) -> Path:
+        """What the workers print."""
+        return self.root / "logs"
+
     def is_here(self) -> bool:
         """True on a node that sees the very folder."""
         try:
@@ -50,6 +55,10 @@ class Home:
             return read_files(self.root / folder)
         found: Files = ray.get(self._there(read_files).remote(self.root / folder))
         return found
+
+    def append(self, path: Path, content: bytes) -> None:
+        """Add to a file of the run."""
+        ray.get(self._there(append_to).remote(path, content))
 
     def _there(self, function: Callable[..., Any]) -> Any:
         """The function as a task on the driver's node."""
@@ -78,6 +87,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_bytes(folder / name, content)
+
+
+def append_to(path: Path, content: bytes) -> None:
+    """Add to a file."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "ab") as file:
+        file.write(content)
 
 
 def read_files(folder: Path) -> Files:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
@@ -13,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..spaces.errors import UserError
@@ -41,8 +40,8 @@ class RayStart:
     is as it was.
     """
 
-    def __init__(self, *, address: str | None, cpus: int, token: Path, logs: Path) -> None:
-        self._address, self._cpus, self._logs = address, cpus, logs
+    def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
+        self._address, self._cpus = address, cpus
         settings = settings_for(address, token)
         self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
         self._reaper = Reaper(self._scratch)
@@ -77,7 +76,6 @@ class RayStart:
             ray.shutdown()
         self._left.set()
         self._thread.join()
-        keep_logs(self._scratch, self._logs)
 
     def wait(self) -> Path:
         """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
@@ -104,15 +102,6 @@ class RayStart:
         self._left.wait()  # Ray's processes are killed when the thread that made them ends
 
 
-def keep_logs(scratch: Path, logs: Path) -> None:
-    """Keep what the workers printed, for who wants to know more than the ledger says."""
-    with contextlib.suppress(OSError):  # a full disk is told of where it matters
-        for file in scratch.glob("session_*/logs/worker-*"):
-            if file.is_file() and file.stat().st_size and not file.parent.is_symlink():
-                logs.mkdir(exist_ok=True)
-                shutil.copyfile(file, logs / file.name)
-
-
 def settings_for(address: str | None, token: Path) -> dict[str, str]:
     """What of the environment Ray and its workers are to find changed; the user's own stays."""
     wanted = {name: value for name, value in QUIET.items() if name not in os.environ}
@@ -124,7 +113,7 @@ def settings_for(address: str | None, token: Path) -> dict[str, str]:
     return wanted
 
 
-@contextlib.contextmanager
+@contextmanager
 def environment_with(settings: Mapping[str, str]) -> Iterator[None]:
     """Change the environment, and give the former one back."""
     before = {name: os.environ.get(name) for name in settings}

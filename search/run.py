@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from .job import Job
 from .ledger import Ledger
 from .local_ray import RayStart
 from .opening import open_ledger, policy_space_of
+from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
 from .relatives import take_over
@@ -184,9 +183,7 @@ def prepare(
 @contextmanager
 def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
     """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
-    with RayStart(
-        address=settings.address, cpus=cpus_of(settings), token=run.token, logs=run.logs
-    ) as start:
+    with RayStart(address=settings.address, cpus=cpus_of(settings), token=run.token) as start:
         if settings.address is not None:
             start.wait()
         yield start
@@ -252,22 +249,3 @@ def first_failure(ledger: Ledger) -> str:
     """Why nothing came of the search."""
     reasons = list(ledger.record.failures().values())
     return reasons[0] if reasons else "no trial was planned"
-
-
-@contextmanager
-def output_to(log: Path) -> Iterator[None]:
-    """Send what C++ and child processes print to `log`; the progress keeps its own handles."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, handle in enumerate(kept, start=1):
-            os.dup2(handle, number)
-            os.close(handle)

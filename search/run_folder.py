@@ -76,11 +76,6 @@ class RunFolder:
         return self.root / "ray.log"
 
     @property
-    def logs(self) -> Path:
-        """What the workers print."""
-        return self.root / "logs"
-
-    @property
     def token(self) -> Path:
         """The secret of the local Ray, mode 600."""
         return self.root / ".ray-token"

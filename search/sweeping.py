@@ -26,6 +26,7 @@ from ..trainers.data import SOURCES
 from ..trainers.models import ZOO
 from .again import FREE
 from .local_ray import RayStart
+from .output import output_to
 from .plugins import plugged, read_plugin
 from .policy_space import space_from
 from .progress import Progress
@@ -35,7 +36,6 @@ from .run import (
     Given,
     cpus_of,
     new_search,
-    output_to,
     resume_search,
 )
 from .run_folder import RunFolder, check_local, locked, open_run
@@ -177,7 +177,7 @@ def one_ray(entries: Sequence[Entry], root: Path, stopping: Stopping) -> Iterato
     ours = RunFolder(root)
     cpus = max(cpus_of(entry.settings) for entry in entries)
     address = entries[0].settings.address
-    start = RayStart(address=address, cpus=cpus, token=ours.token, logs=ours.logs)
+    start = RayStart(address=address, cpus=cpus, token=ours.token)
     try:
         with stopping.shield(), output_to(ours.log):
             start.wait()

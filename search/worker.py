@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import shutil
 import threading
 import time
 import traceback
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from ray import tune
 from .context import Context
 from .delivery import bring, deliver
 from .home import Home, Shared
-from .job import Rung, job_from_json
+from .job import Rung, job_from_json, named
 from .plugins import load_plugins
 from .resident import resident
 from .room import lacks_room, one_line
 from .trial import carry_out
+from .worker_log import logged
 
 TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
 
@@ -35,11 +37,12 @@ def run_trial(config: dict[str, Any], shared: Shared) -> None:
     job, judged, home = job_from_json(config["job"]), bool(config["judged"]), shared.home
     folder, begin = f"trials/{job.folder}", time.time()
     try:
-        context = resident_context(shared)
-        with ended_after(context.effort.timeout, home, folder):
-            bring(job, context, home, shared.artifacts)
-            carried = carry_out(job, context, on_rung=reporting(begin) if judged else None)
-            deliver(folder, context, home, shared.artifacts)
+        with logged(home), workplace(resident(shared.context, with_plugins), home) as context:
+            print(named(job.folder), flush=True)
+            with ended_after(context, home, folder):
+                bring(job, context, home, shared.artifacts)
+                carried = carry_out(job, context, on_rung=reporting(begin) if judged else None)
+                deliver(folder, context, home, shared.artifacts)
         spans = {"begin": carried.begin, "seconds": carried.seconds}
         tune.report(result(evaluation=carried.evaluation.to_json(), spans=spans))
     except Exception as error:
@@ -66,11 +69,12 @@ def reporting(begin: float) -> Callable[[Rung], None]:
 
 
 @contextmanager
-def ended_after(seconds: float | None, home: Home, folder: str) -> Iterator[None]:
-    """End this whole process if the block takes longer; a file in the folder says so.
+def ended_after(context: Context, home: Home, folder: str) -> Iterator[None]:
+    """End this whole process if the block takes too long; a file in the folder says so.
 
     Nothing gentler ends a thread that hangs in native code. Ray replaces the worker.
     """
+    seconds = context.effort.timeout
     if seconds is None:
         yield
         return
@@ -79,6 +83,8 @@ def ended_after(seconds: float | None, home: Home, folder: str) -> Iterator[None
         try:
             said = f"--trial-timeout of {seconds:g} s exceeded"
             home.write(folder, {TIMEOUT: said.encode()})
+            if not home.is_here():
+                shutil.rmtree(context.root, ignore_errors=True)
         finally:
             os._exit(1)
 
@@ -91,16 +97,20 @@ def ended_after(seconds: float | None, home: Home, folder: str) -> Iterator[None
         timer.cancel()
 
 
-def resident_context(shared: Shared) -> Context:
-    """The context of this run, fetched once a worker; its root is a folder that is here."""
+def with_plugins(context: Context) -> Context:
+    """The context of this run, its plugins loaded."""
+    load_plugins(context.plugins)
+    return context
 
-    def at_home(context: Context) -> Context:
-        load_plugins(context.plugins)
-        if shared.home.is_here():
-            return context
-        return replace(context, root=Path(tempfile.mkdtemp(prefix="paretoprune-trials-")))
 
-    return resident(shared.context, at_home)
+@contextmanager
+def workplace(context: Context, home: Home) -> Iterator[Context]:
+    """The context with a root that is here: the run's, or one that is gone after the trial."""
+    if home.is_here():
+        yield context
+        return
+    with TemporaryDirectory(prefix="paretoprune-trial-") as name:
+        yield replace(context, root=Path(name))
 
 
 def describe(error: Exception) -> str:

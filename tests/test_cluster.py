@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import joblib
 import psutil
@@ -91,6 +92,7 @@ def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, s
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     folder, store = hidden / "run", tmp_path / "store"
+    before = set(Path(tempfile.gettempdir()).glob("paretoprune-trial*"))
     with open(tmp_path / "node.log", "w") as log:
         node = blind_node(cluster.address, hidden, log)
     try:
@@ -107,6 +109,9 @@ def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, s
     assert_settled(folder, 3)
     assert "training the dense network" in out  # there is no CPU for it but the blind node's
     assert list((folder / "evidence").glob("*.npz"))
+    said = "".join(path.read_text() for path in folder.glob("logs/worker-*.log"))
+    assert {"measuring scores", "control uniform", "trial 2"} <= set(said.splitlines())
+    assert set(Path(tempfile.gettempdir()).glob("paretoprune-trial*")) <= before
     front = json.loads((folder / "front.json").read_text())
     finals = list(folder.glob("trials/final-*/recipe.json"))
     assert len(finals) > len(front["controls"])  # the front's are there too

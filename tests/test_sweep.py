@@ -82,6 +82,8 @@ def test_each_run_is_a_run_folder_of_its_own(swept):
     assert run["front_size"] == len(front["points"])
     assert run["controls"].keys() == {"uniform", "random"}
     assert run["seconds"] > 0
+    for target in ("0.5", "0.4"):
+        assert list(swept.folder.glob(f"{NAME}{target}/logs/worker-*.log"))
 
 
 def test_the_table_and_the_page_show_every_run(swept):
