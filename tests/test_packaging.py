@@ -104,3 +104,20 @@ def test_search_can_be_called_whichever_part_is_imported_first():
     for first in ("paretoprune.search.cli", "paretoprune"):
         code = f"import {first}, paretoprune as pp; assert callable(pp.search), pp.search"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_rayignore_names_is_not_sent_along_with_a_job(tmp_path):
+    from ray._private.runtime_env.packaging import create_package
+
+    project, sent = tmp_path / "project", tmp_path / "sent.zip"
+    shutil.copytree(ROOT / "trainers", project / "trainers", ignore=shutil.ignore_patterns("__*"))
+    shutil.copy(ROOT / ".rayignore", project)
+    left = ("data", "runs", ".git", ".venv", "build", ".mypy_cache")
+    for name in left:
+        (project / name).mkdir()
+        (project / name / "file").write_text("large")
+    create_package(str(project), sent, include_gitignore=True)
+    names = zipfile.ZipFile(sent).namelist()
+    assert not [name for name in names if name.split("/")[0] in left]
+    assert "trainers/data.py" in names
+    assert "trainers/datasets/digits.py" in names
