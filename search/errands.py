@@ -20,7 +20,7 @@ from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
 from .settings import SearchSettings
-from .shares import resource, share_of_gpus, workers_in
+from .shares import gpus_each, workers_in
 from .stopping import Stopping
 from .telling import Say
 from .worker_log import logged
@@ -43,16 +43,15 @@ def run_errands(
     """Send at most as many at a time as trials would run, and wait for all of them."""
     shared, home = ray.put(trip), make_home(trip.root)
     board: Any = ray.remote(Board).options(num_cpus=0).remote()
-    send = ray.remote(run_errand).options(
-        num_cpus=settings.cpus_per_trial, num_gpus=gpus_of(settings)
-    )
+    gpus = gpus_each(settings)
+    send = ray.remote(run_errand).options(num_cpus=settings.cpus_per_trial, num_gpus=gpus)
     waiting = dict(enumerate(errands))
     running: dict[Any, int] = {}
     found: dict[int, Any] = {}
     told: set[str] = set()
     try:
         while waiting or running:
-            while waiting and len(running) < workers_in(settings):
+            while waiting and len(running) < workers_in(settings, gpus):
                 index = next(iter(waiting))
                 running[send.remote(waiting.pop(index), [shared], home, board)] = index
             ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
@@ -68,13 +67,6 @@ def run_errands(
             ray.cancel(one, force=True)
         ray.kill(board)
     return [found[index] for index in range(len(errands))]
-
-
-def gpus_of(settings: SearchSettings) -> float:
-    """Each errand's share of the GPUs, as a trial's."""
-    if settings.gpus_per_trial is not None:
-        return settings.gpus_per_trial
-    return share_of_gpus(resource("GPU"), workers_in(settings))
 
 
 def outcome(reference: Any) -> Any:

@@ -191,10 +191,10 @@ def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
 
 def cpus_of(settings: SearchSettings) -> int:
     """What a local Ray is told to have: as many as the trials at a time need."""
-    return math.ceil(workers_of(settings) * settings.cpus_per_trial)
+    return math.ceil(slots_of(settings) * settings.cpus_per_trial)
 
 
-def workers_of(settings: SearchSettings) -> int:
+def slots_of(settings: SearchSettings) -> int:
     """Trials at a time on the cores that this process may use, a container's quota regarded."""
     return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
@@ -224,11 +224,10 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         stopping.listen_again()
         from .halving import Halving
         from .searcher import LedgerSearcher
-        from .shares import workers_in
-        from .tuning import StopBetweenSteps, tune_trials
+        from .tuning import StopBetweenSteps, tune_trials, workers_of
 
         searcher = LedgerSearcher(ledger, context.root, on_trial, until=scene.until)
-        workers = workers_in(settings)
+        workers = workers_of(context, settings)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
@@ -241,6 +240,7 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             progress.close()
             progress.say("stopping; a second Ctrl-C leaves at once")
             raise
+        workers = max(workers, workers_of(context, settings))  # nodes may have come meanwhile
         if busy := efficiency_of(ledger.record, workers, since):
             progress.say(busy.sentence())
 

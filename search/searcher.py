@@ -28,10 +28,9 @@ Listener = Callable[[Job, Outcome], None]
 
 @dataclass(slots=True)
 class Started:
-    """A job that runs, since when, and the rungs that it has been seen at."""
+    """A job that runs, or waits for a worker, and the rungs that it has been seen at."""
 
     job: Job
-    begin: float
     rungs: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -45,7 +44,7 @@ class LedgerSearcher(Searcher):
         super().__init__(metric="evaluation", mode="max")
         self._ledger, self._root, self._listener, self._until = ledger, root, listener, until
         self._started: dict[str, Started] = {}
-        self._longest = 0.0  # seconds of a trial so far
+        self._longest = 0.0  # seconds that a trial took so far, once it had a worker
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none now, FINISHED if there will be none."""
@@ -55,7 +54,7 @@ class LedgerSearcher(Searcher):
             job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED) if self._ledger.over else None
-        self._started[trial_id] = Started(job, time.monotonic())
+        self._started[trial_id] = Started(job)
         plain = job.control is None and job.continues is None
         return {
             "job": job.to_json(),
@@ -75,9 +74,10 @@ class LedgerSearcher(Searcher):
         """Settle the trial in the ledger."""
         started = self._started.pop(trial_id, None)
         if started is not None:
-            self._longest = max(self._longest, time.monotonic() - started.begin)
+            result = result or {}
+            self._longest = max(self._longest, result.get("time_total_s", 0.0))
             with room_needed():
-                outcome = self._settle(started, result or {}, error)
+                outcome = self._settle(started, result, error)
             self._listener(started.job, outcome)
 
     def abandon(self, reason: str) -> bool:

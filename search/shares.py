@@ -1,4 +1,4 @@
-"""What of a cluster each worker gets."""
+"""What of a cluster each worker gets, and how many of them that makes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import math
 
 import ray
 
+from ..spaces.errors import UserError
 from .settings import SearchSettings
 
+ROUNDING = 1e-6  # 1 / 0.1 must be 10
 
-def workers_in(settings: SearchSettings) -> int:
-    """Trials at a time that Ray has the CPUs for, unless the user wants fewer."""
-    most = max(1, int(resource("CPU") / settings.cpus_per_trial))
-    return min(settings.workers or most, most)
+
+def workers_in(settings: SearchSettings, gpus: float) -> int:
+    """Trials at a time that fit into the nodes there are now, unless the user wants fewer."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    fitting = sum(room_in(node, settings.cpus_per_trial, gpus) for node in nodes)
+    if not fitting and settings.address is None:
+        most = max((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
+        raise UserError(
+            f"a trial must fit into this machine's {most[1]:g} CPUs and {most[0]:g} GPUs, got "
+            f"{settings.cpus_per_trial:g} and {gpus:g}; lower --cpus-per-trial or --gpus-per-trial"
+        )
+    most_workers = max(1, fitting)
+    return min(settings.workers or most_workers, most_workers)
+
+
+def room_in(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many trials that need so much fit into a node's resources."""
+    needs = {"CPU": cpus, "GPU": gpus}
+    return min(int(node.get(name, 0) / n + ROUNDING) for name, n in needs.items() if n)
+
+
+def gpus_each(settings: SearchSettings) -> float:
+    """The GPUs of one trial: as asked for, or an even share."""
+    if settings.gpus_per_trial is not None:
+        return settings.gpus_per_trial
+    return share_of_gpus(resource("GPU"), workers_in(settings, 0))
 
 
 def resource(name: str) -> float:

@@ -17,7 +17,7 @@ from .home import Shared, make_home
 from .reading import SHORT
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
-from .shares import resource, share_of_gpus, workers_in
+from .shares import gpus_each, workers_in
 from .stopping import Stopping
 from .worker import run_trial
 
@@ -49,13 +49,11 @@ def tune_trials(
     """Run until the searcher has no job left; `carry_out` does one of them in a worker."""
     artifacts = place_in(context.root)
     shared = Shared(ray.put(context), make_home(context.root), artifacts)
-    workers, gpus = workers_in(settings), settings.gpus_per_trial
-    if gpus is None:
-        gpus = share_of_gpus(resource("GPU"), workers) if on_gpu(context) else 0
     trainable = tune.with_resources(
         tune.with_parameters(carry_out, shared=shared),
-        {"cpu": settings.cpus_per_trial, "gpu": gpus},
+        {"cpu": settings.cpus_per_trial, "gpu": gpus_of(context, settings)},
     )
+    workers = settings.workers or workers_of(context, settings)  # more than fit wait for nodes
     for turn in itertools.count():
         tuner = tune.Tuner(
             trainable,
@@ -86,6 +84,12 @@ def short_of_memory(error: RuntimeError) -> bool:
     return isinstance(error.__cause__, ray.exceptions.OutOfMemoryError)
 
 
-def on_gpu(context: Context) -> bool:
-    """True if the driver chose a GPU for the trials."""
-    return context.machine.device != "cpu"
+def gpus_of(context: Context, settings: SearchSettings) -> float:
+    """The GPUs of one trial: none unasked, where trials run on the CPU."""
+    unasked = settings.gpus_per_trial is None and context.machine.device == "cpu"
+    return 0 if unasked else gpus_each(settings)
+
+
+def workers_of(context: Context, settings: SearchSettings) -> int:
+    """How many trials run at a time on the nodes that are there now."""
+    return workers_in(settings, gpus_of(context, settings))
