@@ -2,7 +2,7 @@
 
 Whatever a policy does not read is not measured; what was measured before is read from the folder.
 The pieces do not depend on each other, save that loss curves need the order that a score gives:
-`Do` may measure them one after the other, or side by side and elsewhere.
+`Do` may measure them one after the other, or side by side and elsewhere; an ensemble in parts.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ from .ensembles import (
     Check,
     Ensemble,
     EnsembleSettings,
+    Measurable,
+    Step,
+    ensemble_steps,
     is_ensemble,
-    measure_ensemble,
     settings_named,
     with_ensemble,
 )
 from .evidence import measure_evidence
 from .gate_values import GATES, gate_evidence
+from .pieces import Piece, changed, in_turn, single
 from .scores.registry import all_scores
 
 OnProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
@@ -73,12 +76,12 @@ class Measuring:
 
 
 Task = Callable[[Measuring, OnProgress], Any]
-Do = Callable[[Sequence[Task], Measuring], list[Any]]  # what came of each task, in their order
+Do = Callable[[Sequence[Piece[Task]], Measuring], list[Any]]  # what the pieces found
 
 
-def here(tasks: Sequence[Task], on: Measuring) -> list[Any]:
+def here(pieces: Sequence[Piece[Task]], on: Measuring) -> list[Any]:
     """Do them in this process, one after the other, and show no progress."""
-    return [task(on, tell_nobody) for task in tasks]
+    return in_turn(pieces, lambda task: task(on, tell_nobody))
 
 
 def takes_many_runs(score: str) -> bool:
@@ -94,16 +97,20 @@ def check_known(score: str) -> None:
         check_score(score, sorted({*all_scores(), *ENSEMBLES, GATES}))
 
 
-def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) -> Evidence:
-    """All that these policies read."""
+def gather_evidence(
+    policies: Iterable[Policy], on: Measuring, do: Do = here, tell: OnProgress = tell_nobody
+) -> Evidence:
+    """All that these policies read; who does a task tells of it, `tell` of ensembles."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
         check_known(name)
-    tasks: list[Task] = [partial(ensemble, name) for name in sorted(names) if is_ensemble(name)]
-    tasks += [gates] if GATES in names else []
+    pieces = [ensemble(name, on, tell) for name in sorted(names) if is_ensemble(name)]
     shared = sorted(name for name in names if not takes_many_runs(name))
-    evidence = joined(do([*tasks, partial(scores, shared)], on))
+    tasks: list[Task] = [gates] if GATES in names else []
+    tasks.append(partial(scores, shared))
+    pieces += [single(task) for task in tasks]
+    evidence = joined(do(pieces, on))
     curves = {
         curves_name(policy.score, policy.combine, policy.probe): partial(
             loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
@@ -111,7 +118,7 @@ def gather_evidence(policies: Iterable[Policy], on: Measuring, do: Do = here) ->
         for policy in wanted
         if policy.allocation == "loss-budget"
     }
-    return joined([evidence, *do(list(curves.values()), on)])
+    return joined([evidence, *do([single(task) for task in curves.values()], on)])
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:
@@ -151,10 +158,27 @@ class Listener:
         self._tell(what, done, total)
 
 
-def ensemble(name: str, on: Measuring, tell: OnProgress) -> Evidence:
-    """An ensemble's scores and errors."""
-    listener = Listener(tell)
-    found = measured_ensemble(settings_named(name), name, on, listener)
+@dataclass(frozen=True, slots=True, eq=False)
+class OfEnsemble:
+    """A task of an ensemble: it reads nothing in the folder and leaves nothing there."""
+
+    step: Step
+
+    def __call__(self, on: Measuring, tell: OnProgress) -> Any:
+        """Do it; who asked for it tells of it."""
+        return self.step(Measurable(on.model, on.channel_map, on.data))
+
+
+def ensemble(name: str, on: Measuring, tell: OnProgress) -> Piece[Task]:
+    """An ensemble's scores and errors, within the limits."""
+    settings, listener = on.limits.of(settings_named(name)), Listener(tell)
+
+    def report(check: Check) -> None:
+        what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
+        listener(what, check.samples, settings.most_samples)
+
+    steps = ensemble_steps(settings, on.seed, on.folder, report)
+    found = yield from changed(steps, OfEnsemble)
     counts = counts_of(found) if listener.heard else {}
     return with_ensemble(Evidence("", {}, counts=counts), name, found)
 
@@ -167,27 +191,6 @@ def counts_of(found: Ensemble) -> dict[str, int]:
         "masked_forwards": effort.forwards,
         "masked_backwards": effort.backwards,
     }
-
-
-def measured_ensemble(
-    settings: EnsembleSettings, name: str, on: Measuring, tell: OnProgress
-) -> Ensemble:
-    """An ensemble, within the limits."""
-    settings = on.limits.of(settings)
-
-    def report(check: Check) -> None:
-        what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
-        tell(what, check.samples, settings.most_samples)
-
-    return measure_ensemble(
-        on.model,
-        on.channel_map,
-        on.data,
-        settings,
-        folder=on.folder,
-        seed=on.seed,
-        on_progress=report,
-    )
 
 
 def gates(on: Measuring, tell: OnProgress) -> Evidence:

@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..analysis.gathering import Do, Measuring, Task
+from ..analysis.gathering import Do, Measuring, OfEnsemble, Task
+from ..analysis.pieces import Piece, changed, in_turn
 from .local_ray import RayStart
 from .plugins import Plugin
 from .settings import SearchSettings
@@ -30,8 +31,8 @@ class Hands(Protocol):
         """There will be errands: get ready beside what is done meanwhile."""
         ...
 
-    def do(self, errands: Sequence[Errand], on: Any) -> list[Any]:
-        """Run each with `on`, which is shipped once; what came of them, in their order."""
+    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
+        """Run their errands with `on`, which is shipped once; what the pieces found."""
         ...
 
 
@@ -44,9 +45,9 @@ class Here:
     def begin(self) -> None:
         """Nothing has to be started."""
 
-    def do(self, errands: Sequence[Errand], on: Any) -> list[Any]:
+    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
         """Run each."""
-        return [errand(on, self.say) for errand in errands]
+        return in_turn(pieces, lambda errand: errand(on, self.say))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,9 +65,9 @@ class Workers:
         """Start Ray."""
         self.ray_start.begin()
 
-    def do(self, errands: Sequence[Errand], on: Any) -> list[Any]:
+    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
         """Run all of them; a signal is raised between two looks at them."""
-        if not errands:
+        if not pieces:
             return []
         with self.stopping.shield():
             self.ray_start.wait()
@@ -74,7 +75,7 @@ class Workers:
             from .errands import Trip, run_errands
 
             trip = Trip(on, self.plugins, self.root)
-            return run_errands(errands, trip, self.settings, self.say, self.stopping)
+            return run_errands(pieces, trip, self.settings, self.say, self.stopping)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,13 +101,25 @@ def crew_of(workers: Workers) -> Crew:
 def measuring_by(hands: Hands, device: str) -> Do:
     """How evidence is measured by these hands, on the device that trials use."""
 
-    def do(tasks: Sequence[Task], on: Measuring) -> list[Any]:
-        return hands.do([partial(measure, task, device) for task in tasks], on)
+    def do(pieces: Sequence[Piece[Task]], on: Measuring) -> list[Any]:
+        return hands.do([changed(piece, partial(Measure, device)) for piece in pieces], on)
 
     return do
 
 
-def measure(task: Task, device: str, on: Measuring, say: Say) -> Any:
-    """One piece of the evidence."""
-    on.model.to(device)
-    return task(on, telling(say))
+@dataclass(frozen=True, slots=True, eq=False)
+class Measure:
+    """The errand of measuring something of the evidence."""
+
+    device: str
+    task: Task
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether it reads and writes in the evidence's folder."""
+        return not isinstance(self.task, OfEnsemble)
+
+    def __call__(self, on: Measuring, say: Say) -> Any:
+        """Do it."""
+        on.model.to(self.device)
+        return self.task(on, telling(say))

@@ -11,6 +11,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
+from ..analysis.pieces import single
 from ..spaces.durable import write_bytes
 from ..spaces.front import Dense
 from ..trainers.baseline import SAVE_SECONDS, saving
@@ -65,7 +66,7 @@ def dense_weights(
             weights = as_safetensors(state_of(on.model))
         else:
             checkpoint = run.dense_checkpoint.resolve()
-            (weights,) = hands.do([partial(train_dense, machine, checkpoint)], on)
+            (weights,) = hands.do([single(partial(train_dense, machine, checkpoint))], on)
         write_bytes(run.dense, weights)
         run.dense_checkpoint.unlink(missing_ok=True)
     on.model.load_state_dict(from_safetensors(run.dense.read_bytes()))
@@ -105,7 +106,7 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def measure_dense(context: Context, hands: Hands, say: Say) -> Dense:
     """The dense network's own figures, without the test split."""
-    (accuracy,) = hands.do([accuracy_of], context)
+    (accuracy,) = hands.do([single(accuracy_of)], context)
     channel_map, (macs, params) = context.space.channel_map, context.space.price.dense
     say(
         f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "

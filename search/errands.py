@@ -13,9 +13,9 @@ import ray
 import torch
 from ray.exceptions import RayTaskError
 
-from ..analysis.gathering import Measuring
+from ..analysis.pieces import Piece, Rota, Turn
 from .board import Board
-from .crew import Errand
+from .crew import Errand, Measure
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
@@ -38,35 +38,37 @@ class Trip:
 
 
 def run_errands(
-    errands: Sequence[Errand], trip: Trip, settings: SearchSettings, say: Say, stopping: Stopping
+    pieces: Sequence[Piece[Errand]],
+    trip: Trip,
+    settings: SearchSettings,
+    say: Say,
+    stopping: Stopping,
 ) -> list[Any]:
     """Send at most as many at a time as trials would run, and wait for all of them."""
     shared, home = ray.put(trip), make_home(trip.root)
     board: Any = ray.remote(Board).options(num_cpus=0).remote()
     gpus = gpus_each(settings)
     send = ray.remote(run_errand).options(num_cpus=settings.cpus_per_trial, num_gpus=gpus)
-    waiting = dict(enumerate(errands))
-    running: dict[Any, int] = {}
-    found: dict[int, Any] = {}
-    told: set[str] = set()
+    rota, told = Rota(pieces), set[str]()
+    running: dict[Any, Turn[Errand]] = {}
     try:
-        while waiting or running:
-            while waiting and len(running) < workers_in(settings, gpus):
-                index = next(iter(waiting))
-                running[send.remote(waiting.pop(index), [shared], home, board)] = index
+        while rota.waiting or running:
+            while rota.waiting and len(running) < workers_in(settings, gpus):
+                turn = rota.take()
+                running[send.remote(turn.task, [shared], home, board)] = turn
             ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
             for line in ray.get(board.take.remote()):
                 if line not in told:  # several workers measure parts of one thing
                     told.add(line)
                     say(line)
             for one in ended:
-                found[running.pop(one)] = outcome(one)
+                rota.done(running.pop(one), outcome(one))
             stopping.raise_if_asked()
     finally:
         for one in running:
             ray.cancel(one, force=True)
         ray.kill(board)
-    return [found[index] for index in range(len(errands))]
+    return rota.found
 
 
 def outcome(reference: Any) -> Any:
@@ -87,7 +89,7 @@ def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any
         print(line, flush=True)
         said.append(board.say.remote(line))
 
-    with logged(home), at_hand(resident(shared[0], with_plugins).on, home) as on:
+    with logged(home), at_hand(errand, resident(shared[0], with_plugins).on, home) as on:
         found = errand(on, say)
     ray.get(said)  # the driver looks at the board once it has the result
     return found
@@ -100,9 +102,10 @@ def with_plugins(trip: Trip) -> Trip:
 
 
 @contextmanager
-def at_hand(on: Any, home: Home) -> Iterator[Any]:
+def at_hand(errand: Errand, on: Any, home: Home) -> Iterator[Any]:
     """Evidence is kept in the run's folder; where that is not seen, in a copy of it."""
-    if not isinstance(on, Measuring) or on.folder is None or home.is_here():
+    keeps = isinstance(errand, Measure) and errand.keeps_files
+    if not keeps or on.folder is None or home.is_here():
         yield on
         return
     with TemporaryDirectory(prefix="paretoprune-evidence-") as name:

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import nn
 
+from ..analysis.pieces import single
 from ..spaces.durable import write_json
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front, non_dominated
@@ -58,7 +59,7 @@ def with_figures(
     One errand: networks that are timed side by side would slow each other down.
     """
     networks = [context.model, *(network_of(path, context) for path in points)]
-    (rows,) = hands.do([partial(figures_of, networks)], context)
+    (rows,) = hands.do([single(partial(figures_of, networks))], context)
     figures = [{"test_accuracy": accuracy, "latency_ms": ms} for accuracy, ms in rows]
     found = {
         path: replace(point, **own)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from ..analysis.pieces import single
 from ..analysis.rehearsal import rehearse
 from ..spaces.bias import stages_of
 from ..spaces.decode import Space
@@ -77,7 +78,7 @@ def rehearsing(prepared: Prepared) -> Rehearse:
 
     def rehearsed(masks: Masks) -> Values:
         parts = [masks[start : start + PART] for start in range(0, len(masks), PART)]
-        tasks = [partial(rehearse, part) for part in parts]
+        tasks = [single(partial(rehearse, part)) for part in parts]
         return np.concatenate(prepared.do(tasks, prepared.measuring))
 
     return rehearsed

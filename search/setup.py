@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from ..analysis.gathering import Do, Limits, Measuring, gather_evidence
+from ..analysis.pieces import single
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
 from ..spaces.durable import write_json
@@ -35,6 +36,7 @@ from .effort import effort_of
 from .plugins import Plugin
 from .run_folder import RunFolder
 from .settings import SearchSettings
+from .telling import telling
 from .versions import versions
 
 LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
@@ -78,7 +80,7 @@ def prepare_search(
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
     untrained = Untrained(model, data, settings)
-    (detected,) = crew.dense.do([machine_of], untrained)
+    (detected,) = crew.dense.do([single(machine_of)], untrained)
     machine = remembered_machine(run, detected)
     trained = inputs.model is not None or settings.weights is not None
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
@@ -89,7 +91,7 @@ def prepare_search(
         model=model,
         data=data,
         space=space,
-        evidence=gather_evidence(wanted, measuring, do),
+        evidence=gather_evidence(wanted, measuring, do, telling(crew.say)),
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),

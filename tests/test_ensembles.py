@@ -13,12 +13,14 @@ from paretoprune.analysis.ensembles import (
     EnsembleSettings,
     Surrogate,
     measure_ensemble,
+    steps,
     surrogate_of,
     with_ensemble,
 )
 from paretoprune.analysis.ensembles import campaign as campaigns
 from paretoprune.analysis.ensembles import measure as measuring
 from paretoprune.analysis.ensembles.campaign import begin
+from paretoprune.analysis.ensembles.chunks import Draws, measure_part
 from paretoprune.analysis.ensembles.columns import Columns
 from paretoprune.analysis.ensembles.fit import Prior, fit_sums
 from paretoprune.analysis.ensembles.masks import draw_masks
@@ -91,9 +93,10 @@ def trained():
 def campaign_of(scene, settings, seed=0):
     model, channel_map, data = scene[:3]
     probe = Probe(model, channel_map, data, data.train, settings, Machine())
-    campaign = begin(probe, seed)
+    draws = Draws(settings, channel_map.group_of, len(data.train), seed)
+    campaign = begin(draws)
     campaign.taylor = probe.taylor()
-    return campaign
+    return campaign, lambda *chunks: campaign.take(measure_part(probe, draws, chunks))
 
 
 def measure(scene, settings, **options):
@@ -109,9 +112,8 @@ def test_true_coefficients_lie_within_the_stated_errors_as_often_as_stated(prior
     truth, inside = additive[3], []
     settings = replace(FEW, prior=prior, samples=16_384)
     for seed in range(200):
-        campaign = campaign_of(additive, settings, seed)
-        for _ in range(5):
-            campaign.take_chunk()
+        campaign, take = campaign_of(additive, settings, seed)
+        take(*range(5))
         score, errors = campaign.scores(campaign.fit())
         inside.append(np.abs(score - truth) <= 1.96 * errors)
     assert 0.90 <= np.mean(inside) <= 0.99
@@ -146,9 +148,9 @@ def test_the_prior_helps_where_samples_are_few(additive):
         settings = replace(FEW, prior=prior, samples=2048)
         misses = []
         for seed in range(20):
-            campaign = campaign_of(additive, settings, seed)
+            campaign, take = campaign_of(additive, settings, seed)
             campaign.taylor = np.abs(additive[3])  # what it is where losses are linear and alike
-            campaign.take_chunk()
+            take(0)
             misses.append(campaign.fit(errors=False).coefficients[:HIDDEN] - additive[3])
         return np.square(misses).mean()
 
@@ -227,19 +229,6 @@ def test_scores_of_uncertain_coefficients_are_expectations(variant, function):
     np.testing.assert_allclose(spread, draws.std(axis=0), rtol=0.02)
 
 
-def test_sums_of_two_workers_are_the_sums_of_one():
-    rng = np.random.default_rng(0)
-    columns = Columns(np.zeros(9, dtype=np.int32), curvature=True)
-    one, first, second = (empty_sums(columns) for _ in range(3))
-    for index in range(6):
-        masks, targets = rng.random((32, 9)) < 0.8, rng.standard_normal(32)
-        one.add(masks, targets)
-        (first, second)[index % 2].add(masks, targets)
-    first.merge(second)
-    for name, table in one.tables().items():
-        np.testing.assert_allclose(first.tables()[name], table, rtol=1e-12)
-
-
 # --- masks
 
 
@@ -279,21 +268,22 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
     settings = EnsembleSettings(per=per, joined=per == "gradient", samples=4096, agreement=1.0)
     unbroken = measure(trained, settings)
     monkeypatch.setattr(measuring, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "PART", 1)
     taken = []
-    take = campaigns.Campaign.take_chunk
+    take = steps.measure_part
 
-    def dying(campaign):
-        taken.append(campaign.chunk)
-        if len(taken) in (6, 12):
+    def dying(probe, draws, chunks):
+        taken.extend(chunks)
+        if len(taken) in (6, 18):
             raise Killed
-        take(campaign)
+        return take(probe, draws, chunks)
 
-    monkeypatch.setattr(campaigns.Campaign, "take_chunk", dying)
+    monkeypatch.setattr(steps, "measure_part", dying)
     for _ in range(2):
         with pytest.raises(Killed):
             measure(trained, settings, folder=tmp_path)
     found = measure(trained, settings, folder=tmp_path)
-    assert taken == [*range(6), *range(5, 11), *range(10, 16)]
+    assert taken == [*range(6), *range(12), *range(8, 16)]  # checks are after 8, 12 and 16
     assert np.array_equal(found.score, unbroken.score)
     assert np.array_equal(found.root, unbroken.root)
     assert found.checks == unbroken.checks

@@ -4,10 +4,11 @@
 score of the evidence, `surrogate_of` a prediction for any mask. A score's name says its settings.
 """
 
-from .measure import measure_ensemble
+from .measure import ensemble_steps, measure_ensemble
 from .naming import is_ensemble, name_of, settings_named
 from .record import Check, Effort, Ensemble, with_ensemble
 from .settings import PRESETS, EnsembleSettings
+from .steps import Measurable, Step
 from .surrogate import Surrogate, surrogate_of
 
 __all__ = [
@@ -16,7 +17,10 @@ __all__ = [
     "Effort",
     "Ensemble",
     "EnsembleSettings",
+    "Measurable",
+    "Step",
     "Surrogate",
+    "ensemble_steps",
     "is_ensemble",
     "measure_ensemble",
     "name_of",

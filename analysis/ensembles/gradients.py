@@ -45,6 +45,12 @@ class GradientSums:
         self.removed += len(masks) - masks.sum(axis=0)
         self.target += (targets.sum(), targets @ targets)
 
+    def merge(self, other: GradientSums) -> None:
+        """Take in what was summed up elsewhere."""
+        for name in ARRAYS:
+            mine: Values = getattr(self, name)
+            mine += getattr(other, name)
+
     def scores(self, variant: str) -> tuple[Values, Values, Values]:
         """Of one variant: the mean [A], its standard error [A], and the means of both halves."""
         value, square = PLACE[variant]

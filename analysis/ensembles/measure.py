@@ -1,34 +1,43 @@
-"""Measure an ensemble, once: read back if it is known, gone on with if it was cut off."""
+"""Measure an ensemble, once: read back if it is known, gone on with if it was cut off.
+
+`ensemble_steps` says what is to be run next, in steps that may be run side by side: the chunks of
+masks up to the next check. A check waits for the chunks before it, and the chunks after it for the
+check, which may say that it is enough. Who runs the steps is the caller's business;
+`measure_ensemble` runs them here.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from ...spaces.channels import ChannelMap
-from ...spaces.errors import UserError
-from ...spaces.evidence import load_tables, save_tables
-from ...trainers.batches import draw
-from ...trainers.machine import Machine, device_of, machine_for, place
-from ...trainers.split import Data, Split
-from ..evidence import evidence_key
-from .campaign import Campaign, begin
-from .probe import Probe
+from ...spaces.evidence import Tables, load_tables, save_tables
+from ...trainers.machine import Machine
+from ...trainers.split import Data
+from ..pieces import in_turn
+from .campaign import Campaign, begin, next_check
 from .record import Check, Ensemble, ensemble_from_tables, ensemble_to_tables
 from .settings import EnsembleSettings
+from .steps import Measurable, Start, Step, base_of, no_network, part_of, unmasked
 
 METHOD = 1  # goes up when the same settings would give other numbers
 SAVE_SECONDS = 60.0
-SET_IMAGES = 512  # where a network forces one mask for a whole set
+PART = 2  # chunks measured by one worker at a time
 LIMITS = ("samples", "seconds", "agreement")  # more of them goes on from the same sums
 OnProgress = Callable[[Check], None]
+
+
+Steps = Generator[Sequence[Step], list[Any], Ensemble]
 
 
 def measure_ensemble(
@@ -46,36 +55,65 @@ def measure_ensemble(
 
     `on_progress` sees every check: the held-out R^2 and the agreement of two halves.
     """
-    refuse_hopeless(channel_map)
-    machine = machine or machine_for(model, data.input_shape)
-    split = draw(data.train, settings.images)
-    here = device_of(model)
-    base = evidence_key(model, channel_map, data, split, seed) + repr(machine)
+    on = Measurable(model, channel_map, data, machine)
+    steps = ensemble_steps(settings, seed, folder, on_progress)
+    found: list[Ensemble] = in_turn([steps], lambda step: step(on))
+    return found[0]
+
+
+def ensemble_steps(
+    settings: EnsembleSettings, seed: int, folder: Path | None, on_progress: OnProgress | None
+) -> Steps:
+    """What is to be run for an ensemble; sums and result are kept in `folder`, which is here."""
+    ((base, machine),) = yield [partial(base_of, settings, seed)]
     key, sums_key = keys(base, settings)
     known = load_tables(key, folder) if folder else None
     if known is not None:
         return ensemble_from_tables(key, known)
-    try:
-        probe = Probe(place(model, machine), channel_map, data, split, settings, machine)
-        notes = fall_back(probe)
-        campaign = resume(begin(probe, seed), sums_key, folder)
-        run(campaign, sums_key, folder, on_progress)
-        ensemble = conclude(campaign, key, notes)
-    finally:
-        model.to(here)
+    saved = load_tables(sums_key, folder) if folder else None
+    (start,) = yield [partial(unmasked, settings, seed, machine, saved is None)]
+    campaign = begin_or_resume(start, saved)
+    last = time.monotonic()
+    while not (campaign.settled or campaign.at_limit):
+        ahead = campaign.ahead()
+        parts = [ahead[first : first + PART] for first in range(0, len(ahead), PART)]
+        for part in (yield [partial(part_of, start, campaign.batch, each) for each in parts]):
+            campaign.take(part)
+        due = campaign.chunk == next_check(campaign.chunk - 1)
+        if due:
+            yield from check(campaign, on_progress)
+        if folder and (due or time.monotonic() - last >= SAVE_SECONDS):
+            save_tables(sums_key, campaign.tables(), folder)
+            last = time.monotonic()
+    if not campaign.checked:
+        yield from check(campaign, on_progress)
+    if folder:
+        save_tables(sums_key, campaign.tables(), folder)
+    (ensemble,) = yield [partial(no_network, partial(conclude, campaign, key, start.notes))]
     if folder:
         save_tables(key, ensemble_to_tables(ensemble), folder)
-    return ensemble
+    return ensemble  # type: ignore[no-any-return]
 
 
-def refuse_hopeless(channel_map: ChannelMap) -> None:
-    """Raise unless some atom can be removed without emptying its group."""
-    if channel_map.atoms == 0 or np.bincount(channel_map.group_of).max() < 2:
-        raise UserError(
-            "an ensemble must have a group of two atoms or more, got "
-            f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups; "
-            "paretoprune inspect says what protects the others"
-        )
+def check(campaign: Campaign, on_progress: OnProgress | None) -> Generator[list[Step], list[Any]]:
+    """Look whether it is enough, by whoever has the time: it takes many fits."""
+    (found,) = yield [partial(no_network, campaign.look)]
+    campaign.checks.append(found)
+    if on_progress is not None:
+        on_progress(found)
+
+
+def begin_or_resume(start: Start, saved: Tables | None) -> Campaign:
+    """Take up saved sums, if they hold no more samples than are allowed now."""
+    campaign = begin(start.draws)
+    if start.taylor is not None:
+        campaign.taylor = start.taylor
+    if saved is not None:
+        campaign.taylor = saved["taylor"].astype(np.float64)
+        if json.loads(str(saved["progress"]))["chunk"] <= campaign.last:
+            campaign.restore(saved)
+    campaign.effort, campaign.batch = campaign.effort.plus(start.effort), start.batch
+    return campaign
 
 
 def keys(base: str, settings: EnsembleSettings) -> tuple[str, str]:
@@ -92,46 +130,6 @@ def digest(base: str, values: dict[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def fall_back(probe: Probe) -> tuple[str, ...]:
-    """Give a network that regroups its batch one mask for the whole set, and say so."""
-    if probe.settings.per == "batch" or probe.takes_own_masks():
-        return ()
-    per = probe.settings.per
-    images = min(probe.settings.images, SET_IMAGES)
-    probe.settings = replace(probe.settings, per="batch", joined=False, images=images)
-    probe.split = Split(probe.split.images[:images], probe.split.labels[:images])
-    return (f"one mask a set instead of one a {per}: this network regroups its batch",)
-
-
-def resume(campaign: Campaign, sums_key: str, folder: Path | None) -> Campaign:
-    """Take up saved sums, if they hold no more samples than are allowed now."""
-    saved = load_tables(sums_key, folder) if folder else None
-    if saved is not None:
-        chunk = json.loads(str(saved["progress"]))["chunk"]
-        if chunk * campaign.chunk_size <= campaign.probe.settings.most_samples:
-            campaign.restore(saved)
-            return campaign
-    if campaign.probe.settings.prior == "taylor":
-        campaign.taylor = campaign.probe.taylor()
-    return campaign
-
-
-def run(
-    campaign: Campaign, sums_key: str, folder: Path | None, on_progress: OnProgress | None
-) -> None:
-    """Run to the end, saving the sums after checks and every minute."""
-    last = time.monotonic()
-
-    def save(due: bool) -> None:
-        nonlocal last
-        if folder and (due or time.monotonic() - last >= SAVE_SECONDS):
-            save_tables(sums_key, campaign.tables(), folder)
-            last = time.monotonic()
-
-    campaign.run(save, on_progress or (lambda check: None))
-    save(True)
-
-
 def conclude(campaign: Campaign, key: str, notes: tuple[str, ...]) -> Ensemble:
     """The record of a campaign that is over."""
     fit = campaign.fit()
@@ -140,10 +138,10 @@ def conclude(campaign: Campaign, key: str, notes: tuple[str, ...]) -> Ensemble:
     if effort.dropped:
         notes += (f"{effort.dropped} of {effort.samples} masks had no finite loss: left out",)
     if effort.halvings:
-        notes += (f"memory ran out: batches of {campaign.probe.size} instead of more",)
+        notes += (f"memory ran out: batches of {campaign.batch} instead of more",)
     return Ensemble(
         key=key,
-        settings=campaign.probe.settings,
+        settings=campaign.draws.settings,
         score=score,
         errors=errors,
         coefficients=fit.coefficients,

@@ -51,11 +51,6 @@ class PackedRows:
         self.bits = np.concatenate((self.bits, np.packbits(masks, axis=1)))
         self.targets = np.concatenate((self.targets, targets))
 
-    def merge(self, other: PackedRows) -> None:
-        """Take in what another worker measured."""
-        self.bits = np.concatenate((self.bits, other.bits))
-        self.targets = np.concatenate((self.targets, other.targets))
-
     def blocks(self, index: Index) -> Iterator[tuple[slice, Tensor]]:
         """The rows float32 [b, F] of some samples, and where in `index` they are."""
         for start in range(0, len(index), BLOCK):

@@ -21,6 +21,7 @@ from ...trainers.masking import masked
 from ...trainers.modes import evaluating
 from ...trainers.split import Data, Split, prepare
 from .masks import Masks
+from .record import Effort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
@@ -47,15 +48,24 @@ class Probe:
         """Begin with the batch that was asked for."""
         self.size = min(self.settings.batch, len(self.split))
 
+    def effort(self, seconds: float) -> Effort:
+        """What was run so far, in so many seconds."""
+        return Effort(
+            forwards=self.forwards,
+            backwards=self.backwards,
+            halvings=self.halvings,
+            seconds=seconds,
+        )
+
     def sample_changes(self, masks: Masks, rows: Rows) -> Values:
         """How much each row's transformed loss rises when it carries its own mask: [n]."""
-        self._measure_dense()
+        self.measure_dense()
         losses = self._in_pieces(len(rows), lambda part: self._losses(masks[part], rows[part]))
         return self._transform(losses) - self.dense[rows]
 
     def sample_gradients(self, masks: Masks, rows: Rows) -> tuple[Values, Values]:
         """The same rises, and minus the gradient in each mask: [n], [n, A]."""
-        self._measure_dense()
+        self.measure_dense()
 
         def both(part: slice) -> Values:
             losses, gradients = self._gradients(masks[part], rows[part])
@@ -66,7 +76,7 @@ class Probe:
 
     def set_change(self, mask: Masks) -> float:
         """How much worse the whole set is under one mask [A], by the settings' measure."""
-        self._measure_dense()
+        self.measure_dense()
         rows = np.arange(len(self.split))
         values = self._in_pieces(len(rows), lambda part: self._losses(mask, rows[part]))
         means = np.array([values.mean(), self.dense.mean()])
@@ -99,7 +109,8 @@ class Probe:
             return False
         return True
 
-    def _measure_dense(self) -> None:
+    def measure_dense(self) -> None:
+        """Measure the unmasked losses, unless they were given."""
         if not len(self.dense):
             rows = np.arange(len(self.split))
             whole = np.ones(self.channel_map.atoms, dtype=bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,12 @@ class Effort:
     forwards: int = 0  # images
     backwards: int = 0  # images
     halvings: int = 0  # of the batch, when memory ran out
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all workers together
+
+    def plus(self, other: Effort) -> Effort:
+        """Both."""
+        names = [field.name for field in fields(self)]
+        return Effort(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)

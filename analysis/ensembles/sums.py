@@ -1,8 +1,7 @@
 """The sums that a linear model is fitted from: all that is kept of any number of masks.
 
 sum x x' (8 F^2 bytes, the only large one), sum x y, sum x, sum y, sum y^2 over the samples (x, y).
-Sums of several workers add. The vectors are kept for two halves of the samples, whose
-disagreement says how settled a fit is.
+The vectors are kept for two halves of the samples, whose disagreement says how settled a fit is.
 """
 
 from __future__ import annotations
@@ -49,12 +48,6 @@ class Sums:
             self.moment[half] += y @ x
             self.row[half] += x.sum(axis=0)
             self.target[half] += (len(y), y.sum(), y @ y)
-
-    def merge(self, other: Sums) -> None:
-        """Take in what another worker summed up."""
-        for name in ARRAYS:
-            mine: Values = getattr(self, name)
-            mine += getattr(other, name)
 
     def tables(self) -> Tables:
         """The arrays by name, to be saved."""

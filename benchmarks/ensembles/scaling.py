@@ -11,6 +11,7 @@ import torch
 
 from paretoprune.analysis.ensembles import EnsembleSettings, Surrogate, surrogate_of
 from paretoprune.analysis.ensembles.campaign import begin
+from paretoprune.analysis.ensembles.chunks import Draws, measure_part
 from paretoprune.analysis.ensembles.masks import draw_masks
 from paretoprune.analysis.ensembles.measure import conclude
 from paretoprune.analysis.ensembles.probe import Probe
@@ -53,12 +54,13 @@ def scaling_cell(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {"atoms": channel_map.atoms}
     for per in ("sample", "gradient"):
         settings = EnsembleSettings(per=per, images=512, samples=2048)
-        campaign = begin(Probe(model, channel_map, data, split, settings, machine), 0)
+        probe = Probe(model, channel_map, data, split, settings, machine)
+        draws = Draws(settings, channel_map.group_of, len(split), 0)
+        campaign = begin(draws)
         campaign.taylor = np.random.default_rng(0).random(channel_map.atoms)
-        campaign.take_chunk()
+        campaign.take(measure_part(probe, draws, [0]))
         start = time.perf_counter()
-        campaign.take_chunk()  # held out: losses alone
-        campaign.take_chunk()
+        campaign.take(measure_part(probe, draws, [1, 2]))  # the first is held out: losses alone
         found[f"{per}_chunk_seconds"] = round((time.perf_counter() - start) / 2, 2)
         if per == "sample":
             tables = campaign.tables()
