@@ -18,6 +18,7 @@ from ..analysis.pieces import Piece, changed, in_turn
 from .local_ray import RayStart
 from .plugins import Plugin
 from .settings import SearchSettings
+from .spans import Watch
 from .stopping import Stopping
 from .telling import Say, telling
 
@@ -26,10 +27,6 @@ Errand = Callable[[Any, Say], Any]
 
 class Hands(Protocol):
     """Who runs errands."""
-
-    def begin(self) -> None:
-        """There will be errands: get ready beside what is done meanwhile."""
-        ...
 
     def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
         """Run their errands with `on`, which is shipped once; what the pieces found."""
@@ -41,9 +38,6 @@ class Here:
     """This process, one errand after the other."""
 
     say: Say
-
-    def begin(self) -> None:
-        """Nothing has to be started."""
 
     def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
         """Run each."""
@@ -60,10 +54,7 @@ class Workers:
     plugins: tuple[Plugin, ...]
     stopping: Stopping
     say: Say
-
-    def begin(self) -> None:
-        """Start Ray."""
-        self.ray_start.begin()
+    watch: Watch
 
     def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
         """Run all of them; a signal is raised between two looks at them."""
@@ -72,6 +63,7 @@ class Workers:
         with self.stopping.shield():
             self.ray_start.wait()
             self.stopping.listen_again()
+            self.watch.note("start")
             from .errands import Trip, run_errands
 
             trip = Trip(on, self.plugins, self.root)
@@ -80,22 +72,23 @@ class Workers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crew:
-    """Whose hands the dense network and the evidence are in, and who is told of it."""
+    """Whose hands the dense network and the evidence are in, who is told of it, who takes time."""
 
     dense: Hands
     evidence: Hands
     say: Say
+    watch: Watch
 
 
 def alone(say: Say) -> Crew:
     """This process does everything."""
-    return Crew(Here(say), Here(say), say)
+    return Crew(Here(say), Here(say), say, Watch())
 
 
 def crew_of(workers: Workers) -> Crew:
     """A local search keeps its dense network to itself."""
     local, say = workers.settings.address is None, workers.say
-    return Crew(Here(say) if local else workers, workers, say)
+    return Crew(Here(say) if local else workers, workers, say, workers.watch)
 
 
 def measuring_by(hands: Hands, device: str) -> Do:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .reading import STUDIES, Record
 
+WORK = ("data", "dense", "evidence", "screening")  # of a search before its first trial
 COMPUTE = ("schedule", "training", "evaluation", "until_rung")
 
 
@@ -38,13 +39,42 @@ class Efficiency:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How long the first trial of a launch was waited for."""
+
+    seconds: float  # from the driver's start to the first trial's
+    work: float  # of them: data, dense training, evidence, screening
+
+    def sentence(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"the first trial began {self.seconds:.1f} s after the search, "
+            f"{self.seconds - self.work:.1f} s more than its data, dense network, evidence and "
+            "screening took"
+        )
+
+
+def start_of(record: Record, since: float) -> Start | None:
+    """Of the launch whose trials began after `since`; None if there were none."""
+    kept = record.study("search").user_attrs.get("start")
+    begins = [one["begin"] for one in spans_of(record, since)]
+    if kept is None or not begins:
+        return None
+    work = sum(kept["seconds"].get(name, 0.0) for name in WORK)
+    return Start(min(begins) - kept["begin"], work)
+
+
 def efficiency_of(record: Record, workers: int, since: float = 0.0) -> Efficiency | None:
     """Of the trials begun after `since` (seconds since the epoch); None if there were none."""
+    return efficiency(spans_of(record, since), workers)
+
+
+def spans_of(record: Record, since: float) -> list[Mapping[str, Any]]:
+    """Of the trials begun after `since`, finished or stopped on their way."""
     trials = (trial for study in STUDIES for trial in record.trials(study))
     kept = (trial.user_attrs.get("spans", trial.user_attrs.get("stopped")) for trial in trials)
-    return efficiency(
-        (spans for spans in kept if spans and spans.get("begin", 0.0) >= since), workers
-    )
+    return [spans for spans in kept if spans and spans.get("begin", -1.0) >= since]
 
 
 def efficiency(spans: Iterable[Mapping[str, Any]], workers: int) -> Efficiency | None:

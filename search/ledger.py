@@ -122,6 +122,10 @@ class Ledger:
         if self.record.summary != summary:
             self.record.study("search").set_user_attr("summary", summary)
 
+    def note_start(self, spans: Mapping[str, Any]) -> None:
+        """Keep where the time of this launch went before its trials."""
+        self.record.study("search").set_user_attr("start", dict(spans))
+
     def next_job(self) -> Job | None:
         """Ask for the next trial: what was interrupted first, then controls, then the plan, and
         when all are over, the longer fine-tunes. None if nothing can be started now.

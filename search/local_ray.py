@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -15,8 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import joblib
+
 from ..spaces.errors import UserError
 from .reaper import Reaper
+from .run_folder import RunFolder
+from .settings import SearchSettings
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -99,7 +104,27 @@ class RayStart:
         except Exception as error:
             self._error = error
         self._started.set()
+        importlib.import_module(".tuning", __package__)  # Tune takes a second
         self._left.wait()  # Ray's processes are killed when the thread that made them ends
+
+
+@contextmanager
+def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
+    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
+    with RayStart(address=settings.address, cpus=cpus_of(settings), token=run.token) as start:
+        if settings.address is not None:
+            start.wait()
+        yield start
+
+
+def cpus_of(settings: SearchSettings) -> int:
+    """What a local Ray is told to have: as many as the trials at a time need."""
+    return math.ceil(slots_of(settings) * settings.cpus_per_trial)
+
+
+def slots_of(settings: SearchSettings) -> int:
+    """Trials at a time on the cores that this process may use, a container's quota regarded."""
+    return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
 def settings_for(address: str | None, token: Path) -> dict[str, str]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
 from torch import nn
 
 from .. import __version__
@@ -26,18 +23,26 @@ from .again import resume_command, same_again
 from .artifacts import check_place
 from .context import Context
 from .crew import Crew, Workers, crew_of
-from .efficiency import efficiency_of
+from .efficiency import efficiency_of, start_of
 from .finish import conclude, drop_weights
 from .job import Job
 from .ledger import Ledger
-from .local_ray import RayStart
+from .local_ray import RayStart, ray_for
 from .opening import open_ledger, policy_space_of
 from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
 from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
-from .run_folder import CONFIG_SCHEMA, RunFolder, create_run, default_folder, locked, open_run
+from .run_folder import (
+    CONFIG_SCHEMA,
+    RunFolder,
+    create_run,
+    default_folder,
+    given_back,
+    locked,
+    open_run,
+)
 from .screening import WORTH, Proposal
 from .settings import SearchSettings
 from .setup import (
@@ -48,6 +53,7 @@ from .setup import (
     prepare_search,
     weights_exist,
 )
+from .spans import Watch
 from .stopping import Stopped, Stopping
 from .transfer import WARM_START, warm_start_json
 
@@ -71,20 +77,25 @@ class Given:
 
 def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front]:
     """Run a new search in a new folder."""
+    watch = Watch()
     settings.check()
     check_place(settings.artifacts)
     images = settings.ensemble_images or ENSEMBLE_IMAGES
     settings = replace(settings, ensemble_images=images)
     weights_exist(settings.weights)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
-    with plugged(plugins):
+    data_name = settings.data if given.data is None else given.data.name
+    model_name = settings.model if given.model is None else "model"
+    run = create_run(settings.out or default_folder(data_name, model_name))
+
+    def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
-        model_name = settings.model if given.model is None else "model"
-        run = create_run(settings.out or default_folder(inputs.data.name, model_name))
-        with locked(run):
-            write_json(run.config, config_of(inputs, run, plugins, given))
-            take_over(run, given.relatives, dense=settings.weights is None)
-            return run, drive(inputs, run, plugins, given.progress)
+        write_json(run.config, config_of(inputs, run, plugins, given))
+        take_over(run, given.relatives, dense=settings.weights is None)
+        return inputs
+
+    with locked(run), given_back(run), plugged(plugins):
+        return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
 
 
 def config_of(
@@ -110,9 +121,11 @@ def resume_search(
 
     `repeated` are the options given again: what a run folder names is never imported by itself.
     """
+    watch = Watch()
     run, config = open_run(path)
     settings, plugins = same_again(config, repeated or {}, model=given.model, data=given.data)
-    with locked(run), plugged(plugins):
+
+    def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
         if data_digest(inputs.data) != config["data_sha256"]:
             raise UserError(
@@ -122,14 +135,26 @@ def resume_search(
         if settings.trials != config["settings"].get("trials"):  # so that a later launch knows
             grown = {**config["settings"], "trials": settings.trials}
             write_json(run.config, {**config, "settings": grown})
-        return run, drive(inputs, run, plugins, given.progress)
+        return inputs
+
+    with locked(run), plugged(plugins):
+        return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a search begins with: its data are loaded while Ray starts."""
+
+    settings: SearchSettings
+    load: Callable[[], Inputs]
+    watch: Watch
 
 
 def drive(
-    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
+    beginning: Beginning, run: RunFolder, plugins: tuple[Plugin, ...], progress: Progress
 ) -> Front:
     """Prepare, run every trial that is not settled yet, conclude."""
-    settings, stopping = inputs.settings, Stopping()
+    settings, watch, stopping = beginning.settings, beginning.watch, Stopping()
     minutes, begin = settings.max_minutes, time.monotonic()
     until = None if minutes is None else begin + 60 * minutes
     with stopping.listening(), progress:
@@ -140,10 +165,16 @@ def drive(
                 output_to(run.log),
                 ray_for(settings, run) as ray_start,
             ):
+                ray_start.begin()
                 crew = crew_of(
-                    Workers(ray_start, settings, run.root, plugins, stopping, progress.say)
+                    Workers(ray_start, settings, run.root, plugins, stopping, progress.say, watch)
                 )
+                watch.note("start")
+                inputs = beginning.load()
+                watch.note("data")
                 prepared, ledger = prepare(inputs, run, plugins, crew)
+                watch.note("screening")
+                ledger.note_start(watch.spans())
                 progress.begin(ledger, settings.target(), prepared.dense, until)
                 if not ledger.over:
                     scene = Scene(run, progress, stopping, ray_start, until)
@@ -152,7 +183,7 @@ def drive(
                     raise AllFailed(first_failure(ledger))
                 return conclude(ledger, prepared.context, run, crew.dense)
         except Stopped as stop:
-            stop.run = run
+            stop.run = run if run.config.exists() else None
             raise
         except NoRoom as full:
             raise DiskFull(goes_on_with_room(run, full)) from full
@@ -160,6 +191,8 @@ def drive(
 
 def goes_on_with_room(run: RunFolder, full: NoRoom) -> str:
     """The one line about a full disk."""
+    if not run.config.exists():
+        return f"no room is left to write to ({full}); make room and start again"
     return (
         f"no room is left to write to ({full}); nothing finished is lost: make room, then go on "
         f"with {resume_command(run.root, open_run(run.root)[1])}"
@@ -178,25 +211,6 @@ def prepare(
 
     prepared = prepare_search(inputs, run, plugins, reading, crew)
     return prepared, open_ledger(prepared, settings, run, crew.say)
-
-
-@contextmanager
-def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
-    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
-    with RayStart(address=settings.address, cpus=cpus_of(settings), token=run.token) as start:
-        if settings.address is not None:
-            start.wait()
-        yield start
-
-
-def cpus_of(settings: SearchSettings) -> int:
-    """What a local Ray is told to have: as many as the trials at a time need."""
-    return math.ceil(slots_of(settings) * settings.cpus_per_trial)
-
-
-def slots_of(settings: SearchSettings) -> int:
-    """Trials at a time on the cores that this process may use, a container's quota regarded."""
-    return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,8 +255,10 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             progress.say("stopping; a second Ctrl-C leaves at once")
             raise
         workers = max(workers, workers_of(context, settings))  # nodes may have come meanwhile
-        if busy := efficiency_of(ledger.record, workers, since):
-            progress.say(busy.sentence())
+        told = efficiency_of(ledger.record, workers, since), start_of(ledger.record, since)
+        for one in told:
+            if one is not None:
+                progress.say(one.sentence())
 
 
 def first_failure(ledger: Ledger) -> str:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ..spaces.errors import UserError
 from ..spaces.intake import read_json
 
+FIRST = (".lock", "ray.log", ".ray-token")  # what is there before a run has its config
 CONFIG_SCHEMA = 1
 CONFIG_FIELDS = {
     "settings": dict,
@@ -101,7 +102,7 @@ def create_run(path: Path) -> RunFolder:
     check_local(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        busy = any(entry.name != ".lock" for entry in path.iterdir())  # a start killed at once
+        busy = any(entry.name not in FIRST for entry in path.iterdir())  # a start killed at once
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written, got {path} ({error.strerror}); "
@@ -125,6 +126,19 @@ def check_local(path: Path) -> None:
             f"--out must be a folder of a file system, got {url}; --artifacts takes URLs, for the "
             "trials' weights"
         )
+
+
+@contextmanager
+def given_back(run: RunFolder) -> Iterator[None]:
+    """If the block fails before the run has a config, leave nothing of it."""
+    try:
+        yield
+    finally:
+        if not run.config.exists():
+            with suppress(OSError):
+                for name in FIRST:
+                    (run.root / name).unlink(missing_ok=True)
+                run.root.rmdir()
 
 
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:

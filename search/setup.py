@@ -76,22 +76,25 @@ def prepare_search(
     space = space_of(model, data, settings)
     check_target(settings, space)
     wanted = list(policies(space))
-    crew.evidence.begin()  # the inputs have been found sound
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
     untrained = Untrained(model, data, settings)
+    crew.watch.note("start")
     (detected,) = crew.dense.do([single(machine_of)], untrained)
     machine = remembered_machine(run, detected)
     trained = inputs.model is not None or settings.weights is not None
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
+    crew.watch.note("dense")
     model.cpu()  # it travels to the workers, which move what they cut from it
     measuring = measuring_of(untrained, space.channel_map, run)
     do = measuring_by(crew.evidence, machine.device)
+    evidence = gather_evidence(wanted, measuring, do, telling(crew.say))
+    crew.watch.note("evidence")
     context = Context(
         model=model,
         data=data,
         space=space,
-        evidence=gather_evidence(wanted, measuring, do, telling(crew.say)),
+        evidence=evidence,
         source=source_of(inputs),
         map_sha256=map_digest(space.channel_map),
         root=run.root.resolve(),
@@ -101,7 +104,9 @@ def prepare_search(
         limits=measuring.limits,
         plugins=plugins,
     )
-    return Prepared(context, measure_dense(context, crew.dense, crew.say), measuring, do)
+    dense = measure_dense(context, crew.dense, crew.say)
+    crew.watch.note("dense")
+    return Prepared(context, dense, measuring, do)
 
 
 def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:

@@ -25,7 +25,7 @@ from ..spaces.errors import UserError
 from ..trainers.data import SOURCES
 from ..trainers.models import ZOO
 from .again import FREE
-from .local_ray import RayStart
+from .local_ray import RayStart, cpus_of
 from .output import output_to
 from .plugins import plugged, read_plugin
 from .policy_space import space_from
@@ -34,7 +34,6 @@ from .room import DiskFull
 from .run import (
     AllFailed,
     Given,
-    cpus_of,
     new_search,
     resume_search,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from ..trainers.surgery import widths
 from .context import Context
 from .job import Job, Rung
 from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned
+from .spans import Watch
 from .within_memory import score_of, tuning_of, within_memory
 
 OnRung = Callable[[Rung], None]  # does not come back if the trial is to stop
@@ -57,20 +57,6 @@ def carry_out(
     evaluation = within_memory(attempt, context)
     seconds = round(sum(watch.seconds.values()), 3)
     return Carried(replace(evaluation, seconds=seconds), watch.begin, watch.seconds)
-
-
-class Watch:
-    """Where the time goes, from note to note."""
-
-    def __init__(self) -> None:
-        self.begin, self._last = time.time(), time.perf_counter()
-        self.seconds: dict[str, float] = {}
-
-    def note(self, what: str) -> None:
-        """The time since the last note was spent on this."""
-        now = time.perf_counter()
-        self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
-        self._last = now
 
 
 def start_of(job: Job, context: Context, on_step: OnStep | None) -> tuple[Pruned, float]:

@@ -1,12 +1,13 @@
 """How busy the workers were: the arithmetic of spans, and what a real search reaches."""
 
 import re
+import time
 
 import pytest
 from search_process import finish, start, studies
 from test_journal import measured, open_ledger
 
-from paretoprune.search.efficiency import efficiency, efficiency_of
+from paretoprune.search.efficiency import Start, efficiency, efficiency_of, start_of
 
 
 def span(begin, **seconds):
@@ -43,11 +44,25 @@ def test_stopped_trials_count_and_those_of_an_earlier_start_do_not(tmp_path):
     assert efficiency_of(ledger.record, workers=1, since=200.0) is None
 
 
+def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = [ledger.next_job() for _ in range(3)]
+    work = {"data": 2.0, "dense": 30.0, "evidence": 5.0, "screening": 1.0}
+    ledger.note_start(span(100.0, start=3.5, **work))
+    assert start_of(ledger.record, since=140.0) is None
+    ledger.finish(jobs[0], measured(jobs[0]), span(90.0, training=9.0))  # of an earlier launch
+    ledger.finish(jobs[1], measured(jobs[1]), span(144.0, training=9.0))
+    ledger.finish(jobs[2], measured(jobs[2]), span(143.0, training=9.0))
+    start = start_of(ledger.record, since=140.0)
+    assert start == Start(43.0, 38.0)
+    assert "43.0 s after the search, 5.0 s more than" in start.sentence()
+
+
 @pytest.mark.slow
 def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
-    folder = tmp_path / "run"
+    folder, begin = tmp_path / "run", time.time()
     code, out, err = finish(
-        start(folder, "--trials", 24, "--workers", 2, "--epochs", 4, "--no-halving"), 500
+        start(folder, "--trials", 24, "--workers", 2, "--epochs", 16, "--no-halving"), 500
     )
     assert code == 0, err
     spans = [t.user_attrs["spans"] for study in studies(folder) for t in study.trials
@@ -56,3 +71,9 @@ def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
     assert seconds[len(seconds) // 2] > 2, "the claim is of trials of two seconds and more"
     said = re.search(r"model compute took (\d+)% of the time of 2 workers", out)
     assert int(said[1]) >= 90
+    kept = studies(folder)[0].user_attrs["start"]
+    work = sum(kept["seconds"][name] for name in ("data", "dense", "evidence", "screening"))
+    first = min(one["begin"] for one in spans)
+    assert first - begin - work < 15  # from the start of the process, imports and all
+    more = float(re.search(r"after the search, (\d+\.\d) s more", out)[1])
+    assert more < first - begin - work + 0.1

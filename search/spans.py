@@ -1,0 +1,24 @@
+"""Where the time of a trial, or of a search before its trials, goes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+
+class Watch:
+    """Where the time goes, from note to note."""
+
+    def __init__(self) -> None:
+        self.begin, self._last = time.time(), time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def note(self, what: str) -> None:
+        """The time since the last note was spent on this."""
+        now = time.perf_counter()
+        self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
+        self._last = now
+
+    def spans(self) -> dict[str, Any]:
+        """As the ledger keeps it."""
+        return {"begin": self.begin, "seconds": self.seconds}
