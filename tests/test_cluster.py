@@ -32,8 +32,7 @@ from search_process import (
 )
 
 import paretoprune as pp
-from paretoprune.search.local_ray import environment_with, settings_for
-from paretoprune.search.run import cpus_of
+from paretoprune.search.local_ray import cpus_of, environment_with, settings_for
 from paretoprune.search.settings import SearchSettings
 
 
