@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -22,13 +21,12 @@ from unittest.mock import patch
 
 import numpy as np
 
-import paretoprune as pp
 from benchmarks.cells import fill
-from benchmarks.scene import digits_baseline
+from benchmarks.steering import small_search
 from paretoprune.search import effort
 from paretoprune.search.halving import Halving
 from paretoprune.search.job import Rung
-from paretoprune.search.reading import job_of, read_record
+from paretoprune.search.reading import job_of
 from paretoprune.spaces.hypervolume import hypervolume
 
 OUT = Path("benchmarks/results/halving.json")
@@ -40,24 +38,10 @@ KEPT = (1 / 2, 1 / 3, 1 / 4)
 def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One search that judges its trials and stops none: their rungs and their ends."""
     with (
-        tempfile.TemporaryDirectory() as folder,
         patch.object(effort, "RUNGS", SHARES),
         patch.object(Halving, "goes_on", lambda halving, rung: True),
+        small_search(seed, options) as (_, record),
     ):
-        run = Path(folder) / "run"
-        pp.search(
-            "digits-resnet",
-            "digits",
-            target_flops=options.target,
-            trials=options.trials,
-            workers=1,
-            seed=seed,
-            weights=digits_baseline(seed).path,
-            out=run,
-            quiet=True,
-        )
-        record = read_record(run / "journal.log")
-        assert record is not None
         found = {e.trial: e for e in record.evaluations_of("search")}
         return {
             "trials": [

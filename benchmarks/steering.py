@@ -14,6 +14,8 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,8 +39,11 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One search, its front and its work."""
+@contextmanager
+def small_search(
+    seed: int, options: argparse.Namespace, **way: Any
+) -> Iterator[tuple[pp.Result, Record]]:
+    """One search on digits, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         result = pp.search(
@@ -51,10 +56,16 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
             weights=digits_baseline(seed).path,
             out=run,
             quiet=True,
-            **WAYS[way],
+            **way,
         )
         record = read_record(run / "journal.log")
         assert record is not None
+        yield result, record
+
+
+def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One search, its front and its work."""
+    with small_search(seed, options, **WAYS[way]) as (result, record):
         answer = result.at_target
         assert answer is not None
         return {
