@@ -36,12 +36,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "no halving": {"halving": False},
     "no screening": {"screening": False},
     "neither": {"halving": False, "screening": False},
+    "twice the trials": {"times": 2},
 }
+AFTER = (120, 240, 360, 480)  # epochs, at which fronts are compared
 
 
 @contextmanager
 def small_search(
-    seed: int, options: argparse.Namespace, **way: Any
+    seed: int, options: argparse.Namespace, *, times: int = 1, **way: Any
 ) -> Iterator[tuple[pp.Result, Record]]:
     """One search on digits, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +52,7 @@ def small_search(
             "digits-resnet",
             "digits",
             target_flops=options.target,
-            trials=options.trials,
+            trials=options.trials * times,
             workers=1,
             seed=seed,
             weights=digits_baseline(seed).path,
@@ -74,6 +76,7 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
             "at_target": answer.accuracy,
             "at_target_test": answer.test_accuracy,
             **work_of(record),
+            **course_of(record),
             "rank_correlation": agreement(record)[0],
             "pairs": agreement(record)[1],
             "origins": origins(result),
@@ -88,20 +91,36 @@ def on_test(point: Evaluation) -> Evaluation:
 
 def work_of(record: Record) -> dict[str, float]:
     """Epochs of fine-tuning, and how many trials came to which end."""
-    finished = record.evaluations_of("search")
-    each = max(e.epochs for e in finished)
-    stopped = [
-        RUNGS[t.user_attrs["stopped"]["rungs"][-1]["index"]] * each
-        for t in record.trials("search")
-        if "stopped" in t.user_attrs
-    ]
     return {
-        "epochs": round(sum(e.epochs for e in finished) + sum(stopped), 2),
-        "finished": len(finished),
-        "stopped": len(stopped),
+        "epochs": round(sum(epochs for epochs, _ in ends_of(record)), 2),
+        "finished": len(record.evaluations_of("search")),
+        "stopped": record.stopped(),
         "repeats": record.repeats(),
         "failed": len(record.failures()),
     }
+
+
+def ends_of(record: Record) -> Iterator[tuple[float, Evaluation | None]]:
+    """The epochs of each trial, in the order of their ends, and what came of it."""
+    found = {e.trial: e for e in record.evaluations_of("search")}
+    each = max(e.epochs for e in found.values())
+    for trial in record.trials("search"):
+        if trial.number in found:
+            yield found[trial.number].epochs, found[trial.number]
+        elif "stopped" in trial.user_attrs:
+            yield RUNGS[trial.user_attrs["stopped"]["rungs"][-1]["index"]] * each, None
+
+
+def course_of(record: Record) -> dict[str, float]:
+    """The hypervolume of what had ended after so many epochs, as far as the search came."""
+    spent, finished, found = 0.0, list[Evaluation](), dict[str, float]()
+    for epochs, evaluation in ends_of(record):
+        spent += epochs
+        for after in AFTER:
+            if spent > after:
+                found.setdefault(f"after_{after}", round(front_volume(finished), 5))
+        finished += [evaluation] if evaluation else []
+    return found
 
 
 def origins(result: Any) -> dict[str, int]:
@@ -117,9 +136,9 @@ def show(found: dict[str, Any]) -> None:
         cells = [c for name, c in found["cells"].items() if name.startswith(f"{way} seed")]
         if cells:
             parts = [
-                f"{n} {statistics.mean(c[n] for c in cells):.4f}"
-                f" +- {statistics.pstdev([c[n] for c in cells]):.4f}"
-                for n in names
+                f"{n} {statistics.mean(values):.4f} +- {statistics.pstdev(values):.4f}"
+                for n in (*names, *(f"after_{after}" for after in AFTER))
+                if (values := [c[n] for c in cells if n in c])
             ]
             print(f"{way:14}", " ".join(parts))
 
