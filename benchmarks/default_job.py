@@ -2,7 +2,8 @@
 
     python benchmarks/default_job.py [--out benchmarks/results/default_job.json]
 
-Prints accuracy at the target beside dense and both controls, and the wall time of a run.
+Prints accuracy at the target beside dense and both controls, the wall time of a run, and its
+overhead.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from paretoprune.search.efficiency import efficiency_of, start_of
+from paretoprune.search.reading import read_record
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,10 +40,25 @@ def one_run(target: float, seed: int) -> dict[str, Any]:
         )
         wall = time.perf_counter() - start
         front = json.loads((out / "front.json").read_text())
+        overhead = overhead_of(out / "journal.log")
     named = {"dense": front["dense"], "at_target": front["at_target"], **front["controls"]}
     kept = ("accuracy", "test_accuracy", "flops_fraction")
     rows = {name: {k: point.get(k) for k in kept} for name, point in named.items()}
-    return {"target": target, "seed": seed, "wall_s": round(wall, 1), **rows}
+    return {"target": target, "seed": seed, "wall_s": round(wall, 1), **overhead, **rows}
+
+
+def overhead_of(journal: Path) -> dict[str, float]:
+    """The share of the workers' time inside model compute, and what the first trial waited for
+    besides data, dense training, evidence and screening.
+    """
+    record = read_record(journal)
+    assert record is not None
+    workers = len(os.sched_getaffinity(0))
+    busy, start = efficiency_of(record, workers), start_of(record, 0.0)
+    assert busy is not None
+    assert start is not None
+    waited = start.seconds - start.work
+    return {"compute_share": round(busy.share, 3), "start_overhead_s": round(waited, 1)}
 
 
 def spread(values: list[float]) -> str:
@@ -66,6 +85,8 @@ def main() -> None:
             accuracy = spread([run[name]["accuracy"] for run in here])
             test = spread([run[name]["test_accuracy"] for run in here])
             print(f"{target:>7} {name:>10}  {accuracy}  {test}  {walls}")
+    for key in ("compute_share", "start_overhead_s"):
+        print(f"{key}: {min(run[key] for run in runs)} to {max(run[key] for run in runs)}")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         machine = {
