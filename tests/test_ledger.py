@@ -62,7 +62,7 @@ def test_a_repeat_breaks_the_limits_as_its_twin_does(tmp_path, sampler):
         return {"accuracy": 0.5 - evaluation.accuracy}
 
     path = tmp_path / "journal.log"
-    ledger = open_ledger(path, slots=14, look=by_score, limits=limits, sampler=sampler)
+    ledger = open_ledger(path, slots=9, look=by_score, limits=limits, sampler=sampler)
     run_to_the_end(ledger)
     done = of_search(ledger, TrialState.COMPLETE)
     assert any("repeat_of" in t.user_attrs for t in done)
