@@ -1,4 +1,4 @@
-"""Who proposes the policies: transferred ones, presets and own scores, then others in turn.
+"""Who proposes the policies: transferred ones, own scores and presets, then others in turn.
 
 A slot at the target is given to one of the first while there are any; presets are among them so
 that no search is worse than the best paper's method at equal cost of a trial. Of six turns after
@@ -63,10 +63,13 @@ def make_proposer(
     seed: int,
     also: Sequence[Proposal] = (),
 ) -> Proposer:
-    """`also`, presets and own scores for the first slots at the target; then all in turn."""
+    """`also`, own scores and presets for the first slots at the target; then all in turn.
+
+    What the user brings comes first: it is to be tried in the shortest search too.
+    """
     presets = [Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()]
     first: dict[Policy, Proposal] = {}
-    for one in (*also, *presets, *own_proposals(policy_space)):
+    for one in (*also, *own_proposals(policy_space), *presets):
         first.setdefault(one.policy, one)
     at_target, around = plan[::2], plan[1::2]
     opening = {slot.index: one for slot, one in zip(at_target, first.values(), strict=False)}
