@@ -26,6 +26,7 @@ from benchmarks.cells import fill
 from benchmarks.scene import digits_baseline
 from paretoprune.search.effort import RUNGS
 from paretoprune.search.foretold import agreement
+from paretoprune.search.halving import KEPT
 from paretoprune.search.reading import Record, read_record
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import front_volume
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--max-seconds", type=float)
     options = parser.parse_args()
-    about = {"trials": options.trials, "target": options.target}
+    about = {"trials": options.trials, "target": options.target, "kept": round(KEPT, 3)}
     cells = {
         f"{way} seed {seed}": partial(searched, way, seed, options)
         for seed in range(options.seeds)

@@ -22,7 +22,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ..spaces.hypervolume import contributions, front_ranks
 from .job import Rung
 
-KEPT = 1 / 3  # a half costs more and finds no more (docs/results.md)
+KEPT = 1 / 2
 LIKE = 1.25  # FLOPs apart at most by this factor
 LEAST, MOST = 5, 64  # trials at a rung: before it stops any, and that one is held against
 
