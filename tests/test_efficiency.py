@@ -62,7 +62,7 @@ def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
 def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
     folder, begin = tmp_path / "run", time.time()
     code, out, err = finish(
-        start(folder, "--trials", 24, "--workers", 2, "--epochs", 16, "--no-halving"), 500
+        start(folder, "--trials", 24, "--workers", 2, "--epochs", 40, "--no-halving"), 500
     )
     assert code == 0, err
     spans = [t.user_attrs["spans"] for study in studies(folder) for t in study.trials
