@@ -22,7 +22,7 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.cells import fill
-from benchmarks.steering import small_search
+from benchmarks.steering import options_of_searches, small_search
 from paretoprune.search import effort
 from paretoprune.search.halving import Halving
 from paretoprune.search.job import Rung
@@ -105,12 +105,7 @@ def show(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fill the results file, then replay."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=48)
-    parser.add_argument("--target", default="0.1")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
+    options = options_of_searches(__doc__ or "", OUT).parse_args()
     about = {"trials": options.trials, "target": options.target, "rungs": SHARES}
     cells = {f"seed {seed}": partial(searched, seed, options) for seed in range(options.seeds)}
     show(fill(options.out, about, cells))

@@ -144,13 +144,19 @@ def show(found: dict[str, Any]) -> None:
             print(f"{way:14}", " ".join(parts))
 
 
-def main() -> None:
-    """Fill the results file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def options_of_searches(text: str, out: Path) -> argparse.ArgumentParser:
+    """How many small searches, how long, to which size, and where their results go."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=48)
     parser.add_argument("--target", default="0.1")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=out)
+    return parser
+
+
+def main() -> None:
+    """Fill the results file."""
+    parser = options_of_searches(__doc__ or "", OUT)
     parser.add_argument("--max-seconds", type=float)
     options = parser.parse_args()
     about = {"trials": options.trials, "target": options.target, "kept": round(KEPT, 3)}

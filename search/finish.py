@@ -39,8 +39,7 @@ def measured(front: Front, context: Context, hands: Hands) -> Front:
     Where latency is an objective, a network may leave the front: the trials were timed while
     others were running, this is timed alone.
     """
-    named = [*front.points, *filter(None, [front.at_target]), *front.controls.values()]
-    points = {point.path: point for point in named}
+    points = front.named | {control.path: control for control in front.controls.values()}
     found, dense = with_figures(points, front.dense, context, hands)
     return replace(
         front,

@@ -104,8 +104,7 @@ class Ledger:
 
     def needed(self) -> set[str]:
         """The paths of the networks that the front names or that are to be trained on."""
-        front = self.front()
-        named = {point.path for point in (*front.points, front.at_target) if point}
+        named = set(self.front().named)
         if self._asked.final_epochs and not self.over:
             named |= {point.path for point in brief_front(self.record)}
         return named

@@ -64,9 +64,7 @@ def brief_front(record: Record) -> list[Evaluation]:
     trials = record.evaluations_of("search")
     if not trials:
         return []
-    front = make_front(trials, {}, record.summary or {})
-    named = {point.path: point for point in (*front.points, front.at_target) if point}
-    return list(named.values())
+    return list(make_front(trials, {}, record.summary or {}).named.values())
 
 
 def final_job(index: int, source: Evaluation, asked: Undertaking) -> Job:

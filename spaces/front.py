@@ -44,6 +44,11 @@ class Front:
     objectives: tuple[str, ...] = OBJECTIVES
 
     @property
+    def named(self) -> dict[str, Evaluation]:
+        """The points and the answer at the target by path, each once."""
+        return {point.path: point for point in (*self.points, self.at_target) if point}
+
+    @property
     def dominator(self) -> int | None:
         """The trial of a front point that dominates the answer at the target, if one does."""
         if self.at_target is None:
