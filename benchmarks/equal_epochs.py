@@ -94,7 +94,7 @@ def trained(
             machine=scene.machine,
             teacher=scene.teacher,
         )
-        policy = presets_for(target).get(way, WAYS[way])
+        policy = replace(presets_for(target).get(way, WAYS[way]), refit=False)  # masks alone
         carried = carry_out(Job(0, policy, target, seed, number=0), context)
         found = carried.evaluation
         small = load_small(context.root / found.path, scene.model, channel_map)

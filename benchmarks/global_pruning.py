@@ -45,7 +45,7 @@ from paretoprune.spaces.decode import decode
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import CONTROLS, Policy
 from paretoprune.spaces.target import Target, targets_between
-from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.recalibrate import recalibrate
 
@@ -191,10 +191,12 @@ def in_steps(
     data, machine, space = scene.data, scene.machine, scene.space
     choose = anew(scene, policy, seed)
 
-    def settle(small: nn.Module, step: int) -> None:
+    def settle(present: Present) -> None:
+        small = present.model
         recalibrate(small, data, machine=machine)
         if share:
-            between, own = Tuning(epochs=share * epochs / GRADUAL_STEPS), 100 * seed + step
+            between = Tuning(epochs=share * epochs / GRADUAL_STEPS)
+            own = 100 * seed + present.step - 1
             train(small, data, between, seed=own, teacher=scene.teacher, machine=machine)
 
     targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)

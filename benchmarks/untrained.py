@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from benchmarks.cells import Cell, Unavailable, fill
 from benchmarks.global_pruning import GRADUAL_STEPS, SIZES, anew, policies, raw
@@ -43,7 +42,7 @@ from paretoprune.spaces.decode import decode
 from paretoprune.spaces.policy import PRESETS, Policy
 from paretoprune.spaces.target import Target, targets_between
 from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.recalibrate import recalibrate
 
 FIXED = (
@@ -68,8 +67,8 @@ OUT = Path("benchmarks/results/untrained.json")
 def in_steps(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
     """Eight cuts, each by scores of what is left; nothing is trained."""
 
-    def settle(small: nn.Module, step: int) -> None:
-        recalibrate(small, scene.data, machine=scene.machine)
+    def settle(present: Present) -> None:
+        recalibrate(present.model, scene.data, machine=scene.machine)
 
     targets = targets_between(Target(size), scene.space.price.dense, GRADUAL_STEPS)
     choose = anew(scene, policy, 0)

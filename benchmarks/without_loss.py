@@ -38,7 +38,7 @@ from paretoprune.spaces.target import Target, targets_between
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.trainers.data import Data, Split, load_data
 from paretoprune.trainers.distillation import MEMORY, Teacher
-from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.models import build_model
@@ -165,12 +165,12 @@ def in_steps(name: str, policy: Policy, share: float, seed: int) -> dict[str, An
     found, setting = scene(name, seed), SETTINGS[name]
     tuning = replace(setting.tuning, epochs=setting.tuning.epochs / STEPS)
 
-    def settle(small: nn.Module, step: int) -> None:
+    def settle(present: Present) -> None:
         train(
-            small,
+            present.model,
             found.data,
             tuning,
-            seed=100 * seed + step,
+            seed=100 * seed + present.step - 1,
             teacher=found.teacher,
             machine=found.machine,
         )

@@ -170,19 +170,20 @@ def prune(
     out: str | Path | None = None,
     min_accuracy: float | None = None,
     steps: int | None = None,
+    refit: bool | None = None,
     **settings: Any,
 ) -> Picked:
     """Prune `model` by one policy alone, without a search; `model` is never changed.
 
     `policy`: a preset's name or a record. `steps` makes it gradual; `min_accuracy` ends the steps
-    before validation accuracy falls below it. `settings`: as of `search`, target_flops=0.4 first.
+    before validation accuracy falls below it; `refit` says whether what a cut leaves is refitted
+    to the dense network. `settings`: as of `search`, target_flops=0.4 first.
     """
     values = with_names(model, data, settings)
     chosen = SearchSettings(**values)
     folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
-    request = PruneRequest(
-        chosen, policy_named(policy, steps, chosen.target()), folder, min_accuracy
-    )
+    asked = policy_named(policy, chosen.target(), steps=steps, refit=refit)
+    request = PruneRequest(chosen, asked, folder, min_accuracy)
     given = given_objects(model, data, chosen)
     try:
         evaluation, dense = prune_one(request, given)

@@ -114,15 +114,18 @@ def prune(
         float | None, typer.Option(help="Stop before validation accuracy falls below this.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of a gradual schedule.")] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Refit what a cut leaves to the dense network."),
+    ] = None,
     **options: Any,
 ) -> None:
     """Prune by one policy alone, without a search; the same command goes on after a stop."""
     from .pruning import PruneRequest, policy_named, prune_command
 
     settings = SearchSettings(**settings_of(options))
-    request = PruneRequest(
-        settings, policy_named(policy, steps, settings.target()), out, min_accuracy
-    )
+    asked = policy_named(policy, settings.target(), steps=steps, refit=refit)
+    request = PruneRequest(settings, asked, out, min_accuracy)
     raise typer.Exit(prune_command(request))
 
 

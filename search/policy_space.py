@@ -161,6 +161,8 @@ def suggest_policy(asked: Asked, space: PolicySpace) -> Policy:
         "distill": asked.suggest_float("distill", 0.0, 0.9),
         "floor": asked.suggest_int("floor", 1, 3),
     }
+    if schedule != "holistic":
+        recipe["refit"] = asked.suggest_categorical("refit", (False, True))
     if schedule == "one-shot":
         allocations = [a for a in space.allocations if a != "loss-budget" or space.orders]
         allocation = asked.suggest_categorical("allocation", allocations)

@@ -23,7 +23,7 @@ from .plan import Slot, derived_seed
 from .policy_space import PolicySpace, own_scores
 from .refining import Finished, refine
 from .sampling import make_sampler
-from .screening import Proposal, Rehearse, Screen, at_once, screen
+from .screening import Proposal, Rehearse, Screen, at_once, screen, usually_tuned
 
 TURNS = ("screened", "screened", "refined", "refined", "refined", "sampled")
 SCREENED = 48  # slots at most; by then, variations of what is known are worth more
@@ -67,7 +67,10 @@ def make_proposer(
 
     What the user brings comes first: it is to be tried in the shortest search too.
     """
-    presets = [Proposal(policy, f"preset:{name}") for name, policy in policy_space.presets.items()]
+    presets = [
+        Proposal(policy, f"preset:{name}")
+        for name, policy in opening_presets(policy_space).items()
+    ]
     first: dict[Policy, Proposal] = {}
     for one in (*also, *own_proposals(policy_space), *presets):
         first.setdefault(one.policy, one)
@@ -94,17 +97,23 @@ def turns_of(slots: Sequence[Slot]) -> dict[int, str]:
     return dict(zip((slot.index for slot in slots), cycle(TURNS), strict=False))
 
 
+def opening_presets(policy_space: PolicySpace) -> dict[str, Policy]:
+    """The presets that the space contains, with the usual recipe after their cut."""
+    known = policy_space.presets.items()
+    return {name: usually_tuned(policy, policy_space) for name, policy in known}
+
+
 def crowded_out(policy_space: PolicySpace, opening: Mapping[int, Proposal]) -> list[str]:
     """The presets that so few trials leave no slot at the target for."""
     tried = {one.policy for one in opening.values()}
-    return [name for name, policy in policy_space.presets.items() if policy not in tried]
+    return [name for name, policy in opening_presets(policy_space).items() if policy not in tried]
 
 
 def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
     """The user's own scores, each tried before sampling begins."""
     proposals = []
     for name in own_scores(policy_space.scores):
-        policy = Policy(name, floor=2)
+        policy = Policy(name, floor=2, refit=True)
         if policy_space.params_of(policy) is not None:
             proposals.append(Proposal(policy, f"own:{name}"))
     return proposals

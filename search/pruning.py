@@ -89,7 +89,9 @@ class PruneRequest:
         }
 
 
-def policy_named(name: str | Policy, steps: int | None, target: Target) -> Policy:
+def policy_named(
+    name: str | Policy, target: Target, *, steps: int | None = None, refit: bool | None = None
+) -> Policy:
     """A preset for the target, a control, or a policy in a JSON file; `steps` makes it gradual."""
     known = {**presets_for(target), **CONTROLS}
     if isinstance(name, Policy):
@@ -107,6 +109,8 @@ def policy_named(name: str | Policy, steps: int | None, target: Target) -> Polic
         raise UserError(
             f"--policy must be one of {', '.join(known)} or a file NAME.json, got {name!r}"
         )
+    if refit is not None:
+        policy = replace(policy, refit=refit)
     if steps is None:
         return policy
     return replace(policy, steps=steps, schedule="gradual" if steps > 1 else "one-shot")

@@ -14,6 +14,7 @@ from ..spaces.channels import ChannelMap
 from ..spaces.course import Course
 from ..spaces.decode import Space, decode
 from ..spaces.ordering import Ordering
+from ..spaces.policy import Policy
 from ..spaces.price import Price
 from ..spaces.target import Target, targets_between
 from ..trainers.gates.settings import GateSettings, GateTask
@@ -24,7 +25,7 @@ from ..trainers.surgery import cut
 from .context import Context
 from .job import Job
 from .plan import derived_seed
-from .within_memory import checkpoint_of, score_of, settle_norms, tuning_of
+from .within_memory import checkpoint_of, refit_to_dense, score_of, settle_norms, tuning_of
 
 STEPS, GATES = "gradual.safetensors", "gates.safetensors"  # in the folder of a trial meanwhile
 
@@ -47,8 +48,15 @@ def one_shot(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
     """Decode once, cut once."""
     keep = decode(job.policy, job.target, context.evidence, context.space)
     small = cut(context.model, context.space.channel_map, keep).to(context.machine.device)
-    settle_norms(small, context)
+    after_cut(small, keep, job.policy, context)
     return Pruned(small, keep, 0.0)
+
+
+def after_cut(small: nn.Module, keep: NDArray[np.bool_], policy: Policy, context: Context) -> None:
+    """What a policy does to a network as soon as it is cut."""
+    if policy.refit:
+        refit_to_dense(small, keep, context)
+    settle_norms(small, context)
 
 
 def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
@@ -65,12 +73,19 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
             evidence = gather_evidence([policy], measuring)
         return decode(policy, target, evidence, present_space(space, channel_map))
 
-    def settle(small: nn.Module, step: int) -> None:
-        settle_norms(small, context)
+    def settle(present: Present) -> None:
+        after_cut(present.model, present.keep, policy, context)
         if between:
             tuning = tuning_of(policy, between, context)
-            seed = derived_seed(job.seed, step)
-            train(small, context.data, tuning, seed=seed, teacher=context.teacher, machine=machine)
+            seed = derived_seed(job.seed, present.step - 1)
+            train(
+                present.model,
+                context.data,
+                tuning,
+                seed=seed,
+                teacher=context.teacher,
+                machine=machine,
+            )
 
     def accept(present: Present) -> bool:
         accuracy = None

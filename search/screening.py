@@ -177,7 +177,7 @@ def screen(
                 one.vary(policy_space, shown, screen, rng)
         shown.of(np.concatenate([one.promising(screen, shown) for one in drawn.values()]))
         screen = screen.with_known(shown)
-    return chosen(slots, drawn, shown, screen, keys_of(opening, blind)), screen
+    return chosen(slots, drawn, shown, screen, keys_of(opening, blind), policy_space), screen
 
 
 def candidates(
@@ -204,6 +204,7 @@ def chosen(
     shown: Rehearsed,
     screen: Screen,
     used: set[bytes],
+    policy_space: PolicySpace,
 ) -> dict[int, Proposal]:
     """For each slot a rehearsed candidate that is level with the best, unlike those before."""
     taken: list[NDArray[np.bool_]] = []
@@ -220,7 +221,9 @@ def chosen(
         taken.append(masks[best])
         used.add(keys[best])
         rise = float(losses[best]) - screen.dense_loss
-        found[slot.index] = Proposal(usually_tuned(policies[keys[best]]), "screened", rise)
+        found[slot.index] = Proposal(
+            usually_tuned(policies[keys[best]], policy_space), "screened", rise
+        )
     return found
 
 
@@ -231,10 +234,15 @@ def farthest(masks: Masks, losses: Values, taken: Sequence[NDArray[np.bool_]]) -
     return int(np.argmax((masks[:, None, :] != np.stack(taken)).sum(axis=2).min(axis=1)))
 
 
-def usually_tuned(policy: Policy) -> Policy:
-    """The policy with the usual recipe of the fine-tune: nothing foretells which is best."""
+def usually_tuned(policy: Policy, policy_space: PolicySpace) -> Policy:
+    """One that is cut at once with the usual recipe after it, if the space has that: nothing
+    foretells which is best.
+    """
+    if not at_once(policy):
+        return policy
     usual = Policy(policy.score)
-    return replace(policy, learning_rate=usual.learning_rate, distill=usual.distill)
+    tuned = replace(policy, refit=True, learning_rate=usual.learning_rate, distill=usual.distill)
+    return policy if policy_space.params_of(tuned) is None else tuned
 
 
 def at_once(policy: Policy) -> bool:

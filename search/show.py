@@ -68,6 +68,8 @@ def words(policy: Policy) -> str:
         parts.append(f"gradual in {policy.steps} steps")
     if policy.schedule == "holistic":
         parts.append(f"gates for {policy.gate_share:.0%} of the epochs")
+    if policy.refit:
+        parts.append("refitted")
     parts.append(f"lr {policy.learning_rate:.3f}")
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from ..spaces.policy import Policy
@@ -18,6 +20,7 @@ from ..trainers.evaluate import Score, evaluate
 from ..trainers.loop import Tuning
 from ..trainers.machine import half_of
 from ..trainers.recalibrate import recalibrate
+from ..trainers.refit import refit
 from .context import Context
 from .job import Job
 
@@ -57,6 +60,19 @@ def settle_norms(model: nn.Module, context: Context) -> None:
         batches=RECALIBRATION_BATCHES << halvings,
         batch_size=RECALIBRATE >> halvings,
         machine=context.machine,
+    )
+
+
+def refit_to_dense(model: nn.Module, keep: NDArray[np.bool_], context: Context) -> None:
+    """Refit a network that was cut to a mask; its norms are to be settled afterwards."""
+    refit(
+        model,
+        context.model,
+        context.space.channel_map,
+        keep,
+        context.data,
+        machine=context.machine,
+        images=EVALUATE >> context.halvings,
     )
 
 

@@ -70,6 +70,7 @@ class Policy:
     gate_variant: str = "hard"  # how a gate's value becomes its mask while it trains
     gate_weight: float = 5.0  # of both sizes beside the task's loss, in the end
     gate_approach: float = 0.5  # of those epochs, in which that weight grows and the aim falls
+    refit: bool = False  # of what a cut leaves, by least squares to the dense network
     learning_rate: float = 0.02
     distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
 
@@ -94,6 +95,11 @@ class Policy:
             raise UserError(
                 f"gate_share must be above 0 in a holistic schedule and 0 in others, got "
                 f"{self.gate_share} in a {self.schedule} one; change one of the two"
+            )
+        if self.refit and self.schedule == "holistic":
+            raise UserError(
+                "refit must be false in a holistic schedule, got true; what its gates leave has "
+                "been trained so already"
             )
 
     @property
@@ -126,6 +132,7 @@ def is_number(value: object) -> bool:
 
 
 READS: dict[str, Callable[[Any], bool]] = {
+    "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "float": is_number,
@@ -163,7 +170,9 @@ def check_rate(name: str, value: float, usual: float, high: float) -> None:
 
 
 PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
-    "taylor-by-price": Policy(score="taylor", price_power=1.0, price_at="present", floor=2),
+    "taylor-by-price": Policy(
+        score="taylor", price_power=1.0, price_at="present", floor=2, refit=True
+    ),
     "pruning-at-a-glance": Policy(score="mean-abs-weight"),
     "gradually-global": Policy(score="l2", normalisation="max", schedule="gradual", steps=10),
     "holistic": Policy(
@@ -175,8 +184,8 @@ PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
     "linear-ensembles": Policy(score="ensemble-batch"),
 }
 CONTROLS: dict[str, Policy] = {
-    "uniform": Policy(score="mean-abs-weight", allocation="uniform"),
-    "random": Policy(score="random"),
+    "uniform": Policy(score="mean-abs-weight", allocation="uniform", refit=True),
+    "random": Policy(score="random", refit=True),
 }
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -18,3 +20,12 @@ def call(*words, cwd=ROOT, timeout=300):
     return subprocess.run(
         command(*words), capture_output=True, text=True, cwd=cwd, timeout=timeout, env=environment
     )
+
+
+def in_process(capsys, *words):
+    """A command in this process: its exit code and what it printed."""
+    from paretoprune.search.cli import main
+
+    with pytest.raises(SystemExit) as exit_:
+        main([str(word) for word in words])
+    return exit_.value.code, capsys.readouterr()

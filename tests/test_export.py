@@ -5,12 +5,12 @@ import sys
 import onnxruntime
 import pytest
 import torch
+from door import in_process
 from folders import make_run, pick_into, random_mask, save_cut, trained_digits
 from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.api import Result
-from paretoprune.search.cli import main
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.export import ExportTask, export_network
@@ -29,10 +29,8 @@ def picked(scene, tmp_path):
     return pick_into(tmp_path / "picked", *scene)
 
 
-def in_process(capsys, *words):
-    with pytest.raises(SystemExit) as exit_:
-        main(["export", *map(str, words)])
-    return exit_.value.code, capsys.readouterr()
+def export(capsys, *words):
+    return in_process(capsys, "export", *words)
 
 
 def run_onnx(path, images):
@@ -52,7 +50,7 @@ NAMES = {"onnx": "model.onnx", "torch": "model.pt2"}
 
 @pytest.mark.parametrize("to", ["torch", "onnx"])
 def test_the_command_writes_a_file_that_gives_eagers_scores_at_any_batch(to, picked, capsys):
-    code, output = in_process(capsys, picked, "--to", to)
+    code, output = export(capsys, picked, "--to", to)
     assert code == 0, output.err
     assert "at batches of 1, 2, 5" in output.out
     rows = [line.split("│") for line in output.out.splitlines() if "│" in line]
@@ -99,7 +97,7 @@ def test_a_file_that_is_not_the_network_is_never_written(network, message, tmp_p
 
 def test_a_missing_package_is_one_line_with_the_remedy(picked, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    code, output = in_process(capsys, picked, "--to", "onnx")
+    code, output = export(capsys, picked, "--to", "onnx")
     assert (code, output.err.count("\n")) == (2, 1)
     assert "pip install 'paretoprune[onnx]'" in output.err
 
@@ -118,7 +116,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("words", "message"), WRONG)
 def test_a_wrong_input_is_one_line_and_exit_2(words, message, picked, capsys):
-    code, output = in_process(capsys, picked, *words)
+    code, output = export(capsys, picked, *words)
     assert (code, output.err.count("\n")) == (2, 1)
     assert message in output.err
 
@@ -132,10 +130,10 @@ def test_a_network_of_the_users_own_is_named_again(tmp_path, capsys, monkeypatch
     import mine_to_export
 
     save_cut(tmp_path / "net", "own", (1, 8, 8), classes=4, model=mine_to_export.build())
-    code, output = in_process(capsys, tmp_path / "net", "--to", "torch")
+    code, output = export(capsys, tmp_path / "net", "--to", "torch")
     assert (code, output.err.count("\n")) == (2, 1)
     assert "--model module:function" in output.err
-    code, output = in_process(
+    code, output = export(
         capsys, tmp_path / "net", "--to", "torch", "--model", "mine_to_export:build"
     )
     assert code == 0, output.err

@@ -11,13 +11,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from door import ROOT, command
+from door import ROOT, command, in_process
 from folders import make_run, pick_into, save_cut, trained_digits
 from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.card import card
-from paretoprune.search.cli import main
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.recipe import FineTune, read_recipe
 from paretoprune.trainers.checkpoint import weights_digest
@@ -48,10 +47,8 @@ def weights_of(folder):
     return hashlib.sha256((folder / PICKED).read_bytes()).hexdigest()
 
 
-def in_process(capsys, *words):
-    with pytest.raises(SystemExit) as exit_:
-        main(["finetune", *map(str, words)])
-    return exit_.value.code, capsys.readouterr()
+def finetune(capsys, *words):
+    return in_process(capsys, "finetune", *words)
 
 
 def test_the_same_command_gives_the_same_network_and_its_true_figures(
@@ -60,7 +57,7 @@ def test_the_same_command_gives_the_same_network_and_its_true_figures(
     before, again = read_recipe(picked / "recipe.json"), tmp_path / "again"
     shutil.copytree(picked, again)
     for folder in (picked, again):
-        code, output = in_process(capsys, folder, "--data", "digits", "--epochs", 2)
+        code, output = finetune(capsys, folder, "--data", "digits", "--epochs", 2)
         assert code == 0, output.err
         assert "step 16/16, ETA 0 s" in output.out
     assert weights_of(picked) == weights_of(again)
@@ -72,7 +69,7 @@ def test_the_same_command_gives_the_same_network_and_its_true_figures(
     assert recipe.fine_tune.distill == 0.7
     assert f"{recipe.figures.accuracy:.4f}" in (picked / "README.md").read_text()
     assert not (picked / "finetune").exists()
-    code, output = in_process(capsys, picked, "--data", "digits", "--epochs", 2)
+    code, output = finetune(capsys, picked, "--data", "digits", "--epochs", 2)
     assert "finished before" in output.out
     assert weights_of(picked) == weights_of(again)
 
@@ -80,7 +77,7 @@ def test_the_same_command_gives_the_same_network_and_its_true_figures(
 def test_a_fine_tune_never_leaves_a_worse_network(picked, capsys):
     accuracy = read_recipe(picked / "recipe.json").figures.accuracy
     words = ("--data", "digits", "--epochs", 1, "--learning-rate", 3, "--distill", 0)
-    code, output = in_process(capsys, picked, *words)
+    code, output = finetune(capsys, picked, *words)
     assert code == 0, output.err
     recipe = read_recipe(picked / "recipe.json")
     assert recipe.figures.accuracy >= accuracy
@@ -157,8 +154,8 @@ def test_after_a_kill_and_a_stop_the_same_command_goes_on(picked, tmp_path, caps
     assert output.endswith(
         f"to go on: paretoprune finetune {picked} --data digits --epochs 20 --seed 3\n"
     )
-    assert in_process(capsys, picked, *words)[0] == 0
-    assert in_process(capsys, whole, *words)[0] == 0
+    assert finetune(capsys, picked, *words)[0] == 0
+    assert finetune(capsys, whole, *words)[0] == 0
     assert weights_of(picked) == weights_of(whole)
 
 
@@ -194,7 +191,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("words", "message"), WRONG)
 def test_a_wrong_input_is_one_line_and_exit_2(words, message, picked, capsys):
-    code, output = in_process(capsys, picked, *(("--data", "digits") if "--data" not in words
+    code, output = finetune(capsys, picked, *(("--data", "digits") if "--data" not in words
                                                 else ()), *words)  # fmt: skip
     assert (code, output.err.count("\n")) == (2, 1)
     assert message in output.err
@@ -240,16 +237,16 @@ def test_dense_accuracy_stands_only_beside_that_on_the_same_data(picked):
 def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, capsys):
     dense = (picked / "dense.safetensors").rename(picked.parent / "dense.safetensors")
     words = (picked, "--data", "digits", "--epochs", 1)
-    code, output = in_process(capsys, *words, "--distill", 0.5)
+    code, output = finetune(capsys, *words, "--distill", 0.5)
     assert (code, output.err.count("\n")) == (2, 1)
     assert "add --weights FILE" in output.err
-    code, output = in_process(capsys, *words, "--distill", 0.5, "--weights", dense)
+    code, output = finetune(capsys, *words, "--distill", 0.5, "--weights", dense)
     assert code == 0, output.err
     assert "distilled with weight 0.5" in output.out
-    code, output = in_process(capsys, *words, "--weights", dense, "--distill")
+    code, output = finetune(capsys, *words, "--weights", dense, "--distill")
     assert code == 0, output.err
     assert "distilled with weight 0.7" in output.out
-    code, output = in_process(capsys, *words)
+    code, output = finetune(capsys, *words)
     assert code == 0, output.err
     assert "no distillation: the dense network is not beside the recipe" in output.out
     assert "distilled" not in output.out
@@ -265,18 +262,18 @@ def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, 
     ],
 )
 def test_distill_stands_with_or_without_its_weight(words, message, capsys):
-    code, output = in_process(capsys, *words)
+    code, output = finetune(capsys, *words)
     assert (code, output.err.count("\n")) == (2, 1)
     assert message in output.err
 
 
 def test_a_trials_own_folder_is_left_to_its_run(scene, tmp_path, capsys):
     trial, words = scene[0] / "trials/1", ("--data", "digits", "--epochs", 1)
-    code, output = in_process(capsys, trial, *words)
+    code, output = finetune(capsys, trial, *words)
     assert (code, output.err.count("\n")) == (2, 1)
     assert "--out" in output.err
     before = sorted(path.name for path in trial.iterdir())
-    code, output = in_process(capsys, trial, *words, "--out", tmp_path / "tuned")
+    code, output = finetune(capsys, trial, *words, "--out", tmp_path / "tuned")
     assert code == 0, output.err
     assert sorted(path.name for path in trial.iterdir()) == before
     assert read_recipe(tmp_path / "tuned/recipe.json").figures.macs == scene[1].points[1].macs
@@ -284,7 +281,7 @@ def test_a_trials_own_folder_is_left_to_its_run(scene, tmp_path, capsys):
 
 def test_data_of_another_kind_is_refused(tmp_path, capsys):
     save_cut(tmp_path / "net", "lenet5", (1, 28, 28))
-    code, output = in_process(capsys, tmp_path / "net", "--data", "digits", "--out",
+    code, output = finetune(capsys, tmp_path / "net", "--data", "digits", "--out",
                               tmp_path / "out")  # fmt: skip
     assert (code, output.err.count("\n")) == (2, 1)
     assert "--data must have 10 classes of shape (1, 28, 28)" in output.err

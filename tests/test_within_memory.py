@@ -20,6 +20,7 @@ from paretoprune.trainers.machine import half_of, ran_out_of_memory
 TOO_MUCH = 1 << 60  # bytes: no machine has them, and torch says so as at any other size
 POLICIES = {
     "one-shot": Policy("l2"),
+    "refitted": Policy("l2", refit=True),
     "gradual": Policy("taylor", schedule="gradual", steps=2, step_share=0.5),
     "curves": Policy("taylor", allocation="loss-budget", schedule="gradual", steps=2),
     "holistic": Policy("l2", schedule="holistic", gate_share=0.5),

@@ -51,12 +51,12 @@ def accept_all(present: Present) -> bool:
 class Steps:
     """What a step does.
 
-    `choose(model, map, target)` returns the mask of the present network, `settle(model, step)`
-    recalibrates and fine-tunes it in place, and `accept` sees it and may refuse it.
+    `choose(model, map, target)` returns the mask of the present network, `settle` recalibrates and
+    fine-tunes in place what was cut to it, and `accept` sees that and may refuse it.
     """
 
     choose: Callable[[nn.Module, ChannelMap, Target], Mask]
-    settle: Callable[[nn.Module, int], None]
+    settle: Callable[[Present], None]
     accept: Callable[[Present], bool] = accept_all
 
 
@@ -75,14 +75,13 @@ def prune_gradually(
         present = read_step(checkpoint, present, identity)
     for target in targets[present.step :]:
         inner = steps.choose(present.model, present.channel_map, target)
-        small = cut(present.model, present.channel_map, inner)
-        steps.settle(small, present.step)
         following = Present(
-            small,
+            cut(present.model, present.channel_map, inner),
             reduce_map(present.channel_map, inner),
             expand_mask(present.keep, inner),
             present.step + 1,
         )
+        steps.settle(following)
         if not steps.accept(following):
             break
         present = following

@@ -26,7 +26,7 @@ from paretoprune.spaces.price import Price
 from paretoprune.spaces.reduce import expand_mask, reduce_map
 from paretoprune.spaces.target import Target, targets_between
 from paretoprune.trainers.batches import draw
-from paretoprune.trainers.gradual import Steps, prune_gradually
+from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.surgery import cut
 
@@ -87,8 +87,8 @@ def rounds_cell(bench: Bench, settings: EnsembleSettings, seed: int) -> dict[str
         space = Space(channel_map, Price(channel_map))
         return decode(FOUND, target, with_ensemble(Evidence("", {}), "found", found), space)
 
-    def settle(small: nn.Module, step: int) -> None:
-        recalibrate(small, scene.data, machine=scene.machine)
+    def settle(present: Present) -> None:
+        recalibrate(present.model, scene.data, machine=scene.machine)
 
     targets = targets_between(Target(size), scene.space.price.dense, 2)
     channel_map = scene.space.channel_map

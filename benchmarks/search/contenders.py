@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ CONTENDERS: dict[str, Contender] = {
     "random": at_random,
     "ours at half": at_half,
     **{name: alone(policy) for name, policy in PRESETS.items()},
-    "uniform-l1": alone(CONTROLS["uniform"]),
+    "uniform-l1": alone(replace(CONTROLS["uniform"], refit=False)),  # as people do it
     "nni": nni_pruners,
 }
 NEEDS = {
