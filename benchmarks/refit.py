@@ -18,14 +18,11 @@ from typing import Any
 
 from benchmarks import equal_epochs
 from benchmarks.cells import Cell, fill, named
-from benchmarks.scene import Scene, accuracies, baseline, price_of
+from benchmarks.scene import Scene, accuracies, baseline, price_of, small_network
 from paretoprune.spaces.decode import decode
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.target import Target
 from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.refit import refit
-from paretoprune.trainers.surgery import cut
 
 NONE = "none"
 
@@ -34,23 +31,19 @@ def measure(
     scene: Scene, evidence: Evidence, way: str, size: float, pull: str, epochs: float, seed: int
 ) -> dict[str, Any]:
     """One mask, before and after its fine-tune."""
-    data, machine, channel_map = scene.data, scene.machine, scene.space.channel_map
     keep = decode(equal_epochs.WAYS[way], Target(size), evidence, scene.space)
-    small = cut(scene.model, channel_map, keep)
     begin = time.perf_counter()
-    if pull != NONE:
-        refit(small, scene.model, channel_map, keep, data, machine=machine, pull=float(pull))
-    seconds = time.perf_counter() - begin
-    recalibrate(small, data, machine=machine)
+    small = small_network(scene, keep, pull=None if pull == NONE else float(pull))
+    settled = time.perf_counter()
     at_once = accuracies(scene, small)
-    begin = time.perf_counter()
-    train(small, data, Tuning(epochs=epochs), seed=seed, teacher=scene.teacher, machine=machine)
+    tuning, start = Tuning(epochs=epochs), time.perf_counter()
+    train(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {
         **price_of(scene, keep),
         "at_once": at_once,
+        "cut_seconds": round(settled - begin, 2),
+        "fine_tune_seconds": round(time.perf_counter() - start, 1),
         "fine_tuned": accuracies(scene, small),
-        "refit_seconds": round(seconds, 2),
-        "fine_tune_seconds": round(time.perf_counter() - begin, 1),
     }
 
 

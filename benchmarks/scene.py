@@ -36,6 +36,7 @@ from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine, detect_machine
 from paretoprune.trainers.models import build_model, load_weights
 from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.refit import refit
 from paretoprune.trainers.surgery import cut
 
 KEPT = Path(__file__).parent / "networks"
@@ -155,25 +156,34 @@ def scene_of(
     return Scene(copy, data, space, machine, teacher, {**about, "torch": torch.__version__})
 
 
+def small_network(
+    scene: Scene, keep: NDArray[np.bool_], *, pull: float | None = None
+) -> nn.Module:
+    """The network cut to a mask, refitted with this pull if one is given, and recalibrated."""
+    data, machine, channel_map = scene.data, scene.machine, scene.space.channel_map
+    small = cut(scene.model, channel_map, keep)
+    if pull is not None:
+        refit(small, scene.model, channel_map, keep, data, machine=machine, pull=pull)
+    recalibrate(small, data, machine=machine)
+    return small
+
+
 def without_tuning(scene: Scene, keep: NDArray[np.bool_], *, raw: bool) -> dict[str, float]:
     """Validation and test accuracy of the cut network: raw if asked, and recalibrated."""
-    small = cut(scene.model, scene.space.channel_map, keep)
     data, machine = scene.data, scene.machine
     found: dict[str, float] = {}
     if raw:
+        small = cut(scene.model, scene.space.channel_map, keep)
         found["raw_validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
-    recalibrate(small, data, machine=machine)
-    return {**found, **accuracies(scene, small), **price_of(scene, keep)}
+    return {**found, **accuracies(scene, small_network(scene, keep)), **price_of(scene, keep)}
 
 
 def with_tuning(
     scene: Scene, keep: NDArray[np.bool_], tuning: Tuning, *, seed: int
 ) -> dict[str, float]:
     """Validation and test accuracy after cut, recalibration and a fine-tune."""
-    small = cut(scene.model, scene.space.channel_map, keep)
-    data, machine = scene.data, scene.machine
-    recalibrate(small, data, machine=machine)
-    train(small, data, tuning, seed=seed, teacher=scene.teacher, machine=machine)
+    small = small_network(scene, keep)
+    train(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {**accuracies(scene, small), **price_of(scene, keep)}
 
 

@@ -10,6 +10,7 @@ so what is chosen by them is not chosen cleanly; that holds for all alike.
 fixed      policies of `benchmarks.global_pruning`
 in steps   the score measured anew on the present network, recalibrated, at each of eight steps
 measured   a single cut by ensembles or loss curves
+refitted   a single cut, and what it leaves fitted to the dense network
 screened   the policy whose cut network has the least loss on 512 images, of all that a search
            would rehearse for this size before its first trial
 FastNAS, Torch-Pruning  as in `benchmarks.search`; they need `pip install .[benchmark]`
@@ -25,11 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.cells import Cell, Unavailable, fill
 from benchmarks.global_pruning import GRADUAL_STEPS, SIZES, anew, policies, raw
 from benchmarks.rehearsal import bench_on, decoded
-from benchmarks.scene import Scene, accuracies, price_of, published_resnet20, without_tuning
+from benchmarks.scene import (
+    Scene,
+    accuracies,
+    price_of,
+    published_resnet20,
+    small_network,
+    without_tuning,
+)
 from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import Rules
@@ -44,6 +53,7 @@ from paretoprune.spaces.target import Target, targets_between
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.refit import PULL
 
 FIXED = (
     "taylor / price",
@@ -56,6 +66,7 @@ FIXED = (
     "weight-gradient / price",
 )
 IN_STEPS = ("taylor / price", "fisher / price")
+REFITTED = ("taylor / price", "l2 / max", "control uniform")
 MEASURED = {
     "ensemble / price": Policy("ensemble", price_power=1.0, floor=2),
     "balanced-pruning": PRESETS["balanced-pruning"],
@@ -78,10 +89,20 @@ def in_steps(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
 
 def measured(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
     """A single cut by evidence of another kind."""
+    return without_tuning(scene, mask_of(scene, policy, size), raw=True)
+
+
+def refitted(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
+    """A single cut, and what it leaves fitted to the dense network."""
+    keep = mask_of(scene, policy, size)
+    return {**accuracies(scene, small_network(scene, keep, pull=PULL)), **price_of(scene, keep)}
+
+
+def mask_of(scene: Scene, policy: Policy, size: float) -> NDArray[np.bool_]:
+    """The mask of a single cut; the evidence is kept in the cache."""
     folder = cache_folder() / "untrained"
     on = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
-    keep = decode(policy, Target(size), gather_evidence([policy], on), scene.space)
-    return without_tuning(scene, keep, raw=True)
+    return decode(policy, Target(size), gather_evidence([policy], on), scene.space)
 
 
 def screened(scene: Scene, size: float) -> dict[str, Any]:
@@ -122,6 +143,8 @@ def cells_of(scene: Scene) -> dict[str, Cell]:
         **{f"{name}, in steps": partial(in_steps, scene, grid[name]) for name in IN_STEPS},
         **{name: partial(measured, scene, policy) for name, policy in MEASURED.items()},
         "screened": partial(screened, scene),
+        **{f"{name}, refitted": partial(refitted, scene, grid[name]) for name in REFITTED},
+        "ensemble / price, refitted": partial(refitted, scene, MEASURED["ensemble / price"]),
         **{f"Torch-Pruning {name}": partial(of_peer, scene, name) for name in SETTINGS},
         "FastNAS": partial(of_peer, scene, "FastNAS"),
     }
