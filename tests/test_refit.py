@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import torchvision
 from door import in_process
 from oracles import trace
 from tiny import data_of
@@ -232,3 +233,69 @@ def test_a_policy_from_before_says_that_nothing_was_refitted():
     assert not policy_from_json(json.loads(json.dumps(old))).refit
     with pytest.raises(UserError, match="'refit' must be of type bool, got 1"):
         policy_from_json({**old, "refit": 1})
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "googlenet", "swin_t"]
+)
+def test_networks_of_every_kind_come_near_the_dense_outputs(name):
+    torch.manual_seed(0)
+    aux = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=10, **aux)
+    traced = trace(model, (3, 64, 64))
+    rng = np.random.default_rng(0)
+    keep = rng.random(traced.channel_map.atoms) < 0.8
+    images = torch.randn(32, 3, 64, 64)
+    data = data_of(images, torch.zeros(32, dtype=torch.long))
+    recalibrate(traced.model, data, machine=Machine(), batches=1)
+    away = []
+    for small in (
+        cut(traced.model, traced.channel_map, keep),
+        refitted(traced.model, traced.channel_map, keep, data),
+    ):
+        recalibrate(small, data, machine=Machine(), batches=1)
+        with torch.no_grad():
+            away.append((small.eval()(images) - traced.model.eval()(images)).square().mean())
+    assert away[1] < 0.1 * away[0]
+
+
+class Odd(nn.Module):
+    """Two layers that share weights, one that is given its input by name, and plain ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 8), nn.Linear(8, 8)
+        self.one, self.other = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.other.weight = self.one.weight
+        self.named, self.plain = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.second(self.first(x.flatten(1)).relu()).relu()
+        x = self.other(self.one(x).relu()).relu()
+        return self.plain(self.named(input=x).relu())
+
+
+def test_shared_weights_and_inputs_given_by_name_are_left_alone():
+    torch.manual_seed(0)
+    traced = trace(Odd(), (3, 2, 2))
+    rng = torch.Generator().manual_seed(0)
+    data = data_of(torch.randn(64, 3, 2, 2, generator=rng), torch.zeros(64, dtype=torch.long))
+    keep = without(traced.channel_map, "first", [3])
+    plain = cut(traced.model, traced.channel_map, keep)
+    small = refitted(traced.model, traced.channel_map, keep, data)
+    changed = {
+        n for n, w in plain.named_parameters() if not torch.equal(w, small.get_parameter(n))
+    }
+    assert small.other.weight is small.one.weight
+    assert {name for name in changed if name.endswith("weight")} == {
+        "second.weight",
+        "plain.weight",
+    }
+
+
+def test_a_fit_without_a_number_leaves_a_layer_as_it_is():
+    layer = nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    with torch.no_grad():
+        fit(layer, torch.randn(5, 3), torch.full((5, 2), torch.nan), 0.3)
+    assert torch.equal(layer.weight, before)

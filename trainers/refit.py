@@ -9,12 +9,14 @@ pulls to them. So the channels that stay take over what the others did, before a
 "ThiNet", rebuild layers so. We differ in: one pass for all layers, any mask, and the pull to W0,
 without which refitted weights are worse after a fine-tune: benchmarks/refit.py.)
 
-Convolutions without groups and linear layers that run once are refitted; others stay as they are.
+Convolutions without groups and linear layers are refitted if they run once and share no weights;
+others stay as they are.
 Batch norms see the statistics of these images meanwhile and must be recalibrated afterwards.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -79,7 +81,13 @@ def layers_to_refit(
     """From the first on that loses inputs: those before it compute what they always did."""
     losing = [not bool(kept(layer.in_atoms, keep).all()) for layer in channel_map.layers]
     first = losing.index(True) if True in losing else len(losing)
-    return [one for one in channel_map.layers[first:] if is_plain(small.get_submodule(one.name))]
+    uses = Counter(id(one) for module in small.modules() for one in module._parameters.values())
+    after = ((one, small.get_submodule(one.name)) for one in channel_map.layers[first:])
+    return [
+        one
+        for one, module in after
+        if is_plain(module) and uses[id(module._parameters["weight"])] == 1
+    ]
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -119,7 +127,7 @@ def solve(
     goals: list[Tensor], most: int, pull: float, module: nn.Module, inputs: tuple[Tensor, ...]
 ) -> None:
     """Hook of the cut network: the layer gets its new weights just before it runs."""
-    if len(goals) == 1:
+    if len(goals) == 1 and inputs:  # not given by name
         x = inputs[0]
         seen = patches(module, x, most) if isinstance(module, nn.Conv2d) else some_rows(x, most)
         with torch.autocast(x.device.type, enabled=False):
@@ -175,6 +183,8 @@ def fit(module: nn.Module, inputs: Tensor, goal: Tensor, pull: float) -> None:
         change = x.T @ torch.linalg.solve(damped(x @ x.T, ridge), missing)
     else:
         change = torch.linalg.solve(damped(x.T @ x, ridge), x.T @ missing)
+    if not bool(change.isfinite().all()):
+        return
     weight.add_(change.T.view_as(weight))
     if isinstance(bias, Tensor):
         bias.copy_(aim - weight.flatten(1) @ mean)
