@@ -11,18 +11,18 @@ Everything but the norms stays in eval mode: dropout must not thin what they mea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .batches import ROWS_SEED
 from .batches import batches as read_batches
 from .machine import Machine, lay, machine_for, place, precision, threads
 from .modes import evaluating
 from .split import Data
-
-ROWS_SEED = 0
 
 
 @torch.no_grad()
@@ -41,21 +41,26 @@ def recalibrate(
     machine = machine or machine_for(model, data.input_shape)
     place(model, machine)
     momenta = {norm: norm.momentum for norm in norms}
+    with evaluating(model), threads(machine), precision(machine):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch then averages cumulatively
+            norm.train()
+        for images in islice(calibration_images(data, batch_size, machine), batches):
+            model(images)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+
+
+def calibration_images(data: Data, batch_size: int, machine: Machine) -> Iterator[Tensor]:
+    """Training batches, augmented as in training, always the same; laid for the machine."""
     generator = torch.Generator().manual_seed(ROWS_SEED)
-    reader = read_batches(
+    for images, _ in read_batches(
         data.train,
         data,
         batch_size=batch_size,
         generator=generator,
         augment=data.augment,
         device=machine.device,
-    )
-    with evaluating(model), threads(machine), precision(machine):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch then averages cumulatively
-            norm.train()
-        for images, _ in islice(reader, batches):
-            model(lay(images, machine))
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
+    ):
+        yield lay(images, machine)

@@ -10,8 +10,8 @@ pulls to them. So the channels that stay take over what the others did, before a
 without which refitted weights are worse after a fine-tune: benchmarks/refit.py.)
 
 Convolutions without groups and linear layers are refitted if they run once and share no weights;
-others stay as they are.
-Batch norms see the statistics of these images meanwhile and must be recalibrated afterwards.
+others stay as they are. Batch norms see the statistics of these images meanwhile and must be
+recalibrated afterwards.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..spaces.channels import ChannelMap, Layer
 from ..spaces.slicing import kept
-from .batches import ROWS_SEED, batches
-from .machine import Machine, lay, place, precision, threads
+from .batches import ROWS_SEED
+from .machine import Machine, place, precision, threads
 from .modes import evaluating
+from .recalibrate import calibration_images
 from .split import Data
 
 ROWS = 32  # an image, at most, is what a layer is fitted to: places of a feature map, or tokens
@@ -52,10 +53,11 @@ def refit(
     pull: float = PULL,
 ) -> None:
     """Change the weights of `small`, which is `dense` cut to a mask [A]."""
-    place(dense, machine), place(small, machine)
+    for model in (dense, small):
+        place(model, machine)
     layers = layers_to_refit(small, channel_map, keep)
     goals: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    batch = some_images(data, images, machine)
+    batch = next(calibration_images(data, images, machine))
     most = ROWS * len(batch)
     with threads(machine), precision(machine), evaluating(dense), evaluating(small):
         with ExitStack() as hooks:
@@ -98,20 +100,6 @@ def is_plain(module: nn.Module) -> bool:
         zeros = module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return module.groups == 1 and zeros
     return isinstance(module, nn.Linear)
-
-
-def some_images(data: Data, count: int, machine: Machine) -> Tensor:
-    """The first of those that batch norms are recalibrated with."""
-    generator = torch.Generator().manual_seed(ROWS_SEED)
-    reader = batches(
-        data.train,
-        data,
-        batch_size=count,
-        generator=generator,
-        augment=data.augment,
-        device=machine.device,
-    )
-    return lay(next(reader)[0], machine)
 
 
 def remember(
