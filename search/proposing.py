@@ -113,7 +113,7 @@ def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
     """The user's own scores, each tried before sampling begins."""
     proposals = []
     for name in own_scores(policy_space.scores):
-        policy = Policy(name, floor=2, refit=True)
+        policy = usually_tuned(Policy(name, floor=2), policy_space)
         if policy_space.params_of(policy) is not None:
             proposals.append(Proposal(policy, f"own:{name}"))
     return proposals

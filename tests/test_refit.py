@@ -8,7 +8,9 @@ import pytest
 import torch
 import torchvision
 from door import in_process
+from folders import random_mask, trained_digits
 from oracles import trace
+from safetensors.torch import save_file
 from tiny import data_of
 from torch import nn
 from torch.nn import functional
@@ -19,11 +21,8 @@ from paretoprune.spaces.policy import PRESETS, Policy, policy_from_json
 from paretoprune.spaces.recipe import read_recipe
 from paretoprune.spaces.trace import trace_channels
 from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.data import load_data
 from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.loop import Tuning, train
 from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.refit import fit, patches, refit, some_rows
 from paretoprune.trainers.surgery import cut
@@ -169,11 +168,7 @@ def test_inputs_that_never_change_leave_a_layer_as_it_is():
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    from safetensors.torch import save_file
-
-    data = load_data("digits")
-    model = build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
-    train(model, data, Tuning(epochs=12, learning_rate=0.1, distill=0), seed=0)
+    model, data = trained_digits()
     path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
     save_file(model.state_dict(), path)
     return model, data, path
@@ -181,12 +176,11 @@ def dense(tmp_path_factory):
 
 def test_a_cut_network_is_much_better_at_once(dense):
     model, data, _ = dense
-    model, _ = working_copy(model.eval())
+    model, _ = working_copy(model)
     channel_map = trace_channels(model, data.input_shape)
-    rng = np.random.default_rng(0)
     gains = []
-    for _ in range(3):
-        keep = rng.random(channel_map.atoms) < 0.6
+    for seed in range(3):
+        keep = random_mask(channel_map, 0.6, seed)
         plain, better = cut(model, channel_map, keep), refitted(model, channel_map, keep, data)
         for small in (plain, better):
             recalibrate(small, data, machine=Machine())
@@ -243,8 +237,7 @@ def test_networks_of_every_kind_come_near_the_dense_outputs(name):
     aux = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
     model = torchvision.models.get_model(name, weights=None, num_classes=10, **aux)
     traced = trace(model, (3, 64, 64))
-    rng = np.random.default_rng(0)
-    keep = rng.random(traced.channel_map.atoms) < 0.8
+    keep = random_mask(traced.channel_map, 0.8)
     images = torch.randn(32, 3, 64, 64)
     data = data_of(images, torch.zeros(32, dtype=torch.long))
     recalibrate(traced.model, data, machine=Machine(), batches=1)
