@@ -22,7 +22,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ..spaces.hypervolume import contributions, front_ranks
 from .job import Rung
 
-KEPT = 1 / 2
+KEPT = 1 / 3
 LIKE = 1.25  # FLOPs apart at most by this factor
 LEAST, MOST = 5, 64  # trials at a rung: before it stops any, and that one is held against
 

@@ -39,7 +39,7 @@ def draw(found: dict[str, Any]) -> str:
         f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
         *axes(plane, found["dense"]["test"]),
     ]
-    for index, (name, front) in enumerate(fronts.items()):
+    for index, (name, front) in reversed([*enumerate(fronts.items())]):  # ours on top
         parts.extend(curve(plane, index, name, front))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -103,8 +103,11 @@ def curve(plane: Plane, index: int, name: str, front: list[dict[str, Any]]) -> I
     strong = index < len(STRONG)
     colour = STRONG[index] if strong else WEAK[(index - len(STRONG)) % len(WEAK)]
     weight = 2.5 if index == 0 else 1.5
-    inside = [(plane.x(p["flops"]), plane.y(p["test"])) for p in front if p["flops"] <= HIGH]
-    inside = [(x, y) for x, y in inside if x >= LEFT]
+    drawn = [p for p in front if p["flops"] <= HIGH]
+    small = sum(p["flops"] < LOW for p in drawn)  # the best of these counts from the edge on
+    inside = [
+        (max(LEFT, plane.x(p["flops"])), plane.y(p["test"])) for p in drawn[max(0, small - 1) :]
+    ]
     if inside:
         path = f"M{inside[0][0]} {inside[0][1]}"
         path += "".join(f"H{x}V{y}" for x, y in inside[1:]) + f"H{plane.x(HIGH)}"
