@@ -17,6 +17,7 @@ from ..spaces.errors import UserError
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .cli_sweep import add_sweeps
+from .crew import WorkersDied
 from .options import OF_ONE_POLICY, settings_given, settings_of, with_settings
 from .room import DiskFull, lacks_room
 from .settings import SearchSettings
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_code_of(error: Exception, words: Sequence[str]) -> int:
     """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
-    if isinstance(error, DiskFull):
+    if isinstance(error, (DiskFull, WorkersDied)):
         return complain(str(error), 1)
     if lacks_room(error):
         return complain(f"no room is left to write to ({error}); make room, then try again", 1)

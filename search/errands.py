@@ -11,11 +11,17 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
 from ..analysis.pieces import Piece, Rota, Turn
 from .board import Board
-from .crew import Errand, Measure
+from .crew import Errand, Measure, WorkersDied
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
@@ -26,6 +32,7 @@ from .telling import Say
 from .worker_log import logged
 
 LOOK_SECONDS = 0.2
+DEATHS = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError)  # after retries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,7 +53,7 @@ def run_errands(
 ) -> list[Any]:
     """Send at most as many at a time as trials would run, and wait for all of them."""
     shared, home = ray.put(trip), make_home(trip.root)
-    board: Any = ray.remote(Board).options(num_cpus=0).remote()
+    board = home.there(Board).remote()  # where no other node's end takes it
     gpus = gpus_each(settings)
     send = ray.remote(run_errand).options(num_cpus=settings.cpus_per_trial, num_gpus=gpus)
     rota, told = Rota(pieces), set[str]()
@@ -78,6 +85,11 @@ def outcome(reference: Any) -> Any:
     except RayTaskError as error:
         cause = error.cause
         raise (cause if isinstance(cause, Exception) else error) from None
+    except DEATHS as error:
+        raise WorkersDied(
+            "every worker that was given one piece of the measurements was killed, often for "
+            f"want of memory ({type(error).__name__})"
+        ) from error
 
 
 def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any:

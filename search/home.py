@@ -47,23 +47,23 @@ class Home:
         if self.is_here():
             write_files(self.root / folder, files)
         else:
-            ray.get(self._there(write_files).remote(self.root / folder, files))
+            ray.get(self.there(write_files).remote(self.root / folder, files))
 
     def read(self, folder: str) -> Files:
         """The files in a folder of the run."""
         if self.is_here():
             return read_files(self.root / folder)
-        found: Files = ray.get(self._there(read_files).remote(self.root / folder))
+        found: Files = ray.get(self.there(read_files).remote(self.root / folder))
         return found
 
     def append(self, path: Path, content: bytes) -> None:
         """Add to a file of the run."""
-        ray.get(self._there(append_to).remote(path, content))
+        ray.get(self.there(append_to).remote(path, content))
 
-    def _there(self, function: Callable[..., Any]) -> Any:
-        """The function as a task on the driver's node."""
+    def there(self, work: Callable[..., Any]) -> Any:
+        """A function as a task or a class as an actor, on the driver's node, which ends last."""
         where = NodeAffinitySchedulingStrategy(self.node, soft=False)
-        return ray.remote(function).options(num_cpus=0, scheduling_strategy=where)
+        return ray.remote(work).options(num_cpus=0, scheduling_strategy=where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from ..trainers.split import Data
 from .again import resume_command, same_again
 from .artifacts import check_place
 from .context import Context
-from .crew import Crew, Workers, crew_of
+from .crew import Crew, Workers, WorkersDied, crew_of
 from .efficiency import efficiency_of, start_of
 from .finish import conclude, drop_weights
 from .job import Job
@@ -186,17 +186,19 @@ def drive(
             stop.run = run if run.config.exists() else None
             raise
         except NoRoom as full:
-            raise DiskFull(goes_on_with_room(run, full)) from full
+            what = f"no room is left to write to ({full})"
+            raise DiskFull(goes_on_after(what, "make room", run)) from full
+        except WorkersDied as died:
+            remedy = "free memory for them or take fewer --workers"
+            raise WorkersDied(goes_on_after(str(died), remedy, run)) from died
 
 
-def goes_on_with_room(run: RunFolder, full: NoRoom) -> str:
-    """The one line about a full disk."""
+def goes_on_after(trouble: str, remedy: str, run: RunFolder) -> str:
+    """The one line about what ended a search that is not over."""
     if not run.config.exists():
-        return f"no room is left to write to ({full}); make room and start again"
-    return (
-        f"no room is left to write to ({full}); nothing finished is lost: make room, then go on "
-        f"with {resume_command(run.root, open_run(run.root)[1])}"
-    )
+        return f"{trouble}; {remedy} and start again"
+    again = resume_command(run.root, open_run(run.root)[1])
+    return f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}"
 
 
 def prepare(
