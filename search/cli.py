@@ -17,7 +17,7 @@ from ..spaces.errors import UserError
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .cli_sweep import add_sweeps
-from .crew import WorkersDied
+from .deaths import WorkersDied
 from .options import OF_ONE_POLICY, settings_given, settings_of, with_settings
 from .room import DiskFull, lacks_room
 from .settings import SearchSettings

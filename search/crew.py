@@ -25,10 +25,6 @@ from .telling import Say, telling
 Errand = Callable[[Any, Say], Any]
 
 
-class WorkersDied(RuntimeError):
-    """Every worker that had one errand died of it; the text is the one line."""
-
-
 class Hands(Protocol):
     """Who runs errands."""
 

@@ -21,7 +21,8 @@ from ray.exceptions import (
 
 from ..analysis.pieces import Piece, Rota, Turn
 from .board import Board
-from .crew import Errand, Measure, WorkersDied
+from .crew import Errand, Measure
+from .deaths import WorkersDied
 from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident

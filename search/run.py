@@ -22,7 +22,8 @@ from ..trainers.split import Data
 from .again import resume_command, same_again
 from .artifacts import check_place
 from .context import Context
-from .crew import Crew, Workers, WorkersDied, crew_of
+from .crew import Crew, Workers, crew_of
+from .deaths import WorkersDied
 from .efficiency import efficiency_of, start_of
 from .finish import conclude, drop_weights
 from .job import Job
