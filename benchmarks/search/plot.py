@@ -103,11 +103,9 @@ def curve(plane: Plane, index: int, name: str, front: list[dict[str, Any]]) -> I
     strong = index < len(STRONG)
     colour = STRONG[index] if strong else WEAK[(index - len(STRONG)) % len(WEAK)]
     weight = 2.5 if index == 0 else 1.5
-    drawn = [p for p in front if p["flops"] <= HIGH]
-    small = sum(p["flops"] < LOW for p in drawn)  # the best of these counts from the edge on
-    inside = [
-        (max(LEFT, plane.x(p["flops"])), plane.y(p["test"])) for p in drawn[max(0, small - 1) :]
-    ]
+    smaller = [p for p in front if p["flops"] < LOW][-1:]  # the best counts from the edge on
+    drawn = [*smaller, *(p for p in front if LOW <= p["flops"] <= HIGH)]
+    inside = [(max(LEFT, plane.x(p["flops"])), plane.y(p["test"])) for p in drawn]
     if inside:
         path = f"M{inside[0][0]} {inside[0][1]}"
         path += "".join(f"H{x}V{y}" for x, y in inside[1:]) + f"H{plane.x(HIGH)}"
