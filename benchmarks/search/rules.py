@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, islice
 from typing import Any, Literal
 
 from paretoprune.trainers.optimisation import Tuning
@@ -58,11 +58,11 @@ class Rules:
 
 
 def sizes() -> Iterator[float]:
-    """Shares of the FLOPs to try, without end: each quoted size in turn with one spread evenly.
+    """Shares of the FLOPs to try, without end: the quoted ones first, among others spread evenly.
 
-    A budget that is spent early has then both, and one that lasts has tried each size often.
+    None comes twice: the same cut, tuned alike, would be the same network.
     """
+    quoted = iter(SIZES)
     for step in count(1):
-        spread = LOW * (HIGH / LOW) ** ((GOLDEN * step) % 1.0)
-        yield SIZES[(step - 1) % len(SIZES)]
-        yield round(spread, 4)
+        yield from islice(quoted, 1)
+        yield round(LOW * (HIGH / LOW) ** ((GOLDEN * step) % 1.0), 4)

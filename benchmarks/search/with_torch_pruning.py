@@ -45,14 +45,10 @@ def torch_pruning(bench: Bench) -> dict[str, Any]:
     with bench.scoring():
         take_gradients(with_gradients, bench)
 
-    known: dict[tuple[str, float], tuple[nn.Module, float]] = {}
-
     def offer(setting: str, size: float) -> None:
-        if (setting, size) not in known:
-            found = cut_to(with_gradients, size, SETTINGS[setting], bench)
-            known[setting, size] = plain(found, scene, free)
-        network, flops = known[setting, size]
-        task = NetworkTask(copy.deepcopy(network), flops, bench.rules, bench.tuning_seed)
+        found = cut_to(with_gradients, size, SETTINGS[setting], bench)
+        network, flops = plain(found, scene, free)
+        task = NetworkTask(network, flops, bench.rules, bench.tuning_seed)
         bench.offer(f"{setting} @ {size}", task, scene)
 
     return {"version": tp.__version__, "best": best_over_sizes(bench, SETTINGS, offer)}
