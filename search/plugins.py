@@ -1,15 +1,18 @@
-"""Plugins: Python files and entry points whose decorated functions extend the registries."""
+"""Plugins: Python files and entry points whose decorated functions extend the registries.
+
+A file's content travels to the workers, so that their nodes need not have it.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 from ..analysis.scores.registry import BatchScore, Score, all_scores, forget, put
 from ..spaces.errors import UserError
@@ -22,10 +25,15 @@ ENTRY_POINTS = "paretoprune.plugins"
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A file that a user named, and its content's hash: another content is another plugin."""
+    """A file that a user named, as it was read: another content is another plugin."""
 
     path: str
-    sha256: str
+    content: bytes = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """The content's hash."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def read_plugin(path: Path) -> Plugin:
@@ -36,7 +44,7 @@ def read_plugin(path: Path) -> Plugin:
         raise UserError(
             f"--plugin must be a Python file, got {path} ({error.strerror}); check the path"
         ) from None
-    return Plugin(str(path.resolve()), hashlib.sha256(content).hexdigest())
+    return Plugin(str(path.resolve()), content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +123,13 @@ def load_plugin(plugin: Plugin) -> None:
 
 
 def run_file(plugin: Plugin) -> None:
-    """Import a plugin's file under a name of its own."""
+    """Import what was read of a plugin's file, under a name of its own."""
     name = f"paretoprune_plugin_{plugin.sha256[:16]}"
-    found = read_plugin(Path(plugin.path))
-    if found.sha256 != plugin.sha256:
-        raise UserError(
-            f"--plugin must not change during a run, got another content of {plugin.path}; "
-            "put the old file back, or start a new search"
-        )
-    spec = importlib.util.spec_from_file_location(name, plugin.path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--plugin must be a Python file, got {plugin.path}; name it *.py")
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(name)
+    module.__file__ = plugin.path
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        exec(compile(plugin.content, plugin.path, "exec"), module.__dict__)
     except UserError:
         sys.modules.pop(name)
         raise

@@ -1,5 +1,7 @@
 """Plugins: what they add holds for the search that names them, and for no other."""
 
+import pickle
+
 import pytest
 
 from paretoprune.analysis.scores.registry import all_scores
@@ -50,3 +52,10 @@ def test_a_plugin_that_fails_leaves_nothing(tmp_path):
         pass
     assert "mine" not in all_scores()
     assert own_spaces() == ()
+
+
+def test_what_was_read_is_what_holds_also_where_the_file_is_not(tmp_path):
+    read = pickle.loads(pickle.dumps(plugin(tmp_path, "a.py", f"{SCORE}# sent\n")))
+    (tmp_path / "a.py").unlink()
+    with plugged([read]):
+        assert "mine" in all_scores()
