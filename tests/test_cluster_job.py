@@ -17,6 +17,13 @@ from door import ROOT
 from search_process import NARROW, assert_settled, completed_jobs, settled, wait_for
 
 RAY = Path(sys.executable).with_name("ray")
+PLUGIN = """
+import paretoprune as pp
+
+@pp.score("mine")
+def mine(network):
+    return network.per_atom(lambda weight: weight.abs().flatten(1).amax(1))
+"""
 
 
 @pytest.fixture
@@ -75,8 +82,10 @@ def test_a_submitted_search_outlives_a_node_and_loses_nothing(place, tmp_path):
         time.sleep(1)  # the head takes jobs a while after it has started
     left = shutil.ignore_patterns(".git", ".venv", "results", "docs", "*cache*")
     shutil.copytree(ROOT, tmp_path / "tree", symlinks=True, ignore=left)
+    (tmp_path / "tree" / "mine.py").write_text(PLUGIN)
     run = tmp_path / "run"
     words = (*NARROW, "--address", "auto", "--trials", 10, "--no-halving", "--out", run)
+    words += ("--plugin", "mine.py", "--scores", "taylor,mine")
     process = subprocess.Popen(
         [RAY, *submit, "--working-dir", ".", "--", "python", "search.py", *map(str, words)],
         cwd=tmp_path / "tree", env=environment, text=True,
@@ -91,3 +100,4 @@ def test_a_submitted_search_outlives_a_node_and_loses_nothing(place, tmp_path):
     assert "running trials on 2 workers" in said
     assert set(before) <= set(completed_jobs(run))
     assert_settled(run, 10)
+    assert b'"score":"mine"' in (run / "journal.log").read_bytes().replace(b" ", b"")
