@@ -129,7 +129,7 @@ def run_file(plugin: Plugin) -> None:
     module.__file__ = plugin.path
     sys.modules[name] = module
     try:
-        exec(compile(plugin.content, plugin.path, "exec"), module.__dict__)
+        exec(compile(plugin.content, plugin.path, "exec", dont_inherit=True), module.__dict__)
     except UserError:
         sys.modules.pop(name)
         raise
