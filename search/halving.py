@@ -5,6 +5,9 @@ the best ceil(KEPT * n) go on, in the order of
 
     non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
 
+and so does the most accurate of those that cost no more FLOPs: good trials lie close together and
+contribute little each, so that a handful of odd ones would crowd out the best.
+
 Asynchronous, as in ASHA (Li et al. 2020): nobody waits for a rung to fill; the first few pass.
 We differ in: the order is of fronts, not of one number; a trial is only held against its like.
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +27,9 @@ from ..spaces.hypervolume import contributions, front_ranks
 from .job import Rung
 
 KEPT = 1 / 3
-LIKE = 1.25  # FLOPs apart at most by this factor
-LEAST, MOST = 5, 64  # trials at a rung: before it stops any, and that one is held against
+LIKE = 1.25  # like FLOPs: apart at most by this factor
+SAME = 1.01  # equal FLOPs: two trials at one target
+LEAST, MOST = 3, 64  # trials at a rung: before it stops any, and that one is held against
 
 
 class Halving:
@@ -40,15 +45,27 @@ class Halving:
         """Enter a trial's standing; False if it is to stop."""
         others = self._rungs.setdefault(rung.index, [])
         others.append(rung)
-        like = [one for one in others if alike(one, rung)][-MOST:]
+        like = [as_seen_from(rung, one) for one in others if apart(one, rung) <= LIKE][-MOST:]
         if len(like) < LEAST:
             return True
-        return is_among_best(like, math.ceil(self._kept * len(like)))
+        return leads(like) or is_among_best(like, math.ceil(self._kept * len(like)))
 
 
-def alike(one: Rung, other: Rung) -> bool:
-    """True if their FLOPs are about the same."""
-    return abs(math.log(one.flops / other.flops)) <= math.log(LIKE)
+def apart(one: Rung, other: Rung) -> float:
+    """By which factor their FLOPs differ, at least one."""
+    return max(one.flops / other.flops, other.flops / one.flops)
+
+
+def as_seen_from(rung: Rung, one: Rung) -> Rung:
+    """The other with the rung's own FLOPs if they are the same: a hair less is no merit."""
+    return replace(one, flops=rung.flops) if apart(one, rung) <= SAME else one
+
+
+def leads(like: list[Rung]) -> bool:
+    """True if the last of these is more accurate than all others that cost no more FLOPs."""
+    *others, last = like
+    rivals = [one.accuracy for one in others if one.flops <= last.flops]
+    return all(last.accuracy > accuracy for accuracy in rivals)
 
 
 def is_among_best(like: list[Rung], kept: int) -> bool:

@@ -2,7 +2,7 @@
 
 A slot is one planned trial. Half of the slots aim at the user's target, the other half are spread
 over round shares of the dense network around it, so that the front is a curve, the answer at the
-target is strong, and so is the one at other sizes that people ask for.
+target is strong, and so is the one at other sizes that people ask for; then over those between.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def make_plan(
 ) -> tuple[Slot, ...]:
     """`trials` slots: even ones at the target, odd ones spread."""
     dense = space.price.dense
-    factors = coarse_first(factors_of(target, dense, spread_of(target, space, spread)))
+    between = spread_of(target, space, spread)
+    factors = coarse_first(factors_of(target, dense, between))
+    factors += coarse_first(factors_of(target, dense, between, finer=2), known=factors)
 
     def target_of(index: int) -> Target:
         if index % 2 == 0:
@@ -45,29 +47,30 @@ def make_plan(
 
 
 def factors_of(
-    target: Target, dense: tuple[int, int], between: tuple[float, float]
+    target: Target, dense: tuple[int, int], between: tuple[float, float], *, finer: int = 1
 ) -> tuple[float, ...]:
     """What makes round shares of the target's first part, the target itself left out."""
     part = target.leading(dense)
-    grain = grain_of(part / STEPS)
+    grain = grain_of(part / STEPS) / finer
     first, last = (round(bound * part / grain, 6) for bound in between)
     shares = [number * grain for number in range(math.ceil(first), math.floor(last) + 1)]
     around = [share / part for share in shares if not math.isclose(share, part)]
     return tuple(around) or (between[1],)
 
 
-def coarse_first(factors: tuple[float, ...]) -> tuple[float, ...]:
+def coarse_first(factors: tuple[float, ...], known: tuple[float, ...] = ()) -> tuple[float, ...]:
     """The ends first, then the widest gaps: each as far as can be from all before and the target.
 
-    However few trials there are, the front reaches over the whole of the spread.
+    However few trials there are, the front reaches over the whole of the spread. Of gaps alike the
+    smaller size comes first: there the front is steep. Those known have had their turn.
     """
-    known, left = [1.0], list(factors)
+    before, left = [1.0, *known], [factor for factor in factors if factor not in known]
     while left:
-        gaps = {factor: min(abs(factor - one) for one in known) for factor in left}
+        gaps = {factor: min(abs(factor - one) for one in before) for factor in left}
         widest = max(left, key=lambda factor: (round(gaps[factor], 9), -factor))
-        known.append(widest)
+        before.append(widest)
         left.remove(widest)
-    return tuple(known[1:])
+    return tuple(before[1 + len(known) :])
 
 
 def grain_of(most: float) -> float:

@@ -51,3 +51,24 @@ def test_the_best_is_never_stopped(seed):
     went_on = [halving.goes_on(rung(float(value))) for value in values]
     records = [i for i, value in enumerate(values) if value == values[: i + 1].max()]
     assert all(went_on[i] for i in records)
+
+
+def test_the_most_accurate_at_a_size_goes_on_among_odd_ones_that_the_front_prefers():
+    """In the proof's search the best at the target stopped, while networks of few parameters and
+    little accuracy went on: each of these adds much to the volume, one of many good ones little.
+    """
+    odd = [rung(0.47, params=0.15), rung(0.57, params=0.33), rung(0.74, params=0.45)]
+    halving = Halving([*odd, rung(0.755, params=0.5), rung(0.7646, params=0.626)])
+    assert halving.goes_on(rung(0.7692, params=0.6))
+    assert not halving.goes_on(rung(0.76, params=0.6))
+
+
+def test_the_first_that_does_better_than_all_smaller_ones_goes_on():
+    halving = Halving([*(rung(0.76 + i / 1000) for i in range(6)), rung(0.81, flops=0.499)])
+    assert halving.goes_on(rung(0.789, flops=0.45))
+    assert not halving.goes_on(rung(0.7, flops=0.46))
+
+
+def test_a_hair_of_flops_makes_no_leader():
+    halving = Halving(rung(0.76, flops=0.3999) for _ in range(6))
+    assert not halving.goes_on(rung(0.5, flops=0.3990, params=0.6))

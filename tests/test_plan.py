@@ -49,6 +49,15 @@ def test_the_ends_of_the_range_are_tried_first_then_the_widest_gaps():
     assert ordered == [0.8, 0.2, 0.6, 0.3, 0.5, 0.7, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75]
 
 
+def test_when_all_round_sizes_had_a_turn_those_between_come():
+    """Once each, and the round ones are not repeated."""
+    known = coarse_first(factors_of(Target(flops=0.4), DENSE, SPREAD))
+    between = coarse_first(factors_of(Target(flops=0.4), DENSE, SPREAD, finer=2), known)
+    assert [round(0.4 * factor, 6) for factor in between[:3]] == [0.225, 0.275, 0.325]
+    assert len(between) == 12
+    assert not set(between) & {1.0, *known}
+
+
 @given(st.floats(1e-6, 1e3))
 def test_a_grain_is_round(most):
     """1, 2 or 5 times a power of ten, and at least 0.4 of what is allowed."""
