@@ -28,7 +28,7 @@ from .job import Rung
 
 KEPT = 1 / 3
 LIKE = 1.25  # like FLOPs: apart at most by this factor
-SAME = 1.01  # equal FLOPs: two trials at one target
+SAME = 0.01  # the same size: apart by no more, as two trials at one target are
 LEAST, MOST = 3, 64  # trials at a rung: before it stops any, and that one is held against
 
 
@@ -57,8 +57,15 @@ def apart(one: Rung, other: Rung) -> float:
 
 
 def as_seen_from(rung: Rung, one: Rung) -> Rung:
-    """The other with the rung's own FLOPs if they are the same: a hair less is no merit."""
-    return replace(one, flops=rung.flops) if apart(one, rung) <= SAME else one
+    """The other with the rung's own sizes where they are the same: a hair less is no merit."""
+    return replace(
+        one, flops=snapped(one.flops, rung.flops), params=snapped(one.params, rung.params)
+    )
+
+
+def snapped(size: float, to: float) -> float:
+    """The second size if they are the same."""
+    return to if math.isclose(size, to, rel_tol=SAME) else size
 
 
 def leads(like: list[Rung]) -> bool:

@@ -69,6 +69,7 @@ def test_the_first_that_does_better_than_all_smaller_ones_goes_on():
     assert not halving.goes_on(rung(0.7, flops=0.46))
 
 
-def test_a_hair_of_flops_makes_no_leader():
-    halving = Halving(rung(0.76, flops=0.3999) for _ in range(6))
-    assert not halving.goes_on(rung(0.5, flops=0.3990, params=0.6))
+@pytest.mark.parametrize("hair", [{"flops": 0.3999}, {"params": 0.4999}])
+def test_a_hair_less_is_no_merit(hair):
+    halving = Halving(rung(0.76) for _ in range(6))
+    assert not halving.goes_on(rung(0.5, **hair))
