@@ -32,19 +32,26 @@ def place_in(root: Path) -> str | None:
         return None  # a folder without a search's config keeps its weights itself
 
 
-def check_place(url: str | None) -> None:
-    """Refuse a place that cannot be written, before anything is spent."""
-    if url is None:
+def check_place(url: str | None, out: Path) -> None:
+    """Refuse a place that cannot be written or is another run's, before anything is spent."""
+    place = place_of(url, out)
+    if place is None:
         return
     try:
-        store(url, "probe", b"paretoprune")
-        files, path = fsspec.core.url_to_fs(f"{url}/probe")
-        files.rm(path)
+        files, path = fsspec.core.url_to_fs(place)
+        taken = bool(files.find(path))
+        store(place, "probe", b"paretoprune")
+        files.rm(f"{path}/probe")
     except Exception as error:  # each file system has errors of its own
         raise UserError(
             f"--artifacts must be a URL that can be written, got {url} ({error}); "
             "write s3://BUCKET/FOLDER or a folder, and install the fsspec package of its kind"
         ) from None
+    if taken:
+        raise UserError(
+            f"--artifacts must have nothing yet at the run's name, got files in {place}; "
+            "give --out another name, or delete them if no run needs them"
+        )
 
 
 def store(place: str, name: str, content: bytes) -> None:

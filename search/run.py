@@ -80,7 +80,6 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     """Run a new search in a new folder."""
     watch = Watch()
     settings.check()
-    check_place(settings.artifacts)
     images = settings.ensemble_images or ENSEMBLE_IMAGES
     settings = replace(settings, ensemble_images=images)
     weights_exist(settings.weights)
@@ -96,6 +95,7 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
         return inputs
 
     with locked(run), given_back(run), plugged(plugins):
+        check_place(settings.artifacts, run.root)
         return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
 
 
