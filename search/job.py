@@ -61,7 +61,7 @@ def job_from_json(values: dict[str, Any]) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Where a trial stands when it is judged: the rung's place, and its accuracy there."""
+    """Where a trial stands when it is judged: the rung's place, and its best accuracy by then."""
 
     index: int
     accuracy: float

@@ -70,12 +70,17 @@ def start_of(job: Job, context: Context, on_step: OnStep | None) -> tuple[Pruned
 
 
 class Judged:
-    """A network on its way up the rungs: at each, its accuracy is shown to who may stop it."""
+    """A network on its way up the rungs: at each, its accuracy is shown to who may stop it.
+
+    It is the best until then: while the learning rate is high a network may be worse for a while
+    than before any training, and by how much is chance.
+    """
 
     def __init__(self, context: Context, on_rung: OnRung | None) -> None:
         effort = context.effort
         self.ahead = [] if on_rung is None else [share * effort.epochs for share in effort.rungs]
         self._on_rung = on_rung
+        self._best = 0.0
 
     def begin(self, pruned: Pruned, context: Context) -> None:
         """This is the network; begun again, it is not judged twice at a rung."""
@@ -95,9 +100,9 @@ class Judged:
         for index in passed:
             self.ahead[index] = float("inf")
         context, pruned = self._context, self.pruned
-        accuracy = score_of(pruned.model, context).accuracy
+        self._best = max(self._best, score_of(pruned.model, context).accuracy)
         flops, params = context.space.price.fraction(pruned.keep)
-        self._on_rung(Rung(passed[-1], accuracy, float(flops), float(params)))
+        self._on_rung(Rung(passed[-1], self._best, float(flops), float(params)))
 
 
 def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Pruned:

@@ -7,6 +7,7 @@ import pytest
 
 from paretoprune.search.halving import LEAST, Halving
 from paretoprune.search.job import Rung
+from paretoprune.search.reading import read_record
 
 
 def rung(accuracy, flops=0.4, params=0.5, index=0):
@@ -73,3 +74,12 @@ def test_the_first_that_does_better_than_all_smaller_ones_goes_on():
 def test_a_hair_less_is_no_merit(hair):
     halving = Halving(rung(0.76) for _ in range(6))
     assert not halving.goes_on(rung(0.5, **hair))
+
+
+def test_what_a_trial_had_before_its_learning_rate_rose_still_counts(run):
+    """At a quarter of the fine-tune many are worse than before any training, by chance."""
+    record = read_record(run.folder / "journal.log")
+    spans = [trial.user_attrs["spans"] for trial in record.trials("search")]
+    shown = [[at["accuracy"] for at in one.get("rungs", [])] for one in spans]
+    assert sum(len(course) > 1 for course in shown) >= 4
+    assert all(course == sorted(course) for course in shown)
