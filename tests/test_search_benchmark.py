@@ -17,7 +17,7 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.contenders import CONTENDERS, cell_name, measure
 from benchmarks.search.figures import Point, at_size, figures, front_of
-from benchmarks.search.ours import rehearsed
+from benchmarks.search.ours import rehearsed, screening_of, trials_paid
 from benchmarks.search.plot import draw
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import HIGH, LEAST_ACCURACY, LOW, SIZES, Rules, sizes
@@ -138,6 +138,18 @@ def test_images_stop_a_contender_before_its_budget_is_passed(scene, tmp_path):
     assert bench.has_room()
     bench.scored += 1
     assert not bench.has_room()
+
+
+@pytest.mark.parametrize("known", [0, 5])
+def test_our_search_is_given_as_many_trials_as_its_images_pay_for(scene, tmp_path, known):
+    bench, images = Bench(scene, RULES, 0, tmp_path), 100_000  # a fine-tune takes 128
+
+    def cost_of(more: int) -> float:
+        return 128 * more + screening_of(known + more, bench)
+
+    paid = trials_paid(images, known, bench)
+    assert cost_of(paid) <= images < cost_of(paid + 1)
+    assert trials_paid(0, known, bench) == 0
 
 
 def test_time_stops_a_contender_before_its_budget_is_passed(scene, tmp_path):

@@ -26,27 +26,34 @@ from paretoprune.spaces.target import Target
 
 def ours(bench: Bench) -> dict[str, Any]:
     """One search; its front is measured on test by itself."""
-    run = bench.folder / "run"
-    limits = limits_of(bench)
+    run, rules = bench.folder / "run", bench.rules
+    limits: dict[str, Any] = {"max_minutes": rules.minutes, "trials": MOST_TRIALS}
+    if rules.table == "images":
+        measure_evidence(bench)
+        limits = {"trials": trials_paid_at_first(bench)}
     result = paretoprune.search(
         bench.scene.architecture,
         bench.scene.data,
         weights=baseline_path(bench.scene.about["network"]),
         target_flops=SIZES[0],
-        epochs=bench.rules.epochs,
-        workers=bench.rules.workers,
+        epochs=rules.epochs,
+        workers=rules.workers,
         seed=bench.seed,
         out=run,
         quiet=True,
         **limits,
     )
-    bench.end()
-    if not bench.scored:
+    if rules.table == "wall":
+        bench.end()
         measure_evidence(bench)
-    bench.scored += images_of(rehearsed(run / "evidence"), bench)
-    record = read_record(run / "journal.log")
-    assert record is not None
-    bench.trained = epochs_trained(record, bench.rules.epochs) * len(bench.scene.data.train)
+    evidence = bench.scored
+    record = spent(run, evidence, bench)
+    while rules.table == "images" and (
+        more := trials_paid_by_what_is_left(limits["trials"], bench)
+    ):
+        limits["trials"] += more
+        result = paretoprune.resume(run, data=bench.scene.data, **limits, quiet=True)
+        record = spent(run, evidence, bench)
     bench.points = [
         Point(f"trial {p.trial}", p.flops_fraction, p.accuracy, p.test_accuracy)
         for p in result.points
@@ -61,28 +68,40 @@ def at_half(bench: Bench) -> dict[str, Any]:
     return ours(bench)
 
 
-def limits_of(bench: Bench) -> dict[str, Any]:
-    """How the search is told to stop: by the clock, or by as many trials as the images pay for.
-
-    What trials leave that halving stops is not spent.
-    """
-    if bench.rules.table == "wall":
-        return {"max_minutes": bench.rules.minutes, "trials": MOST_TRIALS}
-    measure_evidence(bench)
+def trials_paid_at_first(bench: Bench) -> int:
+    """As many as the images pay for if every one of them runs to its end."""
     left = bench.rules.images - bench.scored - len(CONTROLS) * bench.trial_images
-    trials = 1
-    while cost_of(trials + 1, bench) <= left:
-        trials += 1
-    return {"trials": trials}
+    return max(1, trials_paid(left, 0, bench))
 
 
-def cost_of(trials: int, bench: Bench) -> float:
-    """Images that so many trials take at most, with the rehearsals before them."""
+def trials_paid_by_what_is_left(trials: int, bench: Bench) -> int:
+    """More of them, since halving has stopped some on their way."""
+    return trials_paid(bench.rules.images - bench.scored - bench.trained, trials, bench)
+
+
+def trials_paid(images: float, known: int, bench: Bench) -> int:
+    """How many more than those known, with the screening of the plan that they make."""
+    more = 0
+    while (more + 1) * bench.trial_images + screening_of(known + more + 1, bench) <= images:
+        more += 1
+    return more
+
+
+def spent(run: Path, evidence: int, bench: Bench) -> Record:
+    """Count the images of a run: its journal tells."""
+    record = read_record(run / "journal.log")
+    assert record is not None
+    bench.scored = evidence + images_of(rehearsed(run / "evidence"), bench)
+    bench.trained = epochs_trained(record, bench.rules.epochs) * len(bench.scene.data.train)
+    return record
+
+
+def screening_of(trials: int, bench: Bench) -> int:
+    """Images that the rehearsals before so many trials take at most."""
     plan = make_plan(trials, Target(SIZES[0]), bench.scene.space)
     turns = [*turns_of(plan[::2]).values(), *turns_of(plan[1::2]).values()]
     slots = min(SCREENED, turns.count("screened"))
-    masks = 1 + max(FIRST, slots) + slots * FEW * (1 + GENERATIONS)
-    return trials * bench.trial_images + images_of(masks, bench)
+    return images_of(1 + max(FIRST, slots) + slots * FEW * (1 + GENERATIONS), bench)
 
 
 def measure_evidence(bench: Bench) -> None:
