@@ -30,7 +30,7 @@ from paretoprune.trainers.data import Data, Split, load_data
 from paretoprune.trainers.gates.indicators import INDICATORS
 from paretoprune.trainers.gates.network import GatedNetwork
 from paretoprune.trainers.gates.outcome import Gated
-from paretoprune.trainers.gates.reach import check_reachable, nearest_reachable
+from paretoprune.trainers.gates.reach import check_reachable, nearest_reachable, within_reach
 from paretoprune.trainers.gates.settings import GateSettings, GateTask
 from paretoprune.trainers.gates.size import SizeTerm
 from paretoprune.trainers.gates.training import train_gates
@@ -290,6 +290,32 @@ def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float])
         check_reachable(space, Target(*pair), 1)
     nearest = nearest_reachable(space, Target(*pair))
     check_reachable(space, nearest, 1)
+
+
+@pytest.mark.parametrize(
+    ("pair", "aim"),
+    [((0.1, 0.9), (0.1, None)), ((0.9, 0.1), (None, 0.1)), ((0.5, 0.5), (0.5, 0.5))],
+)
+def test_a_limit_that_is_kept_anyhow_is_no_aim(
+    pair: tuple[float, float], aim: tuple[float | None, float | None]
+) -> None:
+    assert within_reach(space_of(resnet20(), (3, 32, 32)), Target(*pair), 1) == Target(*aim)
+
+
+def test_a_pair_below_the_smallest_network_is_refused() -> None:
+    with pytest.raises(Unreachable, match="the nearest"):
+        within_reach(space_of(resnet20(), (3, 32, 32)), Target(0.001, 0.001), 1)
+
+
+@pytest.mark.parametrize("pair", [(0.3, 0.9), (0.9, 0.3)])
+def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
+    digits: Data, pair: tuple[float, float]
+) -> None:
+    space = space_of(network(), digits.input_shape)
+    found = train_gates(network(), digits, GateTask(space, Target(*pair), BRIEF), machine=PLAIN)
+    macs, params = space.price.fraction(found.keep)
+    assert macs <= pair[0]
+    assert params <= pair[1]
 
 
 def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() -> None:

@@ -39,6 +39,26 @@ def check_reachable(space: Space, target: Target, floor: int) -> None:
         )
 
 
+def within_reach(space: Space, target: Target, floor: int) -> Target:
+    """The target without the part that no network of the other part's size comes up to.
+
+    A target says at most: a pair may be out of reach only because one of the two is kept anyhow.
+    Raises where what is left is out of reach too.
+    """
+    if not is_reachable(space, target, floor):
+        dense = space.price.dense
+        nearest = nearest_reachable(space, target, floor).fractions(dense)
+        wished = target.fractions(dense)
+        flops, params = (
+            size if part is not None and near is not None and near >= part else None
+            for size, part, near in zip((target.flops, target.params), wished, nearest, strict=True)
+        )
+        if (flops, params) != (None, None):
+            target = Target(flops, params)
+    check_reachable(space, target, floor)
+    return target
+
+
 def is_reachable(space: Space, target: Target, floor: int) -> bool:
     """Whether one network can have all sizes of a target, within the tolerance."""
     nearest, dense = nearest_reachable(space, target, floor), space.price.dense

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +35,7 @@ from ..split import Data
 from ..surgery import cut
 from .network import GatedNetwork
 from .outcome import Gated, conclude
-from .reach import check_reachable
+from .reach import within_reach
 from .settings import GateTask
 from .shrinking import carry_gates, carry_momentum, closed_for_good
 from .size import SizeTerm
@@ -62,7 +62,7 @@ def train_gates(
     checkpoint is written, which stays until you delete it. `on_report` returning False ends the
     run early.
     """
-    check_task(task)
+    task = checked(task)
     machine = machine or detect_machine(model, data.input_shape)
     course = _Course(copy.deepcopy(model), data, task, teacher, machine)
     if checkpoint is not None:
@@ -75,8 +75,8 @@ def train_gates(
     return conclude(course.network, course.left, task, log)
 
 
-def check_task(task: GateTask) -> None:
-    """Refuse a task without a target, or with sizes that no network of its space can have."""
+def checked(task: GateTask) -> GateTask:
+    """The task, its target within reach; one without a target, or beyond all reach, is refused."""
     if task.limits == (None, None):
         raise UserError("gates need a target, got none; give flops, params or both")
     atoms = task.space.channel_map.atoms
@@ -85,7 +85,7 @@ def check_task(task: GateTask) -> None:
             f"scores must be one number an atom, [{atoms}], got {list(task.scores.shape)}; "
             "compute them from this network's channel map"
         )
-    check_reachable(task.space, task.target, task.settings.floor)
+    return replace(task, target=within_reach(task.space, task.target, task.settings.floor))
 
 
 def start_values(task: GateTask) -> NDArray[np.float64]:
