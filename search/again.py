@@ -10,6 +10,7 @@ from torch import nn
 
 from ..spaces.errors import UserError
 from ..trainers.split import Data
+from .artifacts import lasting
 from .plugins import Plugin, read_plugin
 from .settings import SearchSettings, settings_from_json
 
@@ -30,14 +31,13 @@ def same_again(
 ) -> tuple[SearchSettings, tuple[Plugin, ...]]:
     """The settings and plugins of the run, once the user has repeated what must be repeated."""
     settings = settings_from_json(config["settings"])
-    settings.check()
     check_object("model", config["model_given"], model is not None)
     check_object("data", config["data_given"], data is not None)
     for name, was_given in (("model", config["model_given"]), ("data", config["data_given"])):
         check_value(name, getattr(settings, name), repeated.get(name), was_given)
     changed = sorted(
         name
-        for name, value in repeated.items()
+        for name, value in as_kept(repeated).items()
         if name not in (*FREE, "model", "data", "plugin", "trials")
         and getattr(settings, name) != value
     )
@@ -50,7 +50,19 @@ def same_again(
     free = {name: value for name, value in repeated.items() if name in FREE}
     trials = as_many_or_more(repeated.get("trials", settings.trials), settings)
     plugins = same_plugins(config["plugins"], repeated.get("plugin", ()))
-    return replace(settings, trials=trials, **free), plugins
+    settings = replace(settings, trials=trials, **free)
+    settings.check()
+    return settings, plugins
+
+
+def as_kept(repeated: dict[str, Any]) -> dict[str, Any]:
+    """The options as config.json keeps them: places are absolute."""
+    places: dict[str, Any] = {}
+    if repeated.get("artifacts") is not None:
+        places["artifacts"] = lasting(repeated["artifacts"])
+    if repeated.get("out") is not None:
+        places["out"] = Path(repeated["out"]).resolve()
+    return {**repeated, **places}
 
 
 def as_many_or_more(trials: int, settings: SearchSettings) -> int:

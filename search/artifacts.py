@@ -8,33 +8,47 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..trainers.saved import WEIGHTS
 
 
-def place_of(url: str | None, out: Path) -> str | None:
-    """Where the weights of the run that began in folder `out` lie."""
-    return None if url is None else f"{url.rstrip('/')}/{out.resolve().name}"
+def lasting(url: str | None) -> str | None:
+    """The URL as every process reads it, wherever it runs: folders become absolute."""
+    if url is None:
+        return None
+    if not url.strip():
+        raise UserError("--artifacts must be a URL or a folder, got none; leave it out")
+    kind, _ = fsspec.core.split_protocol(url)
+    if "::" in url or kind not in (None, "file", "local"):
+        return url
+    return os.path.abspath(str(LocalFileSystem._strip_protocol(url)))
+
+
+def place_of(url: str | None, name: str) -> str | None:
+    """Where the weights of the run lie whose folder had this name."""
+    return None if url is None else f"{url.rstrip('/')}/{name}"
 
 
 def place_in(root: Path) -> str | None:
     """The same, by the run's config."""
     try:
         settings = json.loads((root / "config.json").read_text())["settings"]
-        return place_of(settings.get("artifacts"), Path(settings["out"]))
+        return place_of(settings.get("artifacts"), Path(settings["out"]).name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a folder without a search's config keeps its weights itself
 
 
 def check_place(url: str | None, out: Path) -> None:
     """Refuse a place that cannot be written or is another run's, before anything is spent."""
-    place = place_of(url, out)
+    place = place_of(url, out.resolve().name)
     if place is None:
         return
     try:

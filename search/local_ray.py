@@ -36,6 +36,9 @@ QUIET = {
 }
 
 KNOCK_SECONDS = 5.0
+SOCKET = "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
+LONGEST = (103 if sys.platform == "darwin" else 107) - len(SOCKET)  # of the folder above it
+SHORT_PLACE = "/tmp"
 
 
 class RayStart:
@@ -48,7 +51,7 @@ class RayStart:
     def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
         self._address, self._cpus = address, cpus
         settings = settings_for(address, token)
-        self._scratch = Path(tempfile.mkdtemp(prefix="paretoprune-"))
+        self._scratch = make_scratch(hosts=address is None and not is_running())
         self._reaper = Reaper(self._scratch)
         self._ours = self._begun = False
         self._error: Exception | None = None
@@ -106,6 +109,23 @@ class RayStart:
         self._started.set()
         importlib.import_module(".tuning", __package__)  # Tune takes a second
         self._left.wait()  # Ray's processes are killed when the thread that made them ends
+
+
+def make_scratch(*, hosts: bool) -> Path:
+    """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
+    asked = place = tempfile.gettempdir()
+    if hosts and len(os.fsencode(asked)) > LONGEST:
+        place = SHORT_PLACE
+    try:
+        return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
+    except OSError as error:
+        if place == asked:
+            raise
+        raise UserError(
+            f"TMPDIR must be a folder of at most {LONGEST} characters for Ray's sockets, got "
+            f"{asked}, and {place} in its place is none to write to ({error.strerror}); "
+            "set a shorter TMPDIR"
+        ) from None
 
 
 @contextmanager
@@ -226,6 +246,11 @@ def join(address: str) -> None:
         raise UserError(
             f"--address must be a cluster that this machine is a node of, got {address}; send the "
             "search there with ray job submit --working-dir . -- python search.py ..."
+        )
+    if address in ("", "local"):  # to Ray: one of its own, outside all that we set up for ours
+        raise UserError(
+            f"--address must be a running Ray cluster, got {address or 'none'}; "
+            "leave it out for a Ray of this search's own"
         )
     try:
         knock(address)

@@ -20,7 +20,7 @@ from ..spaces.policy import CONTROLS, Policy
 from ..trainers.machine import Machine, threads
 from ..trainers.split import Data
 from .again import resume_command, same_again
-from .artifacts import check_place
+from .artifacts import check_place, lasting
 from .context import Context
 from .crew import Crew, Workers, crew_of
 from .deaths import WorkersDied
@@ -81,7 +81,7 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     watch = Watch()
     settings.check()
     images = settings.ensemble_images or ENSEMBLE_IMAGES
-    settings = replace(settings, ensemble_images=images)
+    settings = replace(settings, ensemble_images=images, artifacts=lasting(settings.artifacts))
     weights_exist(settings.weights)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     data_name = settings.data if given.data is None else given.data.name
@@ -106,7 +106,7 @@ def config_of(
     return {
         "schema": CONFIG_SCHEMA,
         "version": __version__,
-        "settings": replace(inputs.settings, out=run.root).to_json(),
+        "settings": replace(inputs.settings, out=run.root.resolve()).to_json(),
         "model_given": given.model is not None,
         "data_given": given.data is not None,
         "data_sha256": data_digest(inputs.data),

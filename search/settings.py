@@ -192,6 +192,11 @@ class SearchSettings:
             raise UserError(
                 f"--gpus-per-trial must be at least 0, got {self.gpus_per_trial}; 0.5 shares one"
             )
+        gpus = self.gpus_per_trial or 0
+        if gpus > 1 and gpus != int(gpus):
+            raise UserError(
+                f"--gpus-per-trial must be whole above 1, got {gpus:g}; write {int(gpus) + 1}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
