@@ -51,8 +51,9 @@ def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
                     "params": round(found[trial.number].params_fraction, 5),
                     "epochs": round(found[trial.number].epochs, 3),
                     "exempt": job.origin.startswith("preset:"),
+                    "schedule": job.policy.schedule,
                     "rungs": [
-                        (rung["index"], round(rung["accuracy"], 5))
+                        (rung["index"], round(rung["accuracy"], 5), round(rung["epochs"], 3))
                         for rung in trial.user_attrs["spans"].get("rungs", [])
                     ],
                 }
@@ -66,9 +67,9 @@ def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) 
     """Had these rungs kept this share: the share of the epochs, and what the front would lose."""
     judge = Halving(kept=kept)
     ends = [end_of(trial, rungs, judge) for trial in trials]
-    left = [trial for trial, end in zip(trials, ends, strict=True) if end == 1.0]
+    left = [t for t, end in zip(trials, ends, strict=True) if end == t["epochs"]]
     whole = sum(trial["epochs"] for trial in trials)
-    spent = sum(trial["epochs"] * end for trial, end in zip(trials, ends, strict=True))
+    spent = sum(ends)
     return {
         "epochs": spent / whole,
         "hypervolume": volume(left) - volume(trials),
@@ -77,12 +78,13 @@ def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) 
 
 
 def end_of(trial: dict[str, Any], rungs: Sequence[float], judge: Halving) -> float:
-    """The share of its epochs after which the trial would have ended."""
-    for index, accuracy in trial["rungs"]:
-        rung = Rung(index, accuracy, trial["flops"], trial["params"])
+    """The epochs after which the trial would have ended."""
+    sizes = trial["flops"], trial["params"]
+    for index, accuracy, epochs in trial["rungs"]:
+        rung = Rung(index, accuracy, *sizes, epochs, trial["schedule"])
         if SHARES[index] in rungs and not judge.goes_on(rung) and not trial["exempt"]:
-            return SHARES[index]
-    return 1.0
+            return float(epochs)
+    return float(trial["epochs"])
 
 
 def volume(trials: list[dict[str, Any]]) -> float:

@@ -69,7 +69,8 @@ class Bench:
 
     def drawn(self, count: int, sizes: Values, seed: int) -> Masks:
         """Masks of random policies, one a size."""
-        policies = at_random(self.policies, count, np.random.default_rng(seed))
+        drawn = at_random(self.policies, count, np.random.default_rng(seed))
+        policies = [policy for policy, _ in drawn]
         targets = [Target(round(float(size), 4)) for size in sizes]
         return decode_many(policies, targets, self.screen.evidence, self.scene.space)[0]
 

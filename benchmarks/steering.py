@@ -24,10 +24,9 @@ from typing import Any
 import paretoprune as pp
 from benchmarks.cells import fill
 from benchmarks.scene import digits_baseline
-from paretoprune.search.effort import RUNGS
 from paretoprune.search.foretold import agreement
 from paretoprune.search.halving import KEPT
-from paretoprune.search.reading import Record, read_record
+from paretoprune.search.reading import Record, is_repeat, read_record
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.front import front_volume
 
@@ -104,12 +103,12 @@ def work_of(record: Record) -> dict[str, float]:
 def ends_of(record: Record) -> Iterator[tuple[float, Evaluation | None]]:
     """The epochs of each trial, in the order of their ends, and what came of it."""
     found = {e.trial: e for e in record.evaluations_of("search")}
-    each = max(e.epochs for e in found.values())
     for trial in record.trials("search"):
         if trial.number in found:
-            yield found[trial.number].epochs, found[trial.number]
+            epochs = 0.0 if is_repeat(trial) else found[trial.number].epochs
+            yield epochs, found[trial.number]
         elif "stopped" in trial.user_attrs:
-            yield RUNGS[trial.user_attrs["stopped"]["rungs"][-1]["index"]] * each, None
+            yield trial.user_attrs["stopped"]["rungs"][-1]["epochs"], None
 
 
 def course_of(record: Record) -> dict[str, float]:

@@ -22,11 +22,15 @@ class Asked(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of the choices."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number in [low, high]."""
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number in [low, high], a whole number of steps above low."""
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number in [low, high]."""
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """A whole number in [low, high], a whole number of steps above low."""
 
 
 class Outside(Exception):
@@ -44,14 +48,19 @@ class Told:
         """The policy's own choice, if it is one of these."""
         return self._note(name, self._value(name), lambda value: value in choices)
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         """The policy's own number, if it lies within."""
         value = self._value(name)
-        return float(self._note(name, value, lambda v: low <= v <= high))
+        return float(self._note(name, value, lambda v: lies_within(v, low, high, step)))
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         """The policy's own number, if it lies within."""
-        return int(self._note(name, self._value(name), lambda v: low <= v <= high))
+        value = self._value(name)
+        return int(self._note(name, value, lambda v: lies_within(v, low, high, step)))
 
     def _note(self, name: str, value: T, holds: Callable[[T], bool]) -> T:
         if not holds(value):
@@ -79,24 +88,39 @@ class Told:
 
 
 class Drawn:
-    """Answers at random; the sampler of thousands of policies that are screened."""
+    """Answers at random, and keeps its answers: the sampler of policies that are screened."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
+        self.answers: dict[str, Any] = {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """Each alike."""
-        return choices[int(self._rng.integers(len(choices)))]
+        return self._note(name, choices[int(self._rng.integers(len(choices)))])
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         """Uniform, or uniform in the logarithm."""
         if log:
-            return float(np.exp(self._rng.uniform(math.log(low), math.log(high))))
-        return float(self._rng.uniform(low, high))
+            found = np.exp(self._rng.uniform(math.log(low), math.log(high)))
+        else:
+            found = self._rng.uniform(low, high if step is None else last_step(low, high, step))
+        return float(self._note(name, on_grid(float(found), low, high, step)))
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """Each alike."""
-        return int(self._rng.integers(low, high + 1))
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """Each alike, or uniform in the logarithm."""
+        if log:
+            found = np.exp(self._rng.uniform(math.log(low), math.log(high)))
+            return int(self._note(name, round(on_grid(float(found), low, high, step))))
+        count = (high - low) // step + 1
+        return int(self._note(name, low + step * int(self._rng.integers(count))))
+
+    def _note(self, name: str, value: T) -> T:
+        self.answers[name] = value
+        return value
 
 
 class Varied:
@@ -112,21 +136,26 @@ class Varied:
             return self._note(name, self._known[name])
         return self._note(name, self._drawn.suggest_categorical(name, choices))
 
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         """The known number, or one near it."""
         if name not in self._known:
-            return float(self._note(name, self._drawn.suggest_float(name, low, high, log=log)))
+            drawn = self._drawn.suggest_float(name, low, high, step=step, log=log)
+            return float(self._note(name, drawn))
         known = min(max(float(self._known[name]), low), high)
         if not self._stays(name):
-            step = MOVED * self._rng.standard_normal()
-            known = known * (high / low) ** step if log else known + (high - low) * step
-        return float(self._note(name, min(max(known, low), high)))
+            move = MOVED * self._rng.standard_normal()
+            known = known * (high / low) ** move if log else known + (high - low) * move
+        return float(self._note(name, on_grid(min(max(known, low), high), low, high, step)))
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         """The known number, or any."""
-        if self._stays(name) and low <= self._known[name] <= high:
+        if self._stays(name) and lies_within(self._known[name], low, high, step):
             return int(self._note(name, int(self._known[name])))
-        return int(self._note(name, self._drawn.suggest_int(name, low, high)))
+        return int(self._note(name, self._drawn.suggest_int(name, low, high, step=step, log=log)))
 
     def _note(self, name: str, value: Any) -> Any:
         self.answers[name] = value
@@ -134,3 +163,22 @@ class Varied:
 
     def _stays(self, name: str) -> bool:
         return name in self._known and self._rng.random() >= CHANGED
+
+
+def last_step(low: float, high: float, step: float) -> float:
+    """The largest number of [low, high] that is a whole number of steps above low."""
+    return low + step * math.floor((high - low) / step + 1e-9)
+
+
+def on_grid(value: float, low: float, high: float, step: float | None) -> float:
+    """The number nearest to this that is a whole number of steps above low; itself without."""
+    if step is None:
+        return value
+    return min(low + step * round((value - low) / step), last_step(low, high, step))
+
+
+def lies_within(value: Any, low: float, high: float, step: float | None) -> bool:
+    """Whether this is a number in [low, high], and a whole number of steps above low."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        return False
+    return math.isclose(on_grid(value, low, high, step), value, rel_tol=1e-9, abs_tol=1e-12)

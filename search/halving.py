@@ -1,7 +1,8 @@
 """Successive halving with several objectives: stop a trial that its like leave behind.
 
-At each rung a trial is compared with the latest of like FLOPs that have come as far. Of n of them,
-the best ceil(KEPT * n) go on, in the order of
+At each rung a trial is compared with the latest of its schedule and of like FLOPs that have come
+as far: who is cut late has been trained at its size for less. Of n of them, the best
+ceil(KEPT * n) go on, in the order of
 
     non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
 
@@ -45,15 +46,16 @@ class Halving:
         """Enter a trial's standing; False if it is to stop."""
         others = self._rungs.setdefault(rung.index, [])
         others.append(rung)
-        like = [as_seen_from(rung, one) for one in others if apart(one, rung) <= LIKE][-MOST:]
+        like = [as_seen_from(rung, one) for one in others if alike(one, rung)][-MOST:]
         if len(like) < LEAST:
             return True
         return leads(like) or is_among_best(like, math.ceil(self._kept * len(like)))
 
 
-def apart(one: Rung, other: Rung) -> float:
-    """By which factor their FLOPs differ, at least one."""
-    return max(one.flops / other.flops, other.flops / one.flops)
+def alike(one: Rung, other: Rung) -> bool:
+    """Whether they came by the same schedule to about the same FLOPs."""
+    apart = max(one.flops / other.flops, other.flops / one.flops)
+    return one.schedule == other.schedule and apart <= LIKE
 
 
 def as_seen_from(rung: Rung, one: Rung) -> Rung:

@@ -61,12 +61,17 @@ def job_from_json(values: dict[str, Any]) -> Job:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """Where a trial stands when it is judged: the rung's place, and its best accuracy by then."""
+    """Where a trial stands when it is judged: the rung's place, and its best accuracy by then.
+
+    `epochs` is how long it was trained until then, before its cut too.
+    """
 
     index: int
     accuracy: float
     flops: float
     params: float
+    epochs: float = 0.0
+    schedule: str = "one-shot"
 
 
 def named(folder: str) -> str:

@@ -40,6 +40,7 @@ from .reading import (
 )
 from .recovery import settle_unfinished, unsettled, unstarted
 from .rounds import Undertaking, brief_front, control_jobs, final_jobs
+from .sampling import make_sampler
 from .screening import Proposal
 
 DRAWS = 8  # of one slot, until a network is new
@@ -104,7 +105,7 @@ class Ledger:
 
     def needed(self) -> set[str]:
         """The paths of the networks that the front names or that are to be trained on."""
-        named = set(self.front().named)
+        named = {*self.front().named, *(e.path for e in self.record.evaluations_of("controls"))}
         if self._asked.final_epochs and not self.over:
             named |= {point.path for point in brief_front(self.record)}
         return named
@@ -206,17 +207,14 @@ class Ledger:
         return self._register(self.record.study(study).ask(), job)
 
     def _start_enqueued(self) -> Job:
-        """Start the job that was enqueued first."""
-        return self._register(*self._ask_enqueued())
-
-    def _ask_enqueued(self) -> tuple[optuna.Trial, Job]:
-        """Optuna gives back the trial's own parameters."""
+        """Start the job that was enqueued first: Optuna gives back its parameters."""
         trial = self.record.study("search").ask()
         self._proposer.policy_space.sample(trial)
-        job = job_from_json(trial.user_attrs["job"])
-        return trial, replace(job, number=trial.number)
+        return self._register(trial, job_from_json(trial.user_attrs["job"]))
 
     def _register(self, trial: optuna.Trial, job: Job) -> Job:
+        if not (job.control or job.continues):
+            job = replace(job, number=trial.number)
         trial.set_user_attr("job", job.to_json())
         self._running[job.folder] = trial
         if not job.continues:
@@ -224,66 +222,83 @@ class Ledger:
         return job
 
     def _start_slot(self, slot: Slot) -> Job | None:
-        """A proposed policy, or the first sampled one whose network is new; None if none is."""
+        """The first policy whose network is new: proposed, varied or sampled; None if none is,
+        which settles the slot.
+        """
         proposal = self._proposer.opening.get(slot.index)
         if proposal is not None:
-            return self._start_proposed(slot, proposal, last=True)
+            job, params = self._proposed(slot, proposal)
+            trial = self._answered(slot, params)
+            if job not in self._networks:
+                return self._register(trial, job)
+            if self._repeat(trial, job, last=False):
+                return None
         finished = self.record.finished()
         for draw in range(DRAWS):
             varied = self._proposer.vary(slot, draw, finished)
             if varied is None:
                 break
-            if job := self._start_proposed(slot, varied, last=False):
-                return job
+            job, params = self._proposed(slot, varied)
+            if job not in self._networks:
+                return self._register(self._answered(slot, params), job)
         for draw in range(DRAWS):
-            job, trial = self._sample(slot, draw)
+            trial, job = self._sample(slot, draw)
             if job not in self._networks:
                 return self._register(trial, job)
-            self._repeat(job, trial, last=draw == DRAWS - 1)
+            if self._repeat(trial, job, last=draw == DRAWS - 1):
+                break
         return None
 
-    def _start_proposed(self, slot: Slot, proposal: Proposal, *, last: bool) -> Job | None:
-        """Its trial; None if the network is known, which settles the slot if it is the last."""
-        job = self._seen(
-            Job(slot.index, proposal.policy, slot.target, self._seed, origin=proposal.origin)
-        )
-        known = job in self._networks
-        if known and not last:
-            return None
-        params = proposal.params or self._proposer.policy_space.params_of(job.policy) or {}
-        self._enqueue(job, params)
-        if not known:
-            return self._start_enqueued()
-        trial, job = self._ask_enqueued()
-        self._repeat(job, trial, last=True)
-        return None
+    def _proposed(self, slot: Slot, proposal: Proposal) -> tuple[Job, Mapping[str, Any]]:
+        """The job of a proposal, and the answers that make its policy."""
+        params = proposal.params
+        if params is None:
+            params = self._proposer.policy_space.params_of(proposal.policy)
+        assert params is not None, "what is proposed lies in the space"
+        job = Job(slot.index, proposal.policy, slot.target, self._seed, origin=proposal.origin)
+        return self._seen(job), params
 
-    def _sample(self, slot: Slot, draw: int) -> tuple[Job, optuna.Trial]:
+    def _answered(self, slot: Slot, params: Mapping[str, Any]) -> optuna.Trial:
+        """A trial with these answers; chance gives any that they lack."""
+        study, rest = self.record.study("search"), make_sampler("random", slot.index)
+        study.sampler = optuna.samplers.PartialFixedSampler(dict(params), rest)
+        trial = study.ask()
+        self._proposer.policy_space.sample(trial)
+        return trial
+
+    def _sample(self, slot: Slot, draw: int) -> tuple[optuna.Trial, Job]:
         study = self.record.study("search")
         study.sampler = self._proposer.sampler_for(slot.index, draw)
         trial = study.ask()
         policy = self._proposer.policy_space.sample(trial)
-        job = Job(slot.index, policy, slot.target, self._seed, number=trial.number)
-        return self._seen(job), trial
+        return trial, self._seen(Job(slot.index, policy, slot.target, self._seed))
 
     def _seen(self, job: Job) -> Job:
         """The job with what can be told of it beforehand."""
         look = self._proposer.look(job.policy, job.target)
         return replace(job, mask=look[0], predicted=look[1]) if look else job
 
-    def _repeat(self, job: Job, trial: optuna.Trial, *, last: bool) -> None:
-        """Tell what is known of the same network; the last draw of a slot settles it."""
+    def _repeat(self, trial: optuna.Trial, job: Job, *, last: bool) -> bool:
+        """Tell what is known of the same network. True if that settles the slot: the last draw
+        does, and a network that only a control has made, which may be on the front by this.
+        """
         twin = self._networks.twin(job)
         evaluation, made_by = evaluation_of(twin), job_of(twin)
         assert made_by is not None
+        study, shared = self.record.study("search"), evaluation is not None and made_by.control
         trial.set_user_attr("repeat_of", made_by.folder)
-        if last:
+        if last or shared:
             trial.set_user_attr("job", job.to_json())
-        study = self.record.study("search")
         if evaluation is None:
             study.tell(trial, state=TrialState.FAIL)
+        elif shared:
+            own = replace(evaluation, trial=trial.number, origin=job.origin)
+            trial.set_user_attr("evaluation", own.to_json())
+            self._tell(study, trial, own)
+            self._networks.add("search", job, trial.number)
         else:
             self._tell(study, trial, evaluation)
+        return last or bool(shared)
 
     def _enqueue(self, job: Job, params: Mapping[str, Any]) -> None:
         queued = replace(job, number=None)

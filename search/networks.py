@@ -1,11 +1,14 @@
-"""The networks that the journal's trials have made: none is trained twice."""
+"""The networks that the journal's trials have made: none is trained twice.
+
+One whose trial failed was not made: another recipe may succeed.
+"""
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from .job import Job
-from .reading import Record, is_repeat, job_of
+from .reading import Record, evaluation_of, is_repeat, job_of
 
 
 class Networks:
@@ -17,7 +20,7 @@ class Networks:
         for study in ("controls", "search"):
             for trial in record.trials(study):
                 job = job_of(trial)
-                if job and not is_repeat(trial):
+                if job and not (is_repeat(trial) and evaluation_of(trial) is None):
                     self.add(study, job, trial.number)
 
     def add(self, study: str, job: Job, number: int) -> None:
@@ -25,7 +28,7 @@ class Networks:
         self._newest[job.identity] = (study, number)
 
     def __contains__(self, job: Job) -> bool:
-        return job.identity in self._newest
+        return job.identity in self._newest and self.twin(job).state != TrialState.FAIL
 
     def twin(self, job: Job) -> FrozenTrial:
         """The trial that makes, or has made, the same network."""

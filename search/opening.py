@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -11,11 +12,12 @@ from ..analysis.pieces import single
 from ..analysis.rehearsal import rehearse
 from ..spaces.bias import stages_of
 from ..spaces.decode import Space
+from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import OBJECTIVES
 from ..spaces.target import limit
 from .ledger import Ledger
-from .plan import SPREAD, make_plan
+from .plan import SPREAD, make_plan, spread_of
 from .policy_space import PolicySpace, space_from
 from .proposing import crowded_out, make_proposer
 from .rounds import Limits, Undertaking
@@ -45,7 +47,7 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
     """The ledger with its plan, and the policies that it begins with."""
     target, context = settings.target(), prepared.context
     space, seed = context.space, settings.seed
-    plan = make_plan(settings.trials, target, space, spread=spread_asked(settings, space))
+    plan = make_plan(settings.trials, target, space, spread=spread_asked(settings, space, say))
     policies = policy_space_of(settings, space)
     proposer = make_proposer(
         plan,
@@ -84,13 +86,24 @@ def rehearsing(prepared: Prepared) -> Rehearse:
     return rehearsed
 
 
-def spread_asked(settings: SearchSettings, space: Space) -> tuple[float, float]:
-    """--spread as factors of the target's first part."""
+def spread_asked(settings: SearchSettings, space: Space, say: Say) -> tuple[float, float]:
+    """--spread as factors of the target's first part; what of it is out of reach is said."""
     sizes = settings.sizes_between()
     if sizes is None:
         return SPREAD
-    part = settings.target().leading(space.price.dense)
-    return sizes[0] / part, sizes[1] / part
+    target = settings.target()
+    part = target.leading(space.price.dense)
+    low, high = spread_of(target, space, (sizes[0] / part, sizes[1] / part))
+    if (low, high) == (1.0, 1.0):
+        reach = spread_of(target, space, (0.0, math.inf))
+        raise UserError(
+            f"--spread must leave sizes that can be reached, got {settings.spread}; this network "
+            f"and target reach {reach[0] * part:.3f},{reach[1] * part:.3f}"
+        )
+    reached = low * part, high * part
+    if max(abs(one - other) for one, other in zip(reached, sizes, strict=True)) > 1e-9:
+        say(f"--spread {settings.spread} is reached from {reached[0]:.3f} to {reached[1]:.3f}")
+    return low, high
 
 
 def limits_of(settings: SearchSettings, prepared: Prepared) -> Limits:

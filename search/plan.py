@@ -82,16 +82,18 @@ def grain_of(most: float) -> float:
 def spread_of(
     target: Target, space: Space, spread: tuple[float, float] = SPREAD
 ) -> tuple[float, float]:
-    """The factors between which every part of the target is reachable and below the dense size."""
+    """The factors between which the target is reachable and its first part below the dense size.
+
+    A second part that the factor would take beyond the dense size asks for nothing there.
+    """
     dense = space.price.dense
-    lowest = space.lowest()
     parts = [
         (part, small / whole)
-        for part, small, whole in zip(target.fractions(dense), lowest, dense, strict=True)
+        for part, small, whole in zip(target.fractions(dense), space.lowest(), dense, strict=True)
         if part is not None
     ]
     low = max([spread[0], *(1.1 * reach / part for part, reach in parts)])
-    high = min([spread[1], *(0.95 / part for part, _ in parts)])
+    high = min(spread[1], 0.95 / target.leading(dense))
     return (low, high) if low < high else (1.0, 1.0)
 
 

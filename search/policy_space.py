@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..analysis.ensembles import PRESETS as ENSEMBLES
 from ..analysis.ensembles import is_ensemble
 from ..analysis.gathering import check_known, takes_many_runs
@@ -29,7 +31,7 @@ from ..spaces.policy import (
     presets_for,
 )
 from ..spaces.target import Target
-from .answers import Asked, Outside, Told
+from .answers import Asked, Drawn, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).
 SELDOM = ("random", "bn-scale", "weight-gradient")
@@ -37,6 +39,7 @@ SELDOM = ("random", "bn-scale", "weight-gradient")
 # small networks need go to 0.3 (docs/results.md).
 THRESHOLDS = (0.001, 1.0)
 UNASKED = Target()
+OWN_DRAWS = 256  # of a user's own space, whose evidence is measured
 THRESHOLD = "global-threshold"
 # Loss curves are measured for these orders, unless the user names both scores and loss budgets:
 # each order costs dozens of evaluations.
@@ -57,7 +60,7 @@ class PolicySpace:
 
     def sample(self, asked: Asked) -> Policy:
         """The policy that the answers make."""
-        return self.own(asked) if self.own else suggest_policy(asked, self)
+        return made_by(self.own, asked) if self.own else suggest_policy(asked, self)
 
     def params_of(self, policy: Policy) -> dict[str, Any] | None:
         """The answers that make this policy; None where the space does not contain it."""
@@ -84,7 +87,31 @@ class PolicySpace:
                 for score in self.orders
                 for probe in PROBES
             ]
+        if self.own:
+            rng = np.random.default_rng(0)
+            made = [self.sample(Drawn(rng)) for _ in range(OWN_DRAWS)]
+            needed += {(p.score, p.combine, p.allocation, p.probe): p for p in made}.values()
         return needed
+
+
+def made_by(own: Callable[[Asked], Policy], asked: Asked) -> Policy:
+    """What a user's function makes of the answers; a fault of the function is one line."""
+    name = getattr(own, "__name__", "policy_space")
+    try:
+        found = own(asked)
+    except (Outside, UserError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the policy space {name} must make a policy of any answers, got "
+            f"{type(error).__name__}: {error}; mend it"
+        ) from error
+    if not isinstance(found, Policy):
+        raise UserError(
+            f"the policy space {name} must return a paretoprune.Policy, got "
+            f"{type(found).__name__}; return Policy(score, ...)"
+        )
+    return found
 
 
 def space_from(

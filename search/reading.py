@@ -86,8 +86,9 @@ class Record:
         return len(self.trials("search", TrialState.PRUNED))
 
     def repeats(self) -> int:
-        """How many slots were settled by a network that was known already."""
-        return sum(1 for t in self.trials("search") if is_repeat(t) and job_of(t))
+        """How many slots were settled by a network that another slot's trial had made."""
+        known = [t for t in self.trials("search") if is_repeat(t) and job_of(t)]
+        return sum(evaluation_of(trial) is None for trial in known)
 
     def settled(self) -> int:
         """How many planned trials are over, controls and longer fine-tunes included."""
@@ -191,8 +192,11 @@ def is_repeat(trial: FrozenTrial) -> bool:
 
 
 def evaluation_of(trial: FrozenTrial) -> Evaluation | None:
-    """The evaluation of a finished trial."""
-    if trial.state != TrialState.COMPLETE or is_repeat(trial):
+    """The evaluation of a finished trial. A repeat has one only where a control made its network:
+    a sampled trial's counts once.
+    """
+    known = is_repeat(trial) and "evaluation" not in trial.user_attrs
+    if trial.state != TrialState.COMPLETE or known:
         return None
     return evaluation_from_json(trial.user_attrs["evaluation"])
 

@@ -11,7 +11,15 @@ from optuna.trial import TrialState
 
 from .job import Job
 from .plan import Slot
-from .reading import INTERRUPTED, STUDIES, Record, failure_of, latest_attempts, tried_again
+from .reading import (
+    INTERRUPTED,
+    STUDIES,
+    Record,
+    failure_of,
+    is_repeat,
+    latest_attempts,
+    tried_again,
+)
 
 
 def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
@@ -19,7 +27,8 @@ def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
     for name in STUDIES:
         study = record.study(name)
         for frozen in record.trials(name, TrialState.RUNNING):
-            optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
+            if not is_repeat(frozen):  # which had nothing to carry out
+                optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
             study.tell(frozen.number, state=TrialState.FAIL)
     again: list[tuple[Job, Mapping[str, Any]]] = []
     for job, frozen in latest_attempts(record.trials("search")).values():

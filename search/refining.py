@@ -22,8 +22,7 @@ from .policy_space import PolicySpace
 from .screening import Proposal, Screen, at_once
 
 LEAST = 4  # finished trials, before any is worth a variation
-GOALS = ("accuracy", "flops_fraction")
-SAVES = 0.95  # of the next better parent's FLOPs, at most, has a parent
+SAVES = 0.95  # of the next better parent's size, at most, has a parent
 NEAREST = 2  # points of the front, of which one is the parent
 VARIATIONS = 24
 
@@ -56,7 +55,8 @@ def parent_of(
 ) -> tuple[Evaluation, Mapping[str, Any]]:
     """One of the front's points nearest in size."""
     params = {evaluation.trial: known for evaluation, known in finished}
-    front = thinned(non_dominated([evaluation for evaluation, _ in finished], GOALS))
+    size = "params_fraction" if slot.target.flops is None else "flops_fraction"
+    front = thinned([evaluation for evaluation, _ in finished], size)
     wanted = slot.target.fractions(on.space.price.dense)
     away = [
         max(
@@ -71,10 +71,13 @@ def parent_of(
     return parent, params[parent.trial]
 
 
-def thinned(front: Sequence[Evaluation]) -> list[Evaluation]:
-    """The front, best first, without those that save next to nothing against the next better."""
+def thinned(found: Sequence[Evaluation], size: str) -> list[Evaluation]:
+    """Their front of accuracy and one size, best first, without those that save next to nothing
+    against the next better.
+    """
     kept: list[Evaluation] = []
-    for point in reversed(front):
-        if not kept or point.flops_fraction <= SAVES * kept[-1].flops_fraction:
+    front = non_dominated(found, ("accuracy", size))
+    for point in sorted(front, key=lambda point: -float(getattr(point, size))):
+        if not kept or getattr(point, size) <= SAVES * getattr(kept[-1], size):
             kept.append(point)
     return kept

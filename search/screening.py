@@ -39,6 +39,8 @@ WORTH = "taylor"  # the score by which the shares that groups lose are weighed
 
 Masks = NDArray[np.bool_]
 Values = NDArray[np.float64]
+Answers = Mapping[str, Any]
+Answered = tuple[Policy, Answers]  # a policy and the answers that make it
 Rehearse = Callable[[Masks], Values]
 
 
@@ -49,7 +51,7 @@ class Proposal:
     policy: Policy
     origin: str  # transfer:TRIAL, preset:NAME, own:SCORE, screened, refined:TRIAL or sampled
     predicted: float | None = None  # rise of the loss
-    params: Mapping[str, Any] | None = None  # the answers that make the policy, where known
+    params: Answers | None = None  # the answers that make the policy; None: its space tells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,15 +118,15 @@ class Candidates:
     """Policies that reach one target, by their masks: no two alike."""
 
     target: Target
-    policies: dict[bytes, Policy] = field(default_factory=dict)
+    policies: dict[bytes, Answered] = field(default_factory=dict)
 
-    def add(self, policies: Sequence[Policy], on: Screen) -> None:
+    def add(self, answered: Sequence[Answered], on: Screen) -> None:
         """Those whose masks are new."""
-        if policies:
-            masks, reachable = on.decoded(policies, self.target)
-            for policy, mask, reaches in zip(policies, masks, reachable, strict=True):
+        if answered:
+            masks, reachable = on.decoded([policy for policy, _ in answered], self.target)
+            for one, mask, reaches in zip(answered, masks, reachable, strict=True):
                 if reaches:
-                    self.policies.setdefault(mask.tobytes(), policy)
+                    self.policies.setdefault(mask.tobytes(), one)
 
     def promising(self, on: Screen, shown: Rehearsed) -> Masks:
         """The few of which most is foretold, of those that were not rehearsed."""
@@ -137,14 +139,9 @@ class Candidates:
         """Add variations of those whose rehearsals went best."""
         rehearsed = [key for key in self.policies if key in shown.losses]
         parents = sorted(rehearsed, key=lambda key: shown.losses[key])[:PARENTS]
-        params = [policy_space.params_of(self.policies[key]) for key in parents]
-        varied = [
-            policy_space.sample(Varied(known, rng))
-            for known in params
-            if known is not None
-            for _ in range(VARIATIONS)
-        ]
-        self.add([policy for policy in varied if at_once(policy)], on)
+        varied = [Varied(self.policies[key][1], rng) for key in parents for _ in range(VARIATIONS)]
+        answered = [(policy_space.sample(one), one.answers) for one in varied]
+        self.add([one for one in answered if at_once(one[0])], on)
 
 
 def screen(
@@ -184,7 +181,11 @@ def candidates(
     targets: Sequence[Target], policy_space: PolicySpace, on: Screen, rng: np.random.Generator
 ) -> dict[Target, Candidates]:
     """Presets and random policies for each of the targets that any of them reaches."""
-    presets = [policy for policy in policy_space.presets.values() if at_once(policy)]
+    presets = [
+        (policy, policy_space.params_of(policy) or {})
+        for policy in policy_space.presets.values()
+        if at_once(policy)
+    ]
     drawn = {target: Candidates(target) for target in targets}
     count = max(LEAST, POLICIES // len(drawn))
     for one in drawn.values():
@@ -221,9 +222,10 @@ def chosen(
         taken.append(masks[best])
         used.add(keys[best])
         rise = float(losses[best]) - screen.dense_loss
-        found[slot.index] = Proposal(
-            usually_tuned(policies[keys[best]], policy_space), "screened", rise
-        )
+        policy, answers = policies[keys[best]]
+        tuned = usually_tuned(policy, policy_space)
+        params = answers if tuned == policy else policy_space.params_of(tuned)
+        found[slot.index] = Proposal(tuned, "screened", rise, params)
     return found
 
 
@@ -250,10 +252,11 @@ def at_once(policy: Policy) -> bool:
     return policy.schedule == "one-shot"
 
 
-def at_random(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> list[Policy]:
+def at_random(policy_space: PolicySpace, count: int, rng: np.random.Generator) -> list[Answered]:
     """Random policies whose mask is known, `count` at most; uniform cuts are a control."""
     if "one-shot" not in policy_space.schedules:
         return []
-    drawn = (policy_space.sample(Drawn(rng)) for _ in range(DRAWS * count))
-    known = (p for p in drawn if at_once(p) and p.allocation != "uniform")
+    drawn = (Drawn(rng) for _ in range(DRAWS * count))
+    answered = ((policy_space.sample(one), one.answers) for one in drawn)
+    known = (one for one in answered if at_once(one[0]) and one[0].allocation != "uniform")
     return list(islice(known, count))

@@ -39,7 +39,7 @@ def carry_out(
     job: Job, context: Context, *, on_step: OnStep | None = None, on_rung: OnRung | None = None
 ) -> Carried:
     """Do the job; when this returns, its weights and recipe are on disk."""
-    watch, judged = Watch(), Judged(context, on_rung)
+    watch, judged = Watch(), Judged(job.policy.schedule, context, on_rung)
 
     def attempt(context: Context) -> Evaluation:
         pruned, epochs = start_of(job, context, on_step)
@@ -76,8 +76,8 @@ class Judged:
     than before any training, and by how much is chance.
     """
 
-    def __init__(self, context: Context, on_rung: OnRung | None) -> None:
-        effort = context.effort
+    def __init__(self, schedule: str, context: Context, on_rung: OnRung | None) -> None:
+        effort, self._schedule = context.effort, schedule
         self.ahead = [] if on_rung is None else [share * effort.epochs for share in effort.rungs]
         self._on_rung = on_rung
         self._best = 0.0
@@ -102,7 +102,9 @@ class Judged:
         context, pruned = self._context, self.pruned
         self._best = max(self._best, score_of(pruned.model, context).accuracy)
         flops, params = context.space.price.fraction(pruned.keep)
-        self._on_rung(Rung(passed[-1], self._best, float(flops), float(params)))
+        self._on_rung(
+            Rung(passed[-1], self._best, float(flops), float(params), epochs, self._schedule)
+        )
 
 
 def fine_tune(job: Job, context: Context, judged: Judged, epochs: float) -> Pruned:

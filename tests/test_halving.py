@@ -10,8 +10,8 @@ from paretoprune.search.job import Rung
 from paretoprune.search.reading import read_record
 
 
-def rung(accuracy, flops=0.4, params=0.5, index=0):
-    return Rung(index, accuracy, flops, params)
+def rung(accuracy, flops=0.4, params=0.5, index=0, schedule="one-shot"):
+    return Rung(index, accuracy, flops, params, schedule=schedule)
 
 
 def test_the_first_few_at_a_rung_go_on_however_bad():
@@ -29,6 +29,13 @@ def test_trials_of_other_sizes_and_other_rungs_are_no_measure():
     halving = Halving([rung(0.9, flops=0.8) for _ in range(20)])
     assert halving.goes_on(rung(0.5, flops=0.4))
     assert Halving([rung(0.9, index=1) for _ in range(20)]).goes_on(rung(0.5))
+
+
+def test_who_is_cut_late_is_held_against_those_who_are_cut_late():
+    """Gates have their cut behind them at a later rung, and no epoch at their size yet."""
+    halving = Halving(rung(0.9 + i / 1000) for i in range(20))
+    assert all(halving.goes_on(rung(0.8, schedule="holistic")) for _ in range(LEAST - 1))
+    assert not halving.goes_on(rung(0.7, schedule="holistic"))
 
 
 def test_a_trial_that_is_less_accurate_but_smaller_than_all_others_goes_on():

@@ -11,13 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.search.answers import Drawn
+from paretoprune.search.answers import Drawn, Outside, Told, Varied
 from paretoprune.search.policy_space import PolicySpace, forget_space, policy_space, space_from
 from paretoprune.search.sampling import MAKE
 from paretoprune.search.settings import SAMPLERS
 from paretoprune.spaces.decode import Space, decode_many
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import ALLOCATIONS, CONTROLS, PRESETS, SCHEDULES, Policy
+from paretoprune.spaces.policy import (
+    ALLOCATIONS,
+    CONTROLS,
+    PRESETS,
+    PROBES,
+    SCHEDULES,
+    Policy,
+)
 from paretoprune.spaces.price import Price
 from paretoprune.spaces.target import Target
 from paretoprune.spaces.trace import trace_channels
@@ -172,6 +179,85 @@ def test_a_function_of_the_users_own_is_the_space():
         assert space.presets == {}
     finally:
         forget_space(mine)
+
+
+@pytest.fixture
+def own_space():
+    """A user's space whose questions have names and steps of its own."""
+
+    @policy_space
+    def mine(asked):
+        return Policy(
+            asked.suggest_categorical("which", ("l2", "taylor")),
+            price_power=asked.suggest_float("power", 0.0, 1.0, step=0.25),
+            learning_rate=asked.suggest_float("rate", 0.01, 0.04, log=True),
+            floor=2 ** asked.suggest_int("least", 0, 2, log=False),
+            steps=asked.suggest_int("steps", 1, 9, step=4),
+        )
+
+    yield space_from((), (), (), stages=1)
+    forget_space(mine)
+
+
+def test_everybody_answers_as_an_optuna_trial_does(own_space):
+    for policy in drawn(own_space, 5, 60):
+        assert policy.price_power in (0, 0.25, 0.5, 0.75, 1)
+        assert policy.steps in (1, 5, 9)
+        assert own_space.params_of(policy) is None  # its names are not a policy's
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert own_space.sample(study.ask()).price_power in (0, 0.25, 0.5, 0.75, 1)
+    told = Told(Policy("l2", price_power=0.3, threshold=None))
+    for ask in (
+        lambda: told.suggest_float("price_power", 0.0, 1.0, step=0.25),
+        lambda: told.suggest_float("threshold", 0.0, 1.0),
+        lambda: told.suggest_int("score", 0, 3),
+    ):
+        with pytest.raises(Outside):
+            ask()
+
+
+def test_what_is_drawn_and_varied_is_what_the_ledger_is_told(own_space):
+    """Else Optuna learns from parameters that nobody carried out."""
+    rng = np.random.default_rng(0)
+    for asked in (Drawn(rng), Varied({"power": 0.5, "rate": 0.02, "steps": 5}, rng)):
+        policy = own_space.sample(asked)
+        assert own_space.sample(Varied(asked.answers, Never())) == policy
+
+
+class Never:
+    """Chance that changes nothing."""
+
+    def random(self):
+        return 1.0
+
+
+def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
+    @policy_space
+    def mine(asked):
+        return Policy("l2", allocation="loss-budget", probe=asked.suggest_categorical("p", PROBES))
+
+    try:
+        space = space_from(("taylor",), (), ("one-shot",), stages=1)
+        read = {(p.score, p.probe) for p in space.read if p.allocation == "loss-budget"}
+        assert {("l2", probe) for probe in PROBES} <= read
+    finally:
+        forget_space(mine)
+
+
+@pytest.mark.parametrize(
+    ("made", "fault"),
+    [
+        (lambda asked: {"score": "l2"}, "must return a paretoprune.Policy, got dict"),
+        (lambda asked: 1 / 0, "got ZeroDivisionError: division by zero; mend it"),
+    ],
+)
+def test_a_users_space_at_fault_is_one_line(made, fault):
+    policy_space(made)
+    try:
+        with pytest.raises(UserError, match=fault):
+            drawn(space_from((), (), (), stages=1), 0)
+    finally:
+        forget_space(made)
 
 
 def test_a_space_without_stages_asks_for_none():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from test_journal import SPACE as LEDGER_SPACE
-from test_journal import open_ledger, run_to_the_end
+from test_journal import measured, open_ledger, run_to_the_end
 from torch.nn import functional
 
 from paretoprune.analysis.ensembles.probe import batch_statistics
@@ -18,8 +18,8 @@ from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, t
 from paretoprune.analysis.rehearsal import foretelling, lost, rehearse, tempered
 from paretoprune.search import screening
 from paretoprune.search.answers import Varied
-from paretoprune.search.foretold import told_of_screening
-from paretoprune.search.plan import make_plan
+from paretoprune.search.foretold import agreement, told_of_screening
+from paretoprune.search.plan import Slot, make_plan
 from paretoprune.search.policy_space import space_from
 from paretoprune.search.refining import LEAST, refine, thinned
 from paretoprune.search.screening import FEW, FIRST, GENERATIONS, Proposal, Screen, screen
@@ -236,7 +236,22 @@ def test_who_saves_next_to_nothing_is_no_parent():
     (best, params), *others = reversed(finished_trials([PRESETS["taylor-by-price"]] * 4))
     near = replace(best, trial=9, accuracy=best.accuracy - 0.01, flops_fraction=0.599)
     points = sorted((e for e, _ in [(best, params), *others]), key=lambda e: e.flops_fraction)
-    assert thinned([*points[:-1], near, points[-1]]) == list(reversed(points))
+    found = [points[-1], near, *points[:-1]]
+    assert thinned(found, "flops_fraction") == list(reversed(points))
+
+
+def test_parents_of_a_target_in_params_are_on_the_front_of_params(blind):
+    """The best at the target is one, whatever its FLOPs."""
+    policies = [PRESETS["taylor-by-price"]] * 4
+    (first, params), *others = finished_trials(policies)
+    small = replace(first, trial=7, accuracy=0.99, params_fraction=0.3, flops_fraction=0.9)
+    rest = [(replace(e, accuracy=0.5, params_fraction=0.6), p) for e, p in others]
+    slot = Slot(0, Target(params=0.3))
+    found = [
+        refine(slot, [(small, params), *rest], POLICIES, blind, np.random.default_rng(n))
+        for n in range(8)
+    ]
+    assert "refined:7" in {one.origin for one in found}
 
 
 def test_varied_answers_stay_within_their_ranges():
@@ -270,8 +285,26 @@ def test_a_search_says_where_its_front_came_from(tmp_path):
     run_to_the_end(ledger)
     front = ledger.front()
     line = told_of_screening(ledger.record, front)
-    screened = sum(point.origin == "screened" for point in front.points)
-    assert f"{len(front.points)} points {screened} came from screening, 0 from variations" in line
+    assert line.startswith("the front's points came from ")
+    for origin, name in (("screened", "screening"), ("sampled", "the sampler")):
+        count = sum(point.origin == origin for point in front.points)
+        assert (f"{name} {count}" in line) == (count > 0)
+    assert line.endswith("finished trials that were foretold: 0, too few to correlate")
     blind = open_ledger(tmp_path / "blind.log")
     run_to_the_end(blind)
     assert told_of_screening(blind.record, blind.front()) == ""
+
+
+def test_what_a_size_explains_is_no_foresight(tmp_path):
+    """Foretold and fine-tuned both rise with the size, and within a size one against the other."""
+    signs = {0: 1, 1: -1}
+    for way, sign in signs.items():
+        ledger = open_ledger(tmp_path / f"{way}.log", slots=20)
+        rng = np.random.default_rng(way)
+        while job := ledger.next_job():
+            flops, apart = float(job.target.flops), float(rng.random())
+            found = replace(measured(job), accuracy=flops + apart / 100, flops_fraction=flops)
+            ledger.finish(job, replace(found, predicted=-flops - sign * apart / 100), {})
+        correlation, count = agreement(ledger.record)
+        assert count == 20
+        assert correlation * sign > 0.6

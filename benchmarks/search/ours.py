@@ -15,7 +15,6 @@ from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
 from paretoprune.analysis.rehearsal import IMAGES
-from paretoprune.search.effort import RUNGS
 from paretoprune.search.plan import make_plan
 from paretoprune.search.proposing import SCREENED, turns_of
 from paretoprune.search.reading import Record, read_record
@@ -124,10 +123,14 @@ def images_of(masks: int, bench: Bench) -> int:
 
 
 def epochs_trained(record: Record, epochs: float) -> float:
-    """Of all trials in a run's journal: finished, controls, and how far the stopped ones came."""
-    finished = [*record.evaluations(), *record.controls().values()]
+    """Of all trials in a run's journal: finished, controls, how far the stopped ones came, and
+    whole ones for what failed, as every contender's.
+    """
+    ended = [*record.evaluations_of("controls"), *record.evaluations_of("search")]
+    finished = {one.path: one for one in ended}.values()  # a control's network counts once
     stopped = [
         t.user_attrs["stopped"]["rungs"] for t in record.trials("search", TrialState.PRUNED)
     ]
-    reached = [max(RUNGS[rung["index"]] for rung in rungs) for rungs in stopped if rungs]
-    return sum(trial.epochs for trial in finished) + epochs * sum(reached)
+    reached = [max(rung["epochs"] for rung in rungs) for rungs in stopped if rungs]
+    failed = epochs * len(record.failures())
+    return sum(trial.epochs for trial in finished) + sum(reached) + failed

@@ -20,7 +20,8 @@ class Rules:
     """One table's budget, wall time or images, and the fine-tune of every candidate.
 
     The images are those trained on and those that scores were measured with, one like the other;
-    not those of recalibration and validation, and not what a gradual policy looks at on its way.
+    not those of recalibration, refit and validation, and not what a gradual policy looks at on
+    its way.
     """
 
     table: Literal["wall", "images"]
