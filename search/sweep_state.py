@@ -52,6 +52,11 @@ class SweepState:
         """The runs that failed."""
         return [row for row in self.rows() if row.state == FAILED]
 
+    def reopen(self, entry: Entry) -> None:
+        """A finished run is asked for more trials."""
+        before = self._statuses[entry.name]
+        self._statuses[entry.name] = Status(seconds=before.seconds)
+
     def change(self, entry: Entry, state: str, *, reason: str = "", seconds: float = 0.0) -> None:
         """A run has come to another state; `seconds` are added to what it took before."""
         before = self._statuses[entry.name]

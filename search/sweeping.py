@@ -25,6 +25,7 @@ from ..spaces.errors import UserError
 from ..trainers.data import SOURCES
 from ..trainers.models import ZOO
 from .again import FREE
+from .artifacts import lasting
 from .local_ray import RayStart, cpus_of
 from .output import output_to
 from .plugins import plugged, read_plugin
@@ -45,6 +46,8 @@ from .stopping import Stopped, Stopping
 from .sweep_file import Entry
 from .sweep_state import FAILED, FINISHED, RUNNING, SweepState, not_writable
 
+REPEATED = (*FREE, "trials", "model", "data", "plugin")  # of a run that goes on
+
 
 def sweep_command(
     entries: Sequence[Entry], root: Path, again: str, *, dry_run: bool, quiet: bool
@@ -54,7 +57,9 @@ def sweep_command(
     check_local(root)
     console = plain_console()
     if dry_run:
-        for row, entry in zip(SweepState(root, entries).rows(), entries, strict=True):
+        state = SweepState(root, entries)
+        check_begun(state)
+        for row, entry in zip(state.rows(), entries, strict=True):
             say(console, describe(row, entry))
         return 0
     try:
@@ -85,8 +90,7 @@ def check_sources(entries: Sequence[Entry]) -> None:
 
 def carry_out(state: SweepState, console: Console, again: str, *, quiet: bool) -> int:
     """Run what is not finished, then show the table."""
-    for entry in state.unfinished():
-        check_same(state.run(entry), entry.settings)
+    check_begun(state)
     stopping = Stopping()
     try:
         with stopping.listening():
@@ -145,7 +149,7 @@ def search(entry: Entry, state: SweepState, *, quiet: bool) -> None:
     run = state.run(entry)
     if run.config.exists():
         settings = entry.settings
-        repeated = {name: getattr(settings, name) for name in (*FREE, "model", "data", "plugin")}
+        repeated = {name: getattr(settings, name) for name in REPEATED}
         resume_search(run.root, Given(Progress(quiet=quiet)), repeated)
         return
     kin = [e for e in state.entries if e != entry and e.dense_key == entry.dense_key]
@@ -154,20 +158,34 @@ def search(entry: Entry, state: SweepState, *, quiet: bool) -> None:
     new_search(replace(entry.settings, out=run.root), given)
 
 
-def check_same(run: RunFolder, asked: SearchSettings) -> None:
-    """A run that has begun keeps its settings: the file must not have changed for it."""
-    if not run.config.exists():
-        return
-    kept = settings_from_json(open_run(run.root)[1]["settings"])
-    asked = replace(asked, ensemble_images=asked.ensemble_images or kept.ensemble_images)
+def check_begun(state: SweepState) -> None:
+    """Refuse a file that has changed for a run that has begun; more trials reopen it."""
+    for entry in state.entries:
+        run = state.run(entry)
+        if run.config.exists():
+            kept = settings_from_json(open_run(run.root)[1]["settings"])
+            check_same(run, kept, entry.settings)
+            if entry.settings.trials > kept.trials:
+                state.reopen(entry)
+
+
+def check_same(run: RunFolder, kept: SearchSettings, asked: SearchSettings) -> None:
+    """A run that has begun keeps its settings, but that its trials may grow."""
+    asked = replace(
+        asked,
+        ensemble_images=asked.ensemble_images or kept.ensemble_images,
+        artifacts=lasting(asked.artifacts),
+    )
+    as_many_or_more = asked.trials >= kept.trials
     for field in fields(SearchSettings):
-        before, now = getattr(kept, field.name), getattr(asked, field.name)
-        if field.name not in (*FREE, "out") and before != now:
-            raise UserError(
-                f"{run.root} must go on with its own settings, got {field.name} = {now} "
-                f"instead of {before}; change it back, "
-                "delete that folder to begin anew, or name another --out"
-            )
+        name, before, now = field.name, getattr(kept, field.name), getattr(asked, field.name)
+        if name in (*FREE, "out") or (name == "trials" and as_many_or_more) or before == now:
+            continue
+        raise UserError(
+            f"{run.root} must go on with its own settings, got {name} = {now} "
+            f"instead of {before}; change it back, "
+            "delete that folder to begin anew, or name another --out"
+        )
 
 
 @contextmanager

@@ -113,13 +113,46 @@ def test_a_sweep_that_is_over_runs_nothing_again(swept):
     assert time.monotonic() - begin < 30  # no Ray, no training
 
 
-def test_a_run_that_has_begun_keeps_its_settings(swept):
+@pytest.mark.parametrize(
+    ("target", "setting", "other", "told"),
+    [
+        (0.001, "epochs = 0.2", "epochs = 0.3", "epochs = 0.3 instead of 0.2"),
+        (0.5, "epochs = 0.2", "epochs = 0.3", "epochs = 0.3 instead of 0.2"),
+        (0.5, "[search]", "[search]\nround_to = 2", "round_to = 2 instead of 1"),
+    ],
+    ids=["failed", "finished", "finished, of another option"],
+)
+def test_a_run_that_has_begun_keeps_its_settings(swept, target, setting, other, told):
     file = swept.file.with_name("changed.toml")
-    file.write_text("targets = [0.001]" + SETTINGS.replace("trials = 1", "trials = 9"))
+    file.write_text(f"targets = [{target}]" + SETTINGS.replace(setting, other))
+    for more in ((), ("--dry-run",)):
+        done = call("sweep", file, "--out", swept.folder, *more)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_finished_run_goes_on_to_more_trials_and_never_to_fewer(swept):
+    """The last test of this folder: it changes one of its runs."""
+    file = swept.file.with_name("more.toml")
+    file.write_text("targets = [0.5, 0.4]" + SETTINGS)
+    text = file.read_text()
+    file.write_text(text + "[[override]]\nmatch = {target_flops = 0.5}\ntrials = 2\n")
+    told = call("sweep", file, "--out", swept.folder, "--dry-run").stdout
+    assert "2 trials: waiting" in told
+    assert "1 trials: finished" in told
+    other = (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes()
+    before = swept.runs["0.5"]["seconds"]
     done = call("sweep", file, "--out", swept.folder)
-    assert done.returncode == 2
-    assert "trials = 9 instead of 1" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert swept.runs["0.5"]["seconds"] > before
+    assert {run["state"] for run in swept.runs.values()} == {"finished"}
+    assert (swept.folder / f"{NAME}0.5" / "trials" / "1").is_dir()
+    assert (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes() == other
+    file.write_text(text)
+    fewer = call("sweep", file, "--out", swept.folder)
+    assert fewer.returncode == 2
+    assert "trials = 1 instead of 2" in fewer.stderr
 
 
 def stopped_in_the_second_run(file, folder, number):
