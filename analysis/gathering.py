@@ -89,12 +89,12 @@ def takes_many_runs(score: str) -> bool:
     return is_ensemble(score) or score == GATES
 
 
-def check_known(score: str) -> None:
-    """Raise unless there is a score of this name."""
+def check_known(score: str, what: str = "score") -> None:
+    """Raise unless there is a score of this name; `what` is where it was named."""
     if is_ensemble(score):
         settings_named(score)
     else:
-        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATES}))
+        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATES}), what)
 
 
 def gather_evidence(

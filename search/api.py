@@ -12,11 +12,12 @@ from torch import nn
 from ..analysis.report import Drawing
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
+from ..spaces.fields import shown
 from ..spaces.front import Dense, Front
 from ..spaces.policy import Policy
 from ..spaces.recipe import read_recipe
 from ..spaces.target import parse_size
-from ..trainers.datasets.user import user_data
+from ..trainers.datasets.user import FORMS, user_data
 from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data
 from .artifacts import with_weights
@@ -58,6 +59,26 @@ class Picked:
     def policy(self) -> Policy:
         """How the network was pruned and fine-tuned."""
         return self.evaluation.policy
+
+    @property
+    def accuracy(self) -> float:
+        """On validation."""
+        return self.evaluation.accuracy
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """On test; None without a test split."""
+        return self.evaluation.test_accuracy
+
+    @property
+    def flops_fraction(self) -> float:
+        """What is left of the dense FLOPs."""
+        return self.evaluation.flops_fraction
+
+    @property
+    def params_fraction(self) -> float:
+        """What is left of the dense parameters."""
+        return self.evaluation.params_fraction
 
     def save(self, out: str | Path) -> None:
         """Write the network to a folder that `load` reads."""
@@ -198,6 +219,8 @@ def resume(
 ) -> Result:
     """Go on with an interrupted search; pass again what was passed from Python."""
     repeated = checked(settings)
+    if model is not None:
+        check_model(model)
     if isinstance(model, str):
         repeated["model"] = model
     if isinstance(data, str):
@@ -222,8 +245,24 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
 
 def with_names(model: object, data: object, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, and the names of what did not come as an object."""
+    check_model(model)
+    if data is None:
+        raise UserError(f"data must be {FORMS}, or a name, got None; pass it")
     named = {"model": model, "data": data}
     return checked(settings) | {k: value for k, value in named.items() if isinstance(value, str)}
+
+
+def check_model(model: object) -> None:
+    """Refuse what is neither a network nor a name."""
+    if isinstance(model, nn.Module | str):
+        return
+    if isinstance(model, type):
+        remedy = f"call it: {model.__name__}(...)"
+    elif isinstance(model, Mapping):
+        remedy = "build the network, load the state dict into it and pass that"
+    else:
+        remedy = "pass the network itself"
+    raise UserError(f"model must be a torch.nn.Module or a name, got {shown(model)}; {remedy}")
 
 
 def checked(settings: dict[str, Any]) -> dict[str, Any]:

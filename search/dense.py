@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..analysis.pieces import single
 from ..spaces.durable import write_bytes
+from ..spaces.errors import UserError
 from ..spaces.front import Dense
 from ..trainers.baseline import SAVE_SECONDS, saving
 from ..trainers.checkpoint import restore_session
 from ..trainers.evaluate import evaluate
-from ..trainers.loop import Progress, Session, Tuning
+from ..trainers.loop import Diverged, Progress, Session, Tuning
 from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
 from ..trainers.models import build_model, load_weights
@@ -95,7 +96,13 @@ def train_dense(machine: Machine, checkpoint: Path, on: Untrained, say: Say) -> 
         say(f"  going on after epoch {session.epoch:g}")
     seen = checkpoint.parent.is_dir()
     save = partial(saving, session, checkpoint, asked, SAVE_SECONDS)
-    run_session(session, save(each_epoch) if seen else each_epoch)
+    try:
+        run_session(session, save(each_epoch) if seen else each_epoch)
+    except Diverged as error:
+        said = str(error).partition(";")[0]
+        raise UserError(
+            f"{said}; train it with paretoprune train --learning-rate 0.01 and pass its --weights"
+        ) from error
     return as_safetensors(state_of(on.model))
 
 

@@ -118,7 +118,13 @@ def load_plugin(plugin: Plugin) -> None:
         except UserError:
             Additions.now().since(before).forget()
             raise
-        _ADDED[key] = Additions.now().since(before)
+        added = Additions.now().since(before)
+        if not added.scores and not added.spaces:
+            raise UserError(
+                f"--plugin must add a score or a policy space, got {plugin.path} that adds none; "
+                "decorate a function with @pp.score(NAME), @pp.batch_score or @pp.policy_space"
+            )
+        _ADDED[key] = added
     _LOADED.append(key)
 
 

@@ -143,7 +143,8 @@ class SearchSettings:
             if value is not None and not 0 < value < 1e6:
                 option = "--" + name.replace("_", "-")
                 raise UserError(
-                    f"{option} must be above 0, got {value}; leave it out for the default"
+                    f"{option} must be finite and above 0, got {value}; leave it out for the "
+                    "default"
                 )
         if self.min_accuracy is not None and not 0 < self.min_accuracy < 1:
             raise UserError(
@@ -159,6 +160,11 @@ class SearchSettings:
         check_choice("--sampler", self.sampler, SAMPLERS)
         for name in self.objective:
             check_choice("--objective", name, ("latency",))
+        for name in ("allocations", "schedules", "scores"):
+            if not getattr(self, name).strip(", "):
+                raise UserError(
+                    f"--{name} must name at least one, got none; write all for every one"
+                )
         for name, choices in (("allocations", ALLOCATIONS), ("schedules", SCHEDULES)):
             for word in self.words(name):
                 check_choice(f"--{name}", word, choices)
@@ -184,6 +190,10 @@ class SearchSettings:
         if len(parts) != 2 or not all(isinstance(part, float) for part in parts):
             raise UserError(f"--spread must be LOW,HIGH, got {self.spread}; write 0.2,0.8")
         low, high = sorted(float(part) for part in parts if part is not None)
+        if low == high:
+            raise UserError(
+                f"--spread must be a LOW below a HIGH, got {self.spread}; write 0.2,0.8"
+            )
         return low, high
 
     def check_gpus(self) -> None:

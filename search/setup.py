@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..analysis.gathering import Do, Limits, Measuring, gather_evidence
+from ..analysis.gathering import Do, Limits, Measuring, check_known, gather_evidence
 from ..analysis.pieces import single
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
@@ -28,6 +28,7 @@ from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.machine import Machine
+from ..trainers.models import check_fits
 from ..trainers.split import Data
 from .context import Context
 from .crew import Crew, measuring_by
@@ -75,6 +76,8 @@ def prepare_search(
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
+    for word in settings.words("scores"):
+        check_known(word, "--scores")
     wanted = list(policies(space))
     layout = layout_of(space.channel_map)
     write_json(run.space, {**layout.to_json(), "versions": versions()})
@@ -112,6 +115,8 @@ def prepare_search(
 def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:
     """The user's object, or what the name builds; weights that the run has are read here only."""
     if inputs.model is not None:
+        data, name = inputs.data, type(inputs.model).__name__
+        check_fits(inputs.model, name, data.classes, tuple(data.input_shape))
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
@@ -172,11 +177,21 @@ def source_of(inputs: Inputs) -> Source:
 
 
 def check_target(settings: SearchSettings, space: Space) -> None:
-    """Refuse a target below what the network allows, before anything is spent on it."""
+    """Refuse a target that the network cannot meet, or meets as it is, before work is spent on it.
+
+    Of two targets one may be the whole of the dense network.
+    """
     target, dense, lowest = settings.target(), space.price.dense, space.lowest()
     names = ("--target-flops", "--target-params")
-    limits = zip(names, target.limits(dense), lowest, dense, target.fractions(dense), strict=True)
+    most = target.limits(dense)
+    idle = all(limit is None or limit >= whole for limit, whole in zip(most, dense, strict=True))
+    limits = zip(names, most, lowest, dense, target.fractions(dense), strict=True)
     for name, limit, reach, whole, fraction in limits:
+        if limit is not None and (limit > whole or (limit == whole and idle)):
+            raise UserError(
+                f"{name} must be below the dense network's {whole:,}, got {limit:,}; for forty "
+                "percent write 0.4"
+            )
         if limit is not None and limit < reach:
             low = math.ceil(reach / whole * 10_000) / 10_000
             raise UserError(

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from ..spaces.errors import UserError
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from ..trainers.data import load_data
-from ..trainers.loop import Progress
+from ..trainers.loop import Diverged, Progress
 from .setup import weights_exist
 from .stopping import Stopped, Stopping
 
@@ -34,6 +34,9 @@ def train_command(
     try:
         with stopping.listening(), progress_bar() as bar:
             baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
+    except Diverged as error:
+        said = str(error).partition(";")[0]
+        raise UserError(f"{said}; begin again with a lower --learning-rate") from error
     except Stopped as stop:
         print(f"stopped; the same command goes on from {job.out}.checkpoint")
         return stop.exit_code
@@ -45,7 +48,9 @@ def check_job(job: DenseJob, epochs: float) -> None:
     """Refuse what could not be written or trained."""
     weights_exist(job.weights)
     if not 0 < epochs < 1e6:
-        raise UserError(f"--epochs must be above 0, got {epochs}; 30 is usual from scratch")
+        raise UserError(
+            f"--epochs must be finite and above 0, got {epochs}; 30 is usual from scratch"
+        )
     if job.out.suffix != ".safetensors":
         raise UserError(f"--out must end in .safetensors, got {job.out}; rename it")
     if job.out.is_dir() or not job.out.absolute().parent.is_dir():

@@ -141,12 +141,12 @@ READS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def check_score(name: str, known: Iterable[str]) -> None:
-    """Raise unless a score of this name is known."""
+def check_score(name: str, known: Iterable[str], what: str = "score") -> None:
+    """Raise unless a score of this name is known; `what` is where it was named."""
     known = list(known)
     if name not in known:
         raise UserError(
-            f"score must be one of {', '.join(known)}, got {name!r}; "
+            f"{what} must be one of {', '.join(known)}, got {name!r}; "
             "a score of your own comes with --plugin FILE"
         )
 

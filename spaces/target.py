@@ -108,7 +108,8 @@ def check_fraction(option: str, value: float, text: str) -> float:
             remedy = "for forty percent write 0.4"
     elif value > 100 and math.isfinite(value):
         remedy = f"for an absolute number add a unit, as in {value / 1e6:g}M"
-    raise UserError(f"{option} must be in (0, 1], got {text}; {remedy}")
+    rule = "in (0, 1]" if math.isfinite(value) else "a finite number in (0, 1]"
+    raise UserError(f"{option} must be {rule}, got {text}; {remedy}")
 
 
 def check_absolute(option: str, value: float, text: str) -> int:

@@ -6,6 +6,7 @@ import io
 import pickle
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +301,25 @@ def test_missing_validation_is_cut_from_train(given: object) -> None:
     assert counts(data.validation) == [2, 2, 2]
 
 
+class Ragged(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Images of two sizes."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(1, 4, 4 + index % 2), index % 2
+
+
+class Torn(Ragged):
+    """An image that cannot be read."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 3:
+            raise OSError("image 3 is torn")
+        return torch.zeros(1, 4, 4), index % 2
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -308,11 +328,51 @@ def test_missing_validation_is_cut_from_train(given: object) -> None:
         (((X, Y), (X, Y + 1)), "every class must occur in train, got 3 only elsewhere"),
         (((X, Y.float()), (X, Y)), "labels must be one class number"),
         (((X, Y[:5]), (X, Y)), "one label per image, got 60 images and 5 labels"),
+        (((X, Y), (X, Y + 1)), "or mend its label"),
+        (Ragged(), r"images of one shape, got RuntimeError: .*; mend it"),
+        (Torn(), r"got OSError: image 3 is torn \(test_data.py:\d+\); mend it"),
     ],
 )
 def test_wrong_user_data_is_refused(given: object, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         user_data(given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
+    splits = [(X.clone(), Y) for _ in range(3)]
+    splits[place][0][41, 0, 2, 1] = value
+    name = ("train", "validation", "test")[place]
+    with pytest.raises(UserError, match=f"must be finite, got {value} in image 41 of {name};"):
+        user_data(splits)
+    with pytest.raises(UserError, match=f"image 41 of {name};"):
+        user_data(replace(user_data([(X, Y)] * 3), **{name: Split(*splits[place])}))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def f(:\n", r"--data {}:f must import, got SyntaxError: invalid syntax \({}.py:1\)"),
+        ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); mend"),
+        (
+            "def f():\n    raise KeyError('x')\n",
+            r"must build, got KeyError: 'x' \({}.py:2\);",
+        ),
+        ("def f(width):\n    pass\n", "may take seed, got a parameter 'width' without a default"),
+    ],
+)
+def test_a_fault_of_the_users_module_is_one_line_with_its_place(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"faulty_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(UserError, match=words.format(name, name)) as caught:
+        load_data(f"{name}:f")
+    assert "\n" not in str(caught.value)
 
 
 def test_users_function_gets_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

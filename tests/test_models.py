@@ -84,6 +84,8 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
         "def build(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
         "def wrong():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 5))\n"
         "def none():\n    return 3\n"
+        "def raises():\n    raise RuntimeError('boom')\n"
+        "class Typo(nn.Module):\n    def forward(self, x):\n        return y\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -91,6 +93,12 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 6)
     with pytest.raises(UserError, match=r"must give 6 scores an image, got shape \(5,\)"):
         build_model("my_own_net:wrong", classes=6, input_shape=(1, 8, 8), seed=0)
+    with pytest.raises(UserError, match=r"raises must build, got RuntimeError: boom .*net.py:9"):
+        build_model("my_own_net:raises", classes=6, input_shape=(1, 8, 8), seed=0)
+    with pytest.raises(
+        UserError, match=r"got a failure \(NameError: .*my_own_net.py:12\)\); choose"
+    ):
+        build_model("my_own_net:Typo", classes=6, input_shape=(1, 8, 8), seed=0)
     with pytest.raises(UserError, match=r"must return a torch.nn.Module, got int"):
         build_model("my_own_net:none", classes=6, input_shape=(1, 8, 8), seed=0)
 
@@ -151,6 +159,15 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\x00" * 50)
         with pytest.raises(UserError, match=name):
             load_weights(digits_resnet(), tmp_path / name)
+    for content, said in (
+        (b"hello, world", "which starts like none"),
+        (b"", "which is empty"),
+        (b"PK\x03\x04", r"which cannot be read \(\w"),
+        (b"\x80\x02", r"which cannot be read \(\w"),
+    ):
+        (tmp_path / "w.pth").write_bytes(content)
+        with pytest.raises(UserError, match=f"must be a torch file, got .*w.pth {said}"):
+            load_weights(digits_resnet(), tmp_path / "w.pth")
     with pytest.raises(UserError, match="which does not exist"):
         load_weights(digits_resnet(), tmp_path / "absent.pth")
 

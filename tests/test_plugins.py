@@ -54,6 +54,13 @@ def test_a_plugin_that_fails_leaves_nothing(tmp_path):
     assert own_spaces() == ()
 
 
+def test_a_plugin_that_adds_nothing_is_refused(tmp_path):
+    idle = plugin(tmp_path, "a.py", "import paretoprune as pp\n")
+    adds_none = pytest.raises(UserError, match=r"must add a score .*, got .*a\.py that adds none")
+    with adds_none, plugged([idle]):
+        pass
+
+
 def test_what_was_read_is_what_holds_also_where_the_file_is_not(tmp_path):
     read = pickle.loads(pickle.dumps(plugin(tmp_path, "a.py", f"{SCORE}# sent\n")))
     (tmp_path / "a.py").unlink()

@@ -150,6 +150,58 @@ def without_times(front):
     return [without_times(v) for v in front] if isinstance(front, list) else front
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(3, "got 3; pass the network itself"), (nn.Sequential, "call it: Sequential(...)"),
+     (network().state_dict(), "load the state dict into it"), (None, "got None")],
+)  # fmt: skip
+def test_what_is_no_network_is_refused_before_anything_is_made(
+    model, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    refused = pytest.raises(pp.UserError, match=rf"(?s)model must be .*{re.escape(words)}")
+    with refused as error:
+        pp.search(model, digits(), target_flops=0.5)
+    assert "\n" not in str(error.value)
+    with refused:
+        pp.prune(model, digits(), "taylor-by-price", target_flops=0.5)
+    if model is not None:
+        with refused:
+            pp.resume("runs/x", model)
+    with pytest.raises(pp.UserError, match=r"data must be .*, got None"):
+        pp.search(network(), None, target_flops=0.5)
+    assert not list(tmp_path.iterdir())
+
+
+def narrow(outputs):
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, outputs))
+
+
+def test_a_network_may_score_more_classes_than_the_data_have_but_not_fewer(tmp_path):
+    (images, labels), (held, truth) = digits()
+    settings = {"target_flops": 0.5, "epochs": 1, "quiet": True}
+    with pytest.raises(pp.UserError, match=r"'Sequential' must give 10 scores .* shape \(9,\)"):
+        pp.prune(narrow(9), digits(), "taylor-by-price", out=tmp_path / "few", **settings)
+    many = pp.prune(narrow(12), digits(), "taylor-by-price", out=tmp_path / "many", **settings)
+    assert many.model(images[:2]).shape == (2, 12)
+    assert many.accuracy == many.evaluation.accuracy
+    assert (many.flops_fraction, many.params_fraction, many.test_accuracy) == (
+        many.evaluation.flops_fraction, many.evaluation.params_fraction, None
+    )  # fmt: skip
+    stray = labels.clone()
+    stray[3] = 10
+    with pytest.raises(pp.UserError, match="or mend the labels if none should be 10"):
+        pp.prune(narrow(10), ((images, stray), (held, truth)), "taylor-by-price",
+                 out=tmp_path / "stray", **settings)  # fmt: skip
+
+
+def test_images_without_a_channel_axis_are_told_how_to_get_one(tmp_path):
+    (images, labels), (held, truth) = digits()
+    flat = (images[:, 0], labels), (held[:, 0], truth)
+    with pytest.raises(pp.UserError, match=r"add a channel axis to the images: images\[:, None\]"):
+        pp.prune(network(), flat, "taylor-by-price", target_flops=0.5, out=tmp_path / "flat")
+
+
 def test_the_same_seed_gives_the_same_front(tmp_path):
     fronts = []
     for name in "ab":

@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from paretoprune.search import dense as search_dense
 from paretoprune.search.dense import Untrained
 from paretoprune.search.settings import SearchSettings
+from paretoprune.search.training import train_command
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.baseline import DenseJob, file_hash, train_dense
-from paretoprune.trainers.data import load_data
+from paretoprune.trainers.data import load_data, user_data
 from paretoprune.trainers.loop import Progress, Tuning
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.models import build_model
@@ -106,3 +108,18 @@ def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path
         trained(tmp_path / "dense.checkpoint", killed)
     assert trained(tmp_path / "dense.checkpoint", said.append) == whole
     assert any("going on after epoch 2" in line for line in said)
+
+
+def test_a_dense_training_whose_loss_is_lost_is_one_line_with_an_option(tmp_path):
+    huge = torch.full((80, 1, 8, 8), 3e38)  # finite, but no sum of it is
+    data = user_data(((huge, torch.arange(80) % 10), (huge[:20], torch.arange(20) % 10)))
+    model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
+    on = Untrained(model, data, SearchSettings(target_flops="0.4", dense_epochs=1.0))
+    with pytest.raises(UserError, match=r"got nan at step 1 of .*pass its --weights$") as error:
+        search_dense.train_dense(
+            Machine(), tmp_path / "elsewhere" / "unseen", on, list[str]().append
+        )
+    assert "\n" not in str(error.value)
+    asked = DenseJob("digits-resnet", "digits", tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"at step \d+ of .*; begin again with a lower --learning"):
+        train_command(asked, epochs=1, learning_rate=1e30)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..spaces.errors import UserError
 from .evaluate import logits_of
-from .factory import call_with_known, load_object
+from .factory import call_with_known, fault
 from .machine import device_of
 from .modes import evaluating
 from .weights import load_weights
@@ -43,20 +43,26 @@ def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: 
 
 @torch.no_grad()
 def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
-    """Refuse a network that cannot take the images or does not score the classes."""
+    """Refuse a network that cannot take the images or does not score the classes.
+
+    It may score more: classes that the data lack.
+    """
     try:
         with evaluating(model):
             scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        reason = str(error).partition("\n")[0][:120]
+    except Exception as error:  # whatever a user's forward raises
+        remedy = "choose a network or an image size that fit each other"
+        if len(input_shape) == 2:
+            remedy = "add a channel axis to the images: images[:, None]"
         raise UserError(
-            f"model {name!r} must take images of shape {input_shape}, got a failure ({reason}); "
-            "choose a network or an image size that fit each other"
-        ) from None
-    if tuple(scores.shape) != (2, classes):
+            f"model {name!r} must take images of shape {input_shape}, got a failure "
+            f"({fault(error)}); {remedy}"
+        ) from error
+    if scores.ndim != 2 or len(scores) != 2 or scores.shape[1] < classes:
         raise UserError(
             f"model {name!r} must give {classes} scores an image, got shape "
-            f"{tuple(scores.shape[1:])}; set its number of classes to {classes}"
+            f"{tuple(scores.shape[1:])}; set its number of classes to {classes}, or mend the "
+            f"labels if none should be {classes - 1}"
         )
 
 
@@ -74,7 +80,7 @@ def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
 
         return build_torchvision(rest, classes=classes, input_shape=input_shape)
     if rest:
-        model = call_with_known(load_object(name, what="model"), offered)
+        model = call_with_known(name, "model", offered)
         if not isinstance(model, nn.Module):
             raise UserError(
                 f"model {name!r} must return a torch.nn.Module, got {type(model).__name__}; "

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..spaces.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -41,7 +43,7 @@ class Split:
     def __post_init__(self) -> None:
         rows = len(self.images) if self.source is None else len(self.source.files)
         if rows != len(self.labels):
-            raise ValueError(
+            raise UserError(
                 f"a split needs one label per image, got {rows} images and {len(self.labels)} "
                 "labels; pass arrays of equal length"
             )

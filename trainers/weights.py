@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..spaces.errors import UserError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "ema")
+TORCH_FILES = (b"PK", b"\x80")  # an archive, or a pickle as torch wrote them before
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -34,6 +35,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"weights must be a file, got {path} which does not exist; check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    with path.open("rb") as file:
+        begins = file.read(4)
+    if not begins.startswith(TORCH_FILES):
+        found = "starts like none" if begins else "is empty"
+        raise UserError(
+            f"weights must be a torch file, got {path} which {found}; "
+            "pass a .safetensors, .pth or .th file"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -43,7 +52,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"({reason.split('.')[0].strip()[:120]}); save it again as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0][:120]
+        first = str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise UserError(
             f"weights must be a torch file, got {path} which cannot be read ({first}); "
             "pass a .safetensors, .pth or .th file"

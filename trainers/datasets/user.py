@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
+from ..factory import fault
 from ..partition import cut
 from ..split import Data, Split
 from .reading import Reading
 
+AT_ONCE = 4096  # images that are looked at
 FORMS = "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
 
 
 def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
     """Make a `Data` of what the user has; a missing validation is cut from train, stratified."""
     if isinstance(data, Data):
+        check_finite(data.train, data.validation, data.test)
         return data
     parts = [_read(part) for part in _parts(data)]
     if len(parts) == 1:
@@ -27,6 +30,7 @@ def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
     train, validation = parts[0], parts[1]
     test = parts[2] if len(parts) == 3 else None
     _check(train, validation, test)
+    check_finite(train, validation, test)
     shape = tuple(train.images.shape[1:])
     mean, std = _statistics(train.images)
     classes = int(train.labels.max()) + 1
@@ -63,10 +67,18 @@ def _read(part: object) -> Split:
         loader = part
     else:
         raise UserError(f"data must be {FORMS}, got {type(part).__name__}; convert it to one")
-    batches = [(_images(x), _labels(y)) for x, y in loader]
-    if not batches:
-        raise UserError("a split must hold images, got an empty dataset; pass at least one image")
-    return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
+    try:
+        batches = [(_images(x), _labels(y)) for x, y in loader]
+        if not batches:
+            raise UserError("a split must hold images, got an empty dataset; pass at least one")
+        return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's dataset raises
+        raise UserError(
+            f"a dataset must yield pairs (image, label), all images of one shape, got "
+            f"{fault(error)}; mend it"
+        ) from error
 
 
 def _images(value: object) -> Tensor:
@@ -133,5 +145,23 @@ def _check(train: Split, *others: Split | None) -> None:
         if unseen:
             raise UserError(
                 f"every class must occur in train, got {unseen[0]} only elsewhere; "
-                "add training images of it or remove it"
+                "add training images of it, remove it, or mend its label"
+            )
+
+
+def check_finite(*splits: Split | None) -> None:
+    """Refuse float images with a NaN or an infinity: of one, every network's loss is none."""
+    for name, split in zip(("train", "validation", "test"), splits, strict=True):
+        if split is None or not split.images.is_floating_point():
+            continue
+        for start in range(0, len(split.images), AT_ONCE):
+            rows = split.images[start : start + AT_ONCE].flatten(1)
+            finite = rows.isfinite().all(1)
+            if finite.all():
+                continue
+            row = int(finite.int().argmin())
+            value = float(rows[row][~rows[row].isfinite()][0])
+            raise UserError(
+                f"images must be finite, got {value} in image {start + row} of {name}; "
+                "remove it or mend it"
             )
