@@ -27,7 +27,7 @@ from .home import Home, make_home, write_files
 from .plugins import Plugin, load_plugins
 from .resident import resident
 from .settings import SearchSettings
-from .shares import gpus_each, workers_in
+from .shares import gpus_each, wanting, workers_in
 from .stopping import Stopping
 from .telling import Say
 from .worker_log import logged
@@ -65,7 +65,8 @@ def run_errands(
                 turn = rota.take()
                 running[send.remote(turn.task, [shared], home, board)] = turn
             ended, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
-            for line in ray.get(board.take.remote()):
+            missing = wanting(settings, gpus)
+            for line in [*([missing] if missing else []), *ray.get(board.take.remote())]:
                 if line not in told:  # several workers measure parts of one thing
                     told.add(line)
                     say(line)

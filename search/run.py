@@ -241,7 +241,8 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         stopping.listen_again()
         from .halving import Halving
         from .searcher import LedgerSearcher
-        from .tuning import StopBetweenSteps, tune_trials, workers_of
+        from .shares import wanting
+        from .tuning import StopBetweenSteps, gpus_of, tune_trials, workers_of
 
         searcher = LedgerSearcher(ledger, context.root, on_trial, until=scene.until)
         workers = workers_of(context, settings)
@@ -249,6 +250,9 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
+        missing = wanting(settings, gpus_of(context, settings))
+        if missing is not None:
+            progress.say(missing)
         halving, since = Halving(ledger.record.rungs()), time.time()
         try:
             tune_trials(searcher, context, settings, StopBetweenSteps(stopping), scratch, halving)

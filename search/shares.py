@@ -14,8 +14,8 @@ ROUNDING = 1e-6  # 1 / 0.1 must be 10
 
 def workers_in(settings: SearchSettings, gpus: float) -> int:
     """Trials at a time that fit into the nodes there are now, unless the user wants fewer."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fitting = sum(room_in(node, settings.cpus_per_trial, gpus) for node in nodes)
+    nodes = nodes_now()
+    fitting = fitting_in(nodes, settings, gpus)
     if not fitting and settings.address is None:
         most = max((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
         raise UserError(
@@ -24,6 +24,24 @@ def workers_in(settings: SearchSettings, gpus: float) -> int:
         )
     most_workers = max(1, fitting)
     return min(settings.workers or most_workers, most_workers)
+
+
+def wanting(settings: SearchSettings, gpus: float) -> str | None:
+    """What is said where no node is large enough for a trial: one may still come."""
+    if fitting_in(nodes_now(), settings, gpus):
+        return None
+    cpus = settings.cpus_per_trial
+    return f"no node has {cpus:g} CPUs and {gpus:g} GPUs now; waiting for one"
+
+
+def nodes_now() -> list[dict[str, float]]:
+    """The resources of each node, those in use too."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def fitting_in(nodes: list[dict[str, float]], settings: SearchSettings, gpus: float) -> int:
+    """How many trials fit into the nodes."""
+    return sum(room_in(node, settings.cpus_per_trial, gpus) for node in nodes)
 
 
 def room_in(node: dict[str, float], cpus: float, gpus: float) -> int:

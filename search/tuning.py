@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from .reading import SHORT
 from .searcher import LedgerSearcher
 from .settings import SearchSettings
 from .shares import gpus_each, workers_in
-from .stopping import Stopping
+from .stopping import Stopped, Stopping
 from .worker import run_trial
 
 
@@ -71,9 +73,22 @@ def tune_trials(
         try:
             tuner.fit()
             return
+        except Stopped as stop:
+            release(stop)
+            raise
         except RuntimeError as error:
             if not (short_of_memory(error) and searcher.abandon(SHORT)):
                 raise
+
+
+def release(stop: Stopped) -> None:
+    """Let go of Tune's workers, which a Ray that goes on after us would keep busy.
+
+    Tune frees them where an Exception comes by, which Stopped is not, or where its controller is
+    collected: until then the traceback holds that.
+    """
+    traceback.clear_frames(stop.__traceback__)
+    gc.collect()
 
 
 def short_of_memory(error: RuntimeError) -> bool:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from itertools import accumulate
 
 import pytest
@@ -74,6 +75,22 @@ def test_trials_get_the_shares_that_they_ask_for(cluster, tmp_path):
     assert "of the time of 2 workers" in out
     assert most_at_a_time(folder) == 2
     assert_settled(folder, 3)
+
+
+def test_waiting_for_a_node_that_is_large_enough_is_said_once(cluster, tmp_path):
+    folder = tmp_path / "run"
+    words = ("--address", cluster.address, "--cpus-per-trial", 5, "--gpus-per-trial", 0)
+    process = start(folder, "--trials", 1, *words)
+    patience = threading.Timer(120, process.kill)
+    patience.start()
+    waits = "no node has 5 CPUs and 0 GPUs now; waiting for one"
+    assert any(waits in line for line in process.stdout)
+    cluster.add_node(num_cpus=5)
+    code, out, err = finish(process)
+    patience.cancel()
+    assert code == 0, err
+    assert waits not in out
+    assert_settled(folder, 1)
 
 
 @pytest.mark.slow

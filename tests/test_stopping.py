@@ -1,6 +1,7 @@
 """A stop by a signal: what is printed, and what a second signal does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,6 +33,39 @@ try:
             raise
 except Stopped as stop:
     raise SystemExit(stop.exit_code)
+"""
+
+
+IN_A_RAY_OF_ONES_OWN = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import ray
+import paretoprune as pp
+
+def cpus():
+    return ray.available_resources().get("CPU", 0)
+
+def interrupt():
+    while not (journal.exists() and '"job"' in journal.read_text() and cpus() == 0):
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+run = Path(sys.argv[1])
+journal = run / "journal.log"
+ray.init("local", num_cpus=2, include_dashboard=False)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    pp.search(
+        "digits-resnet", "digits", target_flops=0.4, trials=20, epochs=500, dense_epochs=1,
+        schedules="one-shot", allocations="global-threshold", scores="l2", screening=False,
+        halving=False, ensemble_images=1024, out=run,
+    )
+except KeyboardInterrupt:
+    end = time.monotonic() + 10
+    while cpus() < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    print("free:", cpus())
 """
 
 
@@ -80,3 +114,12 @@ def test_a_second_signal_leaves_at_once_but_one_that_came_twice_does_not(pause, 
         [sys.executable, "-c", SIGNALLED, str(pause)], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (130, rest)
+
+
+def test_an_interrupted_search_leaves_the_cpus_of_a_ray_that_was_there_before(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_RAY_OF_ONES_OWN, str(tmp_path / "run")],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},  # else Ray leaves a token in $HOME
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["free: 2.0"], done.stdout + done.stderr
