@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
 
 from ..analysis.pieces import single
 from ..spaces.durable import write_json
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front, non_dominated
+from ..spaces.front import Front
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.saved import WEIGHTS, load_small
@@ -19,6 +17,7 @@ from .artifacts import drop_stored, with_weights
 from .context import Context
 from .crew import Hands
 from .ledger import Ledger
+from .reading import DENSE, Figures
 from .reporting import write_report
 from .run_folder import RunFolder
 from .telling import Say
@@ -26,49 +25,40 @@ from .telling import Say
 
 def conclude(ledger: Ledger, context: Context, run: RunFolder, hands: Hands) -> Front:
     """Measure the front on the test split, once; write the results; drop what is not needed."""
-    front = measured(ledger.front(), context, hands)
+    ledger.note_figures(measured(unmeasured(ledger), context, hands))
+    front = ledger.front()
     write_json(run.front, front.to_json())
     write_report(run.root, run.report)
     drop_stored(run.root, drop_weights(ledger, run))
     return front
 
 
-def measured(front: Front, context: Context, hands: Hands) -> Front:
-    """The front with test accuracy and latency of every network that it names.
-
-    Where latency is an objective, a network may leave the front: the trials were timed while
-    others were running, this is timed alone.
-    """
-    points = front.named | {control.path: control for control in front.controls.values()}
-    found, dense = with_figures(points, front.dense, context, hands)
-    return replace(
-        front,
-        dense=dense,
-        points=non_dominated([found[point.path] for point in front.points], front.objectives),
-        at_target=found[front.at_target.path] if front.at_target else None,
-        controls={name: found[point.path] for name, point in front.controls.items()},
-    )
+def unmeasured(ledger: Ledger) -> list[str]:
+    """The paths of what the front names and no end of a search has measured yet."""
+    front = ledger.front()
+    named = [DENSE, *front.named, *(control.path for control in front.controls.values())]
+    return [path for path in dict.fromkeys(named) if path not in ledger.record.figures]
 
 
-def with_figures(
-    points: Mapping[str, Evaluation], dense: Dense, context: Context, hands: Hands
-) -> tuple[dict[str, Evaluation], Dense]:
-    """These trials, by path, and the dense network with test accuracy and latency.
+def measured(paths: Sequence[str], context: Context, hands: Hands) -> Figures:
+    """Test accuracy and latency of the networks in these paths.
 
     One errand: networks that are timed side by side would slow each other down.
     """
-    networks = [context.model, *(network_of(path, context) for path in points)]
+    if not paths:
+        return {}
+    networks = [network_of(path, context) for path in paths]
     (rows,) = hands.do([single(partial(figures_of, networks))], context)
-    figures = [{"test_accuracy": accuracy, "latency_ms": ms} for accuracy, ms in rows]
-    found = {
-        path: replace(point, **own)
-        for (path, point), own in zip(points.items(), figures[1:], strict=True)
+    return {
+        path: {"test_accuracy": accuracy, "latency_ms": ms}
+        for path, (accuracy, ms) in zip(paths, rows, strict=True)
     }
-    return found, replace(dense, **figures[0])
 
 
 def network_of(path: str, context: Context) -> nn.Module:
-    """A trial's network."""
+    """A trial's network, or the dense one."""
+    if path == DENSE:
+        return context.model
     folder = with_weights(context.root, path)
     return load_small(folder, context.model, context.space.channel_map)
 

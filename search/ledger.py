@@ -30,6 +30,7 @@ from .proposing import Proposer
 from .reading import (
     STOPPED,
     STUDIES,
+    Figures,
     Record,
     evaluation_of,
     job_of,
@@ -101,7 +102,7 @@ class Ledger:
         """The front of what is finished."""
         record = self.record
         summary = record.summary or {}
-        return make_front(record.evaluations(), record.controls(), summary)
+        return make_front(record.evaluations(), record.controls(), summary, record.figures)
 
     def needed(self) -> set[str]:
         """The paths of the networks that the front names or that are to be trained on."""
@@ -125,6 +126,11 @@ class Ledger:
     def note_start(self, spans: Mapping[str, Any]) -> None:
         """Keep where the time of this launch went before its trials."""
         self.record.study("search").set_user_attr("start", dict(spans))
+
+    def note_figures(self, figures: Figures) -> None:
+        """Keep what the end of a search measures of its front: front.json is derived from here."""
+        known = {**self.record.figures, **figures}
+        self.record.study("search").set_user_attr("figures", known)
 
     def next_job(self) -> Job | None:
         """Ask for the next trial: what was interrupted first, then controls, then the plan, and

@@ -19,12 +19,13 @@ from ..trainers.gradual import Present
 from ..trainers.machine import Machine, threads
 from .context import Context
 from .crew import Here, alone
-from .finish import with_figures
+from .finish import measured
 from .job import Job
 from .picked import copy_network
 from .plan import seed_of_trials
 from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
+from .reading import DENSE, with_figures
 from .reporting import course_in
 from .run import Given
 from .run_folder import RunFolder, create_run, locked
@@ -166,10 +167,9 @@ def prune_in(
     course = course_in(run, carried)
     if course is not None and course.last_step():
         say(f"  gates: {course.last_step()}")
-    found, dense = with_figures(
-        {carried.path: carried}, prepared.dense, prepared.context, Here(say)
-    )
-    evaluation = found[carried.path]
+    figures = measured([DENSE, carried.path], prepared.context, Here(say))
+    dense = with_figures(prepared.dense, figures[DENSE])
+    evaluation = with_figures(carried, figures[carried.path])
     copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
     record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
     write_json(request.out / "evaluation.json", record)

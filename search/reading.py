@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,6 +24,10 @@ INTERRUPTED = "interrupted: the search ended before this trial did"
 DIED = "the worker process died"
 SHORT = "Ray ended the worker: the machine was short of memory"
 AGAIN = {INTERRUPTED: 3, DIED: 2, SHORT: 2}  # attempts at one policy that such an end allows
+Figures = Mapping[str, Mapping[str, Any]]
+NOTHING: Figures = {}
+DENSE = ""  # the path of the dense network among figures
+Measured = TypeVar("Measured", Evaluation, Dense)
 STUDIES = ("search", "controls", "finals")
 
 
@@ -111,7 +116,12 @@ class Record:
         evaluations, summary = self.evaluations(), self.summary
         if not evaluations or summary is None:
             return None
-        return make_front(evaluations, self.controls(), summary)
+        return make_front(evaluations, self.controls(), summary, self.figures)
+
+    @property
+    def figures(self) -> Figures:
+        """What was measured at the ends of searches, by path; DENSE is the dense network's."""
+        return self._studies["search"].user_attrs.get("figures", {})
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -156,20 +166,45 @@ def quiet_optuna() -> None:
 
 
 def make_front(
-    evaluations: list[Evaluation], controls: dict[str, Evaluation], summary: dict[str, Any]
+    evaluations: list[Evaluation],
+    controls: dict[str, Evaluation],
+    summary: dict[str, Any],
+    figures: Figures = NOTHING,
 ) -> Front:
-    """The front of these evaluations; `summary` as the ledger keeps it."""
-    dense = Dense(**summary["dense"])
+    """The front of these evaluations; `summary` and `figures` as the ledger keeps them.
+
+    Where latency is an objective, a network may leave the front by its figures: the trials were
+    timed while others were running, they are timed alone. None enters, since its weights are gone.
+    """
+    dense = with_figures(Dense(**summary["dense"]), figures.get(DENSE))
     target = target_from_json(summary["requested"])
     objectives = tuple(summary.get("objectives", OBJECTIVES))
+
+    def told(one: Evaluation) -> Evaluation:
+        return with_figures(one, figures.get(one.path))
+
+    points = [told(point) for point in non_dominated(evaluations, objectives)]
+    answer = best_at_target(evaluations, target, (dense.macs, dense.params))
     return Front(
         seed=int(summary["seed"]),
         requested=target,
         dense=dense,
-        points=non_dominated(evaluations, objectives),
-        at_target=best_at_target(evaluations, target, (dense.macs, dense.params)),
-        controls=controls,
+        points=non_dominated(points, objectives),
+        at_target=told(answer) if answer else None,
+        controls={name: told(control) for name, control in controls.items()},
         objectives=objectives,
+    )
+
+
+def with_figures(measured: Measured, own: Mapping[str, Any] | None) -> Measured:
+    """The same with test accuracy and latency, where an end of a search has measured them."""
+    if own is None:
+        return measured
+    test, latency = (own[name] for name in ("test_accuracy", "latency_ms"))
+    return replace(
+        measured,
+        test_accuracy=None if test is None else float(test),
+        latency_ms=None if latency is None else float(latency),
     )
 
 

@@ -8,12 +8,12 @@ from optuna.trial import TrialState
 
 from ..analysis.report.record import Counts, Insights
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front, front_from_json, non_dominated
+from ..spaces.front import Front, front_from_json
 from ..spaces.intake import read_json
 from .foretold import told_of_screening
 from .insights import what_mattered
 from .job import named
-from .reading import STUDIES, Record, read_record
+from .reading import STUDIES, Record, read_record, with_figures
 from .run_folder import RunFolder
 
 
@@ -36,11 +36,15 @@ def state_of(run: RunFolder) -> RunState:
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
     front = current_front(record, saved)
+
+    def told(one: Evaluation) -> Evaluation:
+        return with_figures(one, record.figures.get(one.path))
+
     finals = [e for e in record.evaluations_of("finals") if e.trial is not None]
     return RunState(
         front=front,
-        trials=tuple(measured(e, saved) for e in record.evaluations_of("search")),
-        finals=tuple(measured(e, saved) for e in finals),
+        trials=tuple(told(e) for e in record.evaluations_of("search")),
+        finals=tuple(told(e) for e in finals),
         failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
         counts=counts_of(record),
         screening=told_of_screening(record, front) if front else "",
@@ -67,9 +71,8 @@ def insights_of(state: RunState) -> Insights:
 
 
 def current_front(record: Record | None, saved: Front | None) -> Front | None:
-    """The front as the journal has it now: it may have grown since front.json was written."""
-    fresh = record.front() if record else saved
-    return with_measured(fresh, saved) if fresh and saved else fresh
+    """The front as the journal has it now; what front.json holds where there is no journal."""
+    return record.front() if record else saved
 
 
 def saved_front(run: RunFolder) -> Front | None:
@@ -78,30 +81,3 @@ def saved_front(run: RunFolder) -> Front | None:
         return front_from_json(read_json(run.front))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def with_measured(fresh: Front, saved: Front) -> Front:
-    """The front of the journal with the test figures and latencies of front.json."""
-    return replace(
-        fresh,
-        dense=measured_dense(fresh.dense, saved.dense),
-        points=non_dominated([measured(p, saved) for p in fresh.points], fresh.objectives),
-        at_target=measured(fresh.at_target, saved) if fresh.at_target else None,
-        controls={name: measured(point, saved) for name, point in fresh.controls.items()},
-    )
-
-
-def measured(point: Evaluation, saved: Front | None) -> Evaluation:
-    """The point with what was measured of it at the end of the search."""
-    if saved is None:
-        return point
-    answer = (saved.at_target,) if saved.at_target else ()
-    for twin in (*saved.points, *answer, *saved.controls.values()):
-        if (twin.path, twin.macs) == (point.path, point.macs):
-            return replace(point, test_accuracy=twin.test_accuracy, latency_ms=twin.latency_ms)
-    return point
-
-
-def measured_dense(fresh: Dense, saved: Dense) -> Dense:
-    """The same of the dense network."""
-    return replace(fresh, test_accuracy=saved.test_accuracy, latency_ms=saved.latency_ms)

@@ -14,7 +14,7 @@ from torch import nn
 
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.job import Job
-from paretoprune.search.reading import STUDIES, front_in, quiet_optuna
+from paretoprune.search.reading import DENSE, STUDIES, front_in, quiet_optuna
 from paretoprune.spaces.course import COURSE, Course
 from paretoprune.spaces.durable import write_json
 from paretoprune.spaces.evaluation import Evaluation
@@ -134,17 +134,13 @@ class RunWriter:
     def conclude(self):
         """front.json, with the test figures that the end of a search adds."""
         front = front_in(self.folder / "journal.log")
-        points = {
-            point: replace(point, test_accuracy=point.accuracy - 0.01, latency_ms=1.0 + k / 8)
+        figures = {
+            point.path: {"test_accuracy": point.accuracy - 0.01, "latency_ms": 1.0 + k / 8}
             for k, point in enumerate(front.points)
         }
-        ended = replace(
-            front,
-            dense=replace(front.dense, test_accuracy=0.94, latency_ms=2.0),
-            points=tuple(points.values()),
-            at_target=points.get(front.at_target, front.at_target),
-        )
-        write_json(self.folder / "front.json", ended.to_json())
+        figures[DENSE] = {"test_accuracy": 0.94, "latency_ms": 2.0}
+        self.search.set_user_attr("figures", figures)
+        write_json(self.folder / "front.json", front_in(self.folder / "journal.log").to_json())
         return json.loads((self.folder / "front.json").read_text())
 
 

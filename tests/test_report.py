@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ from paretoprune.analysis.report import EvidencePlots, Report, Shown, page
 from paretoprune.analysis.report.evidence import score_plot
 from paretoprune.analysis.report.history import hypervolumes
 from paretoprune.search.commands import print_front, read_front
+from paretoprune.search.reading import make_front
 from paretoprune.search.reporting import report_command, report_of, write_report
-from paretoprune.search.run_state import with_measured
 from paretoprune.spaces.course import COURSE
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.front import Dense, Front, front_volume
@@ -364,10 +364,17 @@ def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(ma
 
 
 def test_a_network_that_is_slow_when_timed_alone_leaves_a_front_of_latency():
-    good, bad = (
-        replace(evaluation(a, trial=n), latency_ms=2.0 - n) for n, a in enumerate((0.9, 0.8))
+    """And none takes its place: what it had driven from the front has no weights any more."""
+    good, bad, worse = (
+        replace(evaluation(a, trial=n), latency_ms=ms, path=f"trials/{n}")
+        for n, (a, ms) in enumerate(((0.9, 2.0), (0.8, 1.0), (0.7, 1.05)))
     )
-    objectives = ("accuracy", "latency_ms")
-    fresh = Front(0, TARGET, Dense(0.95, 1000, 100), (bad, good), objectives=objectives)
-    alone = replace(good, latency_ms=1.0), replace(bad, latency_ms=1.1)
-    assert with_measured(fresh, replace(fresh, points=alone)).points == alone[:1]
+    names = ("accuracy", "latency_ms")
+    summary = {"dense": asdict(Dense(0.95, 1000, 100)), "requested": TARGET.to_json(), "seed": 0,
+               "objectives": names}  # fmt: skip
+    found = [good, bad, worse]
+    assert {p.trial for p in make_front(found, {}, summary).points} == {0, 1}
+    alone = {"trials/0": {"test_accuracy": 0.88, "latency_ms": 1.0},
+             "trials/1": {"test_accuracy": 0.77, "latency_ms": 1.1}}  # fmt: skip
+    (point,) = make_front(found, {}, summary, alone).points
+    assert (point.trial, point.test_accuracy, point.latency_ms) == (0, 0.88, 1.0)
