@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -24,6 +23,7 @@ from .board import Board
 from .crew import Errand, Measure
 from .deaths import WorkersDied
 from .home import Home, make_home, write_files
+from .own_share import keep_to_share
 from .plugins import Plugin, load_plugins
 from .resident import resident
 from .settings import SearchSettings
@@ -96,7 +96,7 @@ def outcome(reference: Any) -> Any:
 
 def run_errand(errand: Errand, shared: list[Any], home: Home, board: Any) -> Any:
     """One errand, in a worker; `shared` is in a list so that Ray leaves the reference as it is."""
-    torch.set_num_threads(1)
+    keep_to_share()
     said: list[Any] = []
 
     def say(line: str) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from ray import tune
 
 from .context import Context
 from .delivery import bring, deliver
 from .home import Home, Shared
 from .job import Rung, job_from_json, named
+from .own_share import keep_to_share
 from .plugins import load_plugins
 from .resident import resident
 from .room import lacks_room, one_line
@@ -33,7 +33,7 @@ TIMEOUT = "timeout.txt"  # left in a trial's folder by the worker that it killed
 
 def run_trial(config: dict[str, Any], shared: Shared) -> None:
     """Carry out the job in `config` and report its evaluation, or the reason why there is none."""
-    torch.set_num_threads(1)
+    keep_to_share()
     job, judged, home = job_from_json(config["job"]), bool(config["judged"]), shared.home
     folder, begin = f"trials/{job.folder}", time.time()
     try:

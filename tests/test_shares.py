@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from itertools import accumulate
@@ -34,6 +36,39 @@ def test_more_than_this_machine_has_is_told_in_one_line(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "lower --cpus-per-trial or --gpus-per-trial" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+SHARES = """
+import ray, sys, torch
+from pathlib import Path
+from ray import tune
+from paretoprune.search.own_share import keep_to_share, part_of_gpu
+
+def part(config):
+    keep_to_share()
+    tune.report({"part": part_of_gpu() or "none"})
+
+ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False)
+for gpus in (0.25, 2, 0):
+    task = ray.get(ray.remote(part_of_gpu).options(num_cpus=1, num_gpus=gpus).remote())
+    ran = tune.Tuner(
+        tune.with_resources(part, {"cpu": 1, "gpu": gpus}),
+        run_config=tune.RunConfig(storage_path=sys.argv[1], verbose=0),
+    ).fit()[0]
+    print("share:", gpus, task or "none", ran.metrics["part"])
+"""
+
+
+def test_a_worker_knows_its_part_of_a_gpu_that_it_shares(tmp_path):
+    """In a task, as an errand is, and in the thread of a trial of Tune's."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHARES, str(tmp_path)],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},  # else Ray leaves a token in $HOME
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    told = [line for line in done.stdout.splitlines() if line.startswith("share:")]
+    wanted = ["share: 0.25 0.25 0.25", "share: 2 none none", "share: 0 none none"]
+    assert told == wanted, done.stdout + done.stderr
 
 
 @pytest.fixture
