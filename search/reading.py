@@ -121,7 +121,8 @@ class Record:
     @property
     def figures(self) -> Figures:
         """What was measured at the ends of searches, by path; DENSE is the dense network's."""
-        return self._studies["search"].user_attrs.get("figures", {})
+        found: Figures = self._studies["search"].user_attrs.get("figures", NOTHING)
+        return found
 
     @property
     def summary(self) -> dict[str, Any] | None:
