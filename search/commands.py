@@ -78,10 +78,19 @@ def stopped(stop: Stopped, *, as_json: bool, quiet: bool) -> int:
 
 
 def read_front(path: Path) -> tuple[RunFolder, Front]:
-    """The front of a run as it stands, with what front.json has of it."""
+    """The front of a run as it stands, with what front.json has of it.
+
+    It is the journal's own where front.json is damaged: all but test figures and latencies.
+    """
     run, _ = open_run(path)
-    saved = front_from_json(read_json(run.front)) if run.front.exists() else None
-    front = current_front(read_record(run.journal), saved)
+    record, saved = read_record(run.journal), None
+    try:
+        saved = front_from_json(read_json(run.front)) if run.front.exists() else None
+    except UserError as error:
+        if record is None or record.front() is None:
+            raise
+        print(f"{error}; this is the journal's front, without it", file=sys.stderr)
+    front = current_front(record, saved)
     if front is None:
         raise UserError(
             f"a front needs a finished trial, got none in {path}; "

@@ -8,7 +8,7 @@ GPU, workers do all of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from .plugins import Plugin
 from .settings import SearchSettings
 from .spans import Watch
 from .stopping import Stopping
-from .telling import Say, telling
+from .telling import Say, once, telling
 
 Errand = Callable[[Any, Say], Any]
 
@@ -88,7 +88,8 @@ def alone(say: Say) -> Crew:
 def crew_of(workers: Workers) -> Crew:
     """A local search keeps its dense network to itself."""
     local, say = workers.settings.address is None, workers.say
-    return Crew(Here(say) if local else workers, workers, say, workers.watch)
+    measuring = replace(workers, say=once(say))
+    return Crew(Here(say) if local else workers, measuring, say, workers.watch)
 
 
 def measuring_by(hands: Hands, device: str) -> Do:

@@ -105,7 +105,8 @@ def choose(front: Front, wish: Wish) -> Evaluation:
         return knee(fitting)
     if wish.only_accuracy:
         return min(fitting, key=lambda point: (point.macs, point.params))
-    return max(fitting, key=lambda point: (point.accuracy, -point.loss, -point.macs))
+    on_front = {point.path for point in front.points}
+    return max(fitting, key=lambda p: (p.accuracy, p.path in on_front, -p.loss, -p.macs))
 
 
 def candidates(front: Front) -> list[Evaluation]:

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import IO
 
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -18,6 +19,7 @@ from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
 from ..spaces.target import Target
 from .job import Job, named
 from .ledger import Ledger
+from .reading import STUDIES
 
 
 class Progress:
@@ -75,12 +77,10 @@ class Progress:
             self._live.start()
 
     def on_trial(self, job: Job, outcome: Evaluation | str) -> None:
-        """A trial is settled: the live line moves on; a pipe gets a line of its own."""
+        """A trial is settled: it gets a line, in a pipe with where the search stands."""
         self._look()
-        if not self._live:
-            self.say(f"{describe(job, outcome)} | {self.line()}")
-        if isinstance(outcome, str) and self._live:
-            self.say(describe(job, outcome))
+        where = "" if self._live else f" | {self.line()}"
+        self.say(f"{describe(job, outcome)}{where}")
 
     def line(self) -> Text:
         """Where the search stands, in one line."""
@@ -95,9 +95,15 @@ class Progress:
 
     def table(self) -> Table:
         """Where the search stands, drawn anew several times a second on a terminal."""
-        table = Table(*self._standing, "ETA")
-        table.add_row(*self._standing.values(), self.remaining())
+        table = Table(*self._standing, "running", "ETA")
+        table.add_row(*self._standing.values(), str(self._running()), self.remaining())
         return table
+
+    def _running(self) -> int:
+        """How many trials run now. The display's own thread asks; Optuna's storage has a lock."""
+        assert self._state is not None
+        record = self._state[0].record
+        return sum(len(record.trials(study, TrialState.RUNNING)) for study in STUDIES)
 
     def _look(self) -> None:
         """Read in the ledger where the search stands: done/total, best at the target, the front,

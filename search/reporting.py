@@ -22,6 +22,7 @@ from .job import named
 from .run_folder import RunFolder, open_run
 from .run_state import RunState, insights_of, state_of
 from .show import requested, words
+from .verdict import verdict
 
 
 def report_command(path: Path, out: Path | None, figures: Sequence[Path]) -> None:
@@ -74,6 +75,7 @@ def report_of(path: Path, before: Insights | None = None) -> Report:
         title=title_of(run),
         front=front,
         asked=requested(front.requested) if front else "",
+        verdict=verdict(front) if front else "",
         trials=shown_trials(state, run, layout),
         controls=shown_controls(front, run, layout),
         failures=dict(state.failures),

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..analysis.report.record import Insights
 from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front
+from ..spaces.front import Dense, Front, dominates
 from ..spaces.policy import Policy
 from ..spaces.target import Target
+from .verdict import verdict
 
 
 def show_front(front: Front, run: Path, console: Console, *, failed: int = 0) -> None:
     """Print the table, the answer at the target beside what was asked, and how to pick."""
     console.print(front_table(front))
-    console.print(answer(front, mark=" *"))
+    say(answer(front, mark=" *"), console)
     for name, control in sorted(front.controls.items()):
-        console.print(f"  control {name}: {figures(control)}")
+        say(f"  control {name}: {figures(control)}", console)
+    if told := verdict(front):
+        say(f"  {told}", console)
     if failed:
-        console.print(f"{failed} trials failed; trials/*/error.txt says why")
-    console.print(f"run folder: {run}")
-    console.print(f"to pick: paretoprune pick {run} {pick_options(front.requested)} --out picked")
+        say(f"{failed} trials failed; trials/*/error.txt says why", console)
+    say(f"run folder: {run}", console)
+    say(f"to pick: paretoprune pick {run} {pick_options(front.requested)} --out picked", console)
+
+
+def say(line: str, console: Console) -> None:
+    """A line that stays one, whatever the width."""
+    console.print(Text(line), soft_wrap=True)
 
 
 def front_table(front: Front) -> Table:
@@ -34,26 +44,37 @@ def front_table(front: Front) -> Table:
     )
     for heading in ("accuracy", "test", "FLOPs %", "params %", "trial"):
         table.add_column(heading, justify="right")
+    table.add_column("from", overflow="fold")
     table.add_column("policy", overflow="fold")
     dense = front.dense
     table.add_row(
-        f"{dense.accuracy:.4f}", maybe(dense.test_accuracy), "100.0", "100.0", "", "dense"
+        f"{dense.accuracy:.4f}", maybe(dense.test_accuracy), "100.0", "100.0", "", "", "dense"
     )
+    alike = shared_recipe(front)
+    if alike:
+        table.caption = f"all of them: {', '.join(alike)}"
     for point in reversed(front.points):
-        star = " *" if front.at_target and point.trial == front.at_target.trial else ""
+        star = " *" if front.picked and point.path == front.picked.path else ""
         table.add_row(
             f"{point.accuracy:.4f}",
             maybe(point.test_accuracy),
             f"{100 * point.flops_fraction:.1f}",
             f"{100 * point.params_fraction:.1f}",
             f"{point.trial}{star}",
-            words(point.policy),
+            point.origin or "",
+            words(point.policy, without=alike),
         )
     return table
 
 
-def words(policy: Policy) -> str:
-    """A policy in a few words."""
+def shared_recipe(front: Front) -> list[str]:
+    """The words on the fine-tune that all of several points have."""
+    first, *more = [recipe_words(point.policy) for point in front.points] or [[]]
+    return [word for word in first if more and all(word in other for other in more)]
+
+
+def words(policy: Policy, without: Sequence[str] = ()) -> str:
+    """A policy in a few words; `without` those on its fine-tune."""
     parts = [policy.score]
     if policy.combine != "sum":
         parts.append(policy.combine)
@@ -68,32 +89,36 @@ def words(policy: Policy) -> str:
         parts.append(f"gradual in {policy.steps} steps")
     if policy.schedule == "holistic":
         parts.append(f"gates for {policy.gate_share:.0%} of the epochs")
-    if policy.refit:
-        parts.append("refitted")
+    return " ".join([*parts, *(word for word in recipe_words(policy) if word not in without)])
+
+
+def recipe_words(policy: Policy) -> list[str]:
+    """What a policy does after the cut."""
+    parts = ["refitted"] if policy.refit else []
     parts.append(f"lr {policy.learning_rate:.3f}")
     if policy.distill:
         parts.append(f"distill {policy.distill:.2f}")
-    return " ".join(parts)
+    return parts
 
 
 def show_insights(insights: Insights, console: Console) -> None:
     """What mattered: the fields that explain more than chance does, what the front shares."""
-    console.print("what mattered, between trials of like size:")
+    say("what mattered, between trials of like size:", console)
     clear = [one for one in insights.importances if one.clear]
     for one in clear:
         name = one.field.replace("_", " ")
-        console.print(f"  {name}: {one.share:.0%} of the differences (chance: {one.chance:.0%})")
+        say(f"  {name}: {one.share:.0%} of the differences (chance: {one.chance:.0%})", console)
     if insights.importances and not clear:
-        console.print("  no part of the policy explains more than chance does")
+        say("  no part of the policy explains more than chance does", console)
     for line in (*insights.sentences, *filter(None, [insights.note])):
-        console.print(f"  {line}")
+        say(f"  {line}", console)
     if insights.screening:
-        console.print(f"  screening: {insights.screening}")
+        say(f"  screening: {insights.screening}", console)
     if insights.stopped:
-        console.print(
-            f"  this is of the {insights.trials} finished trials; "
-            f"the {insights.stopped} stopped on their way are not among them"
-        )
+        rest = f"the {insights.stopped} that were stopped on their way are"
+        if insights.stopped == 1:
+            rest = "the one that was stopped on its way is"
+        say(f"  this is of the {insights.trials} finished trials; {rest} not among them", console)
 
 
 def figures(point: Evaluation) -> str:
@@ -106,16 +131,21 @@ def figures(point: Evaluation) -> str:
 
 
 def answer(front: Front, mark: str = "") -> str:
-    """Requested next to achieved; `mark` is what stands beside that point in a table."""
+    """Requested next to achieved, and what `pick` gives where that is another point.
+
+    `mark` is what stands in a table beside the point to pick.
+    """
     asked = requested(front.requested)
     if front.at_target is None:
         return f"at the target ({asked}): no trial yet"
-    line = (
-        f"at the target ({asked}): trial {front.at_target.trial}{mark}, {figures(front.at_target)}"
+    own, best = front.at_target, front.picked
+    if best is None or best.path == own.path:
+        return f"at the target ({asked}): trial {own.trial}{mark}, {figures(own)}"
+    better = ", which dominates it" if dominates(best, own, front.objectives) else ""
+    return (
+        f"at the target ({asked}): trial {own.trial}, {figures(own)}; "
+        f"pick gives trial {best.trial}{mark}{better}: {figures(best)}"
     )
-    if front.dominator is not None:
-        line += f"; dominated by trial {front.dominator}"
-    return line
 
 
 def requested(target: Target) -> str:
@@ -162,10 +192,10 @@ def show_pruned(point: Evaluation, dense: Dense, out: Path, console: Console) ->
         )
     console.print(table)
     asked = requested(point.target)
-    console.print(f"asked: {asked}; got {figures(point)}")
-    console.print(f"written to {out}; its README.md has the lines that load it", soft_wrap=True)
+    say(f"asked: {asked}; got {figures(point)}", console)
+    say(f"written to {out}; its README.md has the lines that load it", console)
 
 
 def plain_console() -> Console:
-    """Stdout; as wide as it needs where it is not a terminal."""
+    """Stdout; tables have a fixed width where it is not a terminal."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)

@@ -10,6 +10,20 @@ from ..analysis.gathering import OnProgress
 Say = Callable[[str], None]
 
 TELL_SECONDS = 10.0
+BEGINS = "measuring "
+
+
+def once(say: Say) -> Say:
+    """The same, but of a measurement that is made in rounds the beginning is said once."""
+    begun: set[str] = set()
+
+    def said(line: str) -> None:
+        if line not in begun:
+            say(line)
+        if line.startswith(BEGINS):
+            begun.add(line)
+
+    return said
 
 
 def telling(say: Say) -> OnProgress:
@@ -20,7 +34,7 @@ def telling(say: Say) -> OnProgress:
         kind = what.partition(",")[0]
         now = time.monotonic()
         if kind not in said:
-            say(f"measuring {kind}")
+            say(f"{BEGINS}{kind}")
         elif now - said[kind] < TELL_SECONDS:
             return
         else:

@@ -56,9 +56,46 @@ class Front:
         better = [p for p in self.points if dominates(p, self.at_target, self.objectives)]
         return better[0].trial if better else None
 
+    @property
+    def picked(self) -> Evaluation | None:
+        """The most accurate point within the requested sizes: what `pick` gives for them.
+
+        It is the answer at the target, or a point that is at least as good as that.
+        """
+        limits = self.requested.limits((self.dense.macs, self.dense.params))
+        fitting = [
+            point
+            for point in self.points
+            if all(
+                most is None or size <= most
+                for size, most in zip((point.macs, point.params), limits, strict=True)
+            )
+        ]
+        return max(fitting, key=lambda p: (p.accuracy, -p.loss, -p.macs), default=None)
+
+    @property
+    def above(self) -> dict[str, tuple[float, float | None]]:
+        """By control: how far `picked` is above it on validation, and on test where measured."""
+        if self.picked is None:
+            return {}
+        own, test = self.picked.accuracy, self.picked.test_accuracy
+        return {
+            name: (
+                own - control.accuracy,
+                test - control.test_accuracy
+                if test is not None and control.test_accuracy is not None
+                else None,
+            )
+            for name, control in self.controls.items()
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The record as plain values, as front.json holds it."""
-        at_target = None
+        at_target = picked = None
+        if self.picked is not None:
+            figures = ("accuracy", "test_accuracy")
+            above = {n: dict(zip(figures, gain, strict=True)) for n, gain in self.above.items()}
+            picked = {"trial": self.picked.trial, "path": self.picked.path, "above": above}
         if self.at_target is not None:
             at_target = {**self.at_target.to_json(), "dominated_by": self.dominator}
         return {
@@ -69,6 +106,7 @@ class Front:
             "dense": asdict(self.dense),
             "points": [point.to_json() for point in self.points],
             "at_target": at_target,
+            "picked": picked,
             "controls": {name: point.to_json() for name, point in self.controls.items()},
         }
 

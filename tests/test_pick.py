@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from run_folders import write_run
 from torch import nn
 
 import paretoprune as pp
+from paretoprune.analysis.report import Insights
 from paretoprune.search.api import Result
 from paretoprune.search.cli import main
 from paretoprune.search.picking import Wish, choose, neighbours, reason
+from paretoprune.search.show import answer, plain_console, show_front, show_insights
+from paretoprune.search.verdict import verdict
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, Front, front_from_json, non_dominated
+from paretoprune.spaces.front import Dense, Front, best_at_target, front_from_json, non_dominated
 from paretoprune.spaces.policy import Policy
 from paretoprune.spaces.recipe import SCHEMA, read_recipe, recipe_from_json
 from paretoprune.spaces.target import Target
@@ -52,6 +56,112 @@ FRONT = front_of(
 )  # fmt: skip
 def test_each_wish_gets_the_point_that_its_words_mean(wish, trial):
     assert choose(FRONT, wish).trial == trial
+
+
+def asked_half(*points, controls=None):
+    """A front of a search for half of the FLOPs, its answer the last of the points."""
+    return Front(0, Target(0.5), DENSE, non_dominated(points), points[-1], controls or {})
+
+
+def test_where_another_point_dominates_the_answer_it_is_named_starred_and_picked():
+    front = asked_half(point(3, 0.85, 350, 40), point(2, 0.9, 700, 60), point(0, 0.8, 490, 50))
+    assert answer(front, mark=" *") == (
+        "at the target (FLOPs <= 50 %): trial 0, accuracy 0.8000, FLOPs 49.00%, params 50.00%; "
+        "pick gives trial 3 *, which dominates it: accuracy 0.8500, FLOPs 35.00%, params 40.00%"
+    )
+    assert choose(front, Wish(max_flops=0.5)).trial == 3
+    assert "3 *" in printed(front)
+    values = front.to_json()
+    assert (values["at_target"]["dominated_by"], values["picked"]["trial"]) == (3, 3)
+
+
+def test_of_equally_accurate_points_pick_gives_the_one_of_the_front():
+    dominated = replace(point(0, 0.85, 490, 50), loss=0.01)
+    front = asked_half(point(3, 0.85, 350, 40), dominated)
+    assert choose(front, Wish(max_flops=0.5)).trial == front.picked.trial == 3
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 1000), st.integers(1, 100)), min_size=1))
+def test_the_starred_point_is_what_pick_gives_for_the_requested_sizes(rows):
+    points = [point(n, *row) for n, row in enumerate(rows)]
+    target = Target(0.5, 0.6)
+    best = best_at_target(points, target, (DENSE.macs, DENSE.params))
+    front = Front(0, target, DENSE, non_dominated(points), best, {})
+    wish = Wish(max_flops=0.5, max_params=0.6)
+    if front.picked is None:
+        with pytest.raises(UserError):
+            choose(front, wish)
+    else:
+        assert choose(front, wish) == front.picked
+
+
+def test_the_answer_is_judged_beside_each_control_on_both_splits():
+    best = replace(point(1, 0.908, 490, 50), test_accuracy=0.9)
+    uniform = replace(point(None, 0.9, 500, 50), test_accuracy=0.889)
+    random = replace(point(None, 0.905, 500, 50), test_accuracy=0.908)
+    front = asked_half(best, controls={"random": random, "uniform": uniform})
+    told = (
+        "trial 1: 0.8 points above the uniform cut on validation, 1.1 on test; "
+        "no better than the random cut at this size: +0.3 points on validation, -0.8 on test"
+    )
+    assert verdict(front) == told
+    assert told in printed(front)
+    above = front.to_json()["picked"]["above"]["random"]
+    assert above == {"accuracy": pytest.approx(0.003), "test_accuracy": pytest.approx(-0.008)}
+    untested = asked_half(replace(best, test_accuracy=None), controls={"uniform": uniform})
+    assert verdict(untested) == "trial 1: 0.8 points above the uniform cut on validation"
+    level = asked_half(best, controls={"uniform": replace(uniform, accuracy=0.9079)})
+    assert "no better than the uniform cut at this size: +0.0 points" in verdict(level)
+    assert verdict(asked_half(best)) == verdict(front_of()) == ""
+
+
+def printed(front, folder="runs/x"):
+    """What a search prints of its front where stdout is no terminal."""
+    console = plain_console()
+    with console.capture() as captured:
+        show_front(front, Path(folder), console)
+    return captured.get()
+
+
+def test_every_line_under_the_table_is_one_line_however_long(tmp_path):
+    front = asked_half(
+        point(3, 0.85, 350, 40), point(0, 0.8, 490, 50),
+        controls={"uniform": point(None, 0.7, 500, 50)},
+    )  # fmt: skip
+    deep = tmp_path / ("[bold]" + "deep" * 30)
+    lines = printed(front, deep).splitlines()
+    assert f"run folder: {deep}" in lines
+    assert f"to pick: paretoprune pick {deep} --max-flops 0.5 --out picked" in lines
+    assert answer(front, mark=" *") in lines
+
+
+def test_a_row_says_where_it_came_from_and_what_all_have_stands_once():
+    one, two = replace(point(1, 0.8, 400, 45), origin="screened"), point(2, 0.9, 700, 60)
+    shown = printed(asked_half(two, one))
+    assert "screened" in shown
+    assert shown.count("lr 0.020") == 1
+    assert "all of them: lr 0.020" in shown
+    assert "lr 0.020" in printed(asked_half(one))
+
+
+def test_of_one_stopped_trial_one_is_spoken():
+    console = plain_console()
+    with console.capture() as captured:
+        show_insights(Insights(9, stopped=1), console)
+        show_insights(Insights(9, stopped=2), console)
+    said = captured.get()
+    assert "; the one that was stopped on its way is not among them" in said
+    assert "; the 2 that were stopped on their way are not among them" in said
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": 1}', "\0"])
+def test_a_damaged_front_json_hides_nothing_that_the_journal_holds(content, tmp_path, capsys):
+    write_run(tmp_path / "run", trials=4)
+    whole = pp.read_run(tmp_path / "run").front
+    (tmp_path / "run/front.json").write_text(content)
+    front = pp.read_run(tmp_path / "run").front
+    assert [p.trial for p in front.points] == [p.trial for p in whole.points]
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @given(

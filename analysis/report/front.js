@@ -144,7 +144,7 @@ function drawDetails() {
     ["took", `${neat(point.seconds)} s`]);
   const title = el("h3", {}, point.name, el("span", { class: `badge ${kind}` }, badge));
   const name = point.answer && point.dominator !== null
-    ? el("p", { class: "hint" }, `Dominated by trial ${point.dominator}.`) : null;
+    ? el("p", { class: "hint" }, `Dominated by trial ${point.dominator}; ${insteadOf(point)}.`) : null;
   put("details", title, ...[name].filter(Boolean), el("p", {}, point.words), pairsOf(rows),
     ...(point.pick ? [commandOf(point.pick)] : []), ...(point.policy.length ? [policyOf(point)] : []));
 }

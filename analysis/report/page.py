@@ -55,7 +55,8 @@ def plain(report: Report) -> str:
     if front is None:
         return "<p>No trial has finished yet.</p>"
     trials = [one.evaluation for one in report.trials]
-    return to_svg(front_drawing(front, report.title, trials)) + plain_table(front)
+    verdict = f"<p>{html.escape(report.verdict)}</p>" if report.verdict else ""
+    return to_svg(front_drawing(front, report.title, trials)) + verdict + plain_table(front)
 
 
 def plain_table(front: Front) -> str:

@@ -95,6 +95,7 @@ class Report:
     title: str
     front: Front | None = None  # None before the first finished trial
     asked: str = ""  # the requested sizes in words
+    verdict: str = ""  # what was found beside the controls, in words
     trials: tuple[Shown, ...] = ()  # the finished ones in the order of their ends
     controls: tuple[Shown, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)  # reasons by name

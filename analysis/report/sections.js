@@ -8,7 +8,7 @@ function drawHeadline() {
     dense.latency_ms === null ? null : milliseconds(dense.latency_ms)));
   if (answer) cards.unshift(cardOf("target", `At the target: ${answer.name}`,
     accuracy(answer.accuracy), `${points(answer.accuracy - dense.accuracy)} against dense`,
-    testOf(answer.test), `asked: ${asked()}`,
+    testOf(answer.test), insteadOf(answer), `asked: ${asked()}`,
     `got: FLOPs ${percent(answer.flopsShare)}, params ${percent(answer.paramsShare)}`,
     answer.latency === null || dense.latency_ms === null ? null
       : `${milliseconds(answer.latency)}, ${(dense.latency_ms / answer.latency).toFixed(2)}× dense speed`));
@@ -19,6 +19,8 @@ function drawHeadline() {
       answer ? `${points(control.accuracy - answer.accuracy)} against the answer` : null,
       testOf(control.test), `FLOPs ${percent(control.flopsShare)}`));
   put("headline", ...cards);
+  byId("verdict").textContent = values.verdict;
+  byId("verdict").hidden = !values.verdict;
   const counts = values.counts;
   const parts = [`${counts.settled} of ${Math.max(values.planned, counts.settled)} trials settled`];
   if (counts.running) parts.push(`${counts.running} ${LIVE ? "running" : "not finished"}`);
@@ -33,6 +35,12 @@ function cardOf(kind, name, figure, ...lines) {
   return el("div", { class: "card", style: `--kind: var(--${kind})` },
     el("span", { class: "name" }, name), el("b", {}, figure),
     ...lines.filter(Boolean).map((line) => el("span", {}, line)));
+}
+// Another point may be more accurate within the same sizes.
+function insteadOf(answer) {
+  const better = values.points.find((point) => point.id === values.picked && point.front);
+  return better && better.id !== answer.id
+    ? `pick gives ${better.name}: ${accuracy(better.accuracy)}` : null;
 }
 const asked = () => values.asked.replaceAll("<=", "≤");
 const testOf = (value) => value === null ? null : `test ${accuracy(value)}`;

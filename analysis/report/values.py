@@ -16,6 +16,8 @@ def report_values(report: Report) -> dict[str, Any]:
     return {
         "title": report.title,
         "asked": report.asked,
+        "verdict": report.verdict,
+        "picked": front.picked.path if front and front.picked else None,
         "planned": report.planned,
         "counts": asdict(report.counts),
         "target": target_of(front),
