@@ -17,6 +17,7 @@ from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.api import checked
+from paretoprune.search.reading import read_record
 from paretoprune.search.settings import SearchSettings, settings_from_json
 from paretoprune.trainers.counting import count
 
@@ -203,14 +204,20 @@ def test_images_without_a_channel_axis_are_told_how_to_get_one(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_front(tmp_path):
-    fronts = []
+    """And the same trials: presets, screened, varied and sampled ones."""
+    fronts, trials = [], []
     for name in "ab":
         out = tmp_path / name
-        done = call("search", "--target-flops", "0.4", "--trials", 4, "--workers", 1, "--epochs",
-                    2, "--dense-epochs", 8, "--seed", 7, "--quiet", "--out", out)  # fmt: skip
+        done = call("search", "--target-flops", "0.4", "--trials", 14, "--workers", 1, "--epochs",
+                    1, "--dense-epochs", 6, "--seed", 7, "--quiet", "--out", out)  # fmt: skip
         assert done.returncode == 0, done.stderr
         fronts.append(without_times(json.loads((out / "front.json").read_text())))
+        found = read_record(out / "journal.log").trials("search")
+        trials.append([(t.params, t.values, t.user_attrs["job"]["origin"]) for t in found])
     assert fronts[0] == fronts[1]
+    assert trials[0] == trials[1]
+    kinds = {origin.partition(":")[0] for *_, origin in trials[0]}
+    assert {"preset", "screened", "refined", "sampled"} <= kinds
 
 
 def plugin_search(plugin, folder, *words):
