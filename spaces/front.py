@@ -106,8 +106,8 @@ class Front:
             "dense": asdict(self.dense),
             "points": [point.to_json() for point in self.points],
             "at_target": at_target,
-            "picked": picked,
             "controls": {name: point.to_json() for name, point in self.controls.items()},
+            "picked": picked,
         }
 
 

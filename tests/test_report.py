@@ -230,6 +230,14 @@ def test_an_older_run_without_space_json_is_shown_without_widths(tmp_path):
     assert "trials/0" in page(report)
 
 
+def test_the_page_says_what_the_search_was_worth_with_scripts_and_without(opened):
+    tab, folder, _ = opened
+    report = report_of(folder)
+    assert report.verdict.startswith(f"trial {report.front.picked.trial}: ")
+    assert f"<p>{report.verdict}</p>" in page(report)
+    assert tab.ask("document.getElementById('verdict').textContent") == report.verdict
+
+
 def test_a_run_without_a_finished_trial_has_a_page_that_says_so(tmp_path, tab):
     folder = tmp_path / "run"
     write_run(folder, trials=1)

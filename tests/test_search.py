@@ -79,7 +79,9 @@ def test_front_json_keeps_to_the_contract(run):
         "points",
         "at_target",
         "controls",
+        "picked",
     ]
+    assert set(front["picked"]["above"]) == set(front["controls"])
     assert front["requested"] == {"flops": 0.4, "params": None}
     assert set(front["dense"]) >= {"accuracy", "test_accuracy", "macs", "params", "latency_ms"}
     assert "dominated_by" in front["at_target"]
