@@ -46,14 +46,6 @@ class Start:
     seconds: float  # from the driver's start to the first trial's
     work: float  # of them: data, dense training, evidence, screening
 
-    def sentence(self) -> str:
-        """One line for the terminal."""
-        return (
-            f"the first trial began {self.seconds:.1f} s after the search, "
-            f"{self.seconds - self.work:.1f} s more than its data, dense network, evidence and "
-            "screening took"
-        )
-
 
 def start_of(record: Record, since: float) -> Start | None:
     """Of the launch whose trials began after `since`; None if there were none."""

@@ -24,7 +24,7 @@ from .artifacts import check_place, lasting
 from .context import Context
 from .crew import Crew, Workers, crew_of
 from .deaths import WorkersDied
-from .efficiency import efficiency_of, start_of
+from .efficiency import efficiency_of
 from .finish import conclude, drop_weights
 from .job import Job
 from .ledger import Ledger
@@ -262,10 +262,8 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             progress.say("stopping; a second Ctrl-C leaves at once")
             raise
         workers = max(workers, workers_of(context, settings))  # nodes may have come meanwhile
-        told = efficiency_of(ledger.record, workers, since), start_of(ledger.record, since)
-        for one in told:
-            if one is not None:
-                progress.say(one.sentence())
+        if told := efficiency_of(ledger.record, workers, since):
+            progress.say(told.sentence())
 
 
 def first_failure(ledger: Ledger) -> str:

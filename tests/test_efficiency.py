@@ -56,7 +56,6 @@ def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
     ledger.finish(jobs[2], measured(jobs[2]), span(143.0, training=9.0))
     start = start_of(ledger.record, since=140.0)
     assert start == Start(43.0, 38.0)
-    assert "43.0 s after the search, 5.0 s more than" in start.sentence()
 
 
 @pytest.mark.slow
