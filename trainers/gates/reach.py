@@ -51,7 +51,9 @@ def within_reach(space: Space, target: Target, floor: int) -> Target:
         wished = target.fractions(dense)
         flops, params = (
             size if part is not None and near is not None and near >= part else None
-            for size, part, near in zip((target.flops, target.params), wished, nearest, strict=True)
+            for size, part, near in zip(
+                (target.flops, target.params), wished, nearest, strict=True
+            )
         )
         if (flops, params) != (None, None):
             target = Target(flops, params)
