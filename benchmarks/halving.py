@@ -109,6 +109,7 @@ def main() -> None:
     """Fill the results file, then replay."""
     options = options_of_searches(__doc__ or "", OUT).parse_args()
     about = {"trials": options.trials, "target": options.target, "rungs": SHARES}
+    about["held_against"] = "trials of the same schedule"
     cells = {f"seed {seed}": partial(searched, seed, options) for seed in range(options.seeds)}
     show(fill(options.out, about, cells))
 
