@@ -113,6 +113,8 @@ def test_the_chance_of_a_value_on_the_front_is_the_hypergeometric_tail():
 
 def test_it_is_said_that_stopped_trials_are_left_out(capsys):
     show_insights(Insights(9, stopped=3), plain_console())
-    assert "of the 9 finished trials; the 3 stopped on their way" in capsys.readouterr().out
+    assert "of the 9 finished trials; the 3 that were stopped" in capsys.readouterr().out
+    show_insights(Insights(9, stopped=1), plain_console())
+    assert "the one that was stopped on its way is not among them" in capsys.readouterr().out
     show_insights(Insights(9), plain_console())
     assert "stopped" not in capsys.readouterr().out
