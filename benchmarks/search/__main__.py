@@ -60,7 +60,9 @@ def run(asked: argparse.Namespace, name: Literal["wall", "images"]) -> dict[str,
     of = "" if asked.network == "resnet20" else f"_{asked.network}"
     out = asked.out or RESULTS / f"search_{name}{of}.json"
     about = {**scene.about, **rules.about()}
-    if name == "wall":  # what twenty minutes pay for
+    if name == "images":  # which no machine makes more or fewer: each cell says its own
+        about.pop("torch")
+    else:  # what twenty minutes pay for
         machine = {"cores": os.cpu_count(), "machine": platform.machine()}
         about["machine"] = {**machine, "bf16": scene.machine.bf16}
     refuse_others(out, about)

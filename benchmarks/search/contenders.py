@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.cells import Unavailable
 from benchmarks.scene import Scene
 from benchmarks.search.bench import Bench
@@ -65,6 +67,8 @@ def measure(contender: str, seed: int, rules: Rules, scene: Scene, work: Path) -
         bench.close()
     return {
         **figures(front),
+        "torch": torch.__version__,
+        "bf16": scene.machine.bf16,
         "wall_seconds": round(bench.elapsed, 1),
         "images_trained": round(bench.trained),
         "images_scored": bench.scored,
