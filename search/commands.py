@@ -18,7 +18,7 @@ from .progress import Progress
 from .reading import read_record
 from .run import AllFailed, Given, new_search, resume_search
 from .run_folder import RunFolder, open_run
-from .run_state import current_front, insights_of, state_of
+from .run_state import insights_of, state_of
 from .settings import SearchSettings
 from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
@@ -78,19 +78,13 @@ def stopped(stop: Stopped, *, as_json: bool, quiet: bool) -> int:
 
 
 def read_front(path: Path) -> tuple[RunFolder, Front]:
-    """The front of a run as it stands, with what front.json has of it.
-
-    It is the journal's own where front.json is damaged: all but test figures and latencies.
-    """
+    """The front of a run as it stands: by its journal, or by front.json where that is gone."""
     run, _ = open_run(path)
-    record, saved = read_record(run.journal), None
-    try:
-        saved = front_from_json(read_json(run.front)) if run.front.exists() else None
-    except UserError as error:
-        if record is None or record.front() is None:
-            raise
-        print(f"{error}; this is the journal's front, without it", file=sys.stderr)
-    front = current_front(record, saved)
+    record = read_record(run.journal)
+    if record is not None:
+        front = record.front()
+    else:
+        front = front_from_json(read_json(run.front)) if run.front.exists() else None
     if front is None:
         raise UserError(
             f"a front needs a finished trial, got none in {path}; "

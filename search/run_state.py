@@ -31,11 +31,12 @@ class RunState:
 
 def state_of(run: RunFolder) -> RunState:
     """The state of a run now; of one without its journal, what front.json holds."""
-    saved, record = saved_front(run), read_record(run.journal)
+    record = read_record(run.journal)
     if record is None:
+        saved = saved_front(run)
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
-    front = current_front(record, saved)
+    front = record.front()
 
     def told(one: Evaluation) -> Evaluation:
         return with_figures(one, record.figures.get(one.path))
@@ -68,11 +69,6 @@ def insights_of(state: RunState) -> Insights:
     numbers = {point.trial for point in state.front.points} if state.front else set()
     found = what_mattered(state.trials, [e for e in state.trials if e.trial in numbers])
     return replace(found, stopped=state.counts.stopped, screening=state.screening)
-
-
-def current_front(record: Record | None, saved: Front | None) -> Front | None:
-    """The front as the journal has it now; what front.json holds where there is no journal."""
-    return record.front() if record else saved
 
 
 def saved_front(run: RunFolder) -> Front | None:
