@@ -128,21 +128,20 @@ class Varied:
 
     def __init__(self, known: Mapping[str, Any], rng: np.random.Generator) -> None:
         self._known, self._rng, self._drawn = known, rng, Drawn(rng)
-        self.answers: dict[str, Any] = {}
+        self.answers = self._drawn.answers
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """The known choice, or any."""
         if self._stays(name) and self._known[name] in choices:
             return self._note(name, self._known[name])
-        return self._note(name, self._drawn.suggest_categorical(name, choices))
+        return self._drawn.suggest_categorical(name, choices)
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """The known number, or one near it."""
         if name not in self._known:
-            drawn = self._drawn.suggest_float(name, low, high, step=step, log=log)
-            return float(self._note(name, drawn))
+            return self._drawn.suggest_float(name, low, high, step=step, log=log)
         known = min(max(float(self._known[name]), low), high)
         if not self._stays(name):
             move = MOVED * self._rng.standard_normal()
@@ -155,9 +154,9 @@ class Varied:
         """The known number, or any."""
         if self._stays(name) and lies_within(self._known[name], low, high, step):
             return int(self._note(name, int(self._known[name])))
-        return int(self._note(name, self._drawn.suggest_int(name, low, high, step=step, log=log)))
+        return self._drawn.suggest_int(name, low, high, step=step, log=log)
 
-    def _note(self, name: str, value: Any) -> Any:
+    def _note(self, name: str, value: T) -> T:
         self.answers[name] = value
         return value
 

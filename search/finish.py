@@ -35,9 +35,9 @@ def conclude(ledger: Ledger, context: Context, run: RunFolder, hands: Hands) -> 
 
 def unmeasured(ledger: Ledger) -> list[str]:
     """The paths of what the front names and no end of a search has measured yet."""
-    front = ledger.front()
+    front, known = ledger.front(), ledger.record.figures
     named = [DENSE, *front.named, *(control.path for control in front.controls.values())]
-    return [path for path in dict.fromkeys(named) if path not in ledger.record.figures]
+    return [path for path in dict.fromkeys(named) if path not in known]
 
 
 def measured(paths: Sequence[str], context: Context, hands: Hands) -> Figures:

@@ -94,6 +94,11 @@ class Ledger:
         return self.record.settled()
 
     @property
+    def running(self) -> int:
+        """Trials that run now."""
+        return len(self._running)
+
+    @property
     def over(self) -> bool:
         """Nothing runs, and nothing is left to run."""
         return not self._running and self.settled >= self.total

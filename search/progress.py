@@ -8,7 +8,6 @@ import time
 from types import TracebackType
 from typing import IO
 
-from optuna.trial import TrialState
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -19,7 +18,6 @@ from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
 from ..spaces.target import Target
 from .job import Job, named
 from .ledger import Ledger
-from .reading import STUDIES
 
 
 class Progress:
@@ -95,15 +93,11 @@ class Progress:
 
     def table(self) -> Table:
         """Where the search stands, drawn anew several times a second on a terminal."""
-        table = Table(*self._standing, "running", "ETA")
-        table.add_row(*self._standing.values(), str(self._running()), self.remaining())
-        return table
-
-    def _running(self) -> int:
-        """How many trials run now. The display's own thread asks; Optuna's storage has a lock."""
         assert self._state is not None
-        record = self._state[0].record
-        return sum(len(record.trials(study, TrialState.RUNNING)) for study in STUDIES)
+        running = str(self._state[0].running)
+        table = Table(*self._standing, "running", "ETA")
+        table.add_row(*self._standing.values(), running, self.remaining())
+        return table
 
     def _look(self) -> None:
         """Read in the ledger where the search stands: done/total, best at the target, the front,

@@ -168,8 +168,8 @@ def prune_in(
     if course is not None and course.last_step():
         say(f"  gates: {course.last_step()}")
     figures = measured([DENSE, carried.path], prepared.context, Here(say))
-    dense = with_figures(prepared.dense, figures[DENSE])
-    evaluation = with_figures(carried, figures[carried.path])
+    dense = with_figures(prepared.dense, figures)
+    evaluation = with_figures(carried, figures)
     copy_network(run.root / evaluation.path, evaluation, dense, request.out, run.dense)
     record = {"schema": SCHEMA, "evaluation": evaluation.to_json(), "dense": asdict(dense)}
     write_json(request.out / "evaluation.json", record)

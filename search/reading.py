@@ -177,28 +177,25 @@ def make_front(
     Where latency is an objective, a network may leave the front by its figures: the trials were
     timed while others were running, they are timed alone. None enters, since its weights are gone.
     """
-    dense = with_figures(Dense(**summary["dense"]), figures.get(DENSE))
+    dense = with_figures(Dense(**summary["dense"]), figures)
     target = target_from_json(summary["requested"])
     objectives = tuple(summary.get("objectives", OBJECTIVES))
-
-    def told(one: Evaluation) -> Evaluation:
-        return with_figures(one, figures.get(one.path))
-
-    points = [told(point) for point in non_dominated(evaluations, objectives)]
+    points = [with_figures(point, figures) for point in non_dominated(evaluations, objectives)]
     answer = best_at_target(evaluations, target, (dense.macs, dense.params))
     return Front(
         seed=int(summary["seed"]),
         requested=target,
         dense=dense,
         points=non_dominated(points, objectives),
-        at_target=told(answer) if answer else None,
-        controls={name: told(control) for name, control in controls.items()},
+        at_target=with_figures(answer, figures) if answer else None,
+        controls={name: with_figures(control, figures) for name, control in controls.items()},
         objectives=objectives,
     )
 
 
-def with_figures(measured: Measured, own: Mapping[str, Any] | None) -> Measured:
+def with_figures(measured: Measured, figures: Figures) -> Measured:
     """The same with test accuracy and latency, where an end of a search has measured them."""
+    own = figures.get(DENSE if isinstance(measured, Dense) else measured.path)
     if own is None:
         return measured
     test, latency = (own[name] for name in ("test_accuracy", "latency_ms"))

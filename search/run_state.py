@@ -36,16 +36,12 @@ def state_of(run: RunFolder) -> RunState:
         saved = saved_front(run)
         points = saved.points if saved else ()
         return RunState(saved, tuple(sorted(points, key=lambda point: point.trial or 0)))
-    front = record.front()
-
-    def told(one: Evaluation) -> Evaluation:
-        return with_figures(one, record.figures.get(one.path))
-
+    front, figures = record.front(), record.figures
     finals = [e for e in record.evaluations_of("finals") if e.trial is not None]
     return RunState(
         front=front,
-        trials=tuple(told(e) for e in record.evaluations_of("search")),
-        finals=tuple(told(e) for e in finals),
+        trials=tuple(with_figures(e, figures) for e in record.evaluations_of("search")),
+        finals=tuple(with_figures(e, figures) for e in finals),
         failures=tuple((named(folder), reason) for folder, reason in record.failures().items()),
         counts=counts_of(record),
         screening=told_of_screening(record, front) if front else "",

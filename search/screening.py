@@ -182,9 +182,9 @@ def candidates(
 ) -> dict[Target, Candidates]:
     """Presets and random policies for each of the targets that any of them reaches."""
     presets = [
-        (policy, policy_space.params_of(policy) or {})
+        (policy, params)
         for policy in policy_space.presets.values()
-        if at_once(policy)
+        if at_once(policy) and (params := policy_space.params_of(policy)) is not None
     ]
     drawn = {target: Candidates(target) for target in targets}
     count = max(LEAST, POLICIES // len(drawn))
@@ -224,8 +224,7 @@ def chosen(
         rise = float(losses[best]) - screen.dense_loss
         policy, answers = policies[keys[best]]
         tuned = usually_tuned(policy, policy_space)
-        params = answers if tuned == policy else policy_space.params_of(tuned)
-        found[slot.index] = Proposal(tuned, "screened", rise, params)
+        found[slot.index] = Proposal(tuned, "screened", rise, answers if tuned == policy else None)
     return found
 
 

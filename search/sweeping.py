@@ -41,7 +41,7 @@ from .run import (
 from .run_folder import RunFolder, check_local, locked, open_run
 from .settings import SearchSettings, settings_from_json
 from .setup import weights_exist
-from .show import plain_console
+from .show import plain_console, say
 from .stopping import Stopped, Stopping
 from .sweep_file import Entry
 from .sweep_state import FAILED, FINISHED, RUNNING, SweepState, not_writable
@@ -60,7 +60,7 @@ def sweep_command(
         state = SweepState(root, entries)
         check_begun(state)
         for row, entry in zip(state.rows(), entries, strict=True):
-            say(console, describe(row, entry))
+            say(describe(row, entry), console)
         return 0
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -98,14 +98,14 @@ def carry_out(state: SweepState, console: Console, again: str, *, quiet: bool) -
     except Stopped as stop:
         state.interrupt()
         show_sweep(state, console)
-        say(console, f"stopped; to go on: {again}")
+        say(f"stopped; to go on: {again}", console)
         return stop.exit_code
     except DiskFull as full:
         raise DiskFull(f"{full}, or with all of the sweep: {again}") from full
     show_sweep(state, console)
     failed = len(state.failed())
     if failed:
-        say(console, f"{failed} of {len(state.entries)} runs failed; to try them again: {again}")
+        say(f"{failed} of {len(state.entries)} runs failed; to try them again: {again}", console)
     return 1 if failed else 0
 
 
@@ -119,7 +119,7 @@ def run_all(state: SweepState, console: Console, stopping: Stopping, *, quiet: b
         for entry in entries:
             if not quiet:
                 number = state.entries.index(entry) + 1
-                say(console, f"[{number}/{len(state.entries)}] {entry.name}")
+                say(f"[{number}/{len(state.entries)}] {entry.name}", console)
             run_entry(entry, state, quiet=quiet)
 
 
@@ -217,12 +217,12 @@ def show_sweep(state: SweepState, console: Console) -> None:
     rows = state.rows()
     console.print(sweep_table(rows))
     for row in state.failed():
-        say(console, f"{row.name}: {row.reason}")
-    say(console, f"runs: {state.root}/NAME; joint report: {state.root / 'report.html'}")
+        say(f"{row.name}: {row.reason}", console)
+    say(f"runs: {state.root}/NAME; joint report: {state.root / 'report.html'}", console)
     finished = [row for row in rows if row.state == FINISHED]
     if finished:
         folder = shlex.quote(str(state.root / finished[0].name))
-        say(console, f"to pick: paretoprune pick {folder} --knee --out picked")
+        say(f"to pick: paretoprune pick {folder} --knee --out picked", console)
 
 
 def sweep_table(rows: Sequence[Row]) -> Table:
@@ -240,8 +240,3 @@ def describe(row: Row, entry: Entry) -> str:
     """One run in one line, before it is run."""
     what = f"{row.name}: {row.model} on {row.data}, {row.target}"
     return f"{what}, {entry.settings.trials} trials: {row.state}"
-
-
-def say(console: Console, line: str) -> None:
-    """One line, whatever its length and its brackets."""
-    console.print(line, soft_wrap=True, markup=False)

@@ -62,15 +62,8 @@ class Front:
 
         It is the answer at the target, or a point that is at least as good as that.
         """
-        limits = self.requested.limits((self.dense.macs, self.dense.params))
-        fitting = [
-            point
-            for point in self.points
-            if all(
-                most is None or size <= most
-                for size, most in zip((point.macs, point.params), limits, strict=True)
-            )
-        ]
+        dense = self.dense.macs, self.dense.params
+        fitting = [point for point in self.points if fits(point, self.requested, dense)]
         return max(fitting, key=lambda p: (p.accuracy, -p.loss, -p.macs), default=None)
 
     @property
@@ -192,10 +185,13 @@ def best_at_target(
 
 def meets(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
     """True if the price keeps every requested limit and lies close below at least one."""
-    wanted = target.fractions(dense)
-    limits = target.limits(dense)
     actual = (evaluation.macs, evaluation.params)
-    pairs = [(a, m, w, d) for a, m, w, d in zip(actual, limits, wanted, dense, strict=True)
-             if m is not None and w is not None]  # fmt: skip
-    within = all(a <= m for a, m, _, _ in pairs)
-    return within and any(w - a / d < NEARLY for a, _, w, d in pairs)
+    shares = zip(actual, dense, target.fractions(dense), strict=True)
+    near = any(wanted is not None and wanted - a / d < NEARLY for a, d, wanted in shares)
+    return near and fits(evaluation, target, dense)
+
+
+def fits(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
+    """True if the price keeps every requested limit."""
+    actual, limits = (evaluation.macs, evaluation.params), target.limits(dense)
+    return all(most is None or size <= most for size, most in zip(actual, limits, strict=True))

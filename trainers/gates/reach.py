@@ -45,18 +45,17 @@ def within_reach(space: Space, target: Target, floor: int) -> Target:
     A target says at most: a pair may be out of reach only because one of the two is kept anyhow.
     Raises where what is left is out of reach too.
     """
-    if not is_reachable(space, target, floor):
-        dense = space.price.dense
-        nearest = nearest_reachable(space, target, floor).fractions(dense)
-        wished = target.fractions(dense)
-        flops, params = (
-            size if part is not None and near is not None and near >= part else None
-            for size, part, near in zip(
-                (target.flops, target.params), wished, nearest, strict=True
-            )
-        )
-        if (flops, params) != (None, None):
-            target = Target(flops, params)
+    if is_reachable(space, target, floor):
+        return target
+    dense = space.price.dense
+    nearest = nearest_reachable(space, target, floor).fractions(dense)
+    wished = target.fractions(dense)
+    flops, params = (
+        size if part is not None and near is not None and near >= part else None
+        for size, part, near in zip((target.flops, target.params), wished, nearest, strict=True)
+    )
+    if (flops, params) != (None, None):
+        target = Target(flops, params)
     check_reachable(space, target, floor)
     return target
 
