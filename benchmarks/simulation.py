@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--each", type=int, default=8)
+    parser.add_argument("--each", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/simulation.json"))
     given = parser.parse_args()
     found = {"seconds": given.seconds, **simulate(given.workers, given.seconds, given.each)}

@@ -87,11 +87,26 @@ def is_among_best(like: list[Rung], kept: int) -> bool:
 
 
 class HalvingScheduler(FIFOScheduler):
-    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on."""
+    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on.
+
+    A worker that has become free goes to the trial that was just added. Tune would give it to the
+    oldest that still waits for a worker of its own to start, and kill that worker: where trials
+    end more often than a worker takes to start, none ever would again.
+    """
 
     def __init__(self, halving: Halving) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._halving = halving
+        self._added: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing starts for it yet."""
+        self._added = trial
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial that was just added; Tune itself starts workers for all that lack one."""
+        added, self._added = self._added, None
+        return added
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Go on or stop."""
