@@ -99,7 +99,7 @@ def ledger_of(root: Path, slots: int) -> Ledger:
     return ledger
 
 
-def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
+def simulate(workers: int, each: int, carry_out: Any) -> dict[str, Any]:
     """Run workers * each trials, the two controls among them."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -113,7 +113,7 @@ def simulate(workers: int, seconds: float, each: int) -> dict[str, Any]:
             searcher = LedgerSearcher(ledger, root, lambda job, outcome: None)
             tune_trials(
                 searcher, context, settings, StopBetweenSteps(Stopping()), scratch,
-                NeverStops(), sleeping(seconds),
+                NeverStops(), carry_out,
             )  # fmt: skip
         return figures_of(ledger, workers, each, time.monotonic() - begin)
 
@@ -148,7 +148,8 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/simulation.json"))
     given = parser.parse_args()
-    found = {"seconds": given.seconds, **simulate(given.workers, given.seconds, given.each)}
+    carry_out = sleeping(given.seconds)
+    found = {"seconds": given.seconds, **simulate(given.workers, given.each, carry_out)}
     print(json.dumps(found, indent=2))
     write_json(given.out, found)
 
