@@ -301,7 +301,8 @@ class Ledger:
         if last or shared:
             trial.set_user_attr("job", job.to_json())
         if evaluation is None:
-            study.tell(trial, state=TrialState.FAIL)
+            stopped = twin.state == TrialState.PRUNED  # of one that runs, nothing is known yet
+            study.tell(trial, state=TrialState.PRUNED if stopped else TrialState.FAIL)
         elif shared:
             own = replace(evaluation, trial=trial.number, origin=job.origin)
             trial.set_user_attr("evaluation", own.to_json())

@@ -23,7 +23,7 @@ STOPPED = "stopped: the user ended the search before this trial did"
 INTERRUPTED = "interrupted: the search ended before this trial did"
 DIED = "the worker process died"
 SHORT = "Ray ended the worker: the machine was short of memory"
-AGAIN = {INTERRUPTED: 3, DIED: 2, SHORT: 2}  # attempts at one policy that such an end allows
+AGAIN = {INTERRUPTED: 6, DIED: 2, SHORT: 2}  # attempts at one policy that such an end allows
 Figures = Mapping[str, Mapping[str, Any]]
 NOTHING: Figures = {}
 DENSE = ""  # the path of the dense network among figures
@@ -88,7 +88,7 @@ class Record:
 
     def stopped(self) -> int:
         """How many trials were stopped on their way, being hopeless."""
-        return len(self.trials("search", TrialState.PRUNED))
+        return sum(not is_repeat(trial) for trial in self.trials("search", TrialState.PRUNED))
 
     def repeats(self) -> int:
         """How many slots were settled by a network that another slot's trial had made."""

@@ -153,6 +153,24 @@ def test_a_repeat_of_a_network_that_was_tried_again_is_told_what_came_of_it(tmp_
     assert ledger.settled == ledger.total
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_repeat_of_a_stopped_network_is_stopped_as_well(tmp_path, sampler):
+    """So the sampler learns of it: told FAIL, which it forgets, it was drawn again and again."""
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path, slots=12, look=by_score, sampler=sampler)
+    stopped = set()
+    while job := ledger.next_job():
+        if job.control:
+            ledger.finish(job, measured(job), {})
+        else:
+            ledger.stop(job, {"begin": 0.0, "seconds": {}, "rungs": []})
+            stopped.add(job.folder)
+    repeats = [t for t in of_search(ledger) if t.user_attrs.get("repeat_of") in stopped]
+    assert {t.state for t in repeats} == {TrialState.PRUNED}
+    assert ledger.record.stopped() == len(stopped)
+    assert ledger.settled == ledger.total
+
+
 def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
     path = tmp_path / "journal.log"
     first = open_ledger(path, slots=12, look=by_score)
