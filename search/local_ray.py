@@ -36,7 +36,6 @@ QUIET = {
 }
 
 KNOCK_SECONDS = 5.0
-LEAVE_SECONDS = 10.0  # a signal in the midst of an import may leave Python's import lock taken
 SOCKET = "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
 LONGEST = (103 if sys.platform == "darwin" else 107) - len(SOCKET)  # of the folder above it
 SHORT_PLACE = "/tmp"
@@ -84,7 +83,7 @@ class RayStart:
 
             ray.shutdown()
         self._left.set()
-        self._thread.join(LEAVE_SECONDS)
+        self._thread.join()
 
     def wait(self) -> Path:
         """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""

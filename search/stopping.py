@@ -17,6 +17,8 @@ from .run_folder import RunFolder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ONE_SIGNAL = 0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
+IMPORTS = "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
+A_MOMENT = 0.05  # seconds, until it is over
 
 
 class Stopped(BaseException):
@@ -73,11 +75,19 @@ class Stopping:
         if self._signum is not None:
             raise Stopped(self._signum)
 
-    def _on_signal(self, signum: int, _: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None:
             if time.monotonic() - self._since > ONE_SIGNAL:
                 os._exit(128 + signum)
             return
+        if frame is not None and frame.f_code.co_filename == IMPORTS:
+            threading.Thread(target=self._send_later, args=(signum,), daemon=True).start()
+            return
         self._signum, self._since = signum, time.monotonic()
         if not self._shields and not self._ended:
             raise Stopped(signum)
+
+    def _send_later(self, signum: int) -> None:
+        time.sleep(A_MOMENT)
+        if not self._ended:
+            os.kill(os.getpid(), signum)
