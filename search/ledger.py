@@ -158,11 +158,15 @@ class Ledger:
         return None
 
     def end_early(self) -> None:
-        """Start nothing more of the plan: time is up. What was interrupted stays queued."""
-        late = {slot.index for slot in unstarted(self._asked.plan, self.record)}
-        plan = [slot for slot in self._asked.plan if slot.index not in late]
-        self._asked = replace(self._asked, plan=plan)
-        self._fresh.clear()
+        """Start nothing more of the plan: time is up. What was interrupted stays queued.
+
+        One trial at the target is run at any rate: without it all the time was spent for nothing.
+        """
+        plan = self._asked.plan
+        late = {slot.index for slot in unstarted(plan, self.record)}
+        begun = [slot for slot in plan if slot.index not in late]
+        self._asked = replace(self._asked, plan=begun or plan[:1])
+        self._fresh = deque(() if begun else plan[:1])
 
     def finish(self, job: Job, evaluation: Evaluation, spans: Mapping[str, Any]) -> None:
         """Tell Optuna the result. The trial's files must be on disk before this."""

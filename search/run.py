@@ -250,6 +250,12 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
+        if scene.until is not None and time.monotonic() > scene.until:
+            progress.say(
+                f"the {settings.max_minutes:g} minutes of --max-minutes were over before the first "
+                "trial: one at the target is run all the same; --weights, fewer --scores or fewer "
+                "--ensemble-images shorten what comes before it"
+            )
         missing = wanting(settings, gpus_of(context, settings))
         if missing is not None:
             progress.say(missing)

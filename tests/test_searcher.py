@@ -26,13 +26,25 @@ def test_no_trial_is_started_that_would_end_too_late(tmp_path):
     second = searcher.suggest("b")
     assert isinstance(second, dict)  # 0.7 s are left for 0.3
     complete(searcher, "b", second, seconds=0.5)
-    config = searcher.suggest("c")
-    while isinstance(config, dict):  # controls stay: they are not of the plan
-        assert config["job"]["control"] is not None
+    late = []
+    while isinstance(config := searcher.suggest("c"), dict):
+        late.append(config["job"])
         complete(searcher, "c", config, seconds=0.0)
-        config = searcher.suggest("c")
     assert config == "FINISHED"
     assert ledger.over
+    assert [job["slot"] for job in late if job["control"] is None] == [0]  # without it: no result
+
+
+def test_one_trial_at_the_target_is_run_though_time_was_over_before_it(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    searcher = LedgerSearcher(ledger, tmp_path, lambda *_: None, until=time.monotonic() - 1.0)
+    jobs = []
+    while isinstance(config := searcher.suggest("a"), dict):
+        jobs.append(config["job"])
+        complete(searcher, "a", config, seconds=0.0)
+    assert [job["slot"] for job in jobs if job["control"] is None] == [0]
+    assert ledger.over
+    assert ledger.front().at_target is not None
 
 
 def test_waiting_for_a_worker_is_no_part_of_a_trials_length(tmp_path):
