@@ -251,11 +251,7 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         )
         progress.say(f"running trials on {workers} workers{order}")
         if scene.until is not None and time.monotonic() > scene.until:
-            progress.say(
-                f"the {settings.max_minutes:g} minutes of --max-minutes were over before the first "
-                "trial: one at the target is run all the same; --weights, fewer --scores or fewer "
-                "--ensemble-images shorten what comes before it"
-            )
+            progress.say(late_sentence(settings))
         missing = wanting(settings, gpus_of(context, settings))
         if missing is not None:
             progress.say(missing)
@@ -270,6 +266,15 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         workers = max(workers, workers_of(context, settings))  # nodes may have come meanwhile
         if told := efficiency_of(ledger.record, workers, since):
             progress.say(told.sentence())
+
+
+def late_sentence(settings: SearchSettings) -> str:
+    """What is said where time is up before the first trial."""
+    return (
+        f"the {settings.max_minutes:g} minutes of --max-minutes were over before the first trial: "
+        "one at the target is run all the same; --weights, fewer --scores or fewer "
+        "--ensemble-images shorten what comes before it"
+    )
 
 
 def first_failure(ledger: Ledger) -> str:

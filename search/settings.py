@@ -49,8 +49,8 @@ class SearchSettings:
     trials: int = option(24, "Sampled trials; the two controls come on top.")
     max_minutes: float | None = option(
         None,
-        "Start no trial, but the first, that would end after so many minutes if it took as long as "
-        "the longest before it.",
+        "Start no trial but the first that, as long as the longest before it, would end after so "
+        "many minutes.",
     )
     workers: int | None = option(None, "Trials at a time; default: one a core.")
     seed: int = option(0, "Same seed, same machine, one worker: same front.")
