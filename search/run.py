@@ -272,7 +272,7 @@ def late_sentence(settings: SearchSettings) -> str:
     """What is said where time is up before the first trial."""
     return (
         f"the {settings.max_minutes:g} minutes of --max-minutes were over before the first trial: "
-        "one at the target is run all the same; --weights, fewer --scores or fewer "
+        "no more than one, at the target, is begun; --weights, fewer --scores or fewer "
         "--ensemble-images shorten what comes before it"
     )
 
