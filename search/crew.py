@@ -61,9 +61,9 @@ class Workers:
         if not pieces:
             return []
         with self.stopping.shield():
-            self.ray_start.wait()
+            with self.watch.apart("start"):
+                self.ray_start.wait()
             self.stopping.listen_again()
-            self.watch.note("start")
             from .errands import Trip, run_errands
 
             trip = Trip(on, self.plugins, self.root)

@@ -250,8 +250,8 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
-        if scene.until is not None and time.monotonic() > scene.until:
-            progress.say(late_sentence(settings))
+        if scene.until is not None and (late := late_sentence(settings, scene.until)):
+            progress.say(late)
         missing = wanting(settings, gpus_of(context, settings))
         if missing is not None:
             progress.say(missing)
@@ -268,12 +268,17 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
             progress.say(told.sentence())
 
 
-def late_sentence(settings: SearchSettings) -> str:
-    """What is said where time is up before the first trial."""
+def late_sentence(settings: SearchSettings, until: float) -> str:
+    """What is said where more than half of the time is up before the first trial."""
+    assert settings.max_minutes is not None
+    left = (until - time.monotonic()) / 60
+    if left > settings.max_minutes / 2:
+        return ""
+    spent = f"{settings.max_minutes - left:.3g} of the {settings.max_minutes:g} minutes"
+    only = "" if left > 0 else "no more than one, at the target, is begun; "
     return (
-        f"the {settings.max_minutes:g} minutes of --max-minutes were over before the first trial: "
-        "no more than one, at the target, is begun; --weights, fewer --scores or fewer "
-        "--ensemble-images shorten what comes before it"
+        f"{spent} of --max-minutes are over before the first trial: {only}--weights, fewer "
+        "--ensemble-images, --allocations global-threshold or --no-screening shorten the beginning"
     )
 
 

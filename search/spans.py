@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -18,6 +20,17 @@ class Watch:
         now = time.perf_counter()
         self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
         self._last = now
+
+    @contextmanager
+    def apart(self, what: str) -> Iterator[None]:
+        """Count the block for itself: not to what is noted next."""
+        begin, before = time.perf_counter(), self.seconds.get(what, 0.0)
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - begin
+            self.seconds[what] = round(before + took, 4)
+            self._last += took
 
     def spans(self) -> dict[str, Any]:
         """As the ledger keeps it."""

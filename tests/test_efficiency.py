@@ -9,6 +9,7 @@ from test_journal import measured, open_ledger
 
 from paretoprune.search.efficiency import Start, efficiency, efficiency_of, start_of
 from paretoprune.search.reading import read_record
+from paretoprune.search.spans import Watch
 
 
 def span(begin, **seconds):
@@ -56,6 +57,18 @@ def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
     ledger.finish(jobs[2], measured(jobs[2]), span(143.0, training=9.0))
     start = start_of(ledger.record, since=140.0)
     assert start == Start(43.0, 38.0)
+
+
+def test_what_is_counted_apart_is_no_part_of_what_is_noted_next():
+    watch = Watch()
+    time.sleep(0.05)
+    for _ in range(2):
+        with watch.apart("start"):
+            time.sleep(0.1)
+    time.sleep(0.05)
+    watch.note("evidence")
+    assert watch.seconds["start"] == pytest.approx(0.2, abs=0.05)
+    assert watch.seconds["evidence"] == pytest.approx(0.1, abs=0.05)
 
 
 @pytest.mark.slow
