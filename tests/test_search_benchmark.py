@@ -181,7 +181,6 @@ def test_table_and_figure_tell_of_every_contender():
         **figures(points((0.4, 0.7, 0.7), (0.6, 0.8, 0.8))),
         "wall_seconds": 60.0,
         "images_trained": 1000,
-        "images_scored": 10,
     }
     found = {
         "network": "resnet20",

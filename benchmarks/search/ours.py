@@ -42,9 +42,6 @@ def ours(bench: Bench) -> dict[str, Any]:
         quiet=True,
         **limits,
     )
-    if rules.table == "wall":
-        bench.end()
-        measure_evidence(bench)
     evidence = bench.scored
     record = spent(run, evidence, bench)
     while rules.table == "images" and (

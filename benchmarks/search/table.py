@@ -22,13 +22,13 @@ def by_contender(found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 def table(found: dict[str, Any]) -> str:
     """Test accuracy at the quoted sizes, hypervolume on test, what was spent."""
     rows = by_contender(found)
-    lines = [f"{HEAD}{'hypervolume':>16}{'minutes':>9}{'k images':>10}{'seeds':>6}"]
+    lines = [f"{HEAD}{'hypervolume':>16}{'minutes':>9}{'k trained':>10}{'seeds':>6}"]
     for name in sorted(rows, key=lambda name: -accuracy(rows[name], SIZES[0])[0]):
         cells = rows[name]
         at = "".join(f"{spread(*accuracy(cells, size)):>16}" for size in SIZES)
         area = spread(*mean_of([cell["hypervolume"]["test"] for cell in cells]))
         wall = statistics.mean(cell["wall_seconds"] for cell in cells) / 60
-        images = statistics.mean(c["images_trained"] + c["images_scored"] for c in cells) / 1000
+        images = statistics.mean(cell["images_trained"] for cell in cells) / 1000
         lines.append(f"{name:22}{at}{area:>16}{wall:9.1f}{images:10.0f}{len(cells):6}")
     if found["missing"]:
         lines.append(f"missing: {', '.join(found['missing'])}")
