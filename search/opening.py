@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -22,7 +22,7 @@ from .policy_space import PolicySpace, space_from
 from .proposing import crowded_out, make_proposer
 from .rounds import Limits, Undertaking
 from .run_folder import RunFolder
-from .screening import Masks, Rehearse, Screen, Values
+from .screening import Masks, Rehearse, Screen, Values, never
 from .settings import SearchSettings
 from .setup import Prepared
 from .telling import Say
@@ -43,7 +43,13 @@ def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
     )
 
 
-def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, say: Say) -> Ledger:
+def open_ledger(
+    prepared: Prepared,
+    settings: SearchSettings,
+    run: RunFolder,
+    say: Say,
+    late: Callable[[], bool] = never,
+) -> Ledger:
     """The ledger with its plan, and the policies that it begins with."""
     target, context = settings.target(), prepared.context
     space, seed = context.space, settings.seed
@@ -57,6 +63,7 @@ def open_ledger(prepared: Prepared, settings: SearchSettings, run: RunFolder, sa
         sampler=settings.sampler,
         seed=seed,
         also=fitting(warm_start_of(run), policies, say),
+        late=late,
     )
     screened = sum(one.origin == "screened" for one in proposer.opening.values())
     say(f"{len(proposer.opening)} policies to begin with, {screened} of them screened")

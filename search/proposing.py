@@ -23,7 +23,7 @@ from .plan import Slot, derived_seed
 from .policy_space import PolicySpace, own_scores
 from .refining import Finished, refine
 from .sampling import make_sampler
-from .screening import Proposal, Rehearse, Screen, at_once, screen, usually_tuned
+from .screening import Proposal, Rehearse, Screen, at_once, never, screen, usually_tuned
 
 TURNS = ("screened", "screened", "refined", "refined", "refined", "sampled")
 SCREENED = 48  # slots at most; by then, variations of what is known are worth more
@@ -62,6 +62,7 @@ def make_proposer(
     sampler: str,
     seed: int,
     also: Sequence[Proposal] = (),
+    late: Callable[[], bool] = never,
 ) -> Proposer:
     """`also`, own scores and presets for the first slots at the target; then all in turn.
 
@@ -81,7 +82,9 @@ def make_proposer(
     refining = {index for index, turn in turns.items() if turn != "sampled"}
     rng = np.random.default_rng([seed, len(plan)])
     tried = [(opening[s.index].policy, s.target) for s in plan if s.index in opening]
-    found, seeing = screen(screened, policy_space, blind, rehearse, rng=rng, opening=tried)
+    found, seeing = screen(
+        screened, policy_space, blind, rehearse, rng=rng, opening=tried, late=late
+    )
 
     def vary(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
         if slot.index not in refining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from .local_ray import RayStart, ray_for
 from .opening import open_ledger, policy_space_of
 from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
+from .preparing import SCREENING, with_images
 from .progress import Progress
 from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
@@ -56,9 +58,8 @@ from .setup import (
 )
 from .spans import Watch
 from .stopping import Stopped, Stopping
+from .time_limit import TimeLimit
 from .transfer import WARM_START, warm_start_json
-
-ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
 
 
 class AllFailed(RuntimeError):
@@ -80,8 +81,7 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     """Run a new search in a new folder."""
     watch = Watch()
     settings.check()
-    images = settings.ensemble_images or ENSEMBLE_IMAGES
-    settings = replace(settings, ensemble_images=images, artifacts=lasting(settings.artifacts))
+    settings = replace(with_images(settings), artifacts=lasting(settings.artifacts))
     weights_exist(settings.weights)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     data_name = settings.data if given.data is None else given.data.name
@@ -124,7 +124,8 @@ def resume_search(
     """
     watch = Watch()
     run, config = open_run(path)
-    settings, plugins = same_again(config, repeated or {}, model=given.model, data=given.data)
+    kept, plugins = same_again(config, repeated or {}, model=given.model, data=given.data)
+    settings = with_images(kept)
 
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
@@ -156,8 +157,7 @@ def drive(
 ) -> Front:
     """Prepare, run every trial that is not settled yet, conclude."""
     settings, watch, stopping = beginning.settings, beginning.watch, Stopping()
-    minutes, begin = settings.max_minutes, time.monotonic()
-    until = None if minutes is None else begin + 60 * minutes
+    limit = TimeLimit(settings.max_minutes)
     with stopping.listening(), progress:
         try:
             with (
@@ -173,12 +173,12 @@ def drive(
                 watch.note("start")
                 inputs = beginning.load()
                 watch.note("data")
-                prepared, ledger = prepare(inputs, run, plugins, crew)
+                prepared, ledger = prepare(inputs, run, plugins, crew, limit)
                 watch.note("screening")
                 ledger.note_start(watch.spans())
-                progress.begin(ledger, settings.target(), prepared.dense, until)
+                progress.begin(ledger, settings.target(), prepared.dense, limit.until)
                 if not ledger.over:
-                    scene = Scene(run, progress, stopping, ray_start, until)
+                    scene = Scene(run, progress, stopping, ray_start, limit)
                     run_trials(ledger, prepared.context, settings, scene)
                 if not ledger.record.evaluations():
                     raise AllFailed(first_failure(ledger))
@@ -203,7 +203,7 @@ def goes_on_after(trouble: str, remedy: str, run: RunFolder) -> str:
 
 
 def prepare(
-    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], crew: Crew
+    inputs: Inputs, run: RunFolder, plugins: tuple[Plugin, ...], crew: Crew, limit: TimeLimit
 ) -> tuple[Prepared, Ledger]:
     """Everything before the first trial."""
     settings = inputs.settings
@@ -213,7 +213,8 @@ def prepare(
         return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 
     prepared = prepare_search(inputs, run, plugins, reading, crew)
-    return prepared, open_ledger(prepared, settings, run, crew.say)
+    late = partial(limit.past, SCREENING)
+    return prepared, open_ledger(prepared, settings, run, crew.say, late)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,7 +225,7 @@ class Scene:
     progress: Progress
     stopping: Stopping
     ray_start: RayStart
-    until: float | None  # monotonic
+    limit: TimeLimit
 
 
 def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene: Scene) -> None:
@@ -244,13 +245,13 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         from .shares import wanting
         from .tuning import StopBetweenSteps, gpus_of, tune_trials, workers_of
 
-        searcher = LedgerSearcher(ledger, context.root, on_trial, until=scene.until)
+        searcher = LedgerSearcher(ledger, context.root, on_trial, until=scene.limit.until)
         workers = workers_of(context, settings)
         order = (
             "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
         )
         progress.say(f"running trials on {workers} workers{order}")
-        if scene.until is not None and (late := late_sentence(settings, scene.until)):
+        if late := scene.limit.long_beginning():
             progress.say(late)
         missing = wanting(settings, gpus_of(context, settings))
         if missing is not None:
@@ -266,20 +267,6 @@ def run_trials(ledger: Ledger, context: Context, settings: SearchSettings, scene
         workers = max(workers, workers_of(context, settings))  # nodes may have come meanwhile
         if told := efficiency_of(ledger.record, workers, since):
             progress.say(told.sentence())
-
-
-def late_sentence(settings: SearchSettings, until: float) -> str:
-    """What is said where more than half of the time is up before the first trial."""
-    assert settings.max_minutes is not None
-    left = (until - time.monotonic()) / 60
-    if left > settings.max_minutes / 2:
-        return ""
-    spent = f"{settings.max_minutes - left:.3g} of the {settings.max_minutes:g} minutes"
-    only = "" if left > 0 else "no more than one, at the target, is begun; "
-    return (
-        f"{spent} of --max-minutes are over before the first trial: {only}--weights, fewer "
-        "--ensemble-images, --allocations global-threshold or --no-screening shorten the beginning"
-    )
 
 
 def first_failure(ledger: Ledger) -> str:

@@ -44,6 +44,11 @@ Answered = tuple[Policy, Answers]  # a policy and the answers that make it
 Rehearse = Callable[[Masks], Values]
 
 
+def never() -> bool:
+    """There is time enough."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A policy for one slot, where it comes from, and what is foretold of it."""
@@ -152,10 +157,12 @@ def screen(
     *,
     rng: np.random.Generator,
     opening: Sequence[tuple[Policy, Target]] = (),
+    late: Callable[[], bool] = never,
 ) -> tuple[dict[int, Proposal], Screen]:
     """The best diverse policy for each of the slots, by index, and a screen that foretells.
 
-    None makes a network that one of the `opening` makes: those are tried in any case.
+    None makes a network that one of the `opening` makes: those are tried in any case. There are
+    fewer generations of variations where it gets `late`.
     """
     if not slots or rehearse is None:
         return {}, blind
@@ -169,6 +176,8 @@ def screen(
     shown.of(np.concatenate([whole, *first]))
     screen = replace(blind, dense_loss=float(shown.of(whole)[0])).with_known(shown)
     for generation in range(1 + GENERATIONS):
+        if generation and late():
+            break
         if generation:
             for one in drawn.values():
                 one.vary(policy_space, shown, screen, rng)

@@ -35,12 +35,11 @@ from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
 from .effort import effort_of
 from .plugins import Plugin
+from .preparing import LEAST_CURVE_IMAGES, PER_CURVE_IMAGE, affordable, runs_an_image
 from .run_folder import RunFolder
 from .settings import SearchSettings
 from .telling import telling
 from .versions import versions
-
-LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +88,9 @@ def prepare_search(
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     crew.watch.note("dense")
     model.cpu()  # it travels to the workers, which move what they cut from it
-    measuring = measuring_of(untrained, space.channel_map, run)
+    runs = runs_an_image(wanted, len(space.channel_map.groups))
+    timely = affordable(untrained, runs, run, machine, crew)
+    measuring = measuring_of(timely, space.channel_map, run)
     do = measuring_by(crew.evidence, machine.device)
     evidence = gather_evidence(wanted, measuring, do, telling(crew.say))
     crew.watch.note("evidence")

@@ -155,6 +155,12 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
         assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
     again, _ = screen(plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0))
     assert again == found
+    seen.clear()
+    hasty, _ = screen(
+        plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0), late=lambda: True
+    )
+    assert len(seen) <= 1 + FIRST + targets * (1 + FEW)
+    assert sorted(hasty) == sorted(found)
 
 
 def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):

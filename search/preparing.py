@@ -1,0 +1,97 @@
+"""What comes before the trials, made to fit into --max-minutes.
+
+Evidence is measured on fewer images, screening stops early; the trials are to get most of the
+time. How many images that are is kept in config.json: a resumed run reads the same evidence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+from ..analysis.ensembles import is_ensemble
+from ..analysis.pieces import single
+from ..spaces.curves import CurveSettings, curves_name
+from ..spaces.durable import write_json
+from ..spaces.policy import Policy
+from ..trainers.batches import draw
+from ..trainers.evaluate import evaluate
+from ..trainers.machine import Machine
+from .crew import Crew
+from .dense import Untrained
+from .local_ray import slots_of
+from .run_folder import RunFolder
+from .settings import SearchSettings
+from .telling import Say
+
+ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
+LEAST_IMAGES = 1024
+LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
+OF_A_PASS = 0.5  # what a probe of a loss curve takes: from the group's place on
+EVIDENCE, SCREENING = 0.25, 0.4  # shares of the minutes after which each is to be over
+TIMED = 128  # images
+
+
+def with_images(settings: SearchSettings) -> SearchSettings:
+    """With the usual number of images for an ensemble, unless the user or the time decides."""
+    if settings.ensemble_images or settings.max_minutes is not None:
+        return settings
+    return replace(settings, ensemble_images=ENSEMBLE_IMAGES)
+
+
+def affordable(
+    on: Untrained, runs: float, run: RunFolder, machine: Machine, crew: Crew
+) -> Untrained:
+    """The same, with as many images for evidence as --max-minutes leave time for.
+
+    `runs`: how many times each of them is run.
+    """
+    settings = on.settings
+    if settings.max_minutes is None or settings.ensemble_images is not None:
+        return on
+    (seconds,) = crew.dense.do([single(partial(seconds_an_image, machine))], on)
+    images = images_that_fit(settings, seconds, runs)
+    if images < ENSEMBLE_IMAGES:
+        crew.say(
+            f"evidence is measured on {images:,} images instead of {ENSEMBLE_IMAGES:,}, "
+            "to fit into --max-minutes"
+        )
+    config = json.loads(run.config.read_text())
+    config["settings"]["ensemble_images"] = images
+    write_json(run.config, config)
+    return replace(on, settings=replace(settings, ensemble_images=images))
+
+
+def seconds_an_image(machine: Machine, on: Untrained, say: Say) -> float:
+    """Of running it through the dense network in float32, as probes of loss curves do."""
+    split, plain = draw(on.data.train, TIMED), replace(machine, bf16=False)
+    for _ in range(2):  # the first one warms up
+        begin = time.perf_counter()
+        evaluate(on.model, split, on.data, machine=plain)
+    return (time.perf_counter() - begin) / len(split)
+
+
+def runs_an_image(wanted: Iterable[Policy], groups: int) -> float:
+    """How many times the evidence of these policies runs each of --ensemble-images."""
+    policies = list(wanted)
+    ensembles = sum(is_ensemble(name) for name in {policy.score for policy in policies})
+    curves = {
+        curves_name(policy.score, policy.combine, policy.probe)
+        for policy in policies
+        if policy.allocation == "loss-budget"
+    }
+    probes = len(curves) * groups * (CurveSettings().points + CurveSettings().refine)
+    return ensembles + probes * OF_A_PASS / PER_CURVE_IMAGE
+
+
+def images_that_fit(settings: SearchSettings, seconds: float, runs: float) -> int:
+    """A power of two, so that searches on the same machine share what they measure."""
+    assert settings.max_minutes is not None
+    workers = slots_of(settings) if settings.address is None else settings.workers or 1
+    most = 60 * EVIDENCE * settings.max_minutes * workers / max(seconds * runs, 1e-9)
+    power = math.floor(math.log2(max(most, 1)))
+    return min(max(1 << power, LEAST_IMAGES), ENSEMBLE_IMAGES)
