@@ -94,7 +94,7 @@ class SearchSettings:
     ensemble_images: int | None = option(
         None,
         "Images that an ensemble of filter masks may be measured on, a probe of a loss curve on a "
-        "32nd of them; default: 16384 in a search, or what --max-minutes leave time for, more with "
+        "32nd of them; default: 16384 in a search, fewer where --max-minutes are short, more with "
         "prune.",
     )
     ensemble_samples: int | None = option(
