@@ -17,7 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..spaces.channels import ChannelMap
-from ..spaces.curves import CurveSettings, curves_name
+from ..spaces.curves import CurveSettings, curves_wanted
 from ..spaces.evidence import Evidence
 from ..spaces.policy import Policy, check_score
 from ..trainers.split import Data
@@ -111,14 +111,11 @@ def gather_evidence(
     tasks.append(partial(scores, shared))
     pieces += [single(task) for task in tasks]
     evidence = joined(do(pieces, on))
-    curves = {
-        curves_name(policy.score, policy.combine, policy.probe): partial(
-            loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]})
-        )
-        for policy in wanted
-        if policy.allocation == "loss-budget"
-    }
-    return joined([evidence, *do([single(task) for task in curves.values()], on)])
+    curves = [
+        partial(loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]}))
+        for policy in curves_wanted(wanted).values()
+    ]
+    return joined([evidence, *do([single(task) for task in curves], on)])
 
 
 def joined(parts: Sequence[Evidence]) -> Evidence:

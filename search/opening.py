@@ -22,7 +22,7 @@ from .policy_space import PolicySpace, space_from
 from .proposing import crowded_out, make_proposer
 from .rounds import Limits, Undertaking
 from .run_folder import RunFolder
-from .screening import Masks, Rehearse, Screen, Values, never
+from .screening import Masks, Rehearse, Screen, Values
 from .settings import SearchSettings
 from .setup import Prepared
 from .telling import Say
@@ -48,7 +48,7 @@ def open_ledger(
     settings: SearchSettings,
     run: RunFolder,
     say: Say,
-    late: Callable[[], bool] = never,
+    late: Callable[[], bool],
 ) -> Ledger:
     """The ledger with its plan, and the policies that it begins with."""
     target, context = settings.target(), prepared.context

@@ -6,7 +6,6 @@ time. How many images that are is kept in config.json: a resumed run reads the s
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterable
@@ -14,9 +13,9 @@ from dataclasses import replace
 from functools import partial
 
 from ..analysis.ensembles import is_ensemble
+from ..analysis.gathering import Limits
 from ..analysis.pieces import single
-from ..spaces.curves import CurveSettings, curves_name
-from ..spaces.durable import write_json
+from ..spaces.curves import CurveSettings, curves_wanted
 from ..spaces.policy import Policy
 from ..trainers.batches import draw
 from ..trainers.evaluate import evaluate
@@ -24,7 +23,7 @@ from ..trainers.machine import Machine
 from .crew import Crew
 from .dense import Untrained
 from .local_ray import slots_of
-from .run_folder import RunFolder
+from .run_folder import RunFolder, keep_settings
 from .settings import SearchSettings
 from .telling import Say
 
@@ -32,15 +31,23 @@ ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
 LEAST_IMAGES = 1024
 LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
 OF_A_PASS = 0.5  # what a probe of a loss curve takes: from the group's place on
-EVIDENCE, SCREENING = 0.25, 0.4  # shares of the minutes after which each is to be over
+EVIDENCE = 0.25  # of the minutes: what measuring evidence may take
+SCREENING = 0.4  # of the minutes: when screening is to be over
 TIMED = 128  # images
 
 
 def with_images(settings: SearchSettings) -> SearchSettings:
     """With the usual number of images for an ensemble, unless the user or the time decides."""
-    if settings.ensemble_images or settings.max_minutes is not None:
+    if settings.ensemble_images is not None or settings.max_minutes is not None:
         return settings
     return replace(settings, ensemble_images=ENSEMBLE_IMAGES)
+
+
+def limits_of(settings: SearchSettings) -> Limits:
+    """What measuring may take."""
+    images = settings.ensemble_images
+    for_curves = None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE)
+    return Limits(images, settings.ensemble_samples, settings.ensemble_seconds, for_curves)
 
 
 def affordable(
@@ -60,9 +67,7 @@ def affordable(
             f"evidence is measured on {images:,} images instead of {ENSEMBLE_IMAGES:,}, "
             "to fit into --max-minutes"
         )
-    config = json.loads(run.config.read_text())
-    config["settings"]["ensemble_images"] = images
-    write_json(run.config, config)
+    keep_settings(run, ensemble_images=images)
     return replace(on, settings=replace(settings, ensemble_images=images))
 
 
@@ -79,12 +84,8 @@ def runs_an_image(wanted: Iterable[Policy], groups: int) -> float:
     """How many times the evidence of these policies runs each of --ensemble-images."""
     policies = list(wanted)
     ensembles = sum(is_ensemble(name) for name in {policy.score for policy in policies})
-    curves = {
-        curves_name(policy.score, policy.combine, policy.probe)
-        for policy in policies
-        if policy.allocation == "loss-budget"
-    }
-    probes = len(curves) * groups * (CurveSettings().points + CurveSettings().refine)
+    a_group = CurveSettings().points + CurveSettings().refine
+    probes = len(curves_wanted(policies)) * groups * a_group
     return ensembles + probes * OF_A_PASS / PER_CURVE_IMAGE
 
 

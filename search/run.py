@@ -43,6 +43,7 @@ from .run_folder import (
     create_run,
     default_folder,
     given_back,
+    keep_settings,
     locked,
     open_run,
 )
@@ -134,9 +135,8 @@ def resume_search(
                 f"a resumed run must be given the data it began with, got other data for {path}; "
                 "pass the same data, or start a new search"
             )
-        if settings.trials != config["settings"].get("trials"):  # so that a later launch knows
-            grown = {**config["settings"], "trials": settings.trials}
-            write_json(run.config, {**config, "settings": grown})
+        if settings.trials != config["settings"].get("trials"):
+            keep_settings(run, trials=settings.trials)
         return inputs
 
     with locked(run), plugged(plugins):

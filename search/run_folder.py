@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.intake import read_json
 
@@ -168,6 +169,12 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
                 "start a new search"
             )
     return run, config
+
+
+def keep_settings(run: RunFolder, **values: Any) -> None:
+    """Let later launches find these of the settings in config.json."""
+    config = read_json(run.config)
+    write_json(run.config, {**config, "settings": {**config["settings"], **values}})
 
 
 def is_plugin(record: dict[str, Any]) -> bool:

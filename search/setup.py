@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..analysis.gathering import Do, Limits, Measuring, check_known, gather_evidence
+from ..analysis.gathering import Do, Measuring, check_known, gather_evidence
 from ..analysis.pieces import single
 from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.decode import Space
@@ -35,7 +35,7 @@ from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
 from .effort import effort_of
 from .plugins import Plugin
-from .preparing import LEAST_CURVE_IMAGES, PER_CURVE_IMAGE, affordable, runs_an_image
+from .preparing import affordable, limits_of, runs_an_image
 from .run_folder import RunFolder
 from .settings import SearchSettings
 from .telling import telling
@@ -87,9 +87,9 @@ def prepare_search(
     trained = inputs.model is not None or settings.weights is not None
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     crew.watch.note("dense")
-    model.cpu()  # it travels to the workers, which move what they cut from it
     runs = runs_an_image(wanted, len(space.channel_map.groups))
     timely = affordable(untrained, runs, run, machine, crew)
+    model.cpu()  # it travels to the workers, which move what they cut from it
     measuring = measuring_of(timely, space.channel_map, run)
     do = measuring_by(crew.evidence, machine.device)
     evidence = gather_evidence(wanted, measuring, do, telling(crew.say))
@@ -130,13 +130,6 @@ def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Meas
     run.evidence.mkdir(exist_ok=True)
     folder, limits = run.evidence.resolve(), limits_of(on.settings)
     return Measuring(on.model, channel_map, on.data, on.settings.seed, folder, limits)
-
-
-def limits_of(settings: SearchSettings) -> Limits:
-    """What measuring may take."""
-    images = settings.ensemble_images
-    for_curves = None if images is None else max(LEAST_CURVE_IMAGES, images // PER_CURVE_IMAGE)
-    return Limits(images, settings.ensemble_samples, settings.ensemble_seconds, for_curves)
 
 
 def remembered_machine(run: RunFolder, detected: Machine) -> Machine:

@@ -9,7 +9,7 @@ A probe that is NaN or infinite is an infinite rise, and so is every larger cut 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .channels import ChannelMap
 from .parts import Scores
-from .policy import PROBES, check_choice, check_range
+from .policy import PROBES, Policy, check_choice, check_range
 
 METHODS = ("curve", "paper")
 Tables = dict[str, NDArray[np.generic]]
@@ -81,6 +81,12 @@ def curves_name(score: str, combine: str = "sum", probe: str = "eval") -> str:
     """The name of curves in the evidence: what orders the atoms, and how they are probed."""
     ways = (combine if combine != "sum" else "", "batch statistics" if probe == "batch" else "")
     return ", ".join([score, *filter(None, ways)])
+
+
+def curves_wanted(policies: Iterable[Policy]) -> dict[str, Policy]:
+    """The names of the curves that these policies are decoded from, each with one that asks."""
+    budgets = (policy for policy in policies if policy.allocation == "loss-budget")
+    return {curves_name(one.score, one.combine, one.probe): one for one in budgets}
 
 
 def removal_places(scores: Scores, channel_map: ChannelMap) -> NDArray[np.int32]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ...spaces.curves import CurveSettings, curves_name
+from ...spaces.curves import CurveSettings, curves_wanted
 from ...spaces.evidence import Evidence
 from ...spaces.parts import combine
 from ...spaces.policy import Policy
@@ -25,9 +25,8 @@ def with_curves(
 ) -> Evidence:
     """The evidence, and the curves of every policy that is decoded from them."""
     curves = dict(evidence.curves)
-    for policy in policies:
-        name = curves_name(policy.score, policy.combine, policy.probe)
-        if policy.allocation != "loss-budget" or name in curves:
+    for name, policy in curves_wanted(policies).items():
+        if name in curves:
             continue
         order = combine(evidence.scores[policy.score], subject.channel_map, policy.combine)
         asked = replace(settings or CurveSettings(), probe=policy.probe)

@@ -18,9 +18,8 @@ from paretoprune.search.job import Job
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.preparing import ENSEMBLE_IMAGES
+from paretoprune.search.preparing import ENSEMBLE_IMAGES, limits_of
 from paretoprune.search.settings import SearchSettings
-from paretoprune.search.setup import limits_of
 from paretoprune.spaces.channels import map_digest
 from paretoprune.spaces.evidence import Evidence
 from paretoprune.spaces.policy import Policy
