@@ -85,8 +85,18 @@ def tempered(logits: Tensor, labels: Tensor) -> float:
     """
     if not logits.isfinite().all():
         return math.nan
-    losses = [functional.cross_entropy(logits * float(factor), labels) for factor in FACTORS]
-    return float(torch.stack(losses).min())
+
+    def loss(index: int) -> float:
+        return float(functional.cross_entropy(logits * float(FACTORS[index]), labels))
+
+    low, high = 0, len(FACTORS) - 1
+    while low < high:  # it is convex in the factor
+        between = (low + high) // 2
+        if loss(between) <= loss(between + 1):
+            high = between
+        else:
+            low = between + 1
+    return loss(low)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

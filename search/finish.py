@@ -27,10 +27,16 @@ def conclude(ledger: Ledger, context: Context, run: RunFolder, hands: Hands) -> 
     """Measure the front on the test split, once; write the results; drop what is not needed."""
     ledger.note_figures(measured(unmeasured(ledger), context, hands))
     front = ledger.front()
+    write_results(front, run)
+    drop_stored(run.root, drop_weights(ledger, run))
+    ledger.note_end()
+    return front
+
+
+def write_results(front: Front, run: RunFolder) -> None:
+    """What is derived from the journal."""
     write_json(run.front, front.to_json())
     write_report(run.root, run.report)
-    drop_stored(run.root, drop_weights(ledger, run))
-    return front
 
 
 def unmeasured(ledger: Ledger) -> list[str]:

@@ -26,12 +26,17 @@ BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError, Ar
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in `path`, mended first if a kill left it torn or locked."""
+    """The storage in `path`, mended first."""
+    mend(path)
+    return storage_in(path)
+
+
+def mend(path: Path) -> None:
+    """Undo what a kill did to a journal: its last line torn, or locked."""
     clear_lock(path)
     if path.exists():
         open_plain(path, MOST_JOURNAL).close()
         cut_torn_tail(path)
-    return storage_in(path)
 
 
 def storage_in(path: Path) -> JournalStorage:

@@ -137,6 +137,11 @@ class Ledger:
         known = {**self.record.figures, **figures}
         self.record.study("search").set_user_attr("figures", known)
 
+    def note_end(self) -> None:
+        """All that follows from the trials is on disk: a resumed run has nothing to do."""
+        if self.over:
+            self.record.study("search").set_user_attr("concluded", len(self._asked.plan))
+
     def next_job(self) -> Job | None:
         """Ask for the next trial: what was interrupted first, then controls, then the plan, and
         when all are over, the longer fine-tunes. None if nothing can be started now.

@@ -125,6 +125,12 @@ class Record:
         return found
 
     @property
+    def concluded(self) -> int | None:
+        """How many planned trials were seen through to the search's end; None before it."""
+        found: int | None = self._studies["search"].user_attrs.get("concluded")
+        return found
+
+    @property
     def summary(self) -> dict[str, Any] | None:
         """What the front is derived from besides the trials."""
         found: dict[str, Any] | None = self._studies["search"].user_attrs.get("summary")

@@ -26,8 +26,9 @@ from .context import Context
 from .crew import Crew, Workers, crew_of
 from .deaths import WorkersDied
 from .efficiency import efficiency_of
-from .finish import conclude, drop_weights
+from .finish import conclude, drop_weights, write_results
 from .job import Job
+from .journal import mend
 from .ledger import Ledger
 from .local_ray import RayStart, ray_for
 from .opening import open_ledger, policy_space_of
@@ -35,6 +36,7 @@ from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
 from .preparing import SCREENING, with_images
 from .progress import Progress
+from .reading import read_record
 from .relatives import take_over
 from .room import DiskFull, NoRoom, room_needed
 from .run_folder import (
@@ -140,7 +142,21 @@ def resume_search(
         return inputs
 
     with locked(run), plugged(plugins):
+        front = front_of_finished(run, settings.trials)
+        if front is not None:
+            load()  # other data than the run's are refused here too
+            write_results(front, run)
+            more = f"all of its {settings.trials} trials are over, more --trials go on with it"
+            given.progress.say(f"this run is finished: {more}")
+            return run, front
         return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
+
+
+def front_of_finished(run: RunFolder, trials: int) -> Front | None:
+    """The front of a run that has come to the end of so many trials; None of any other."""
+    mend(run.journal)
+    record = read_record(run.journal)
+    return record.front() if record and record.concluded == trials else None
 
 
 @dataclass(frozen=True, slots=True)

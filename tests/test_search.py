@@ -224,6 +224,24 @@ def test_the_evidence_is_numbers_only_and_named_by_its_hash(run):
     assert load_tables("0" * 32, Path(run.folder / "evidence")) is None
 
 
+def test_a_finished_run_is_told_again_and_starts_nothing(run, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(run.folder, folder)
+    for name in ("front.json", "report.html", "ray.log"):
+        (folder / name).unlink()
+    done = call("search", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert "all of its 8 trials are over, more --trials go on with it" in done.stdout
+    assert table_of(done.stdout) == table_of(run.stdout)
+    assert json.loads((folder / "front.json").read_text()) == run.front
+    assert (folder / "report.html").exists()
+    assert not (folder / "ray.log").exists()
+
+
+def table_of(stdout):
+    return stdout[stdout.index("Front (") : stdout.index("run folder:")]
+
+
 @pytest.mark.slow
 def test_a_finished_run_goes_on_with_more_trials(run, tmp_path):
     folder = tmp_path / "longer"
