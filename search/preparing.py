@@ -29,10 +29,10 @@ from .telling import Say
 
 ENSEMBLE_IMAGES = 16_384  # of one ensemble, unless the user says otherwise
 LEAST_IMAGES = 1024
-LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 256, 32  # of those that an ensemble may take
+LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 128, 32  # of those that an ensemble may take
 OF_A_PASS = 0.5  # what a probe of a loss curve takes: from the group's place on
-EVIDENCE = 0.25  # of the minutes: what measuring evidence may take
-SCREENING = 0.4  # of the minutes: when screening is to be over
+EVIDENCE = 0.15  # of the minutes: what measuring evidence may take
+SCREENING = 0.3  # of the minutes: when screening is to be over
 TIMED = 128  # images
 
 

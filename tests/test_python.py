@@ -21,6 +21,11 @@ from paretoprune.search.reading import read_record
 from paretoprune.search.settings import SearchSettings, settings_from_json
 from paretoprune.trainers.counting import count
 
+BRIEF = {
+    "trials": 2, "epochs": 1, "workers": 1, "quiet": True, "scores": ["taylor"],
+    "allocations": ["global-threshold"], "schedules": ["one-shot"], "screening": False,
+}  # fmt: skip
+
 
 def readme_block(mark):
     text = (ROOT / "README.md").read_text()
@@ -57,8 +62,7 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
 def test_the_given_model_is_never_changed(tmp_path):
     model = network().train()
     before = copy.deepcopy(model.state_dict())
-    pp.search(model, digits(), target_flops=0.5, trials=2, epochs=1, workers=1, quiet=True,
-              out=tmp_path / "run")  # fmt: skip
+    pp.search(model, digits(), target_flops=0.5, out=tmp_path / "run", **BRIEF)
     assert model.training
     assert [m.out_channels for m in model if isinstance(m, nn.Conv2d)] == [16, 16]
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
@@ -76,8 +80,7 @@ def test_arrays_and_loaders_are_taken_and_pick_save_load_agree(kind, tmp_path):
             for pair in (train, validation, validation)
         ]
     model = network()
-    front = pp.search(model, tuple(data), target_flops="50%", trials=2, epochs=1, workers=1,
-                      quiet=True, out=tmp_path / "run")  # fmt: skip
+    front = pp.search(model, tuple(data), target_flops="50%", out=tmp_path / "run", **BRIEF)
     picked = front.pick(max_flops=0.5)
     assert picked.evaluation.flops_fraction <= 0.5
     assert (picked.evaluation.test_accuracy is None) == (kind == "arrays")
@@ -91,10 +94,11 @@ def test_arrays_and_loaders_are_taken_and_pick_save_load_agree(kind, tmp_path):
 
 def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
     out = tmp_path / "run"
-    first = pp.search(network(), digits(), target_flops=0.5, trials=2, epochs=1, workers=1,
-                      quiet=True, out=out)  # fmt: skip
+    first = pp.search(network(), digits(), target_flops=0.5, out=out, **BRIEF)
     again = pp.resume(out, network(), digits(), quiet=True)
     assert [p.trial for p in again.points] == [p.trial for p in first.points]
+    pp.resume(out, network(), digits(), quiet=True, trials=3)
+    assert len(read_record(out / "journal.log").evaluations()) == 3
     with pytest.raises(pp.UserError, match="must be passed again"):
         pp.resume(out)
     (images, labels), validation = digits()
@@ -231,8 +235,8 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     plugin, folder = tmp_path / "mine.py", tmp_path / "run"
     plugin.write_text(readme_block("plugin"))
     assert len(plugin.read_text().strip().splitlines()) < 10
-    words = ("--target-flops", "0.4", "--trials", 10, "--workers", 2, "--epochs", 1,
-             "--dense-epochs", 4, "--seed", 3, "--out", folder)  # fmt: skip
+    words = ("--target-flops", "0.4", "--trials", 4, "--workers", 2, "--epochs", 1, "--seed", 3,
+             "--dense-epochs", 4, "--schedules", "one-shot", "--out", folder)  # fmt: skip
     done = plugin_search(plugin, folder, *words)
     assert done.returncode == 0, done.stderr
     assert "max-weight" in done.stdout
@@ -240,7 +244,7 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     assert config["plugins"][0]["path"] == str(plugin)
     assert len(config["plugins"][0]["sha256"]) == 64
     (folder / "front.json").unlink()
-    resumed = plugin_search(plugin, folder, "--resume", folder)
+    resumed = plugin_search(plugin, folder, "--resume", folder, "--trials", 6)
     assert resumed.returncode == 0, resumed.stderr
     missing = call("search", "--resume", folder)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)

@@ -22,7 +22,7 @@ from paretoprune.search.foretold import agreement, told_of_screening
 from paretoprune.search.plan import Slot, make_plan
 from paretoprune.search.policy_space import space_from
 from paretoprune.search.refining import LEAST, refine, thinned
-from paretoprune.search.screening import FEW, FIRST, GENERATIONS, Proposal, Screen, screen
+from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
 from paretoprune.spaces.decode import Space, decode
 from paretoprune.spaces.evaluation import Evaluation
 from paretoprune.spaces.policy import PRESETS, Policy
@@ -132,7 +132,10 @@ def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
     assert np.isfinite(same.means(masks)).all()
 
 
-def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measuring, blind):
+def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
+    measuring, blind, monkeypatch
+):
+    monkeypatch.setattr(screening, "GENERATIONS", rounds := 2)
     plan = make_plan(6, Target(flops=0.5), blind.space)
     seen = []
 
@@ -143,7 +146,7 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
     rng = np.random.default_rng(0)
     found, seeing = screen(plan, POLICIES, blind, rehearsed, rng=rng)
     targets = len({slot.target for slot in plan})
-    assert len(seen) == len(set(seen)) <= 1 + FIRST + targets * (1 + FEW * (1 + GENERATIONS))
+    assert len(seen) == len(set(seen)) <= 1 + FIRST + targets * (1 + FEW * (1 + rounds))
     assert sorted(found) == [slot.index for slot in plan]
     masks = [decode(found[s.index].policy, s.target, blind.evidence, blind.space) for s in plan]
     assert len({mask.tobytes() for mask in masks}) == len(plan)
@@ -163,7 +166,9 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(measurin
     assert sorted(hasty) == sorted(found)
 
 
-def test_what_is_tried_in_any_case_is_not_screened(measuring, blind):
+def test_what_is_tried_in_any_case_is_not_screened(measuring, blind, monkeypatch):
+    monkeypatch.setattr(screening, "FIRST", 24)
+    monkeypatch.setattr(screening, "GENERATIONS", 1)
     (slot,) = make_plan(1, Target(flops=0.5), blind.space)
 
     def screened(opening):

@@ -9,6 +9,7 @@ from door import call
 
 from paretoprune.search.preparing import (
     ENSEMBLE_IMAGES,
+    EVIDENCE,
     LEAST_IMAGES,
     images_that_fit,
     runs_an_image,
@@ -45,14 +46,14 @@ def test_without_a_limit_nothing_is_late():
     assert not limit.long_beginning()
 
 
-def test_evidence_takes_a_quarter_of_the_minutes_at_most():
+def test_evidence_takes_its_share_of_the_minutes_at_most():
     runs = runs_an_image([Policy("ensemble"), Policy("taylor"), BUDGET], groups=32)
     assert runs == 1 + 32 * 7 * 0.5 / 32
     for seconds in (1e-6, 1e-3, 5e-3, 2e-2, 10.0):
         images = images_that_fit(ASKED, seconds, runs)
         assert LEAST_IMAGES <= images <= ENSEMBLE_IMAGES
         if images > LEAST_IMAGES:
-            assert images * runs * seconds / 2 <= 20 * 60 / 4
+            assert images * runs * seconds / 2 <= 20 * 60 * EVIDENCE
     assert images_that_fit(ASKED, 1e-6, runs) == ENSEMBLE_IMAGES
     assert images_that_fit(ASKED, 10.0, runs) == LEAST_IMAGES
     assert images_that_fit(ASKED, 1e-3, 0.0) == ENSEMBLE_IMAGES  # nothing runs them
