@@ -173,8 +173,12 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
 
 def keep_settings(run: RunFolder, **values: Any) -> None:
     """Let later launches find these of the settings in config.json."""
-    config = read_json(run.config)
-    write_json(run.config, {**config, "settings": {**config["settings"], **values}})
+    keep(run, settings={**read_json(run.config)["settings"], **values})
+
+
+def keep(run: RunFolder, **values: Any) -> None:
+    """Let later launches find these in config.json."""
+    write_json(run.config, {**read_json(run.config), **values})
 
 
 def is_plugin(record: dict[str, Any]) -> bool:

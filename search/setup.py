@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from ..spaces.decode import Space
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
+from ..spaces.intake import read_json
 from ..spaces.layout import layout_of
 from ..spaces.policy import Policy
 from ..spaces.price import Price
@@ -36,7 +36,7 @@ from .dense import Untrained, build, dense_weights, machine_of, measure_dense
 from .effort import effort_of
 from .plugins import Plugin
 from .preparing import affordable, limits_of, runs_an_image
-from .run_folder import RunFolder
+from .run_folder import RunFolder, keep
 from .settings import SearchSettings
 from .telling import telling
 from .versions import versions
@@ -134,9 +134,9 @@ def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Meas
 
 def remembered_machine(run: RunFolder, detected: Machine) -> Machine:
     """The settings of this run's first start, so that a resumed one computes alike."""
-    config = json.loads(run.config.read_text())
+    config = read_json(run.config)
     if "machine" not in config:
-        write_json(run.config, {**config, "machine": asdict(detected)})
+        keep(run, machine=asdict(detected))
         return detected
     try:
         kept = Machine(**config["machine"])
