@@ -236,7 +236,8 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     plugin.write_text(readme_block("plugin"))
     assert len(plugin.read_text().strip().splitlines()) < 10
     words = ("--target-flops", "0.4", "--trials", 4, "--workers", 2, "--epochs", 1, "--seed", 3,
-             "--dense-epochs", 4, "--schedules", "one-shot", "--out", folder)  # fmt: skip
+             "--dense-epochs", 4, "--schedules", "one-shot", "--allocations", "global-threshold",
+             "--no-screening", "--out", folder)  # fmt: skip
     done = plugin_search(plugin, folder, *words)
     assert done.returncode == 0, done.stderr
     assert "max-weight" in done.stdout
@@ -293,6 +294,7 @@ def test_a_score_of_the_wrong_shape_is_one_line(tmp_path):
     assert "score 'three' must return one number an atom" in done.stderr
 
 
+@pytest.mark.slow
 def test_at_a_tenth_the_answer_beats_the_random_control_by_more_than_its_spread(tmp_path):
     answers, controls = [], []
     for seed in range(3):
