@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +90,10 @@ def tempered(logits: Tensor, labels: Tensor) -> float:
     def loss(index: int) -> float:
         return float(functional.cross_entropy(logits * float(FACTORS[index]), labels))
 
-    low, high = 0, len(FACTORS) - 1
-    while low < high:  # it is convex in the factor
-        between = (low + high) // 2
-        if loss(between) <= loss(between + 1):
-            high = between
-        else:
-            low = between + 1
-    return loss(low)
+    def rises(index: int) -> bool:  # it is convex in the factor: once it does, it goes on
+        return loss(index) <= loss(index + 1)
+
+    return loss(bisect_left(range(len(FACTORS) - 1), True, key=rises))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -173,7 +173,7 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
 
 def keep_settings(run: RunFolder, **values: Any) -> None:
     """Let later launches find these of the settings in config.json."""
-    keep(run, settings={**read_json(run.config)["settings"], **values})
+    keep(run, settings=read_json(run.config)["settings"] | values)
 
 
 def keep(run: RunFolder, **values: Any) -> None:
