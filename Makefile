@@ -22,6 +22,7 @@ test: .venv/tested
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-all: .venv/tested
+	$(BIN)/python -m pip install -q -e '.[test,cluster,benchmark]'
 	$(BIN)/python tests/record.py
 
 check: .venv/tested

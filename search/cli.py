@@ -5,6 +5,7 @@ Every user's mistake ends as one line on stderr and exit code 2.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ from .deaths import WorkersDied
 from .options import OF_ONE_POLICY, settings_given, settings_of, with_settings
 from .room import DiskFull, lacks_room
 from .settings import SearchSettings
+
+OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+LONGEST = 200  # of a path in a message
 
 app = typer.Typer(
     add_completion=False,
@@ -57,11 +61,23 @@ def exit_code_of(error: Exception, words: Sequence[str]) -> int:
         return complain(str(error), 1)
     if lacks_room(error):
         return complain(f"no room is left to write to ({error}); make room, then try again", 1)
+    if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
+        return complain(no_way_to(error), 2)
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
     said = f"{message().rstrip('. ')}{value_in(words, error)}"
     return complain(f"{said}; see {helped(words)} --help", 2)
+
+
+def no_way_to(error: OSError) -> str:
+    """The one line about a path that the system lets nobody, or not this user, use."""
+    path = str(error.filename)
+    path = path if len(path) <= LONGEST else f"{path[:LONGEST]}..."
+    return (
+        f"a path must be one that you may use, got {path} ({error.strerror}); mend its "
+        "permissions, or name another"
+    )
 
 
 def value_in(words: Sequence[str], error: Exception) -> str:

@@ -55,11 +55,12 @@ def free_ports(count):
 
 @pytest.mark.slow
 def test_a_submitted_search_outlives_a_node_and_loses_nothing(place, tmp_path):
-    pytest.importorskip("aiohttp_cors", reason="jobs need pip install 'ray[default]'")
+    pytest.importorskip("aiohttp_cors", reason="jobs need pip install -e '.[cluster]'")
     (place / "token").write_text(secrets.token_hex(32))
     plain = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONPATH"}
     protected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(place / "token")}
-    environment = {**plain, **protected}
+    path = os.pathsep.join([str(RAY.parent), os.environ["PATH"]])  # a job's `python` is ours
+    environment = {**plain, **protected, "PATH": path}
     port, door = free_ports(2)
 
     def ray(*words):

@@ -165,11 +165,46 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(capsys, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
-    tmp_path.chmod(0o500)
+def without_rights(folder, mode):
+    """A folder of these rights; skips where they bind nobody, as they do not bind root."""
+    folder.mkdir()
+    folder.chmod(mode)
+    if os.access(folder, os.W_OK):
+        pytest.skip("rights of files do not bind this user")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words", [("search", "--target-flops", "0.4", "--model", "resnet20", "--weights"),
+              ("search", "--target-flops", "0.4", "--weights"), ("pick",), ("sweep",),
+              ("sensitivity", "--model", "digits-resnet", "--data", "digits", "--out")],
+)  # fmt: skip
+def test_a_path_that_no_system_takes_is_one_line(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, output = run_in_process(capsys, *words, "9" * 400)
+    assert code == 2
+    assert "999" in output.err
+    assert "File name too long" in output.err
+    assert output.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_this_user_may_not_use_is_one_line(capsys, tmp_path):
+    locked = without_rights(tmp_path / "locked", 0)
     code, output = run_in_process(
-        capsys, "search", "--target-flops", "0.4", "--out", tmp_path / "run"
+        capsys, "search", "--target-flops", "0.4", "--data", f"folder:{locked / 'images'}"
+    )
+    assert code == 2
+    assert output.err == (
+        f"a path must be one that you may use, got {locked}/images (Permission denied); mend its "
+        "permissions, or name another\n"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
+    locked = without_rights(tmp_path / "locked", 0o500)
+    code, output = run_in_process(
+        capsys, "search", "--target-flops", "0.4", "--out", locked / "run"
     )
     assert code == 2
     assert "--out must be" in output.err
