@@ -183,6 +183,7 @@ def make_front(
     Where latency is an objective, a network may leave the front by its figures: the trials were
     timed while others were running, they are timed alone. None enters, since its weights are gone.
     """
+    evaluations = as_fast_as_before(evaluations)
     dense = with_figures(Dense(**summary["dense"]), figures)
     target = target_from_json(summary["requested"])
     objectives = tuple(summary.get("objectives", OBJECTIVES))
@@ -197,6 +198,16 @@ def make_front(
         controls={name: with_figures(control, figures) for name, control in controls.items()},
         objectives=objectives,
     )
+
+
+def as_fast_as_before(evaluations: list[Evaluation]) -> list[Evaluation]:
+    """A network that was trained on has its trial's latency: it was cut once, and the noise of two
+    timings must not put both on a front.
+    """
+    first: dict[int | None, float | None] = {}
+    return [
+        replace(one, latency_ms=first.setdefault(one.trial, one.latency_ms)) for one in evaluations
+    ]
 
 
 def with_figures(measured: Measured, figures: Figures) -> Measured:

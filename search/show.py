@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.report.page import latency_of
 from ..analysis.report.record import Insights
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, Front, dominates
@@ -42,29 +43,43 @@ def front_table(front: Front) -> Table:
     table = Table(
         title="Front (accuracy: validation; FLOPs: MACs of convolutions and linear layers)"
     )
-    for heading in ("accuracy", "test", "FLOPs %", "params %", "trial"):
+    timed = "latency_ms" in front.objectives
+    for heading in (
+        "accuracy",
+        "test",
+        "FLOPs %",
+        "params %",
+        *(["ms"] if timed else []),
+        "trial",
+    ):
         table.add_column(heading, justify="right")
     table.add_column("from", overflow="fold")
     table.add_column("policy", overflow="fold")
-    dense = front.dense
-    table.add_row(
-        f"{dense.accuracy:.4f}", maybe(dense.test_accuracy), "100.0", "100.0", "", "", "dense"
-    )
+    table.add_row(*row(front.dense, timed), "", "", "dense")
     alike = shared_recipe(front)
     if alike:
         table.caption = f"all of them: {', '.join(alike)}"
     for point in reversed(front.points):
         star = " *" if front.picked and point.path == front.picked.path else ""
         table.add_row(
-            f"{point.accuracy:.4f}",
-            maybe(point.test_accuracy),
-            f"{100 * point.flops_fraction:.1f}",
-            f"{100 * point.params_fraction:.1f}",
+            *row(point, timed),
             f"{point.trial}{star}",
             point.origin or "",
             words(point.policy, without=alike),
         )
     return table
+
+
+def row(one: Evaluation | Dense, timed: bool) -> list[str]:
+    """What is measured of a point or the dense network."""
+    sizes = (1.0, 1.0) if isinstance(one, Dense) else (one.flops_fraction, one.params_fraction)
+    shares = [f"{100 * size:.1f}" for size in sizes]
+    return [
+        f"{one.accuracy:.4f}",
+        maybe(one.test_accuracy),
+        *shares,
+        *([latency_of(one)] if timed else []),
+    ]
 
 
 def shared_recipe(front: Front) -> list[str]:
@@ -181,14 +196,13 @@ def show_pruned(point: Evaluation, dense: Dense, out: Path, console: Console) ->
     for heading in ("accuracy", "test", "FLOPs", "params", "ms"):
         table.add_column(heading, justify="right")
     for name, one in (("dense", dense), ("pruned", point)):
-        milliseconds = "" if one.latency_ms is None else f"{one.latency_ms:.2f}"
         table.add_row(
             name,
             f"{one.accuracy:.4f}",
             maybe(one.test_accuracy),
             f"{one.macs:,}",
             f"{one.params:,}",
-            milliseconds,
+            latency_of(one),
         )
     console.print(table)
     asked = requested(point.target)
