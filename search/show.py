@@ -44,14 +44,8 @@ def front_table(front: Front) -> Table:
         title="Front (accuracy: validation; FLOPs: MACs of convolutions and linear layers)"
     )
     timed = "latency_ms" in front.objectives
-    for heading in (
-        "accuracy",
-        "test",
-        "FLOPs %",
-        "params %",
-        *(["ms"] if timed else []),
-        "trial",
-    ):
+    latency = ["ms"] if timed else []
+    for heading in ("accuracy", "test", "FLOPs %", "params %", *latency, "trial"):
         table.add_column(heading, justify="right")
     table.add_column("from", overflow="fold")
     table.add_column("policy", overflow="fold")
@@ -74,12 +68,8 @@ def row(one: Evaluation | Dense, timed: bool) -> list[str]:
     """What is measured of a point or the dense network."""
     sizes = (1.0, 1.0) if isinstance(one, Dense) else (one.flops_fraction, one.params_fraction)
     shares = [f"{100 * size:.1f}" for size in sizes]
-    return [
-        f"{one.accuracy:.4f}",
-        maybe(one.test_accuracy),
-        *shares,
-        *([latency_of(one)] if timed else []),
-    ]
+    latency = [latency_of(one)] if timed else []
+    return [f"{one.accuracy:.4f}", maybe(one.test_accuracy), *shares, *latency]
 
 
 def shared_recipe(front: Front) -> list[str]:
