@@ -265,7 +265,10 @@ def join(address: str) -> None:
 
 
 def warm_up(workers: int) -> None:
-    """Let the workers import what trials need, beside what the driver does meanwhile."""
+    """Let the workers import what evidence needs, beside what the driver does meanwhile.
+
+    Trials run in processes of their own: Ray makes no actor of a process that had a task.
+    """
     import ray
 
     send = ray.remote(get_ready).options(num_cpus=1)
@@ -274,8 +277,8 @@ def warm_up(workers: int) -> None:
 
 
 def get_ready() -> None:
-    """In a worker: the imports of a trial, the longest part of its start."""
-    importlib.import_module("paretoprune.search.worker")
+    """In a worker: the imports of an errand, the longest part of its start."""
+    importlib.import_module("paretoprune.search.errands")
 
 
 def knock(address: str) -> None:

@@ -49,6 +49,15 @@ def test_the_door_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_worker_that_measures_evidence_does_not_wait_for_tune():
+    code = (
+        "import sys, paretoprune.search.errands\n"
+        "print(sorted({'ray.tune', 'pandas', 'torchvision', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_every_option_of_the_contract_exists_and_flops_are_explained():
     text = call("search", "--help").stdout
     for name in ("trials", "workers", "seed", "out", "target-flops", "target-params", "model",
