@@ -39,21 +39,15 @@ def test_help_answers_in_under_half_a_second():
     assert min(times) < 0.5, times
 
 
-def test_the_door_imports_nothing_heavy():
-    code = (
-        "import sys, paretoprune.search.cli\n"
-        "heavy = {'torch', 'torchvision', 'ray', 'optuna', 'sklearn', 'numpy', 'pandas'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
-
-
-def test_a_worker_that_measures_evidence_does_not_wait_for_tune():
-    code = (
-        "import sys, paretoprune.search.errands\n"
-        "print(sorted({'ray.tune', 'pandas', 'torchvision', 'sklearn'} & set(sys.modules)))"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("cli", {"torch", "torchvision", "ray", "optuna", "sklearn", "numpy", "pandas"}),
+        ("errands", {"ray.tune", "pandas", "torchvision", "sklearn"}),  # workers wait for it
+    ],
+)
+def test_what_is_waited_for_imports_nothing_heavy(module, heavy):
+    code = f"import sys, paretoprune.search.{module}\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 
