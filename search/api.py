@@ -34,7 +34,7 @@ from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
 from .show import answer
 from .stopping import Stopped
-from .transfer import policies_like
+from .transfer import images_like, policies_like
 from .typed import typed
 
 if TYPE_CHECKING:
@@ -172,9 +172,12 @@ def search(
     spread=(0.2, 0.8): lists where the command line has commas.
     `like`: an earlier result, or its run folder, whose front's policies are tried first.
     """
-    chosen = SearchSettings(**with_names(model, data, settings))
-    chosen.check()
     folder = like.folder if isinstance(like, Result) else like
+    values = with_names(model, data, settings)
+    chosen = SearchSettings(
+        **values if folder is None else images_like(Path(folder), data, values)
+    )
+    chosen.check()
     policies = policies_like(Path(folder)) if folder is not None else ()
 
     def run(given: Given) -> tuple[RunFolder, Front]:

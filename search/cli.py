@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..spaces.errors import UserError
+from ..trainers.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .cli_sweep import add_sweeps
@@ -159,12 +160,19 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data first.")] = False,
+    mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: by the data.")] = None,
+    std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
+    augment: Annotated[
+        str | None, typer.Option(help=f"{AUGMENT_HELP}; default: by the data.")
+    ] = None,
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
+    from ..trainers.image_options import image_options
     from .training import train_command
 
-    job = DenseJob(model, data, out, seed=seed, weights=weights)
+    images = image_options(mean, std, augment)
+    job = DenseJob(model, data, out, seed=seed, weights=weights, images=images)
     code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
     raise typer.Exit(code)
 
@@ -215,6 +223,8 @@ def sensitivity(
     ] = "eval",
     images: Annotated[int, typer.Option(help="Calibration images, from train.")] = 2048,
     out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
+    mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: by the data.")] = None,
+    std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
 ) -> None:
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
     from ..spaces.curves import CurveSettings
@@ -222,7 +232,7 @@ def sensitivity(
     from .sensitivity import Sensitivity, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)
-    asked = Sensitivity(model, data, weights, score, combine, out)
+    asked = Sensitivity(model, data, weights, score, combine, out, mean, std)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 

@@ -24,6 +24,13 @@ from ..trainers.distillation import Teacher
 from ..trainers.evaluate import Score
 from ..trainers.export import FORMATS
 from ..trainers.full_tune import Best, FullTune, tune
+from ..trainers.image_options import (
+    options_in,
+    told_augmentation,
+    told_normalisation,
+    with_options,
+    with_recorded,
+)
 from ..trainers.loop import Diverged, Progress, Tuning
 from ..trainers.machine import detect_machine
 from ..trainers.saved import (
@@ -37,7 +44,15 @@ from ..trainers.saved import (
 )
 from ..trainers.together import Team, joined
 from .card import counted, kept
-from .finetune_request import WORK, Asked, check_fits, check_target, finished, settings_of
+from .finetune_request import (
+    WORK,
+    Asked,
+    check_fits,
+    check_target,
+    finished,
+    recorded_images,
+    settings_of,
+)
 from .picked import publish, unwritable
 from .run_folder import RunFolder, locked
 from .setup import data_digest
@@ -79,6 +94,9 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_target(asked)
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
+    data, lines = as_trained(data, asked, recipe)
+    if not quiet:
+        print("\n".join(lines))
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:
@@ -97,6 +115,18 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     with worked_in(asked.target / WORK, team):
         job = job_of(asked, loaded, data, teacher, team)
         return run_tune(job, asked, loaded, team, quiet=quiet)
+
+
+def as_trained(data: Data, asked: Asked, recipe: Recipe) -> tuple[Data, tuple[str, str]]:
+    """The data normalised and augmented as asked, else as the recipe says; two lines about it."""
+    images, noted = asked.images(), recorded_images(recipe)
+    data = with_options(with_recorded(data, noted), images)
+    found = options_in(data)
+    same = (noted.mean, noted.std) == (found.mean, found.std)
+    return data, (
+        told_normalisation(data, images, "the recipe" if same else None),
+        told_augmentation(data, images, None if noted.augment is None else "the recipe"),
+    )
 
 
 @contextmanager
@@ -137,6 +167,8 @@ def job_of(
             "network": loaded.recipe.weights_sha256,
             "teacher": None if teacher is None else weights_digest(teacher),
             "data": data_digest(data),
+            "std": list(data.std),
+            "augment": data.augment,
             "epochs": tuning.epochs,
             "learning_rate": tuning.learning_rate,
             "batch_size": tuning.batch_size,
@@ -167,6 +199,7 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
     weights = tensors_of(job.model)
     recipe = replace(
         loaded.recipe,
+        source=replace(loaded.recipe.source, **asdict(options_in(job.data))),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions=versions(),
         figures=figures_after(loaded, best, test, asked),

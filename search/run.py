@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import CONTROLS, Policy
+from ..trainers.image_options import options_in
 from ..trainers.machine import Machine, threads
 from ..trainers.split import Data
-from .again import resume_command, same_again
+from .again import IMAGES, resume_command, same_again, with_kept
 from .artifacts import check_place, lasting
 from .context import Context
 from .crew import Crew, Workers, crew_of
@@ -54,6 +55,7 @@ from .settings import SearchSettings
 from .setup import (
     Inputs,
     Prepared,
+    check_images,
     data_digest,
     load_inputs,
     prepare_search,
@@ -86,6 +88,7 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     settings.check()
     settings = replace(with_images(settings), artifacts=lasting(settings.artifacts))
     weights_exist(settings.weights)
+    check_images(settings.images(), settings.data, given.data)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     data_name = settings.data if given.data is None else given.data.name
     model_name = settings.model if given.model is None else "model"
@@ -113,6 +116,7 @@ def config_of(
         "model_given": given.model is not None,
         "data_given": given.data is not None,
         "data_sha256": data_digest(inputs.data),
+        IMAGES: asdict(options_in(inputs.data)),
         "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
         WARM_START: warm_start_json(given.warm_start),
     }
@@ -132,6 +136,7 @@ def resume_search(
 
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
+        inputs = replace(inputs, data=with_kept(inputs.data, config))
         if data_digest(inputs.data) != config["data_sha256"]:
             raise UserError(
                 f"a resumed run must be given the data it began with, got other data for {path}; "

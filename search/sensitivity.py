@@ -28,9 +28,11 @@ from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
+from ..trainers.evaluate import evaluate
+from ..trainers.image_options import told_chance, told_normalisation, with_options
 from .dense import build
 from .settings import SearchSettings
-from .setup import weights_exist
+from .setup import check_images, weights_exist
 from .show import plain_console
 from .stopping import Stopped, Stopping
 
@@ -47,6 +49,8 @@ class Sensitivity:
     score: str
     combine: str
     out: Path
+    mean: str | None = None
+    std: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +93,22 @@ def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
 
 def build_subject(asked: Sensitivity) -> Subject:
     """The network, its data and its map."""
-    data = load_data(asked.data, seed=0)
-    settings = SearchSettings(model=asked.model, weights=asked.weights)
+    settings = SearchSettings(
+        model=asked.model, weights=asked.weights, mean=asked.mean, std=asked.std
+    )
+    images = settings.images()
+    check_images(images, asked.data, None)
+    data = with_options(load_data(asked.data, seed=0), images)
+    print(told_normalisation(data, images))
     model, notes = working_copy(build(settings, data))
     for note in notes:
         print(note)
     if asked.weights is None and ":" not in asked.model:
         print("no --weights: the rises are those of a network that was never trained")
+    if asked.weights is not None:
+        found = evaluate(model, data.validation, data)
+        if warning := told_chance(found.accuracy, data):
+            print(warning)
     return Subject(model, trace_channels(model, tuple(data.input_shape)), data)
 
 

@@ -10,6 +10,13 @@ from ..spaces.errors import UserError
 from ..spaces.fields import optional, read_record
 from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..spaces.target import Target, parse_size
+from ..trainers.image_options import (
+    AUGMENT_HELP,
+    MEAN_HELP,
+    STD_HELP,
+    ImageOptions,
+    image_options,
+)
 
 ABOVE_ZERO = (
     "epochs",
@@ -43,6 +50,9 @@ class SearchSettings:
     model: str = option("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
     data: str = option("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
     download: bool = option(False, "Let torchvision fetch the data into their directory first.")
+    mean: str | None = option(None, f"{MEAN_HELP}; default: by the data.")
+    std: str | None = option(None, STD_HELP)
+    augment: str | None = option(None, f"{AUGMENT_HELP}; default: by the data.")
     weights: Path | None = option(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
     )
@@ -154,8 +164,13 @@ class SearchSettings:
                 "for ninety percent write 0.9"
             )
         self.check_choices()
+        self.images()
         self.size_limits()
         self.sizes_between()
+
+    def images(self) -> ImageOptions:
+        """--mean, --std and --augment."""
+        return image_options(self.mean, self.std, self.augment)
 
     def check_choices(self) -> None:
         """Refuse words that name nothing."""

@@ -27,6 +27,14 @@ from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
+from ..trainers.image_options import (
+    ImageOptions,
+    check_for_source,
+    told_augmentation,
+    told_chance,
+    told_normalisation,
+    with_options,
+)
 from ..trainers.machine import Machine
 from ..trainers.models import check_fits
 from ..trainers.split import Data
@@ -70,6 +78,8 @@ def prepare_search(
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
+    crew.say(told_normalisation(data, settings.images()))
+    crew.say(told_augmentation(data, settings.images()))
     model, notes = working_copy(network_of(inputs, run))
     for note in notes:
         crew.say(note)
@@ -109,6 +119,8 @@ def prepare_search(
         plugins=plugins,
     )
     dense = measure_dense(context, crew.dense, crew.say)
+    if trained and (warning := told_chance(dense.accuracy, data)):
+        crew.say(warning)
     crew.watch.note("dense")
     return Prepared(context, dense, measuring, do)
 
@@ -167,6 +179,7 @@ def source_of(inputs: Inputs) -> Source:
         std=tuple(map(float, inputs.data.std)),
         data=data_named(inputs.data.name),
         data_sha256=data_digest(inputs.data),
+        augment=inputs.data.augment,
     )
 
 
@@ -208,7 +221,15 @@ def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data
     """The inputs by name where they were not given in Python."""
     if data is None:
         data = load_data(settings.data, seed=0, download=settings.download)
-    return Inputs(settings, data, model)
+    return Inputs(settings, with_options(data, settings.images()), model)
+
+
+def check_images(options: ImageOptions, name: str, data: Data | None) -> None:
+    """Refuse a normalisation or augmentation that the data cannot have, as early as it shows."""
+    if data is None:
+        check_for_source(options, name)
+    else:
+        with_options(data, options)
 
 
 def weights_exist(path: Path | None) -> None:

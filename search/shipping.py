@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..trainers.together import joined
 from .exporting import export_small
 from .finetune_request import Asked
 from .finetuning import Given, finetune_network
+from .typed import typed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +64,17 @@ def finetune(
     weights: str | Path | None = None,
     model: nn.Module | None = None,
     out: str | Path | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    augment: str | None = None,
     quiet: bool = False,
 ) -> Shipped:
     """Fine-tune the network in a picked folder, in full; the same call goes on after a stop.
 
     `data` as of `search`; `model`: the dense network where no name rebuilds it; `weights`: a file
     of the dense network to distill from, where the folder has none; `out`: a new folder for the
-    result, which otherwise replaces the network in `path`.
+    result, which otherwise replaces the network in `path`. `mean`, `std` and `augment` as of
+    `search`; the recipe's where they are left out.
     """
     check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
     asked = Asked(
@@ -81,6 +87,9 @@ def finetune(
         seed=seed,
         weights=None if weights is None else Path(weights),
         out=None if out is None else Path(out),
+        mean=typed("mean", mean, "finetune"),
+        std=typed("std", std, "finetune"),
+        augment=augment,
     )
     given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
     with joined() as team:

@@ -40,7 +40,7 @@ from .run import (
 )
 from .run_folder import RunFolder, check_local, locked, open_run
 from .settings import SearchSettings, settings_from_json
-from .setup import weights_exist
+from .setup import check_images, weights_exist
 from .show import plain_console, say
 from .stopping import Stopped, Stopping
 from .sweep_file import Entry
@@ -75,6 +75,7 @@ def check_sources(entries: Sequence[Entry]) -> None:
     for entry in entries:
         settings = entry.settings
         weights_exist(settings.weights)
+        check_images(settings.images(), settings.data, None)
         words = settings.words
         with plugged([read_plugin(path) for path in settings.plugin]):
             space_from(words("scores"), words("allocations"), words("schedules"), stages=1)

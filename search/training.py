@@ -14,6 +14,12 @@ from rich.progress import Progress as Bar
 from ..spaces.errors import UserError
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from ..trainers.data import load_data
+from ..trainers.image_options import (
+    check_for_source,
+    told_augmentation,
+    told_normalisation,
+    with_options,
+)
 from ..trainers.loop import Diverged, Progress
 from .setup import weights_exist
 from .stopping import Stopped, Stopping
@@ -26,14 +32,15 @@ def train_command(
 ) -> int:
     """Train, show the figures, and return the exit code."""
     check_job(job, epochs)
-    if download:
-        load_data(job.data, download=True)
+    data = with_options(load_data(job.data, download=download), job.images)
+    print(told_normalisation(data, job.images))
+    print(told_augmentation(data, job.images))
     rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
     job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
     stopping = Stopping()
     try:
         with stopping.listening(), progress_bar() as bar:
-            baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
+            baseline = train_dense(job, data=data, on_report=lambda now: bar(now, "") is None)
     except Diverged as error:
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
@@ -46,6 +53,7 @@ def train_command(
 
 def check_job(job: DenseJob, epochs: float) -> None:
     """Refuse what could not be written or trained."""
+    check_for_source(job.images, job.data)
     weights_exist(job.weights)
     if not 0 < epochs < 1e6:
         raise UserError(

@@ -35,6 +35,7 @@ class Source:
     """Where the dense network comes from. `name` is None for a module that the user passed in.
 
     `mean` and `std` are per channel, of images scaled to 0..1; empty where nobody noted them.
+    `augment`: the augmentation of training; None where nobody noted it.
     `data` is what accuracies were measured on, as the user named it, and a hash of it.
     """
 
@@ -46,6 +47,7 @@ class Source:
     std: tuple[float, ...] = ()
     data: str | None = None
     data_sha256: str | None = None
+    augment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ..spaces.durable import write_json
 from .checkpoint import restore_session, save_session, save_weights
 from .data import Data, load_data
 from .evaluate import Score, evaluate
+from .image_options import ImageOptions, with_options
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
 from .models import build_model, load_weights
@@ -39,6 +40,7 @@ class DenseJob:
     weights: Path | None = None
     machine: Machine | None = None
     save_seconds: float = SAVE_SECONDS
+    images: ImageOptions = ImageOptions()
 
     def settings(self, machine: Machine) -> dict[str, object]:
         """What decides the result, as JSON values."""
@@ -50,6 +52,7 @@ class DenseJob:
             "weights_sha256": source,
             "tuning": asdict(self.tuning),
             "machine": asdict(machine),
+            **({} if self.images == ImageOptions() else {"images": asdict(self.images)}),
         }
 
 
@@ -73,6 +76,7 @@ def train_dense(
 ) -> Baseline:
     """Train, or go on training, and write the network; a finished job is read back."""
     data = data or load_data(job.data)  # every command cuts the same validation split
+    data = with_options(data, job.images)
     model = build_model(
         job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
     )

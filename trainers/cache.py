@@ -20,7 +20,7 @@ from torch import Tensor
 from ..spaces.errors import UserError
 from .split import Data, Split
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had a bool for `augment`
 FOLDERS = ("arrays", "unpacked")
 PARTS = ("train", "validation", "test")
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import UserError
+from .image_options import check_augment
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ def _rebuild(
 class Data:
     """Train, validation (never cut from test) and test, with what a network must know of them.
 
-    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1.
+    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1
+    unless the user gives others. `augment`: one of AUGMENTATIONS, for training.
     """
 
     name: str
@@ -79,7 +81,10 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
-    augment: bool = False
+    augment: str = "none"
+
+    def __post_init__(self) -> None:
+        check_augment(self.augment)
 
 
 def prepare(images: Tensor, data: Data) -> Tensor:

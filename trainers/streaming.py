@@ -50,13 +50,13 @@ def stream(
     *,
     batch_size: int,
     generator: torch.Generator | None,
-    augment: bool,
+    augment: str,
     device: str | torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over a split of files; see `batches`."""
     assert split.source is not None
     loader = DataLoader(
-        _Rows(split),
+        _Rows(split, flip=augment == "flip-crop"),
         batch_sampler=list(_plan(len(split), batch_size, generator, augment)),
         num_workers=split.source.workers,
         pin_memory=torch.device(device).type == "cuda",
@@ -71,13 +71,13 @@ def stream(
 
 
 def _plan(
-    count: int, batch_size: int, generator: torch.Generator | None, augment: bool
+    count: int, batch_size: int, generator: torch.Generator | None, augment: str
 ) -> Iterator[list[Row]]:
     from .batches import row_batches
 
     for rows in row_batches(count, batch_size, generator):
         chosen = torch.arange(count)[rows].tolist()
-        if augment and generator is not None:
+        if augment != "none" and generator is not None:
             seeds = torch.randint(0, 2**31, (len(chosen),), generator=generator).tolist()
             yield list(zip(chosen, seeds, strict=True))
         else:
@@ -87,10 +87,10 @@ def _plan(
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
     """A split's files, indexed by `Row`."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, *, flip: bool) -> None:
         assert split.source is not None
         self.source, self.labels = split.source, split.labels
-        self.still, self.moved = _centre(split.source), _random_crop(split.source)
+        self.still, self.moved = _centre(split.source), _random_crop(split.source, flip=flip)
 
     def __getitem__(self, row: Row) -> tuple[Tensor, Tensor]:
         index, seed = row
@@ -116,8 +116,9 @@ def _centre(source: Source) -> Callable[[Any], Tensor]:
     return still
 
 
-def _random_crop(source: Source) -> Callable[[Any], Tensor]:
+def _random_crop(source: Source, *, flip: bool) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
-    steps = [v2.RandomResizedCrop(source.size, antialias=True), v2.RandomHorizontalFlip()]
+    steps = [v2.RandomResizedCrop(source.size, antialias=True)]
+    steps += [v2.RandomHorizontalFlip()] if flip else []
     return v2.Compose([*steps, v2.PILToTensor()])  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
+from ..image_options import PRESETS
 from ..partition import cut
 from ..split import Data, Source, Split
 from ..streaming import decode, open_image
@@ -21,8 +22,7 @@ from .reading import Reading
 from .stored import read_stored
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-# The scale that published weights for photographs expect.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+USUAL_GREY, USUAL_COLOUR = "half", "imagenet"  # as published weights for photographs expect
 LARGEST_NATIVE = 96  # pixels; images of one size up to this stay as they are
 USUAL_SIZE, USUAL_RESIZE = 224, 256
 PROBES = 64
@@ -53,17 +53,16 @@ def _make(path: Path, reading: Reading) -> Data:
         test = held[0] if held else ([], np.empty(0, np.int64))
     source = _source(train[0], reading)
     streamed = _bytes(source, train, validation, test) > reading.memory_limit
-    grey = source.channels == 1
+    mean, std = PRESETS[USUAL_GREY if source.channels == 1 else USUAL_COLOUR]
     return Data(
         name="folder",
         train=_split(train, source, streamed),
         validation=_split(validation, source, streamed),
         test=_split(test, source, streamed) if test[0] else None,
         classes=len(names),
-        mean=(0.5,) if grey else IMAGENET_MEAN,
-        std=(0.5,) if grey else IMAGENET_STD,
+        mean=mean,
+        std=std,
         input_shape=(source.channels, *source.size),
-        augment=True,
     )
 
 
