@@ -169,7 +169,8 @@ def search(
 
     `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
     the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100,
-    spread=(0.2, 0.8): lists where the command line has commas.
+    spread=(0.2, 0.8): lists where the command line has commas. mean=, std= and augment= hold for
+    data of either kind; float images outside 0..1 take no mean or std.
     `like`: an earlier result, or its run folder, whose front's policies are tried first.
     """
     folder = like.folder if isinstance(like, Result) else like

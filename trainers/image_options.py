@@ -41,14 +41,13 @@ CHANNELS = {
 SHOWN = 4  # numbers of a mean in a line
 
 # The default augmentation of a source and the reason; what is not here: none.
-FOR_ALL_BUT_FLIPS = "a flip or a crop may change what an image shows"
 DEFAULTS = {
-    "cifar10": ("flip-crop", "that of the published recipes"),
-    "cifar100": ("flip-crop", "that of the published recipes"),
-    "digits": ("none", "a flip changes a digit"),
-    "mnist": ("none", "a flip changes a digit"),
+    "cifar10": ("flip-crop", "as in the published recipes"),
+    "cifar100": ("flip-crop", "as in the published recipes"),
+    "digits": ("none", "as a flip changes a digit"),
+    "mnist": ("none", "as a flip changes a digit"),
 }
-OTHERS = ("none", FOR_ALL_BUT_FLIPS)
+OTHERS = ("none", "as a flip or a crop may change what an image shows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +133,10 @@ def check_counts(options: ImageOptions, channels: Sequence[int]) -> None:
     """Refuse numbers that are neither one for all channels nor one a channel."""
     for option, values in (("--mean", options.mean), ("--std", options.std)):
         if values is not None and len(values) not in (1, *channels):
-            allowed = " or ".join(map(str, sorted({1, *channels})))
+            found = " or ".join(map(str, channels))
             raise UserError(
-                f"{option} must have {allowed} number{'' if allowed == '1' else 's'}, as images of "
-                f"{' or '.join(map(str, channels))} channel{'' if allowed == '1' else 's'} need, "
-                f"got {len(values)}; one number stands for all channels"
+                f"{option} must be one number or one for each channel ({found}), got "
+                f"{len(values)} numbers; one number stands for all channels"
             )
 
 
@@ -218,22 +216,23 @@ def told_normalisation(data: Data, given: ImageOptions, recorded: str | None = N
     elif data.train.images.is_floating_point():
         why = "float images are taken as they are"
     else:
-        why = f"the default of {source_of(data)}; --mean and --std set those of the weights"
+        why = f"the default for {source_of(data)}; --mean and --std set those of the weights"
     return f"normalisation: {normalisation_in(data)} ({why})"
 
 
 def told_augmentation(data: Data, given: ImageOptions, recorded: str | None = None) -> str:
     """The line about augmentation, and how to change it."""
     usual, reason = default_of(data.name)
-    other = "none" if data.augment != "none" else "crop or flip-crop"
+    off = data.augment == "none"
+    change = "crop or flip-crop turns it on" if off else "none turns it off"
     if given.augment is not None:
         why = "as given"
     elif recorded is not None:
-        why = f"from {recorded}; --augment {other} changes it"
+        why = f"from {recorded}; --augment {change}"
     elif data.augment == usual:
-        why = f"the default of {source_of(data)}: {reason}; --augment {other} changes it"
+        why = f"the default for {source_of(data)}, {reason}; --augment {change}"
     else:
-        why = f"as the data say; --augment {other} changes it"
+        why = f"as the data say; --augment {change}"
     return f"augmentation: {data.augment} ({why})"
 
 
@@ -246,7 +245,7 @@ def source_of(data: Data) -> str:
     """The kind of data in words."""
     kind, colon, _ = data.name.partition(":")
     if kind in CHANNELS:
-        return kind + colon
+        return f"{kind}:DIR" if colon else kind
     return "your own data"
 
 
