@@ -19,13 +19,16 @@ from ..spaces.target import Target
 from .job import Job, named
 from .ledger import Ledger
 
+WARNING = "warning:"  # what such a line begins with
+
 
 class Progress:
     """The display. It keeps its own handle on stdout, since Ray's processes write there."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stream: IO[str] = open_own_stdout()
+        self._stream: IO[str] = open_own(sys.stdout)
+        self._errors: IO[str] = open_own(sys.stderr)
         self._console = Console(file=self._stream, highlight=False)
         self._live: Live | None = None
         self._start = time.monotonic()
@@ -54,7 +57,9 @@ class Progress:
         self._stream.flush()
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """One line that stays; a warning is told on stderr where nothing else is."""
+        if self._quiet and line.startswith(WARNING):
+            print(line, file=self._errors, flush=True)
         if not self._quiet:
             self._console.print(Text(line), soft_wrap=True)
             self._stream.flush()
@@ -148,10 +153,10 @@ def describe(job: Job, outcome: Evaluation | str) -> str:
     )
 
 
-def open_own_stdout() -> IO[str]:
-    """A stream of our own onto the present stdout, unaffected when file descriptor 1 moves."""
+def open_own(stream: IO[str]) -> IO[str]:
+    """A stream of our own onto the present one, unaffected when its file descriptor moves."""
     try:
-        number = os.dup(sys.stdout.fileno())
+        number = os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError):
-        return sys.stdout  # a notebook's, a test's: no file descriptor behind it
+        return stream  # a notebook's, a test's: no file descriptor behind it
     return os.fdopen(number, "w", encoding="utf-8", errors="replace", closefd=True)

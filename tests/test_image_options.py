@@ -209,6 +209,9 @@ def test_weights_near_chance_are_told_with_the_likely_cause(tmp_path, capsys):
     assert line.startswith("warning: the given weights are near chance on validation: accuracy 0.")
     assert "another normalisation than in training (in use: mean 0.3" in line
     assert "another order of the classes" in line
+    words = ("--weights", tmp_path / "untrained.safetensors", "--out", tmp_path / "quiet")
+    code, output = in_process(capsys, "prune", *QUICK, *words, "--quiet")
+    assert output.err.splitlines() == [line]
 
 
 def test_near_chance_is_three_standard_errors_above_the_most_frequent_class():
