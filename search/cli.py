@@ -159,12 +159,16 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data first.")] = False,
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
     from .training import train_command
 
-    job = DenseJob(model, data, out, seed=seed, weights=weights)
+    job = DenseJob(model, data, out, seed=seed, weights=weights, outputs=outputs)
     code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
     raise typer.Exit(code)
 
@@ -215,6 +219,10 @@ def sensitivity(
     ] = "eval",
     images: Annotated[int, typer.Option(help="Calibration images, from train.")] = 2048,
     out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
     from ..spaces.curves import CurveSettings
@@ -222,7 +230,7 @@ def sensitivity(
     from .sensitivity import Sensitivity, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)
-    asked = Sensitivity(model, data, weights, score, combine, out)
+    asked = Sensitivity(model, data, weights, score, combine, out, outputs)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 

@@ -88,6 +88,10 @@ def finetune(
     weights: Annotated[Path | None, typer.Option(help="Of the dense network, to distill.")] = None,
     model: OwnModel = None,
     out: Annotated[Path | None, typer.Option(help="A new folder instead of DIR itself.")] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="scores or probabilities, as the network returns; default: as pruned."),
+    ] = None,
 ) -> None:
     """Fine-tune a picked network in full; the same command goes on after a stop.
 
@@ -109,6 +113,7 @@ def finetune(
         weights=weights,
         model=model,
         out=out,
+        outputs=outputs,
     )
     raise typer.Exit(finetune_command(asked))
 

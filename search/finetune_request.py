@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES
+from ..spaces.policy import check_choice
 from ..spaces.recipe import FineTune, Recipe, data_named, read_recipe
 from ..trainers.data import Data
 from ..trainers.saved import NEXT, PICKED, RECIPE
@@ -32,6 +34,7 @@ class Asked:
     weights: Path | None = None
     model: str | None = None
     out: Path | None = None
+    outputs: str | None = None  # None: as the recipe says
 
     @property
     def target(self) -> Path:
@@ -54,6 +57,8 @@ class Asked:
                 bound, _, remedy = rule.partition("; ")
                 raise UserError(f"{name} must be {bound}, got {value}; {remedy}")
         weights_exist(self.weights)
+        if self.outputs is not None:
+            check_choice("--outputs", self.outputs, CHOICES)
 
     def command(self, processes: int = 1) -> str:
         """The line that asks for the same again."""
@@ -120,8 +125,11 @@ def finished(asked: Asked, data: Data, team: Team) -> Recipe | None:
         return None
     recipe = read_recipe(asked.target / RECIPE)
     past = recipe.fine_tune
-    if past is None or replace(past, best_epoch=0.0, accuracy_before=0.0) != settings_of(
-        asked, data, team
+    same = past is not None and recipe.source.outputs == data.outputs.form
+    if (
+        past is None
+        or not same
+        or replace(past, best_epoch=0.0, accuracy_before=0.0) != (settings_of(asked, data, team))
     ):
         if asked.out is not None:
             raise UserError(

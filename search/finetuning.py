@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.forms import PROBABILITIES, SCORES
 from ..spaces.price import Price
 from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
@@ -26,6 +27,7 @@ from ..trainers.export import FORMATS
 from ..trainers.full_tune import Best, FullTune, tune
 from ..trainers.loop import Diverged, Progress, Tuning
 from ..trainers.machine import detect_machine
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.saved import (
     RECIPE,
     Loaded,
@@ -79,6 +81,9 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_target(asked)
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
+    data, notes = outputs_read(asked, loaded, data)
+    for note in () if quiet else notes:
+        print(note)
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:
@@ -97,6 +102,16 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     with worked_in(asked.target / WORK, team):
         job = job_of(asked, loaded, data, teacher, team)
         return run_tune(job, asked, loaded, team, quiet=quiet)
+
+
+def outputs_read(asked: Asked, loaded: Loaded, data: Data) -> tuple[Data, tuple[str, ...]]:
+    """The data with what the network returns, by its recipe or by --outputs."""
+    kept = loaded.recipe.source.outputs
+    choice = asked.outputs or (SCORES if kept == SCORES else PROBABILITIES)
+    data, notes = read_outputs(loaded.model, data, choice)
+    if kept != SCORES and choice == PROBABILITIES:
+        data = replace(data, outputs=replace(data.outputs, form=kept))
+    return data, notes
 
 
 @contextmanager
@@ -143,6 +158,7 @@ def job_of(
             "distill": tuning.distill,
             "seed": asked.seed,
             "processes": team.size,
+            **({"outputs": data.outputs.form} if data.outputs.exact else {}),
             **{f"machine {name}": value for name, value in asdict(machine).items()},
         },
     )
@@ -167,6 +183,11 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
     weights = tensors_of(job.model)
     recipe = replace(
         loaded.recipe,
+        source=replace(
+            loaded.recipe.source,
+            outputs=job.data.outputs.form,
+            element=job.data.outputs.element,
+        ),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions=versions(),
         figures=figures_after(loaded, best, test, asked),

@@ -21,6 +21,7 @@ OF_ONE_POLICY = (
     "data",
     "download",
     "weights",
+    "outputs",
     "seed",
     "epochs",
     "dense_epochs",

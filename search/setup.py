@@ -29,6 +29,7 @@ from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.machine import Machine
 from ..trainers.models import check_fits
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.split import Data
 from .context import Context
 from .crew import Crew, measuring_by
@@ -69,9 +70,11 @@ def prepare_search(
     crew: Crew,
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
-    settings, data = inputs.settings, inputs.data
+    settings = inputs.settings
     model, notes = working_copy(network_of(inputs, run))
-    for note in notes:
+    data, more = read_outputs(model, inputs.data, settings.outputs)
+    inputs = replace(inputs, data=data)
+    for note in (*notes, *more):
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
@@ -167,6 +170,8 @@ def source_of(inputs: Inputs) -> Source:
         std=tuple(map(float, inputs.data.std)),
         data=data_named(inputs.data.name),
         data_sha256=data_digest(inputs.data),
+        outputs=inputs.data.outputs.form,
+        element=inputs.data.outputs.element,
     )
 
 

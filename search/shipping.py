@@ -62,13 +62,15 @@ def finetune(
     weights: str | Path | None = None,
     model: nn.Module | None = None,
     out: str | Path | None = None,
+    outputs: str | None = None,
     quiet: bool = False,
 ) -> Shipped:
     """Fine-tune the network in a picked folder, in full; the same call goes on after a stop.
 
     `data` as of `search`; `model`: the dense network where no name rebuilds it; `weights`: a file
     of the dense network to distill from, where the folder has none; `out`: a new folder for the
-    result, which otherwise replaces the network in `path`.
+    result, which otherwise replaces the network in `path`; `outputs`: scores or probabilities,
+    where the network does not return what it returned when it was pruned.
     """
     check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
     asked = Asked(
@@ -81,6 +83,7 @@ def finetune(
         seed=seed,
         weights=None if weights is None else Path(weights),
         out=None if out is None else Path(out),
+        outputs=outputs,
     )
     given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
     with joined() as team:

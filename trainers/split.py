@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import UserError
+from ..spaces.outputs import Outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Data:
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
     augment: bool = False
+    outputs: Outputs = Outputs()  # of the network: how its outputs are read
 
 
 def prepare(images: Tensor, data: Data) -> Tensor:
