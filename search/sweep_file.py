@@ -39,7 +39,8 @@ class Entry:
     def dense_key(self) -> tuple[object, ...]:
         """Equal for entries of the same dense network and data."""
         s = self.settings
-        return s.model, s.data, s.seed, s.weights, s.dense_epochs, s.gpus_per_trial == 0
+        on_cpu = s.gpus_per_trial == 0
+        return s.model, s.data, s.seed, s.weights, s.outputs, s.dense_epochs, on_cpu
 
 
 def read_sweep(path: Path) -> tuple[Entry, ...]:

@@ -93,18 +93,13 @@ def export_network(model: nn.Module, path: Path, task: ExportTask) -> Exported:
     task.check()
     plain = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain.eval()
-    element = WHOLE
-    with torch.no_grad():
-        output = plain(noise(task.batch or 2, task.input_shape))
-    if not isinstance(output, Tensor):
-        element = element_of(output, task.classes).path
-        plain = ElementOnly(plain, task.classes).eval()
     write, read = (to_torch, of_torch) if task.to == "torch" else (to_onnx, of_onnx)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         partial = Path(folder) / path.name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                plain, element = scores_alone(plain, task)
                 write(plain, task, partial)
         except UserError:
             raise
@@ -119,6 +114,15 @@ def export_network(model: nn.Module, path: Path, task: ExportTask) -> Exported:
         worst = difference(plain, runner, task, batches)
         take_name(partial, path)
     return Exported(path, runner, worst, batches, element)
+
+
+@torch.no_grad()
+def scores_alone(model: nn.Module, task: ExportTask) -> tuple[nn.Module, str]:
+    """A network that returns the class scores alone, and which element of the output they are."""
+    output = model(*example(task))
+    if isinstance(output, Tensor):
+        return model, WHOLE
+    return ElementOnly(model, task.classes).eval(), element_of(output, task.classes).path
 
 
 class ElementOnly(nn.Module):

@@ -18,7 +18,7 @@ from .modes import evaluating
 from .split import Data, prepare
 
 IMAGES = 32  # of train
-NOISE = (1.0, 100.0)  # standard deviations: scores grow with them, probabilities stay in [0, 1]
+NOISE = (1.0, 1e4)  # standard deviations: scores grow with them, probabilities stay in [0, 1]
 SUM_TOLERANCE = 1e-5  # of softmax rows in float32
 
 
