@@ -165,6 +165,10 @@ def train(
     augment: Annotated[
         str | None, typer.Option(help=f"{AUGMENT_HELP}; default: by the data.")
     ] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
@@ -172,7 +176,7 @@ def train(
     from .training import train_command
 
     images = image_options(mean, std, augment)
-    job = DenseJob(model, data, out, seed=seed, weights=weights, images=images)
+    job = DenseJob(model, data, out, seed=seed, weights=weights, images=images, outputs=outputs)
     code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
     raise typer.Exit(code)
 
@@ -225,6 +229,10 @@ def sensitivity(
     out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
     mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: by the data.")] = None,
     std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
     from ..spaces.curves import CurveSettings
@@ -232,7 +240,7 @@ def sensitivity(
     from .sensitivity import Sensitivity, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)
-    asked = Sensitivity(model, data, weights, score, combine, out, mean, std)
+    asked = Sensitivity(model, data, weights, score, combine, out, mean, std, outputs)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 

@@ -95,6 +95,10 @@ def finetune(
     augment: Annotated[
         str | None, typer.Option(help=f"{AUGMENT_HELP}; default: the recipe's.")
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="scores or probabilities, as the network returns; default: as pruned."),
+    ] = None,
 ) -> None:
     """Fine-tune a picked network in full; the same command goes on after a stop.
 
@@ -119,6 +123,7 @@ def finetune(
         mean=mean,
         std=std,
         augment=augment,
+        outputs=outputs,
     )
     raise typer.Exit(finetune_command(asked))
 

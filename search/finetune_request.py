@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES
+from ..spaces.policy import check_choice
 from ..spaces.recipe import FineTune, Recipe, data_named, read_recipe
 from ..trainers.data import Data
 from ..trainers.image_options import ImageOptions, image_options, options_in
@@ -36,6 +38,7 @@ class Asked:
     mean: str | None = None
     std: str | None = None
     augment: str | None = None
+    outputs: str | None = None  # None: as the recipe says
 
     @property
     def target(self) -> Path:
@@ -59,6 +62,8 @@ class Asked:
                 raise UserError(f"{name} must be {bound}, got {value}; {remedy}")
         weights_exist(self.weights)
         self.images()
+        if self.outputs is not None:
+            check_choice("--outputs", self.outputs, CHOICES)
 
     def images(self) -> ImageOptions:
         """--mean, --std and --augment."""
@@ -143,8 +148,10 @@ def finished(asked: Asked, data: Data, team: Team) -> Recipe | None:
         return None
     recipe = read_recipe(asked.target / RECIPE)
     past = recipe.fine_tune
+    same = past is not None and recipe.source.outputs == data.outputs.form
     if (
         past is None
+        or not same
         or replace(past, best_epoch=0.0, accuracy_before=0.0) != settings_of(asked, data, team)
         or not images_as_in(recipe, data)
     ):

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.forms import PROBABILITIES, SCORES
 from ..spaces.price import Price
 from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
@@ -33,6 +34,7 @@ from ..trainers.image_options import (
 )
 from ..trainers.loop import Diverged, Progress, Tuning
 from ..trainers.machine import detect_machine
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.saved import (
     RECIPE,
     Loaded,
@@ -95,8 +97,9 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
     data, lines = as_trained(data, asked, recipe)
+    data, notes = outputs_read(asked, loaded, data)
     if not quiet:
-        print("\n".join(lines))
+        print("\n".join((*lines, *notes)))
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:
@@ -127,6 +130,16 @@ def as_trained(data: Data, asked: Asked, recipe: Recipe) -> tuple[Data, tuple[st
         told_normalisation(data, images, "the recipe" if same else None),
         told_augmentation(data, images, None if noted.augment is None else "the recipe"),
     )
+
+
+def outputs_read(asked: Asked, loaded: Loaded, data: Data) -> tuple[Data, tuple[str, ...]]:
+    """The data with what the network returns, by its recipe or by --outputs."""
+    kept = loaded.recipe.source.outputs
+    choice = asked.outputs or (SCORES if kept == SCORES else PROBABILITIES)
+    data, notes = read_outputs(loaded.model, data, choice)
+    if kept != SCORES and choice == PROBABILITIES:
+        data = replace(data, outputs=replace(data.outputs, form=kept))
+    return data, notes
 
 
 @contextmanager
@@ -175,6 +188,7 @@ def job_of(
             "distill": tuning.distill,
             "seed": asked.seed,
             "processes": team.size,
+            **({"outputs": data.outputs.form} if data.outputs.exact else {}),
             **{f"machine {name}": value for name, value in asdict(machine).items()},
         },
     )
@@ -199,7 +213,12 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
     weights = tensors_of(job.model)
     recipe = replace(
         loaded.recipe,
-        source=replace(loaded.recipe.source, **asdict(options_in(job.data))),
+        source=replace(
+            loaded.recipe.source,
+            **asdict(options_in(job.data)),
+            outputs=job.data.outputs.form,
+            element=job.data.outputs.element,
+        ),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions=versions(),
         figures=figures_after(loaded, best, test, asked),

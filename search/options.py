@@ -24,6 +24,7 @@ OF_ONE_POLICY = (
     "std",
     "augment",
     "weights",
+    "outputs",
     "seed",
     "epochs",
     "dense_epochs",

@@ -22,7 +22,9 @@ from ..spaces.channels import ChannelMap
 from ..spaces.curves import Curves, CurveSettings, curves_name, rise_tables
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES, SCORES
 from ..spaces.parts import Scores, combine
+from ..spaces.policy import check_choice
 from ..spaces.price import Price
 from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
@@ -30,6 +32,7 @@ from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
 from ..trainers.evaluate import evaluate
 from ..trainers.image_options import told_chance, told_normalisation, with_options
+from ..trainers.reading_outputs import read_outputs
 from .dense import build
 from .settings import SearchSettings
 from .setup import check_images, weights_exist
@@ -51,6 +54,7 @@ class Sensitivity:
     out: Path
     mean: str | None = None
     std: str | None = None
+    outputs: str = SCORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Row:
 def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
     """Probe, print, store, and return the exit code."""
     weights_exist(asked.weights)
+    check_choice("--outputs", asked.outputs, CHOICES)
     if asked.out.exists() and not asked.out.is_dir():
         raise UserError(f"--out must be a folder, got the file {asked.out}; name another")
     try:
@@ -101,7 +106,8 @@ def build_subject(asked: Sensitivity) -> Subject:
     data = with_options(load_data(asked.data, seed=0), images)
     print(told_normalisation(data, images))
     model, notes = working_copy(build(settings, data))
-    for note in notes:
+    data, more = read_outputs(model, data, asked.outputs)
+    for note in (*notes, *more):
         print(note)
     if asked.weights is None and ":" not in asked.model:
         print("no --weights: the rises are those of a network that was never trained")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..spaces.errors import UserError
 from ..spaces.fields import optional, read_record
+from ..spaces.forms import CHOICES, SCORES
 from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..spaces.target import Target, parse_size
 from ..trainers.image_options import (
@@ -55,6 +56,9 @@ class SearchSettings:
     augment: str | None = option(None, f"{AUGMENT_HELP}; default: by the data.")
     weights: Path | None = option(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
+    )
+    outputs: str = option(
+        SCORES, "What the network returns: scores (unnormalised), or probabilities."
     )
     trials: int = option(24, "Sampled trials; the two controls come on top.")
     max_minutes: float | None = option(
@@ -175,6 +179,7 @@ class SearchSettings:
     def check_choices(self) -> None:
         """Refuse words that name nothing."""
         check_choice("--sampler", self.sampler, SAMPLERS)
+        check_choice("--outputs", self.outputs, CHOICES)
         for name in self.objective:
             check_choice("--objective", name, ("latency",))
         for name in ("allocations", "schedules", "scores"):

@@ -37,6 +37,7 @@ from ..trainers.image_options import (
 )
 from ..trainers.machine import Machine
 from ..trainers.models import check_fits
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.split import Data
 from .context import Context
 from .crew import Crew, measuring_by
@@ -77,11 +78,13 @@ def prepare_search(
     crew: Crew,
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
-    settings, data = inputs.settings, inputs.data
-    crew.say(told_normalisation(data, settings.images()))
-    crew.say(told_augmentation(data, settings.images()))
+    settings = inputs.settings
+    crew.say(told_normalisation(inputs.data, settings.images()))
+    crew.say(told_augmentation(inputs.data, settings.images()))
     model, notes = working_copy(network_of(inputs, run))
-    for note in notes:
+    data, more = read_outputs(model, inputs.data, settings.outputs)
+    inputs = replace(inputs, data=data)
+    for note in (*notes, *more):
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
@@ -180,6 +183,8 @@ def source_of(inputs: Inputs) -> Source:
         data=data_named(inputs.data.name),
         data_sha256=data_digest(inputs.data),
         augment=inputs.data.augment,
+        outputs=inputs.data.outputs.form,
+        element=inputs.data.outputs.element,
     )
 
 

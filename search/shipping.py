@@ -67,14 +67,16 @@ def finetune(
     mean: float | str | Sequence[float] | None = None,
     std: float | str | Sequence[float] | None = None,
     augment: str | None = None,
+    outputs: str | None = None,
     quiet: bool = False,
 ) -> Shipped:
     """Fine-tune the network in a picked folder, in full; the same call goes on after a stop.
 
     `data` as of `search`; `model`: the dense network where no name rebuilds it; `weights`: a file
     of the dense network to distill from, where the folder has none; `out`: a new folder for the
-    result, which otherwise replaces the network in `path`. `mean`, `std` and `augment` as of
-    `search`; the recipe's where they are left out.
+    result, which otherwise replaces the network in `path`; `mean`, `std` and `augment` as of
+    `search`, the recipe's where they are left out; `outputs`: scores or probabilities,
+    where the network does not return what it returned when it was pruned.
     """
     check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
     asked = Asked(
@@ -90,6 +92,7 @@ def finetune(
         mean=typed("mean", mean, "finetune"),
         std=typed("std", std, "finetune"),
         augment=augment,
+        outputs=outputs,
     )
     given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
     with joined() as team:

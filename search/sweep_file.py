@@ -40,7 +40,8 @@ class Entry:
         """Equal for entries of the same dense network and data."""
         s = self.settings
         images = s.mean, s.std, s.augment
-        return s.model, s.data, s.seed, s.weights, s.dense_epochs, s.gpus_per_trial == 0, images
+        on_cpu = s.gpus_per_trial == 0
+        return s.model, s.data, s.seed, s.weights, s.outputs, s.dense_epochs, on_cpu, images
 
 
 def read_sweep(path: Path) -> tuple[Entry, ...]:

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES
+from ..spaces.policy import check_choice
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from ..trainers.data import load_data
 from ..trainers.image_options import (
@@ -40,7 +42,9 @@ def train_command(
     stopping = Stopping()
     try:
         with stopping.listening(), progress_bar() as bar:
-            baseline = train_dense(job, data=data, on_report=lambda now: bar(now, "") is None)
+            baseline = train_dense(
+                job, data=data, on_report=lambda now: bar(now, "") is None, on_note=print
+            )
     except Diverged as error:
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
@@ -55,6 +59,7 @@ def check_job(job: DenseJob, epochs: float) -> None:
     """Refuse what could not be written or trained."""
     check_for_source(job.images, job.data)
     weights_exist(job.weights)
+    check_choice("--outputs", job.outputs, CHOICES)
     if not 0 < epochs < 1e6:
         raise UserError(
             f"--epochs must be finite and above 0, got {epochs}; 30 is usual from scratch"

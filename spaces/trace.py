@@ -22,6 +22,7 @@ from .channels import ChannelMap
 from .errors import UserError
 from .labels import Couplings
 from .leaves import Slot, leaf_kind, record_call
+from .outputs import tensors_in
 from .products import product_macs
 from .rules import carry
 from .verify import verified
@@ -66,8 +67,7 @@ def run_traced(model: nn.Module, sample: Tensor) -> Trace:
                 recorder.known.protect(
                     ids, f"the code also uses the weights of {slot.name} itself"
                 )
-    outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-    for tensor in outputs:
+    for tensor in tensors_in(out):
         recorder.known.protect(recorder.labels.get(tensor), "output of the network")
     return Trace(recorder.slots, recorder.known, recorder.fixed_macs)
 

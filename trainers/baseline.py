@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..spaces.durable import write_json
+from ..spaces.forms import SCORES
 from .checkpoint import restore_session, save_session, save_weights
 from .data import Data, load_data
 from .evaluate import Score, evaluate
@@ -21,6 +22,7 @@ from .image_options import ImageOptions, with_options
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
 from .models import build_model, load_weights
+from .reading_outputs import read_outputs
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
@@ -41,6 +43,7 @@ class DenseJob:
     machine: Machine | None = None
     save_seconds: float = SAVE_SECONDS
     images: ImageOptions = ImageOptions()
+    outputs: str = SCORES  # or probabilities
 
     def settings(self, machine: Machine) -> dict[str, object]:
         """What decides the result, as JSON values."""
@@ -53,6 +56,7 @@ class DenseJob:
             "tuning": asdict(self.tuning),
             "machine": asdict(machine),
             **({} if self.images == ImageOptions() else {"images": asdict(self.images)}),
+            **({} if self.outputs == SCORES else {"outputs": self.outputs}),
         }
 
 
@@ -73,8 +77,12 @@ def train_dense(
     *,
     data: Data | None = None,
     on_report: Callable[[Progress], bool] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Baseline:
-    """Train, or go on training, and write the network; a finished job is read back."""
+    """Train, or go on training, and write the network; a finished job is read back.
+
+    `on_note` is told how the network's outputs are read, where that is not plain.
+    """
     data = data or load_data(job.data)  # every command cuts the same validation split
     data = with_options(data, job.images)
     model = build_model(
@@ -88,6 +96,10 @@ def train_dense(
         return done
     if job.weights is not None:
         load_weights(model, job.weights)
+    data, notes = read_outputs(model, data, job.outputs)
+    if on_note is not None:
+        for note in notes:
+            on_note(note)
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)

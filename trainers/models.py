@@ -6,10 +6,10 @@ from collections.abc import Callable
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..spaces.errors import UserError
-from .evaluate import logits_of
+from ..spaces.outputs import element_of
 from .factory import call_with_known, fault
 from .machine import device_of
 from .modes import evaluating
@@ -49,7 +49,7 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
     """
     try:
         with evaluating(model):
-            scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
+            output = model(torch.zeros((2, *input_shape), device=device_of(model)))
     except Exception as error:  # whatever a user's forward raises
         remedy = "choose a network or an image size that fit each other"
         if len(input_shape) == 2:
@@ -58,11 +58,17 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
             f"model {name!r} must take images of shape {input_shape}, got a failure "
             f"({fault(error)}); {remedy}"
         ) from error
-    if scores.ndim != 2 or len(scores) != 2 or scores.shape[1] < classes:
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] < classes:
         raise UserError(
             f"model {name!r} must give {classes} scores an image, got shape "
-            f"{tuple(scores.shape[1:])}; set its number of classes to {classes}, or mend the "
+            f"{tuple(output.shape[1:])}; set its number of classes to {classes}, or mend the "
             f"labels if none should be {classes - 1}"
+        )
+    element = element_of(output, classes, who=f"model {name!r}")
+    if len(element.tensor) != 2:
+        raise UserError(
+            f"model {name!r} must return one row of scores an image, got {element} for 2 images; "
+            "keep the batch as the first dimension"
         )
 
 

@@ -139,9 +139,10 @@ class Session:
             group["lr"] = self.rate if own is None else own(share)
         taught = None
         if self.teacher is not None:
-            taught = self.teacher(images, (self.data, self.seed, self.step, self.batch_size))
-        with precision(self.machine):
-            logits = logits_of(self.forward(images))
+            step = (self.data, self.seed, self.step, self.batch_size)
+            taught = self.teacher(images, step, data=self.data)
+        with precision(self.machine, exact=self.data.outputs.exact):
+            logits = logits_of(self.forward(images), self.data)
         loss = loss_of(logits, labels, taught, self.tuning)
         if self.penalty is not None:
             loss = loss + self.penalty(share)

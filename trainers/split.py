@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import UserError
+from ..spaces.outputs import Outputs
 from .image_options import check_augment
 
 
@@ -82,6 +83,7 @@ class Data:
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
     augment: str = "none"
+    outputs: Outputs = Outputs()  # of the network: how its outputs are read
 
     def __post_init__(self) -> None:
         check_augment(self.augment)
