@@ -28,7 +28,9 @@ from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
+from .again import imports_code
 from .dense import build
+from .run_folder import as_it_was
 from .settings import SearchSettings
 from .setup import weights_exist
 from .show import plain_console
@@ -66,8 +68,10 @@ def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
     if asked.out.exists() and not asked.out.is_dir():
         raise UserError(f"--out must be a folder, got the file {asked.out}; name another")
     try:
-        with Stopping().listening():
+        with as_it_was(asked.out), Stopping().listening():
             subject = build_subject(asked)
+            if settings.images > len(subject.data.train):
+                print(f"--images {settings.images}: train has {len(subject.data.train)}, all used")
             order = order_by(asked, subject)
             with bar() as on_progress:
                 curves = measure_curves(
@@ -94,7 +98,7 @@ def build_subject(asked: Sensitivity) -> Subject:
     model, notes = working_copy(build(settings, data))
     for note in notes:
         print(note)
-    if asked.weights is None and ":" not in asked.model:
+    if asked.weights is None and not imports_code(asked.model):
         print("no --weights: the rises are those of a network that was never trained")
     return Subject(model, trace_channels(model, tuple(data.input_shape)), data)
 

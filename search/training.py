@@ -35,6 +35,7 @@ def train_command(
         with stopping.listening(), progress_bar() as bar:
             baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
     except Diverged as error:
+        job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
     except Stopped as stop:

@@ -190,7 +190,7 @@ def test_where_nothing_fits_the_nearest_points_are_named_first():
 
 
 def test_an_accuracy_out_of_reach_is_no_matter_of_size():
-    with pytest.raises(UserError, match=r"fine-tune longer: search with more --epochs"):
+    with pytest.raises(UserError, match=r"fine-tune longer: search with more epochs"):
         choose(FRONT, Wish(min_accuracy=0.99))
 
 
