@@ -81,6 +81,9 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_fits(data, recipe)
     if asked.distill == 0 and asked.weights is not None and not quiet:
         print(as_called("--weights has no effect with --distill 0: nothing is distilled"))
+    if asked.batch_size > len(data.train) and not quiet:
+        held = f"--batch-size {asked.batch_size} is taken as {len(data.train)}, all of train"
+        print(as_called(held))
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:

@@ -62,7 +62,15 @@ def messages(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", None) or getattr(node.func, "attr", "")
-            if name in ("UserError", "Diverged", "say", "print", "warn", "DiskFull", "WorkersDied"):
+            if name in (
+                "UserError",
+                "Diverged",
+                "say",
+                "print",
+                "warn",
+                "DiskFull",
+                "WorkersDied",
+            ):
                 yield from texts(ast.Module([ast.Return(a) for a in node.args], []))
 
 

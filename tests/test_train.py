@@ -121,5 +121,7 @@ def test_a_dense_training_whose_loss_is_lost_is_one_line_with_an_option(tmp_path
         )
     assert "\n" not in str(error.value)
     asked = DenseJob("digits-resnet", "digits", tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"):
+    with pytest.raises(
+        UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"
+    ):
         train_command(asked, epochs=1, learning_rate=1e30)
