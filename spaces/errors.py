@@ -18,6 +18,7 @@ OPTION = re.compile(
 )
 NUMBERS = re.compile(r"[\d.]+(,[\d.]+)*")
 PLACEHOLDER = re.compile(r"[A-Z]+(,[A-Z]+)*")
+OF_A_NETWORK = "module:function"  # in Python the network itself is passed
 WORDS = ("all", "dynamic", "latency", "onnx", "torch")  # values that look like prose
 _shown_as_options = [False]
 
@@ -68,6 +69,8 @@ def argument(found: re.Match[str]) -> str:
 
 def literal(value: str) -> str:
     """A value as Python writes it; placeholders as FILE stay."""
+    if value == OF_A_NETWORK:
+        return "NETWORK"
     if NUMBERS.fullmatch(value) or PLACEHOLDER.fullmatch(value):
         return f"({value.replace(',', ', ')})" if "," in value else value
     return repr(value)
