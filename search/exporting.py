@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.fields import fits
 from ..spaces.forms import WHOLE
 from ..spaces.recipe import Recipe, read_recipe
 from ..trainers.export import FORMATS, Exported, ExportTask, export_network, noise
@@ -110,6 +111,12 @@ def export_small(
     endings = {ending: name for name, ending in FORMATS.items()}
     if to is None and path.suffix not in endings:
         raise UserError(f"path must end in {' or '.join(endings)}, got {path}; or pass to='onnx'")
+    if to is not None and path.suffix in endings and endings[path.suffix] != to:
+        raise UserError(
+            f"path must end in {FORMATS.get(to, to)} for to={to!r}, got {path}; rename it"
+        )
+    if not fits(batch, "int | None"):
+        raise UserError(f"batch must be a whole number, got {batch!r}; write 1, or leave it out")
     check_path(path)
     source = recipe.source
     task = ExportTask(

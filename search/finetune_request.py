@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
@@ -93,8 +94,8 @@ def check_target(asked: Asked) -> None:
         return
     begun = asked.out / WORK
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        busy = any(path != begun for path in asked.out.iterdir())
+        there = os.path.isdir(asked.out)
+        busy = there and any(path != begun for path in asked.out.iterdir())
     except OSError as error:
         raise UserError(unwritable(asked.out, error)) from None
     if busy and not (asked.out / RECIPE).is_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, as_called
 from ..spaces.forms import PROBABILITIES, SCORES
 from ..spaces.price import Price
 from ..spaces.recipe import Figures, Recipe, read_recipe
@@ -56,7 +56,7 @@ from .finetune_request import (
     settings_of,
 )
 from .picked import publish, unwritable
-from .run_folder import RunFolder, locked
+from .run_folder import RunFolder, locked, not_there, remove_empty, take_back
 from .setup import data_digest
 from .stopping import Stopped, Stopping
 from .training import progress_bar
@@ -100,6 +100,11 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     data, notes = outputs_read(asked, loaded, data)
     if not quiet:
         print("\n".join((*lines, *notes)))
+    if asked.distill == 0 and asked.weights is not None and not quiet:
+        print(as_called("--weights has no effect with --distill 0: nothing is distilled"))
+    if asked.batch_size > len(data.train) and not quiet:
+        held = f"--batch-size {asked.batch_size} is taken as {len(data.train)}, all of train"
+        print(as_called(held))
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:
@@ -108,12 +113,14 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
             "add --weights FILE"
         )
     if wanted_teacher and teacher is None and not quiet:
-        print("no distillation: the dense network is not beside the recipe; add --weights FILE")
+        said = "no distillation: the dense network is not beside the recipe; add --weights FILE"
+        print(as_called(said))
     asked = replace(asked, distill=0.0 if teacher is None else asked.distill or DISTILL)
     done = finished(asked, data, team)
     if done is not None:
         if not quiet:
-            print("this fine-tune was finished before; another --epochs or --seed trains it on")
+            said = "this fine-tune was finished before; another --epochs or --seed trains it on"
+            print(as_called(said))
         return done
     with worked_in(asked.target / WORK, team):
         job = job_of(asked, loaded, data, teacher, team)
@@ -148,12 +155,19 @@ def worked_in(work: Path, team: Team) -> Iterator[None]:
     if not team.leads:
         yield
         return
+    made = not_there(work)
     try:
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(unwritable(work, error)) from None
+        raise UserError(unwritable(work.parent, error)) from None
     with locked(RunFolder(work), what="fine-tune"):
-        yield
+        try:
+            yield
+        except UserError:
+            if made:  # nothing that an earlier call left
+                take_back(work)
+                remove_empty(made)
+            raise
     shutil.rmtree(work)
 
 
@@ -209,7 +223,10 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
 
             best, test = tune(job, team, report)
     except Diverged as error:
-        raise UserError(f"{error}; begin again after deleting {job.work}") from None
+        if team.leads:
+            take_back(job.work)  # its session would lead there again
+        said = str(error).partition(";")[0]
+        raise UserError(f"{said}; begin again with a lower --learning-rate") from None
     weights = tensors_of(job.model)
     recipe = replace(
         loaded.recipe,

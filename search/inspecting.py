@@ -33,6 +33,7 @@ def inspect_network(asked: Inspection, *, min_channels: int, round_to: int) -> N
     """Build, trace, price and print."""
     at_least("--min-channels", min_channels, 1)
     at_least("--round-to", round_to, 1)
+    at_least("--classes", asked.classes, 0)
     shape = parse_shape(asked)
     classes = asked.classes or (1000 if asked.model.startswith("torchvision:") else 10)
     model, notes = working_copy(
@@ -41,6 +42,7 @@ def inspect_network(asked: Inspection, *, min_channels: int, round_to: int) -> N
     channel_map = trace_channels(model, shape, keep=asked.keep)
     space = Space(channel_map, Price(channel_map), min_channels, round_to)
     summary = summarise(channel_map, space.price, lowest=space.lowest())
+    notes = (*assumed(asked, shape, classes), *notes)
     if asked.as_json:
         print(json.dumps({"schema": 1, "notes": list(notes), **asdict(summary)}, indent=2))
         return
@@ -48,6 +50,16 @@ def inspect_network(asked: Inspection, *, min_channels: int, round_to: int) -> N
     for note in notes:
         console.print(note)
     print_summary(summary, console)
+
+
+def assumed(asked: Inspection, shape: tuple[int, ...], classes: int) -> list[str]:
+    """What was not asked for, and is taken as usual."""
+    found = []
+    if not asked.input_shape:
+        found.append(f"--input is taken as {','.join(map(str, shape))}")
+    if not asked.classes:
+        found.append(f"--classes is taken as {classes}")
+    return found
 
 
 def parse_shape(asked: Inspection) -> tuple[int, ...]:

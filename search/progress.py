@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..spaces.errors import as_called
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
 from ..spaces.target import Target
@@ -61,7 +62,7 @@ class Progress:
         if self._quiet and line.startswith(WARNING):
             print(line, file=self._errors, flush=True)
         if not self._quiet:
-            self._console.print(Text(line), soft_wrap=True)
+            self._console.print(Text(as_called(line)), soft_wrap=True)
             self._stream.flush()
 
     def begin(

@@ -14,7 +14,7 @@ from torch import nn
 from .. import __version__
 from ..spaces.decode import Space
 from ..spaces.durable import write_json
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, as_called
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import CONTROLS, Policy
@@ -28,11 +28,12 @@ from .crew import Crew, Workers, crew_of
 from .deaths import WorkersDied
 from .efficiency import efficiency_of
 from .finish import conclude, drop_weights, write_results
+from .idle import without_effect
 from .job import Job
 from .journal import mend
 from .ledger import Ledger
 from .local_ray import RayStart, ray_for
-from .opening import open_ledger, policy_space_of
+from .opening import open_ledger, policy_space_of, spread_asked
 from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
 from .preparing import SCREENING, with_images
@@ -48,6 +49,7 @@ from .run_folder import (
     given_back,
     keep_settings,
     locked,
+    not_there,
     open_run,
 )
 from .screening import WORTH, Proposal
@@ -86,23 +88,42 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     """Run a new search in a new folder."""
     watch = Watch()
     settings.check()
+    check_by_object(settings, given)
+    asked = settings
     settings = replace(with_images(settings), artifacts=lasting(settings.artifacts))
     weights_exist(settings.weights)
     check_images(settings.images(), settings.data, given.data)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     data_name = settings.data if given.data is None else given.data.name
     model_name = settings.model if given.model is None else "model"
-    run = create_run(settings.out or default_folder(data_name, model_name))
+    folder = settings.out or default_folder(data_name, model_name)
+    made = not_there(folder)
+    with plugged(plugins):
+        idle = list(without_effect(asked, model_given=given.model is not None))
+    run = create_run(folder)
 
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
+        for line in idle:
+            given.progress.say(line)
         write_json(run.config, config_of(inputs, run, plugins, given))
         take_over(run, given.relatives, dense=settings.weights is None)
         return inputs
 
-    with locked(run), given_back(run), plugged(plugins):
+    with locked(run), given_back(run, made), plugged(plugins):
         check_place(settings.artifacts, run.root)
         return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
+
+
+def check_by_object(settings: SearchSettings, given: Given) -> None:
+    """Refuse a file for what came as an object, which nobody would read."""
+    if given.model is not None and settings.weights is not None:
+        raise UserError(
+            f"--weights must be left out where the model is a network, got {settings.weights}; "
+            "load them into the network, or name the model"
+        )
+    if given.data is not None and settings.download:
+        raise UserError("--download is for data by name, got data as objects; leave it out")
 
 
 def config_of(
@@ -218,9 +239,9 @@ def drive(
 def goes_on_after(trouble: str, remedy: str, run: RunFolder) -> str:
     """The one line about what ended a search that is not over."""
     if not run.config.exists():
-        return f"{trouble}; {remedy} and start again"
+        return as_called(f"{trouble}; {remedy} and start again")
     again = resume_command(run.root, open_run(run.root)[1])
-    return f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}"
+    return as_called(f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}")
 
 
 def prepare(
@@ -230,6 +251,7 @@ def prepare(
     settings = inputs.settings
 
     def reading(space: Space) -> list[Policy]:
+        spread_asked(settings, space, lambda _: None)  # refused before anything is trained
         screened = [Policy(WORTH)] if settings.screening else []
         return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 

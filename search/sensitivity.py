@@ -33,7 +33,9 @@ from ..trainers.data import load_data
 from ..trainers.evaluate import evaluate
 from ..trainers.image_options import told_chance, told_normalisation, with_options
 from ..trainers.reading_outputs import read_outputs
+from .again import imports_code
 from .dense import build
+from .run_folder import as_it_was
 from .settings import SearchSettings
 from .setup import check_images, weights_exist
 from .show import plain_console
@@ -75,8 +77,10 @@ def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
     if asked.out.exists() and not asked.out.is_dir():
         raise UserError(f"--out must be a folder, got the file {asked.out}; name another")
     try:
-        with Stopping().listening():
+        with as_it_was(asked.out), Stopping().listening():
             subject = build_subject(asked)
+            if settings.images > len(subject.data.train):
+                print(f"--images {settings.images}: train has {len(subject.data.train)}, all used")
             order = order_by(asked, subject)
             with bar() as on_progress:
                 curves = measure_curves(
@@ -109,7 +113,7 @@ def build_subject(asked: Sensitivity) -> Subject:
     data, more = read_outputs(model, data, asked.outputs)
     for note in (*notes, *more):
         print(note)
-    if asked.weights is None and ":" not in asked.model:
+    if asked.weights is None and not imports_code(asked.model):
         print("no --weights: the rises are those of a network that was never trained")
     if asked.weights is not None:
         found = evaluate(model, data.validation, data)

@@ -211,8 +211,8 @@ class SearchSettings:
         parts = [parse_size("--spread", part) for part in self.spread.split(",")]
         if len(parts) != 2 or not all(isinstance(part, float) for part in parts):
             raise UserError(f"--spread must be LOW,HIGH, got {self.spread}; write 0.2,0.8")
-        low, high = sorted(float(part) for part in parts if part is not None)
-        if low == high:
+        low, high = (float(part) for part in parts if part is not None)
+        if low >= high:
             raise UserError(
                 f"--spread must be a LOW below a HIGH, got {self.spread}; write 0.2,0.8"
             )

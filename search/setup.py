@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..analysis.evidence import measure_evidence
 from ..analysis.gathering import Do, Measuring, check_known, gather_evidence
 from ..analysis.pieces import single
 from ..spaces.channels import ChannelMap, map_digest
@@ -25,6 +26,7 @@ from ..spaces.price import Price
 from ..spaces.recipe import Source, data_named
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
+from ..trainers.batches import draw
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.image_options import (
@@ -44,11 +46,14 @@ from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
 from .effort import effort_of
 from .plugins import Plugin
+from .policy_space import own_scores
 from .preparing import affordable, limits_of, runs_an_image
 from .run_folder import RunFolder, keep
 from .settings import SearchSettings
 from .telling import telling
 from .versions import versions
+
+TRIED = 64  # images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +103,8 @@ def prepare_search(
     (detected,) = crew.dense.do([single(machine_of)], untrained)
     machine = remembered_machine(run, detected)
     trained = inputs.model is not None or settings.weights is not None
+    if not trained and not run.dense.exists():
+        try_own_scores(wanted, untrained, space.channel_map)
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     crew.watch.note("dense")
     runs = runs_an_image(wanted, len(space.channel_map.groups))
@@ -126,6 +133,15 @@ def prepare_search(
         crew.say(warning)
     crew.watch.note("dense")
     return Prepared(context, dense, measuring, do)
+
+
+def try_own_scores(wanted: Iterable[Policy], on: Untrained, channel_map: ChannelMap) -> None:
+    """Let a fault in a score of the user's show on a few images, before a network is trained."""
+    names = own_scores(sorted({policy.score for policy in wanted}))
+    if names:
+        few = replace(on.data, train=draw(on.data.train, TRIED))
+        seed = on.settings.seed
+        measure_evidence(on.model, channel_map, few, folder=None, seed=seed, names=names)
 
 
 def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:

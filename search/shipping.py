@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..spaces.fields import fits
+from ..spaces.fields import fits, shown
 from ..spaces.policy import Policy
 from ..spaces.recipe import Figures, Recipe
 from ..trainers.datasets.user import user_data
@@ -52,6 +52,21 @@ def check_numbers(**values: object) -> None:
             raise UserError(f"{name} must be a number, got {value!r}; write it without quotes")
 
 
+def check_whole(**values: object) -> None:
+    """Refuse 64.5 and "64", which would be taken for something else."""
+    for name, value in values.items():
+        if not fits(value, "int"):
+            raise UserError(f"{name} must be a whole number, got {value!r}; write 64")
+
+
+def check_network(model: object) -> None:
+    """Refuse a name, which is built on the command line only."""
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model must be the dense network itself, got {shown(model)}; build it, pass that"
+        )
+
+
 def finetune(
     path: str | Path,
     data: object,
@@ -79,6 +94,9 @@ def finetune(
     where the network does not return what it returned when it was pruned.
     """
     check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
+    check_whole(batch_size=batch_size, seed=seed)
+    if model is not None:
+        check_network(model)
     asked = Asked(
         folder=Path(path),
         data=data if isinstance(data, str) else "",

@@ -46,6 +46,7 @@ def train_command(
                 job, data=data, on_report=lambda now: bar(now, "") is None, on_note=print
             )
     except Diverged as error:
+        job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
     except Stopped as stop:

@@ -173,7 +173,7 @@ class Session:
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss must stay finite, got {loss} at step {step} of {self.total} with "
-                    f"learning rate {self.rate:.4g}; lower it or set clip=1.0"
+                    f"learning rate {self.rate:.4g}; lower it"
                 )
 
 
