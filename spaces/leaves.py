@@ -92,6 +92,11 @@ def runs_its_norm(call: Call, module: nn.Module) -> bool:
     )
 
 
+def is_opaque(module: nn.Module) -> bool:
+    """Whether a module is a convolution or linear layer that is not read as one."""
+    return isinstance(module, _ConvNd | nn.Linear) and leaf_kind(module) is None
+
+
 def why_unread(module: nn.Module) -> str:
     """Why a module that multiplies by weights is not read as a layer."""
     kind = type(module).__name__

@@ -21,7 +21,7 @@ from .calls import Call, Labels
 from .channels import ChannelMap, Unread
 from .errors import UserError
 from .labels import Couplings
-from .leaves import Slot, leaf_kind, record_call, runs_its_norm, why_unread
+from .leaves import Slot, is_opaque, leaf_kind, record_call, runs_its_norm, why_unread
 from .outputs import tensors_in
 from .products import product_macs
 from .rules import carry
@@ -82,7 +82,8 @@ def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"the network must run on one input of shape {tuple(sample.shape[1:])}, but "
-        f"{recorder.place} failed ({first[:160]}); give the shape it expects, or wrap it to take one tensor"
+        f"{recorder.place} failed ({first[:160]}); give the shape it expects, or wrap it "
+        "to take one tensor"
     )
 
 
@@ -162,6 +163,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             self.modules.pop()
             if kind is None:
+                if is_opaque(module) and not self.inside:
+                    self.macs.setdefault(name, 0)
                 return
             self.inside -= 1
             if not self.inside:

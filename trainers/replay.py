@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from ..spaces.lively import relative_error
 from ..spaces.outputs import tensors_in
 
+PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
 TOLERANCE = 1e-4  # folded norms round differently
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
