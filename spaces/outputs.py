@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from math import prod
 
 from torch import Tensor
 
 from .errors import UserError
 from .forms import SCORES, WHOLE
 
+MOST_SHOWN = 4  # elements in a message
 # In training mode these return auxiliary scores too; the main ones are `.logits`.
 WITH_AUXILIARY = ("GoogLeNetOutputs", "InceptionOutputs")
 
@@ -90,15 +92,19 @@ def element_of(output: object, classes: int, *, who: str = "a network") -> Eleme
             f"{len(fitting)} that fit: {', '.join(map(str, fitting))}; return the class scores "
             "alone"
         )
-    got = ", ".join(map(str, found)) or f"{type(output).__name__} without a tensor"
+    got = ", ".join(map(str, found[:MOST_SHOWN])) or f"{type(output).__name__} without a tensor"
     remedy = f"set its number of classes to {classes}"
     if any(not element.tensor.is_floating_point() for element in found):
-        got = ", ".join(f"{element} of {element.tensor.dtype}" for element in found)
+        got = ", ".join(f"{one} of {one.tensor.dtype}" for one in found[:MOST_SHOWN])
         remedy = "return the class scores before argmax"
     if any(element.tensor.ndim > 2 for element in found):
         remedy = "average over the positions, or flatten [N, C, 1, 1] with flatten(1)"
+    if len(found) > MOST_SHOWN:
+        got += f" and {len(found) - MOST_SHOWN} more"
+    other_task = not isinstance(output, Tensor) or prod(output.shape[2:]) != 1
+    rule = "only image classifiers are supported: " if other_task else ""
     raise UserError(
-        f"{who} must return one float tensor [N, {classes} or more], got {got}; {remedy}"
+        f"{rule}{who} must return one float tensor [N, {classes} or more], got {got}; {remedy}"
     )
 
 

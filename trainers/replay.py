@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from ..spaces.lively import relative_error
 from ..spaces.outputs import tensors_in
 
+PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
 TOLERANCE = 1e-4  # folded norms round differently
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -158,7 +159,7 @@ def _fuse_norms(graph: fx.Graph, model: nn.Module) -> None:
         once = calls.count(node.target) == calls.count(source.target) == len(source.users) == 1
         if not (once and isinstance(convolution, _ConvNd) and isinstance(norm, _BatchNorm)):
             continue
-        if norm.running_mean is None:
+        if norm.running_mean is None or type(norm).forward not in PLAIN_NORMS:
             continue
         fused = fuse_conv_bn_eval(convolution, norm, convolution.transposed)
         model.set_submodule(str(source.target), fused)
