@@ -61,7 +61,7 @@ from .setup import (
 )
 from .spans import Watch
 from .stopping import Stopped, Stopping
-from .time_limit import TimeLimit
+from .time_limit import DENSE, TimeLimit
 from .transfer import WARM_START, warm_start_json
 
 
@@ -94,7 +94,9 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
         write_json(run.config, config_of(inputs, run, plugins, given))
-        take_over(run, given.relatives, dense=settings.weights is None)
+        take_over(
+            run, given.relatives, dense=settings.weights is None, max_minutes=settings.max_minutes
+        )
         return inputs
 
     with locked(run), given_back(run), plugged(plugins):
@@ -228,8 +230,9 @@ def prepare(
         screened = [Policy(WORTH)] if settings.screening else []
         return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 
+    trained = inputs.model is not None or settings.weights is not None or run.dense.exists()
     prepared = prepare_search(inputs, run, plugins, reading, crew)
-    late = partial(limit.past, SCREENING)
+    late = partial(limit.past, SCREENING if trained else DENSE + SCREENING)
     return prepared, open_ledger(prepared, settings, run, crew.say, late)
 
 
