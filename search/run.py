@@ -65,7 +65,7 @@ from .setup import (
 )
 from .spans import Watch
 from .stopping import Stopped, Stopping
-from .time_limit import TimeLimit
+from .time_limit import DENSE, TimeLimit
 from .transfer import WARM_START, warm_start_json
 
 
@@ -107,7 +107,9 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
         for line in idle:
             given.progress.say(line)
         write_json(run.config, config_of(inputs, run, plugins, given))
-        take_over(run, given.relatives, dense=settings.weights is None)
+        take_over(
+            run, given.relatives, dense=settings.weights is None, max_minutes=settings.max_minutes
+        )
         return inputs
 
     with locked(run), given_back(run, made), plugged(plugins):
@@ -255,8 +257,9 @@ def prepare(
         screened = [Policy(WORTH)] if settings.screening else []
         return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 
+    trained = inputs.model is not None or settings.weights is not None or run.dense.exists()
     prepared = prepare_search(inputs, run, plugins, reading, crew)
-    late = partial(limit.past, SCREENING)
+    late = partial(limit.past, SCREENING if trained else DENSE + SCREENING)
     return prepared, open_ledger(prepared, settings, run, crew.say, late)
 
 

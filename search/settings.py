@@ -63,8 +63,9 @@ class SearchSettings:
     trials: int = option(24, "Sampled trials; the two controls come on top.")
     max_minutes: float | None = option(
         None,
-        "Start no trial but the first that, as long as the longest before it, would end after so "
-        "many minutes.",
+        "Time limit in minutes. Training the dense network takes a quarter of it at most; after "
+        "the first trial, a trial starts only if it would finish in time at the slowest duration "
+        "seen so far.",
     )
     workers: int | None = option(None, "Trials at a time; default: one a core.")
     seed: int = option(0, "Same seed, same machine, one worker: same front.")
