@@ -21,7 +21,7 @@ from ..trainers.evaluate import evaluate
 from ..trainers.loop import Diverged, Progress, Session, Tuning
 from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights
+from ..trainers.models import build_model, load_weights, stock_note
 from ..trainers.split import Data
 from .context import Context
 from .crew import Hands
@@ -40,13 +40,21 @@ class Untrained:
     settings: SearchSettings
 
 
-def build(settings: SearchSettings, data: Data) -> nn.Module:
-    """The network that the settings name, with `--weights` if they are given."""
+def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Module:
+    """The network that the settings name, with `--weights` if they are given.
+
+    `say` is told where its weights come from.
+    """
     model = build_model(
         settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
     )
     if settings.weights is not None:
-        load_weights(model, settings.weights)
+        notes = load_weights(model, settings.weights)
+    else:
+        stock = stock_note(settings.model)
+        notes = () if stock is None else (stock,)
+    for note in notes if say else ():
+        say(note)
     return model
 
 

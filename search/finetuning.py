@@ -79,6 +79,8 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_target(asked)
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
+    for note in data.notes if not quiet else ():
+        print(note)
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:

@@ -91,7 +91,9 @@ def build_subject(asked: Sensitivity) -> Subject:
     """The network, its data and its map."""
     data = load_data(asked.data, seed=0)
     settings = SearchSettings(model=asked.model, weights=asked.weights)
-    model, notes = working_copy(build(settings, data))
+    for note in data.notes:
+        print(note)
+    model, notes = working_copy(build(settings, data, print))
     for note in notes:
         print(note)
     if asked.weights is None and ":" not in asked.model:

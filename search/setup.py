@@ -28,8 +28,9 @@ from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.machine import Machine
-from ..trainers.models import check_fits
+from ..trainers.models import check_fits, surplus_note
 from ..trainers.split import Data
+from ..trainers.weights import check_finite
 from .context import Context
 from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
@@ -38,7 +39,7 @@ from .plugins import Plugin
 from .preparing import affordable, limits_of, runs_an_image
 from .run_folder import RunFolder, keep
 from .settings import SearchSettings
-from .telling import telling
+from .telling import Say, telling
 from .versions import versions
 
 
@@ -70,9 +71,13 @@ def prepare_search(
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings, data = inputs.settings, inputs.data
-    model, notes = working_copy(network_of(inputs, run))
-    for note in notes:
+    for note in data.notes:
         crew.say(note)
+    model, notes = working_copy(network_of(inputs, run, crew.say))
+    surplus = surplus_note(scored_by(model, inputs), data.classes)
+    for note in (*notes, surplus):
+        if note is not None:
+            crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
     for word in settings.words("scores"):
@@ -113,16 +118,23 @@ def prepare_search(
     return Prepared(context, dense, measuring, do)
 
 
-def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:
+def network_of(inputs: Inputs, run: RunFolder, say: Say | None = None) -> nn.Module:
     """The user's object, or what the name builds; weights that the run has are read here only."""
     if inputs.model is not None:
-        data, name = inputs.data, type(inputs.model).__name__
-        check_fits(inputs.model, name, data.classes, tuple(data.input_shape))
+        name = type(inputs.model).__name__
+        scored_by(inputs.model, inputs)
+        check_finite(inputs.model, inputs.model.state_dict(), f"model {name!r}")
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
-        settings = replace(settings, weights=None)
-    return build(settings, inputs.data)
+        return build(replace(settings, weights=None), inputs.data)
+    return build(settings, inputs.data, say)
+
+
+def scored_by(model: nn.Module, inputs: Inputs) -> int:
+    """How many classes the network scores."""
+    data = inputs.data
+    return check_fits(model, type(model).__name__, data.classes, tuple(data.input_shape))
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:

@@ -26,14 +26,17 @@ def train_command(
 ) -> int:
     """Train, show the figures, and return the exit code."""
     check_job(job, epochs)
-    if download:
-        load_data(job.data, download=True)
+    data = load_data(job.data, download=download)
+    for note in data.notes:
+        print(note)
     rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
     job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
     stopping = Stopping()
     try:
         with stopping.listening(), progress_bar() as bar:
-            baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
+            baseline = train_dense(
+                job, data=data, say=print, on_report=lambda now: bar(now, "") is None
+            )
     except Diverged as error:
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error

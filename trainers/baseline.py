@@ -19,7 +19,7 @@ from .data import Data, load_data
 from .evaluate import Score, evaluate
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
-from .models import build_model, load_weights
+from .models import build_model, load_weights, stock_note
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
@@ -70,8 +70,12 @@ def train_dense(
     *,
     data: Data | None = None,
     on_report: Callable[[Progress], bool] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Baseline:
-    """Train, or go on training, and write the network; a finished job is read back."""
+    """Train, or go on training, and write the network; a finished job is read back.
+
+    `say` is told where the first weights come from.
+    """
     data = data or load_data(job.data)  # every command cuts the same validation split
     model = build_model(
         job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
@@ -82,8 +86,12 @@ def train_dense(
     done = None if checkpoint.exists() else read_baseline(job.out)
     if done is not None and done.settings == json.loads(json.dumps(settings)):
         return done
+    stock = stock_note(job.model) if job.weights is None else None
+    notes = () if stock is None else (stock,)
     if job.weights is not None:
-        load_weights(model, job.weights)
+        notes = load_weights(model, job.weights)
+    for note in notes if say else ():
+        say(note)
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)

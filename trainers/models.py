@@ -15,7 +15,7 @@ from .machine import device_of
 from .modes import evaluating
 from .weights import load_weights
 
-__all__ = ["ZOO", "build_model", "load_weights"]
+__all__ = ["ZOO", "build_model", "load_weights", "stock_note", "surplus_note"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO = {
@@ -42,10 +42,11 @@ def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: 
 
 
 @torch.no_grad()
-def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
+def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> int:
     """Refuse a network that cannot take the images or does not score the classes.
 
-    It may score more: classes that the data lack.
+    Returns:
+        How many classes it scores. These may be more: classes that the data lack.
     """
     try:
         with evaluating(model):
@@ -64,6 +65,32 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
             f"{tuple(scores.shape[1:])}; set its number of classes to {classes}, or mend the "
             f"labels if none should be {classes - 1}"
         )
+    return int(scores.shape[1])
+
+
+def surplus_note(scored: int, classes: int) -> str | None:
+    """A warning about a network that scores classes which the data lack."""
+    if scored <= classes:
+        return None
+    return (
+        f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
+        "label + 1); if it should score these alone, set its number of classes (a function gets "
+        "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
+        "in the network"
+    )
+
+
+def stock_note(name: str) -> str | None:
+    """What a network of torchvision begins with: it depends on torch's cache."""
+    kind, _, rest = name.partition(":")
+    if kind != "torchvision" or not rest:
+        return None
+    from .zoo.torchvision_models import stock_weights
+
+    file = stock_weights(rest)
+    if file is None:
+        return f"{name} begins with random weights: torch's cache has no stock weights of it"
+    return f"{name} begins with the stock weights {file.name} from torch's cache"
 
 
 def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

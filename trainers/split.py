@@ -80,6 +80,7 @@ class Data:
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
     augment: bool = False
+    notes: tuple[str, ...] = ()  # what the user is told of how the data were read
 
 
 def prepare(images: Tensor, data: Data) -> Tensor:

@@ -34,7 +34,7 @@ def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) 
     model: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **extra)
     file = stock_weights(name)
     if file is not None:
-        _fill(model, file)
+        _fill(model, file, classes)
     return model
 
 
@@ -47,11 +47,21 @@ def stock_weights(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _fill(model: nn.Module, file: Path) -> None:
-    """Copy the stock tensors that fit; only a head for other classes may be left out."""
+def _fill(model: nn.Module, file: Path, classes: int) -> None:
+    """Copy the stock tensors; only heads for another number of classes may be left out."""
     stock = torch.load(file, map_location="cpu", weights_only=True)
-    own = model.state_dict()
-    fits = {k: v for k, v in stock.items() if k in own and own[k].shape == v.shape}
+    fits = {}
+    for key, own in model.state_dict().items():
+        tensor = stock.get(key)
+        if tensor is not None and tensor.shape == own.shape:
+            fits[key] = tensor
+        elif not key.endswith("num_batches_tracked") and (
+            tensor is None or own.shape[:1] != (classes,) or own.shape[1:] != tensor.shape[1:]
+        ):
+            raise UserError(
+                f"stock weights must fit the network, got {file} without a {key!r} of shape "
+                f"{tuple(own.shape)}; delete the file, or pass --weights"
+            )
     model.load_state_dict(fits, strict=False)
 
 
