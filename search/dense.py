@@ -21,7 +21,7 @@ from ..trainers.evaluate import evaluate
 from ..trainers.loop import Diverged, Progress, Session, Tuning
 from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights, stock_note
+from ..trainers.models import build_model, load_weights, stock_notes
 from ..trainers.split import Data
 from .context import Context
 from .crew import Hands
@@ -48,13 +48,11 @@ def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Mo
     model = build_model(
         settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
     )
-    if settings.weights is not None:
-        notes = load_weights(model, settings.weights)
-    else:
-        stock = stock_note(settings.model)
-        notes = () if stock is None else (stock,)
-    for note in notes if say else ():
-        say(note)
+    given = settings.weights
+    notes = stock_notes(settings.model) if given is None else load_weights(model, given)
+    if say is not None:
+        for note in notes:
+            say(note)
     return model
 
 

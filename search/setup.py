@@ -28,7 +28,7 @@ from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
 from ..trainers.machine import Machine
-from ..trainers.models import check_fits, surplus_note
+from ..trainers.models import check_fits, surplus_notes
 from ..trainers.split import Data
 from ..trainers.weights import check_finite
 from .context import Context
@@ -74,10 +74,8 @@ def prepare_search(
     for note in data.notes:
         crew.say(note)
     model, notes = working_copy(network_of(inputs, run, crew.say))
-    surplus = surplus_note(scored_by(model, inputs), data.classes)
-    for note in (*notes, surplus):
-        if note is not None:
-            crew.say(note)
+    for note in (*notes, *surplus_notes(scored_by(model, inputs), data.classes)):
+        crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
     for word in settings.words("scores"):

@@ -134,8 +134,8 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     ("loader", "rows", "words"),
     [
         (DataLoader(TABLE, 50, sampler=WeightedRandomSampler([1.0] * 130, 90), drop_last=True),
-         90, "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these 90 "
-             "rows (the dataset has 130); pass the Dataset itself"),
+         90, "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these "
+             "90 rows (the dataset has 130); pass the Dataset itself"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, replacement=True)),
          130, "warning: the RandomSampler of train is drawn once"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, num_samples=40)),

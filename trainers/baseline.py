@@ -19,7 +19,7 @@ from .data import Data, load_data
 from .evaluate import Score, evaluate
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
-from .models import build_model, load_weights, stock_note
+from .models import build_model, load_weights, stock_notes
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
@@ -86,12 +86,10 @@ def train_dense(
     done = None if checkpoint.exists() else read_baseline(job.out)
     if done is not None and done.settings == json.loads(json.dumps(settings)):
         return done
-    stock = stock_note(job.model) if job.weights is None else None
-    notes = () if stock is None else (stock,)
-    if job.weights is not None:
-        notes = load_weights(model, job.weights)
-    for note in notes if say else ():
-        say(note)
+    notes = stock_notes(job.model) if job.weights is None else load_weights(model, job.weights)
+    if say is not None:
+        for note in notes:
+            say(note)
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)

@@ -15,7 +15,7 @@ from .machine import device_of
 from .modes import evaluating
 from .weights import load_weights
 
-__all__ = ["ZOO", "build_model", "load_weights", "stock_note", "surplus_note"]
+__all__ = ["ZOO", "build_model", "load_weights", "stock_notes", "surplus_notes"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO = {
@@ -68,29 +68,26 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
     return int(scores.shape[1])
 
 
-def surplus_note(scored: int, classes: int) -> str | None:
+def surplus_notes(scored: int, classes: int) -> tuple[str, ...]:
     """A warning about a network that scores classes which the data lack."""
     if scored <= classes:
-        return None
+        return ()
     return (
         f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
         "label + 1); if it should score these alone, set its number of classes (a function gets "
         "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
-        "in the network"
+        "in the network",
     )
 
 
-def stock_note(name: str) -> str | None:
+def stock_notes(name: str) -> tuple[str, ...]:
     """What a network of torchvision begins with: it depends on torch's cache."""
     kind, _, rest = name.partition(":")
     if kind != "torchvision" or not rest:
-        return None
-    from .zoo.torchvision_models import stock_weights
+        return ()
+    from .zoo.torchvision_models import notes_of
 
-    file = stock_weights(rest)
-    if file is None:
-        return f"{name} begins with random weights: torch's cache has no stock weights of it"
-    return f"{name} begins with the stock weights {file.name} from torch's cache"
+    return notes_of(rest)
 
 
 def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

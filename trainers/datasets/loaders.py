@@ -192,9 +192,10 @@ def is_same(one: Any, other: Any) -> bool:
 def random_states() -> Iterator[None]:
     """Give back the states of Python's, NumPy's and torch's global generators."""
     own, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if begun else []
     try:
-        with torch.random.fork_rng(list(devices)):
+        with torch.random.fork_rng(devices):
             yield
     finally:
         random.setstate(own)

@@ -5,6 +5,7 @@ Stock weights are used when they already lie in torch's cache; nothing is ever d
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from torch import nn
 
 from ...spaces.errors import UserError
 
-WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
+# Names in DenseNets' stock files, norm.1 where the network has norm1.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+SCALED_BY_HALF = WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
 
 
 def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -38,6 +41,20 @@ def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) 
     return model
 
 
+def notes_of(name: str) -> tuple[str, ...]:
+    """Which weights `build_torchvision` gives a model."""
+    file = stock_weights(name)
+    if file is None:
+        return (
+            f"torchvision:{name} begins with random weights: torch's cache has no stock weights "
+            "of it",
+        )
+    found = f"torchvision:{name} begins with the stock weights {file.name} from torch's cache"
+    if name in SCALED_BY_HALF:
+        return (f"warning: {found}, which were trained on images of mean 0.5 and std 0.5",)
+    return (found,)
+
+
 def stock_weights(name: str) -> Path | None:
     """The file of the model's default weights in torch's cache, if it is there."""
     import torchvision.models as zoo
@@ -49,7 +66,8 @@ def stock_weights(name: str) -> Path | None:
 
 def _fill(model: nn.Module, file: Path, classes: int) -> None:
     """Copy the stock tensors; only heads for another number of classes may be left out."""
-    stock = torch.load(file, map_location="cpu", weights_only=True)
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    stock = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in loaded.items()}
     fits = {}
     for key, own in model.state_dict().items():
         tensor = stock.get(key)
