@@ -22,7 +22,7 @@ from ..trainers.evaluate import evaluate
 from ..trainers.loop import Diverged, Progress, Session, Tuning
 from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights
+from ..trainers.models import build_model, load_weights, stock_notes
 from ..trainers.split import Data
 from ..trainers.within_time import within
 from .context import Context
@@ -77,13 +77,19 @@ def training_of(run: RunFolder) -> DenseTraining | None:
     return None if values is None else DenseTraining(**values)
 
 
-def build(settings: SearchSettings, data: Data) -> nn.Module:
-    """The network that the settings name, with `--weights` if they are given."""
+def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Module:
+    """The network that the settings name, with `--weights` if they are given.
+
+    `say` is told where its weights come from.
+    """
     model = build_model(
         settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
     )
-    if settings.weights is not None:
-        load_weights(model, settings.weights)
+    given = settings.weights
+    notes = stock_notes(settings.model) if given is None else load_weights(model, given)
+    if say is not None:
+        for note in notes:
+            say(note)
     return model
 
 

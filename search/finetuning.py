@@ -96,6 +96,8 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_target(asked)
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
+    for note in () if quiet else data.notes:
+        print(note)
     data, lines = as_trained(data, asked, recipe)
     data, notes = outputs_read(asked, loaded, data)
     if not quiet:

@@ -108,8 +108,9 @@ def build_subject(asked: Sensitivity) -> Subject:
     images = settings.images()
     check_images(images, asked.data, None)
     data = with_options(load_data(asked.data, seed=0), images)
-    print(told_normalisation(data, images))
-    model, notes = working_copy(build(settings, data))
+    for note in (*data.notes, told_normalisation(data, images)):
+        print(note)
+    model, notes = working_copy(build(settings, data, print))
     data, more = read_outputs(model, data, asked.outputs)
     for note in (*notes, *more):
         print(note)

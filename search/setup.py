@@ -38,9 +38,10 @@ from ..trainers.image_options import (
     with_options,
 )
 from ..trainers.machine import Machine
-from ..trainers.models import check_fits
+from ..trainers.models import check_fits, surplus_notes
 from ..trainers.reading_outputs import read_outputs
 from ..trainers.split import Data
+from ..trainers.weights import check_finite
 from .context import Context
 from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
@@ -50,7 +51,7 @@ from .policy_space import own_scores
 from .preparing import affordable, limits_of, runs_an_image
 from .run_folder import RunFolder, keep
 from .settings import SearchSettings
-from .telling import telling
+from .telling import Say, telling
 from .versions import versions
 
 TRIED = 64  # images
@@ -84,12 +85,14 @@ def prepare_search(
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings = inputs.settings
+    for note in inputs.data.notes:
+        crew.say(note)
     crew.say(told_normalisation(inputs.data, settings.images()))
     crew.say(told_augmentation(inputs.data, settings.images()))
-    model, notes = working_copy(network_of(inputs, run))
+    model, notes = working_copy(network_of(inputs, run, crew.say))
     data, more = read_outputs(model, inputs.data, settings.outputs)
     inputs = replace(inputs, data=data)
-    for note in (*notes, *more):
+    for note in (*notes, *more, *surplus_notes(scored_by(model, inputs), data.classes)):
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
@@ -144,16 +147,23 @@ def try_own_scores(wanted: Iterable[Policy], on: Untrained, channel_map: Channel
         measure_evidence(on.model, channel_map, few, folder=None, seed=seed, names=names)
 
 
-def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:
+def network_of(inputs: Inputs, run: RunFolder, say: Say | None = None) -> nn.Module:
     """The user's object, or what the name builds; weights that the run has are read here only."""
     if inputs.model is not None:
-        data, name = inputs.data, type(inputs.model).__name__
-        check_fits(inputs.model, name, data.classes, tuple(data.input_shape))
+        name = type(inputs.model).__name__
+        scored_by(inputs.model, inputs)
+        check_finite(inputs.model, inputs.model.state_dict(), f"model {name!r}")
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
-        settings = replace(settings, weights=None)
-    return build(settings, inputs.data)
+        return build(replace(settings, weights=None), inputs.data)
+    return build(settings, inputs.data, say)
+
+
+def scored_by(model: nn.Module, inputs: Inputs) -> int:
+    """How many classes the network scores."""
+    data = inputs.data
+    return check_fits(model, type(model).__name__, data.classes, tuple(data.input_shape))
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:

@@ -35,6 +35,8 @@ def train_command(
     """Train, show the figures, and return the exit code."""
     check_job(job, epochs)
     data = with_options(load_data(job.data, download=download), job.images)
+    for note in data.notes:
+        print(note)
     print(told_normalisation(data, job.images))
     print(told_augmentation(data, job.images))
     rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
@@ -43,7 +45,7 @@ def train_command(
     try:
         with stopping.listening(), progress_bar() as bar:
             baseline = train_dense(
-                job, data=data, on_report=lambda now: bar(now, "") is None, on_note=print
+                job, data=data, say=print, on_report=lambda now: bar(now, "") is None
             )
     except Diverged as error:
         job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)

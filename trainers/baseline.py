@@ -21,7 +21,7 @@ from .evaluate import Score, evaluate
 from .image_options import ImageOptions, with_options
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
-from .models import build_model, load_weights
+from .models import build_model, load_weights, stock_notes
 from .reading_outputs import read_outputs
 
 SCHEMA = 1
@@ -77,11 +77,12 @@ def train_dense(
     *,
     data: Data | None = None,
     on_report: Callable[[Progress], bool] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Baseline:
     """Train, or go on training, and write the network; a finished job is read back.
 
-    `on_note` is told how the network's outputs are read, where that is not plain.
+    `say` is told where the first weights come from, and how the network's outputs are read,
+    where that is not plain.
     """
     data = data or load_data(job.data)  # every command cuts the same validation split
     data = with_options(data, job.images)
@@ -94,12 +95,11 @@ def train_dense(
     done = None if checkpoint.exists() else read_baseline(job.out)
     if done is not None and done.settings == json.loads(json.dumps(settings)):
         return done
-    if job.weights is not None:
-        load_weights(model, job.weights)
-    data, notes = read_outputs(model, data, job.outputs)
-    if on_note is not None:
-        for note in notes:
-            on_note(note)
+    notes = stock_notes(job.model) if job.weights is None else load_weights(model, job.weights)
+    data, more = read_outputs(model, data, job.outputs)
+    if say is not None:
+        for note in (*notes, *more):
+            say(note)
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)

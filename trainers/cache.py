@@ -82,6 +82,7 @@ def store_data(data: Data, folder: Path) -> None:
         "std": data.std,
         "input_shape": data.input_shape,
         "augment": data.augment,
+        "notes": data.notes,
     }
     (partial / "data.json").write_text(json.dumps(record, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
@@ -109,6 +110,7 @@ def open_data(folder: Path) -> Data:
         std=tuple(record["std"]),
         input_shape=tuple(record["input_shape"]),
         augment=record["augment"],
+        notes=tuple(record.get("notes", ())),
     )
 
 

@@ -15,7 +15,7 @@ from .machine import device_of
 from .modes import evaluating
 from .weights import load_weights
 
-__all__ = ["ZOO", "build_model", "load_weights"]
+__all__ = ["ZOO", "build_model", "load_weights", "stock_notes", "surplus_notes"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO = {
@@ -53,10 +53,11 @@ def build_model(
 
 
 @torch.no_grad()
-def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
+def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> int:
     """Refuse a network that cannot take the images or does not score the classes.
 
-    It may score more: classes that the data lack.
+    Returns:
+        How many classes it scores. These may be more: classes that the data lack.
     """
     try:
         with evaluating(model):
@@ -81,6 +82,29 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
             f"model {name!r} must return one row of scores an image, got {element} for 2 images; "
             "keep the batch as the first dimension"
         )
+    return int(element.tensor.shape[1])
+
+
+def surplus_notes(scored: int, classes: int) -> tuple[str, ...]:
+    """A warning about a network that scores classes which the data lack."""
+    if scored <= classes:
+        return ()
+    return (
+        f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
+        "label + 1); if it should score these alone, set its number of classes (a function gets "
+        "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
+        "in the network",
+    )
+
+
+def stock_notes(name: str) -> tuple[str, ...]:
+    """What a network of torchvision begins with: it depends on torch's cache."""
+    kind, _, rest = name.partition(":")
+    if kind != "torchvision" or not rest:
+        return ()
+    from .zoo.torchvision_models import notes_of
+
+    return notes_of(rest)
 
 
 def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -84,6 +84,7 @@ class Data:
     input_shape: tuple[int, ...]
     augment: str = "none"
     outputs: Outputs = Outputs()  # of the network: how its outputs are read
+    notes: tuple[str, ...] = ()  # what the user is told of how the data were read
 
     def __post_init__(self) -> None:
         check_augment(self.augment)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..spaces.errors import UserError
 from .split import Data, Source, Split, prepare
 
+GREY = ("L", "1", "LA", "La")  # PIL's modes
 Row = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
 
 
@@ -30,18 +31,35 @@ def decode(files: Sequence[Path], source: Source) -> Tensor:
 
 
 def open_image(file: Path, channels: int) -> Any:
-    """The file as a PIL image, RGB or grey; a broken one is named."""
+    """The file as a PIL image, RGB or grey; one that is broken or would lose values is named."""
     from PIL import Image
 
     broken = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
     try:
         with Image.open(file) as image:
+            check_mode(file, image.mode, channels)
             return image.convert("RGB" if channels == 3 else "L")
+    except UserError:
+        raise
     except broken as error:
         raise UserError(
             f"every image must be readable, got {file} which is not ({error}); "
             "remove or replace that file"
         ) from None
+
+
+def check_mode(file: Path, mode: str, channels: int) -> None:
+    """Refuse what a conversion would spoil: deep pixels are clipped, colours become grey."""
+    if mode.startswith(("I", "F")):
+        raise UserError(
+            f"every image must have 8 bits a channel, got {file} of mode {mode}, which would be "
+            "clipped; scale it to 8 bits, or pass arrays"
+        )
+    if channels == 1 and mode not in GREY:
+        raise UserError(
+            f"every image must be grey where most are, got {file} of mode {mode}; convert it to "
+            "grey, or all images to RGB"
+        )
 
 
 def stream(

@@ -14,6 +14,7 @@ from ..image_options import CIFAR10
 from ..partition import cut
 from ..split import Data, Split
 from .archive import find_root
+from .notes import cut_note
 from .reading import Reading
 from .stored import read_stored
 
@@ -81,6 +82,7 @@ def _make(kind: str, path: Path, reading: Reading) -> Data:
         std=known.std,
         input_shape=tuple(images.shape[1:]),
         augment=known.augment,
+        notes=(cut_note(len(away), len(stay)),),
     )
 
 
