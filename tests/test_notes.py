@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import paretoprune as pp
 from paretoprune.search.dense import build
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.errors import UserError
@@ -239,3 +240,11 @@ def test_stock_weights_with_old_names_are_all_used_and_others_are_refused(stock:
 
 def is_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
+
+
+def test_a_given_network_with_a_weight_that_is_nan_is_refused(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
+    with torch.no_grad():
+        model[0].weight[0] = float("nan")
+    with pytest.raises(UserError, match=r"must be finite, got nan in '0.weight' of model 'Sequ"):
+        pp.prune(model, ((X, Y), (MORE, Y)), "uniform", target_flops=0.5, out=tmp_path / "out")
