@@ -356,7 +356,7 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def f(:\n", r"--data {}:f must import, got SyntaxError: invalid syntax \({}.py:1\)"),
+        ("def f(:\n", r"data='{}:f' must import, got SyntaxError: invalid syntax \({}.py:1\)"),
         ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); mend"),
         (
             "def f():\n    raise KeyError('x')\n",

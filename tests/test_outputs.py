@@ -236,7 +236,7 @@ def test_scores_are_not_taken_for_probabilities():
 
 
 def test_probabilities_that_are_none_are_refused():
-    with pytest.raises(pp.UserError, match=r"needs outputs in \[0, 1\], got -.* leave --outputs"):
+    with pytest.raises(pp.UserError, match=r"needs outputs in \[0, 1\], got -.* leave outputs"):
         read_outputs(body(), data(), "probabilities")
 
 
