@@ -161,7 +161,7 @@ def test_python_takes_numbers_lists_and_presets(tmp_path):
         pp.search("digits-resnet", data, target_flops=0.5, mean=(0.5, 0.4), std=0)
     with pytest.raises(UserError, match="^augment must be one of none, crop, flip-crop"):
         pp.finetune(tmp_path, data, augment="flips")
-    with pytest.raises(UserError, match=r"--mean half sets both, got --std 0\.25"):
+    with pytest.raises(UserError, match=r"mean half sets both, got std=0\.25"):
         pp.finetune(tmp_path, data, mean="half", std=0.25)
 
 

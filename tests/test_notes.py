@@ -139,7 +139,7 @@ def test_sixteen_bits_and_colours_among_grey_images_are_refused(tmp_path: Path) 
 
 
 def test_options_that_a_source_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"--download is for cifar10:DIR, .*, got 'digits'"):
+    with pytest.raises(UserError, match=r"^download is for cifar10:DIR, .*, got 'digits'"):
         load_data("digits", download=True)
     with pytest.raises(UserError, match="'digits' has no directory, got 'digits:here'"):
         load_data("digits:here")
