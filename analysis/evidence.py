@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..spaces.channels import ChannelMap, map_digest
 from ..spaces.errors import UserError
-from ..spaces.evidence import (
+from ..spaces.graph.channels import ChannelMap, map_digest
+from ..spaces.policy.layer_scores import Parts
+from ..spaces.policy.measurements import (
     SCHEMA,
     Evidence,
     load_tables,
@@ -28,8 +29,7 @@ from ..spaces.evidence import (
     scores_from_tables,
     scores_to_tables,
 )
-from ..spaces.parts import Parts
-from ..spaces.policy import check_score
+from ..spaces.policy.policy import check_score
 from ..trainers.batches import draw
 from ..trainers.checkpoint import weights_digest
 from ..trainers.evaluate import logits_of

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..spaces.channels import ChannelMap
-from ..spaces.curves import removal_places
-from ..spaces.decode import Space
-from ..spaces.evidence import Evidence, save_tables, scores_to_tables
-from ..spaces.ordering import Ordering
-from ..spaces.parts import whole
-from ..spaces.policy import PRESETS
-from ..spaces.price import Price
-from ..spaces.target import Target
+from ..spaces.allocations.decode import Space
+from ..spaces.allocations.ordering import Ordering
+from ..spaces.cost.cost import Price
+from ..spaces.cost.target import Target
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.policy.layer_scores import whole
+from ..spaces.policy.loss_curves import removal_places
+from ..spaces.policy.measurements import Evidence, save_tables, scores_to_tables
+from ..spaces.policy.policy import PRESETS
 from ..trainers.distillation import Teacher
 from ..trainers.gates.network import LIMIT
 from ..trainers.gates.settings import GateSettings, GateTask

@@ -16,10 +16,10 @@ from typing import Any
 
 from torch import nn
 
-from ..spaces.channels import ChannelMap
-from ..spaces.curves import CurveSettings, curves_wanted
-from ..spaces.evidence import Evidence
-from ..spaces.policy import Policy, check_score
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
+from ..spaces.policy.measurements import Evidence
+from ..spaces.policy.policy import Policy, check_score
 from ..trainers.split import Data
 from .curves.evidence import with_curves
 from .curves.prober import Subject

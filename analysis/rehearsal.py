@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..spaces.channels import ChannelMap
-from ..spaces.evidence import load_tables, save_tables
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.policy.measurements import load_tables, save_tables
 from ..trainers.evaluate import logits_of
 from ..trainers.machine import Machine, device_of, lay, machine_for, precision, threads
 from ..trainers.modes import evaluating

@@ -24,9 +24,9 @@ from benchmarks import cifar_jpeg
 from benchmarks.cells import fill
 from paretoprune.analysis.curves.measure import measure_curves
 from paretoprune.analysis.curves.prober import Prober, Subject
-from paretoprune.spaces.curves import Curves, CurveSettings
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings
 from paretoprune.trainers.batches import draw
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.models import build_model, load_weights

@@ -33,12 +33,12 @@ from paretoprune.search.context import Context
 from paretoprune.search.effort import Effort
 from paretoprune.search.job import Job
 from paretoprune.search.trial import carry_out
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.course import COURSE, course_from_json
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy, presets_for
-from paretoprune.spaces.recipe import Source
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import map_digest
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, presets_for
+from paretoprune.spaces.records.gate_history import COURSE, course_from_json
+from paretoprune.spaces.records.recipe import Source
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.saved import load_small
 

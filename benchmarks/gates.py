@@ -27,13 +27,13 @@ from torch import nn
 from benchmarks import cifar_jpeg
 from benchmarks.scene import Scene, accuracies, baseline, digits, price_of
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.ordering import Ordering
-from paretoprune.spaces.policy import PRESETS
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.allocations.ordering import Ordering
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import PRESETS
 from paretoprune.trainers.batches import draw
 from paretoprune.trainers.data import Data, Split
 from paretoprune.trainers.gates.indicators import INDICATORS

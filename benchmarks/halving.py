@@ -27,7 +27,7 @@ from paretoprune.search import effort
 from paretoprune.search.halving import Halving
 from paretoprune.search.job import Rung
 from paretoprune.search.reading import job_of
-from paretoprune.spaces.hypervolume import hypervolume
+from paretoprune.spaces.records.hypervolume import hypervolume
 
 OUT = Path("benchmarks/results/halving.json")
 SHARES = (0.0, 0.1, 0.25, 0.5)  # of the epochs, where trials are judged

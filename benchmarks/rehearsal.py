@@ -36,10 +36,10 @@ from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.screening import Screen, at_random, candidates, screen
 from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.decode import decode, decode_many
-from paretoprune.spaces.parts import combine
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.allocations.decode import decode, decode_many
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.layer_scores import combine
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.loop import Tuning
 

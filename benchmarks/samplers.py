@@ -30,10 +30,10 @@ from paretoprune.search.plan import make_plan
 from paretoprune.search.proposing import Proposer, look
 from paretoprune.search.rounds import Undertaking
 from paretoprune.search.settings import SAMPLERS
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, front_volume
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import Dense, front_volume
 
 OUT = Path("benchmarks/results/samplers.json")
 TARGET = Target(flops=0.4)

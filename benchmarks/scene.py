@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks import cifar_jpeg
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.baseline import (
     Baseline,
     DenseJob,

@@ -36,9 +36,9 @@ from paretoprune.search.searcher import LedgerSearcher
 from paretoprune.search.settings import SearchSettings
 from paretoprune.search.stopping import Stopping
 from paretoprune.search.tuning import StopBetweenSteps, tune_trials
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.front import Dense
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.records.pareto_front import Dense
 from paretoprune.trainers.machine import Machine
 
 

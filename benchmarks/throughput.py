@@ -27,11 +27,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.policy import CONTROLS
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import CONTROLS
 from paretoprune.trainers.data import Data, load_data
 from paretoprune.trainers.distillation import MEMORY, Teacher
 from paretoprune.trainers.loop import Guidance, Session, Tuning

@@ -47,9 +47,9 @@ from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradient
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.plan import Slot
 from paretoprune.search.screening import screen
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.policy import PRESETS, Policy
-from paretoprune.spaces.target import Target, targets_between
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.policy.policy import PRESETS, Policy
 from paretoprune.trainers.cache import cache_folder
 from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.recalibrate import recalibrate

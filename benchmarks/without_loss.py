@@ -29,13 +29,13 @@ from benchmarks.cells import fill
 from benchmarks.scene import Scene, accuracies, price_of, with_tuning
 from paretoprune.analysis.ensembles import PRESETS, measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data import Data, Split, load_data
 from paretoprune.trainers.distillation import MEMORY, Teacher
 from paretoprune.trainers.gradual import Present, Steps, prune_gradually

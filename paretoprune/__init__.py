@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .search.policy_space import policy_space
     from .search.shipping import Shipped, finetune
     from .spaces.errors import UserError
-    from .spaces.policy import Policy
+    from .spaces.policy.policy import Policy
 
 __version__ = VERSION
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Network": ".analysis.scores.registry",
-    "Seen": ".analysis.scores.seen",
+    "Seen": ".analysis.scores.batch_view",
     "batch_score": ".analysis.scores.registry",
     "score": ".analysis.scores.registry",
     "Picked": ".search.api",
@@ -57,12 +57,12 @@ _HOMES = {
     "prune": ".search.api",
     "read_run": ".search.api",
     "resume": ".search.api",
-    "Shipped": ".search.shipping",
-    "finetune": ".search.shipping",
+    "Shipped": ".search.deploy.finetune_api",
+    "finetune": ".search.deploy.finetune_api",
     "UserError": ".spaces.errors",
     "Policy": ".spaces.policy",
-    "Asked": ".search.answers",
-    "policy_space": ".search.policy_space",
+    "Asked": ".search.optimizer.suggesters",
+    "policy_space": ".search.optimizer.search_space",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..spaces.fields import read_record
+from ..spaces.io.validation import read_record
 from ..trainers.image_options import ImageOptions, with_options
 from ..trainers.split import Data
 from .artifacts import lasting

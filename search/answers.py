@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ..spaces.policy import Policy
+from ..spaces.policy.policy import Policy
 
 CHANGED = 0.2  # the chance of each choice to be another
 MOVED = 0.15  # of a number's range, the standard deviation of a change

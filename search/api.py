@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..analysis.report import Drawing
+from ..spaces.cost.target import parse_size
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.fields import shown
-from ..spaces.front import Dense, Front
-from ..spaces.policy import Policy
-from ..spaces.recipe import read_recipe
-from ..spaces.target import parse_size
+from ..spaces.io.validation import shown
+from ..spaces.policy.policy import Policy
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense, Front
+from ..spaces.records.recipe import read_recipe
 from ..trainers.datasets.user import FORMS, user_data
 from ..trainers.saved import RECIPE, load_network
 from ..trainers.split import Data

@@ -15,8 +15,8 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
+from ..spaces.io.atomic_write import write_bytes
 from ..trainers.saved import WEIGHTS
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..spaces.forms import PROBABILITIES, SCORES, WHOLE
-from ..spaces.front import Dense
-from ..spaces.recipe import Figures, FineTune, Recipe
+from ..spaces.output_forms import PROBABILITIES, SCORES, WHOLE
+from ..spaces.records.pareto_front import Dense
+from ..spaces.records.recipe import Figures, FineTune, Recipe
 from .show import maybe, words
 
 LOADING = """## Load it

@@ -251,8 +251,8 @@ def sensitivity(
     ] = "scores",
 ) -> None:
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
-    from ..spaces.curves import CurveSettings
-    from ..spaces.policy import COMBINATIONS, check_choice
+    from ..spaces.policy.loss_curves import CurveSettings
+    from ..spaces.policy.policy import COMBINATIONS, check_choice
     from .sensitivity import Sensitivity, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)

@@ -65,7 +65,7 @@ def pick(
     trial: Annotated[int | None, typer.Option(help="The point of this trial.")] = None,
 ) -> None:
     """Pick one network from the front, say why, and write it to a folder."""
-    from ..spaces.target import parse_size
+    from ..spaces.cost.target import parse_size
     from .commands import pick_point
     from .picking import Wish
 

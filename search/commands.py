@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..spaces.durable import write_json
 from ..spaces.errors import UserError
-from ..spaces.front import Front, front_from_json
-from ..spaces.intake import read_json
+from ..spaces.io.atomic_write import write_json
+from ..spaces.io.bounded_read import read_json
+from ..spaces.records.pareto_front import Front, front_from_json
 from .again import resume_command
 from .picked import write_picked
 from .picking import Wish, choose, measured, neighbours, reason

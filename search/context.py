@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from ..analysis.gathering import Limits
-from ..spaces.decode import Space
-from ..spaces.evidence import Evidence
-from ..spaces.recipe import Source
+from ..spaces.allocations.decode import Space
+from ..spaces.policy.measurements import Evidence
+from ..spaces.records.recipe import Source
 from ..trainers.distillation import Teacher
 from ..trainers.machine import Machine
 from ..trainers.split import Data

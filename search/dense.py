@@ -12,10 +12,10 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
 from ..analysis.pieces import single
-from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
-from ..spaces.front import Dense
-from ..spaces.intake import read_json
+from ..spaces.io.atomic_write import write_bytes
+from ..spaces.io.bounded_read import read_json
+from ..spaces.records.pareto_front import Dense
 from ..trainers.baseline import SAVE_SECONDS, saving
 from ..trainers.checkpoint import restore_session
 from ..trainers.evaluate import evaluate

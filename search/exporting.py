@@ -10,9 +10,9 @@ from rich.table import Table
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..spaces.fields import fits
-from ..spaces.forms import WHOLE
-from ..spaces.recipe import Recipe, read_recipe
+from ..spaces.io.validation import fits
+from ..spaces.output_forms import WHOLE
+from ..spaces.records.recipe import Recipe, read_recipe
 from ..trainers.export import FORMATS, Exported, ExportTask, export_network, noise
 from ..trainers.latency import Latency, time_in_turn
 from ..trainers.machine import Machine

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..spaces.errors import UserError
-from ..spaces.forms import CHOICES
-from ..spaces.policy import check_choice
-from ..spaces.recipe import FineTune, Recipe, data_named, read_recipe
+from ..spaces.output_forms import CHOICES
+from ..spaces.policy.policy import check_choice
+from ..spaces.records.recipe import FineTune, Recipe, data_named, read_recipe
 from ..trainers.data import Data
 from ..trainers.image_options import ImageOptions, image_options, options_in
 from ..trainers.saved import NEXT, PICKED, RECIPE

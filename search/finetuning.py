@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import nn
 
+from ..spaces.cost.cost import Price
 from ..spaces.errors import UserError, as_called
-from ..spaces.forms import PROBABILITIES, SCORES
-from ..spaces.price import Price
-from ..spaces.recipe import Figures, Recipe, read_recipe
+from ..spaces.output_forms import PROBABILITIES, SCORES
+from ..spaces.records.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
 from ..trainers.data import Data, load_data
 from ..trainers.distillation import Teacher

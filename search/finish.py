@@ -8,8 +8,8 @@ from functools import partial
 from torch import nn
 
 from ..analysis.pieces import single
-from ..spaces.durable import write_json
-from ..spaces.front import Front
+from ..spaces.io.atomic_write import write_json
+from ..spaces.records.pareto_front import Front
 from ..trainers.evaluate import evaluate
 from ..trainers.latency import latency
 from ..trainers.saved import WEIGHTS, load_small

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces.front import Front
+from ..spaces.records.pareto_front import Front
 from .reading import Record
 
 Values = NDArray[np.float64]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
-from ..spaces.hypervolume import contributions, front_ranks
+from ..spaces.records.hypervolume import contributions, front_ranks
 from .job import Rung
 
 KEPT = 1 / 3

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..spaces.durable import write_bytes
+from ..spaces.io.atomic_write import write_bytes
 
 NONCE = ".nonce"  # new at every start: another machine's folder of the same name has another
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import joblib
 
 from ..analysis.ensembles import is_ensemble
-from ..spaces.policy import SCHEDULES
+from ..spaces.policy.policy import SCHEDULES
 from ..trainers.data import SOURCES
 from .policy_space import fits, own_spaces
 from .settings import SearchSettings

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from ..analysis.report.record import Importance, Insights
-from ..spaces.evaluation import Evaluation
-from ..spaces.policy import Policy
+from ..spaces.policy.policy import Policy
+from ..spaces.records.evaluation import Evaluation
 
 FEWEST = 8  # trials, below which nothing is said
 NEAR = 8  # trials that one is compared with

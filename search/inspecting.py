@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from ..spaces.decode import Space
+from ..spaces.allocations.decode import Space
+from ..spaces.cost.cost import Price
+from ..spaces.cost.summary import Summary, summarise
 from ..spaces.errors import UserError
-from ..spaces.price import Price
-from ..spaces.summary import Summary, summarise
-from ..spaces.trace import trace_channels
-from ..spaces.working_copy import working_copy
+from ..spaces.graph.trace import trace_channels
+from ..spaces.graph.working_copy import working_copy
 from ..trainers.models import build_model
 from .settings import at_least
 

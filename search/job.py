@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..spaces.policy import Policy, policy_from_json
-from ..spaces.target import Target, target_from_json
+from ..spaces.cost.target import Target, target_from_json
+from ..spaces.policy.policy import Policy, policy_from_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ..spaces.errors import UserError
-from ..spaces.intake import open_plain
+from ..spaces.io.bounded_read import open_plain
 
 MOST_JOURNAL = 1 << 30
 # What Optuna's replay, or the reading of a trial's own values, raises at records of another shape.

@@ -19,9 +19,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import SIGN, Dense, Front
-from ..spaces.policy import CONTROLS
+from ..spaces.policy.policy import CONTROLS
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import SIGN, Dense, Front
 from .job import Job, job_from_json
 from .journal import open_journal, sound
 from .networks import Networks

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..analysis.report import Drawing, front_drawing
 from ..analysis.report.page import latency_of, plain_row, row_of
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Front
 from .job import named as name_of
 from .run_folder import RunFolder
 from .run_state import state_of

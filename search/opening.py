@@ -11,12 +11,12 @@ import numpy as np
 from ..analysis.gathering import Do, Measuring, OnProgress, Task, tell_nobody
 from ..analysis.pieces import Piece, single
 from ..analysis.rehearsal import rehearse
-from ..spaces.bias import stages_of
-from ..spaces.decode import Space
+from ..spaces.allocations.decode import Space
+from ..spaces.cost.target import limit
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import OBJECTIVES
-from ..spaces.target import limit
+from ..spaces.policy.normalization import stages_of
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import OBJECTIVES
 from .ledger import Ledger
 from .plan import SPREAD, make_plan, spread_of
 from .policy_space import PolicySpace, space_from

@@ -10,12 +10,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense
-from ..spaces.intake import read_bounded
-from ..spaces.recipe import Recipe, figures_of, read_recipe
+from ..spaces.io.atomic_write import write_bytes
+from ..spaces.io.bounded_read import read_bounded
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense
+from ..spaces.records.recipe import Recipe, figures_of, read_recipe
 from ..trainers.saved import DENSE, RECIPE, read_weights, save_network, versions
 from .artifacts import with_weights
 from .card import card

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..spaces.cost.target import limit
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.fields import fits
-from ..spaces.front import Dense, Front
-from ..spaces.target import limit
+from ..spaces.io.validation import fits
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense, Front
 from .show import figures
 
 NEAREST = 3  # points named where nothing fits

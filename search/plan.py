@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..spaces.decode import Space
-from ..spaces.target import Target
+from ..spaces.allocations.decode import Space
+from ..spaces.cost.target import Target
 
 SPREAD = (0.5, 2.0)  # factors of the target
 STEPS = 8  # at least, of round shares between nothing and the target

@@ -16,7 +16,7 @@ from types import ModuleType
 
 from ..analysis.scores.registry import BatchScore, Score, all_scores, forget, put
 from ..spaces.errors import UserError
-from ..spaces.policy import Policy
+from ..spaces.policy.policy import Policy
 from .answers import Asked
 from .policy_space import forget_space, own_spaces, policy_space
 

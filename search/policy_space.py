@@ -17,8 +17,9 @@ from ..analysis.ensembles import PRESETS as ENSEMBLES
 from ..analysis.ensembles import is_ensemble
 from ..analysis.gathering import check_known, takes_many_runs
 from ..analysis.scores.registry import Network, all_scores, function_of
+from ..spaces.cost.target import Target
 from ..spaces.errors import UserError
-from ..spaces.policy import (
+from ..spaces.policy.policy import (
     ALLOCATIONS,
     COMBINATIONS,
     CURVES,
@@ -30,7 +31,6 @@ from ..spaces.policy import (
     check_choice,
     presets_for,
 )
-from ..spaces.target import Target
 from .answers import Asked, Drawn, Outside, Told
 
 # A control, and scores that no bias removal brought near the others (docs/results.md).

@@ -15,8 +15,8 @@ from functools import partial
 from ..analysis.ensembles import is_ensemble
 from ..analysis.gathering import Limits
 from ..analysis.pieces import single
-from ..spaces.curves import CurveSettings, curves_wanted
-from ..spaces.policy import Policy
+from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
+from ..spaces.policy.policy import Policy
 from ..trainers.batches import draw
 from ..trainers.evaluate import evaluate
 from ..trainers.machine import Machine

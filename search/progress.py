@@ -13,11 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..spaces.cost.target import Target
 from ..spaces.errors import as_called
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
-from ..spaces.policy import CONTROLS
-from ..spaces.target import Target
+from ..spaces.policy.policy import CONTROLS
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense, best_at_target, front_volume, non_dominated
 from .job import Job, named
 from .ledger import Ledger
 

@@ -17,8 +17,8 @@ from itertools import cycle
 import numpy as np
 import optuna
 
-from ..spaces.policy import Policy
-from ..spaces.target import Target
+from ..spaces.cost.target import Target
+from ..spaces.policy.policy import Policy
 from .plan import Slot, derived_seed
 from .policy_space import PolicySpace, own_scores
 from .refining import Finished, refine

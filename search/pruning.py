@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..spaces.durable import write_json
+from ..spaces.cost.target import Target
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.fields import shown
-from ..spaces.front import Dense
-from ..spaces.policy import CONTROLS, Policy, policy_from_json, presets_for
-from ..spaces.target import Target
+from ..spaces.io.atomic_write import write_json
+from ..spaces.io.validation import shown
+from ..spaces.policy.policy import CONTROLS, Policy, policy_from_json, presets_for
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense
 from ..trainers.checkpoint import weights_digest
 from ..trainers.gradual import Present
 from ..trainers.machine import Machine, threads

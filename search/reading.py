@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ..spaces.evaluation import Evaluation, evaluation_from_json
-from ..spaces.front import OBJECTIVES, Dense, Front, best_at_target, non_dominated
-from ..spaces.intake import open_plain
-from ..spaces.target import target_from_json
+from ..spaces.cost.target import target_from_json
+from ..spaces.io.bounded_read import open_plain
+from ..spaces.records.evaluation import Evaluation, evaluation_from_json
+from ..spaces.records.pareto_front import OBJECTIVES, Dense, Front, best_at_target, non_dominated
 from .job import Job, Rung, job_from_json
 from .journal import MOST_JOURNAL, sound, storage_in
 

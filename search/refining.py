@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import non_dominated
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import non_dominated
 from .answers import Varied
 from .plan import Slot
 from .policy_space import PolicySpace

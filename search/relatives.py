@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..spaces.durable import partial_name, take_name
+from ..spaces.io.atomic_write import partial_name, take_name
 from .dense import DENSE_TRAINING, DenseTraining, training_of
 from .run_folder import RunFolder, keep
 

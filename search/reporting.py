@@ -9,15 +9,15 @@ from typing import Any
 
 from ..analysis.report import Insights, Report, Shown, front_drawing, page
 from ..analysis.report.evidence import evidence_plots
-from ..spaces.course import COURSE, Course, course_from_json
-from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
-from ..spaces.intake import read_json
-from ..spaces.layout import Layout, layout_from_json
-from ..spaces.policy import CONTROLS
-from ..spaces.recipe import read_recipe
+from ..spaces.graph.layout import Layout, layout_from_json
+from ..spaces.io.atomic_write import write_bytes
+from ..spaces.io.bounded_read import read_json
+from ..spaces.policy.policy import CONTROLS
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.gate_history import COURSE, Course, course_from_json
+from ..spaces.records.pareto_front import Front
+from ..spaces.records.recipe import read_recipe
 from .job import named
 from .run_folder import RunFolder, open_run
 from .run_state import RunState, insights_of, state_of

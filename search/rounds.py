@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from optuna.trial import TrialState
 
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import OBJECTIVES
-from ..spaces.policy import CONTROLS
-from ..spaces.target import Target
+from ..spaces.cost.target import Target
+from ..spaces.policy.policy import CONTROLS
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import OBJECTIVES
 from .job import Job
 from .plan import Slot, derived_seed, seed_of_trials
 from .reading import Record, make_front

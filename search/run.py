@@ -12,12 +12,12 @@ from typing import Any
 from torch import nn
 
 from .. import __version__
-from ..spaces.decode import Space
-from ..spaces.durable import write_json
+from ..spaces.allocations.decode import Space
 from ..spaces.errors import UserError, as_called
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
-from ..spaces.policy import CONTROLS, Policy
+from ..spaces.io.atomic_write import write_json
+from ..spaces.policy.policy import CONTROLS, Policy
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Front
 from ..trainers.image_options import options_in
 from ..trainers.machine import Machine, threads
 from ..trainers.split import Data

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..spaces.durable import write_json
 from ..spaces.errors import UserError
-from ..spaces.intake import read_json
+from ..spaces.io.atomic_write import write_json
+from ..spaces.io.bounded_read import read_json
 
 FIRST = (".lock", "ray.log", ".ray-token")  # what is there before a run has its config
 CONFIG_SCHEMA = 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from optuna.trial import TrialState
 
 from ..analysis.report.record import Counts, Insights
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front, front_from_json
-from ..spaces.intake import read_json
+from ..spaces.io.bounded_read import read_json
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Front, front_from_json
 from .foretold import told_of_screening
 from .insights import what_mattered
 from .job import named

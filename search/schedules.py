@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..analysis.gathering import Measuring, gather_evidence
-from ..spaces.channels import ChannelMap
-from ..spaces.course import Course
-from ..spaces.decode import Space, decode
-from ..spaces.ordering import Ordering
-from ..spaces.policy import Policy
-from ..spaces.price import Price
-from ..spaces.target import Target, targets_between
+from ..spaces.allocations.decode import Space, decode
+from ..spaces.allocations.ordering import Ordering
+from ..spaces.cost.cost import Price
+from ..spaces.cost.target import Target, targets_between
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.policy.policy import Policy
+from ..spaces.records.gate_history import Course
 from ..trainers.gates.settings import GateSettings, GateTask
 from ..trainers.gates.training import train_gates
 from ..trainers.gradual import Present, Steps, prune_gradually

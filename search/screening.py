@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.rehearsal import Foretelling, foretelling
-from ..spaces.decode import Space, decode_many
-from ..spaces.evidence import Evidence
-from ..spaces.parts import combine
-from ..spaces.policy import Policy
-from ..spaces.target import Target
+from ..spaces.allocations.decode import Space, decode_many
+from ..spaces.cost.target import Target
+from ..spaces.policy.layer_scores import combine
+from ..spaces.policy.measurements import Evidence
+from ..spaces.policy.policy import Policy
 from .answers import Drawn, Varied
 from .plan import Slot
 from .policy_space import PolicySpace

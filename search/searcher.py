@@ -15,7 +15,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from ..spaces.evaluation import Evaluation, evaluation_from_json
+from ..spaces.records.evaluation import Evaluation, evaluation_from_json
 from .job import Job, Rung
 from .ledger import Ledger
 from .reading import DIED

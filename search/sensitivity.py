@@ -18,17 +18,17 @@ from ..analysis.curves.figure import curves_figure
 from ..analysis.curves.measure import measure_curves
 from ..analysis.curves.prober import Subject
 from ..analysis.evidence import measure_evidence
-from ..spaces.channels import ChannelMap
-from ..spaces.curves import Curves, CurveSettings, curves_name, rise_tables
-from ..spaces.durable import write_bytes, write_json
+from ..spaces.cost.cost import Price
+from ..spaces.cost.summary import summarise
 from ..spaces.errors import UserError
-from ..spaces.forms import CHOICES, SCORES
-from ..spaces.parts import Scores, combine
-from ..spaces.policy import check_choice
-from ..spaces.price import Price
-from ..spaces.summary import summarise
-from ..spaces.trace import trace_channels
-from ..spaces.working_copy import working_copy
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.graph.trace import trace_channels
+from ..spaces.graph.working_copy import working_copy
+from ..spaces.io.atomic_write import write_bytes, write_json
+from ..spaces.output_forms import CHOICES, SCORES
+from ..spaces.policy.layer_scores import Scores, combine
+from ..spaces.policy.loss_curves import Curves, CurveSettings, curves_name, rise_tables
+from ..spaces.policy.policy import check_choice
 from ..trainers.data import load_data
 from ..trainers.evaluate import evaluate
 from ..trainers.image_options import told_chance, told_normalisation, with_options

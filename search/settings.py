@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..spaces.cost.target import Target, parse_size
 from ..spaces.errors import UserError
-from ..spaces.fields import optional, read_record
-from ..spaces.forms import CHOICES, SCORES
-from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
-from ..spaces.target import Target, parse_size
+from ..spaces.io.validation import optional, read_record
+from ..spaces.output_forms import CHOICES, SCORES
+from ..spaces.policy.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..trainers.image_options import (
     AUGMENT_HELP,
     MEAN_HELP,

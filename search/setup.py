@@ -14,18 +14,18 @@ from torch import nn
 from ..analysis.evidence import measure_evidence
 from ..analysis.gathering import Do, Measuring, check_known, gather_evidence
 from ..analysis.pieces import single
-from ..spaces.channels import ChannelMap, map_digest
-from ..spaces.decode import Space
-from ..spaces.durable import write_json
+from ..spaces.allocations.decode import Space
+from ..spaces.cost.cost import Price
 from ..spaces.errors import UserError
-from ..spaces.front import Dense
-from ..spaces.intake import read_json
-from ..spaces.layout import layout_of
-from ..spaces.policy import Policy
-from ..spaces.price import Price
-from ..spaces.recipe import Source, data_named
-from ..spaces.trace import trace_channels
-from ..spaces.working_copy import working_copy
+from ..spaces.graph.channels import ChannelMap, map_digest
+from ..spaces.graph.layout import layout_of
+from ..spaces.graph.trace import trace_channels
+from ..spaces.graph.working_copy import working_copy
+from ..spaces.io.atomic_write import write_json
+from ..spaces.io.bounded_read import read_json
+from ..spaces.policy.policy import Policy
+from ..spaces.records.pareto_front import Dense
+from ..spaces.records.recipe import Source, data_named
 from ..trainers.batches import draw
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..spaces.fields import fits, shown
-from ..spaces.policy import Policy
-from ..spaces.recipe import Figures, Recipe
+from ..spaces.io.validation import fits, shown
+from ..spaces.policy.policy import Policy
+from ..spaces.records.recipe import Figures, Recipe
 from ..trainers.datasets.user import user_data
 from ..trainers.saved import load_network
 from ..trainers.together import joined

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from ..analysis.report.page import latency_of
 from ..analysis.report.record import Insights
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Dense, Front, dominates
-from ..spaces.policy import Policy
-from ..spaces.target import Target
+from ..spaces.cost.target import Target
+from ..spaces.policy.policy import Policy
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense, Front, dominates
 from .verdict import verdict
 
 

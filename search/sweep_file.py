@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import UserError, with_arguments
-from ..spaces.intake import read_bounded
+from ..spaces.io.bounded_read import read_bounded
 from .settings import SearchSettings
 from .typed import typed
 
@@ -126,7 +126,7 @@ class Override:
 
 def same(one: object, other: object) -> bool:
     """Equal, where 40% is 0.4."""
-    from ..spaces.target import parse_size
+    from ..spaces.cost.target import parse_size
 
     if one == other:
         return True

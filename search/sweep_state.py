@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.report.sweep import Row, sweep_page
-from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
-from ..spaces.front import front_volume
-from ..spaces.intake import read_json
+from ..spaces.io.atomic_write import write_bytes, write_json
+from ..spaces.io.bounded_read import read_json
+from ..spaces.records.pareto_front import front_volume
 from .reading import front_in
 from .run_folder import RunFolder
 from .run_state import saved_front

@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..analysis.report.sweep import HEADS, Row
-from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
+from ..spaces.io.atomic_write import write_bytes
 from ..trainers.data import SOURCES
 from ..trainers.models import ZOO
 from .again import FREE

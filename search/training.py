@@ -12,8 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from ..spaces.errors import UserError
-from ..spaces.forms import CHOICES
-from ..spaces.policy import check_choice
+from ..spaces.output_forms import CHOICES
+from ..spaces.policy.policy import check_choice
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from ..trainers.data import load_data
 from ..trainers.image_options import (

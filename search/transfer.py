@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.front import Front
-from ..spaces.policy import Policy, policy_from_json
+from ..spaces.policy.policy import Policy, policy_from_json
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Front
 from .policy_space import PolicySpace
 from .run_folder import RunFolder, open_run
 from .run_state import state_of

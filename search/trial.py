@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from safetensors.torch import save as as_safetensors
 
-from ..spaces.course import COURSE
-from ..spaces.durable import write_bytes, write_json
-from ..spaces.evaluation import Evaluation
-from ..spaces.recipe import Recipe, read_recipe
+from ..spaces.io.atomic_write import write_bytes, write_json
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.gate_history import COURSE
+from ..spaces.records.recipe import Recipe, read_recipe
 from ..trainers.latency import latency
 from ..trainers.loop import Progress, train
 from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ..spaces.errors import UserError
-from ..spaces.fields import is_finite, is_whole, shown
+from ..spaces.io.validation import is_finite, is_whole, shown
 from .settings import SearchSettings
 
 WANTED = {

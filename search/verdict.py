@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..spaces.front import Front
+from ..spaces.records.pareto_front import Front
 
 
 def verdict(front: Front) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..spaces.policy import Policy
+from ..spaces.policy.policy import Policy
 from ..trainers.evaluate import Score, evaluate
 from ..trainers.loop import Tuning
 from ..trainers.machine import half_of

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from paretoprune.spaces.allocations.budget import Budget
-from paretoprune.spaces.channels import ChannelMap, Group, Layer, Protected
-from paretoprune.spaces.price import Price
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer, Protected
 
 Mask = NDArray[np.bool_]
 

@@ -10,16 +10,16 @@ from safetensors.torch import save, save_file
 
 from paretoprune.search.picked import write_picked
 from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, Front
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.recipe import Recipe, Source
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import map_digest
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import Dense, Front
+from paretoprune.spaces.records.recipe import Recipe, Source
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.loop import Tuning, train

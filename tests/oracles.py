@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.lively import lively_copy, relative_error
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.verify import random_mask
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.random_weights import lively_copy, relative_error
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.verify import random_mask
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.surgery import cut

@@ -15,15 +15,15 @@ from torch import nn
 from paretoprune.analysis.gathering import Measuring, gather_evidence
 from paretoprune.search.job import Job
 from paretoprune.search.reading import DENSE, STUDIES, front_in, quiet_optuna
-from paretoprune.spaces.course import COURSE, Course
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense
-from paretoprune.spaces.layout import layout_of
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.recipe import Recipe, Source
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.layout import layout_of
+from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.gate_history import COURSE, Course
+from paretoprune.spaces.records.pareto_front import Dense
+from paretoprune.spaces.records.recipe import Recipe, Source
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)>"
 TARGET = Target(flops=0.5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretoprune.spaces.calls import argument
+from paretoprune.spaces.graph.calls import argument
 from tests.oracles import assert_oracles, trace
 
 aten = torch.ops.aten

@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_budget
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.trainers.surgery import widths
 from paretoprune.trainers.zoo.resnet import resnet20
 from tests.cases import Case, Mask, cases, fits, plain_fill, plain_units

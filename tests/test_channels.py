@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paretoprune.spaces.channels import ChannelMap, Layer
-from paretoprune.spaces.shortcut import Shortcut
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.channels import ChannelMap, Layer
+from paretoprune.spaces.graph.rules.option_a_shortcut import Shortcut
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.zoo.lenet import lenet5

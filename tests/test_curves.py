@@ -17,8 +17,8 @@ from paretoprune.analysis.curves.measure import measure_curves
 from paretoprune.analysis.curves.prober import Prober, Subject
 from paretoprune.search.cli import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
-from paretoprune.spaces.curves import CurveSettings
-from paretoprune.spaces.verify import random_mask
+from paretoprune.spaces.graph.verify import random_mask
+from paretoprune.spaces.policy.loss_curves import CurveSettings
 from paretoprune.trainers.batches import take
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.models import build_model

@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from paretoprune.spaces.allocations.budget import Budget
+from paretoprune.spaces.allocations.current_cost import Division, rank_at_present
+from paretoprune.spaces.allocations.decode import Space, decode, decode_many
 from paretoprune.spaces.allocations.fill import fill
-from paretoprune.spaces.allocations.present import Division, rank_at_present
 from paretoprune.spaces.allocations.units import Ranks, rank_by_score, units_of
-from paretoprune.spaces.decode import Space, decode, decode_many
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.parts import whole
-from paretoprune.spaces.policy import COMBINATIONS, NORMALISATIONS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
 from paretoprune.trainers.zoo.resnet import resnet20
 from tests.cases import Case, Mask, cases, fits, plain_fill, plain_units
 

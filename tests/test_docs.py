@@ -12,7 +12,7 @@ from door import ROOT
 
 from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
 from paretoprune.analysis.scores.registry import all_scores
-from paretoprune.spaces.policy import (
+from paretoprune.spaces.policy.policy import (
     ALLOCATIONS,
     COMBINATIONS,
     CONTROLS,

@@ -14,12 +14,12 @@ from paretoprune.analysis.ensembles.settings import DRAWS, NORMS, PRIORS, TRANSF
 from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
 from paretoprune.search.policy_space import space_from
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.models import build_model
 

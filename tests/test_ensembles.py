@@ -31,16 +31,16 @@ from paretoprune.analysis.ensembles.settings import ENOUGH
 from paretoprune.analysis.ensembles.settings import PRESETS as ENSEMBLES
 from paretoprune.analysis.ensembles.sums import empty_sums
 from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
-from paretoprune.spaces.bias import ranks
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.allocations.ordering import Ordering
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.ordering import Ordering
-from paretoprune.spaces.parts import whole
-from paretoprune.spaces.policy import PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.normalization import ranks
+from paretoprune.spaces.policy.policy import PRESETS, Policy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.masking import masked

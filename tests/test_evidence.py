@@ -10,16 +10,16 @@ from torch.nn import functional
 from paretoprune.analysis.evidence import calibration_split, evidence_key, measure_evidence
 from paretoprune.analysis.scores import Network, all_scores
 from paretoprune.analysis.scores.shared_pass import share_pass
-from paretoprune.spaces.bias import divide_by_price, normalise
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evidence import load_tables, save_tables, scores_to_tables
-from paretoprune.spaces.parts import combine
-from paretoprune.spaces.policy import CONTROLS, NORMALISATIONS, PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.layer_scores import combine
+from paretoprune.spaces.policy.measurements import load_tables, save_tables, scores_to_tables
+from paretoprune.spaces.policy.normalization import divide_by_price, normalise
+from paretoprune.spaces.policy.policy import CONTROLS, NORMALISATIONS, PRESETS, Policy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.models import build_model

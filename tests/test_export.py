@@ -11,8 +11,8 @@ from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.api import Result
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.export import ExportTask, export_network
 from paretoprune.trainers.models import build_model
 from paretoprune.trainers.surgery import cut

@@ -9,8 +9,8 @@ import pytest
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.zoo.densenet import densenet40
 from paretoprune.trainers.zoo.lenet import lenet5, lenet300
 from paretoprune.trainers.zoo.resnet import resnet20, resnet56, resnet110

@@ -18,7 +18,7 @@ from torch import nn
 import paretoprune as pp
 from paretoprune.search.card import card
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.recipe import FineTune, read_recipe
+from paretoprune.spaces.records.recipe import FineTune, read_recipe
 from paretoprune.trainers.checkpoint import weights_digest
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.full_tune import FullTune, tune

@@ -17,14 +17,14 @@ from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
 from paretoprune.analysis.report.course import course_drawing
 from paretoprune.analysis.report.drawing import Line
 from paretoprune.spaces.allocations.budget import Unreachable
-from paretoprune.spaces.course import course_from_json
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.lively import relative_error
-from paretoprune.spaces.policy import GATE_VARIANTS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.random_weights import relative_error
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import GATE_VARIANTS, Policy
+from paretoprune.spaces.records.gate_history import course_from_json
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.data import Data, Split, load_data
 from paretoprune.trainers.gates.indicators import INDICATORS

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paretoprune.spaces.hypervolume import contributions, front_ranks, hypervolume
+from paretoprune.spaces.records.hypervolume import contributions, front_ranks, hypervolume
 
 grids = st.integers(1, 4).flatmap(
     lambda d: arrays(

@@ -27,7 +27,7 @@ from paretoprune.search.setup import data_digest, load_inputs
 from paretoprune.search.sweep_file import entries_of
 from paretoprune.search.transfer import images_like
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.recipe import read_recipe
+from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.batches import batches
 from paretoprune.trainers.data import Data, Reading, Split, load_data, prepare, user_data
 from paretoprune.trainers.datasets.torch_files import FORMATS

@@ -18,8 +18,8 @@ from paretoprune.search.insights import (
 )
 from paretoprune.search.reading import quiet_optuna
 from paretoprune.search.show import plain_console, show_insights
-from paretoprune.spaces.front import non_dominated
-from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.pareto_front import non_dominated
 
 
 @pytest.fixture(autouse=True)

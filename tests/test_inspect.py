@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.summary import summarise
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.summary import summarise
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.trainers.models import build_model
 from tests.door import in_process
 

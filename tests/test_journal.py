@@ -14,10 +14,10 @@ from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.proposing import Proposer, no_variation
 from paretoprune.search.reading import AGAIN, INTERRUPTED, front_in
 from paretoprune.search.rounds import Undertaking
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import Dense
 
 TARGET = Target(flops=0.4)
 SPACE = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)

@@ -13,8 +13,8 @@ from test_journal import measured, open_ledger, run_to_the_end
 from paretoprune.search.reading import DIED
 from paretoprune.search.screening import Proposal
 from paretoprune.search.show import front_table
-from paretoprune.spaces.front import front_volume, non_dominated
-from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.pareto_front import front_volume, non_dominated
 
 
 def by_score(policy, target):

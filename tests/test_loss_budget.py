@@ -16,6 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from paretoprune.analysis.curves.journal import ProbeJournal
 from paretoprune.analysis.curves.measure import Probing
 from paretoprune.spaces.allocations.budget import Unreachable
+from paretoprune.spaces.allocations.decode import Space, decode, decode_many
 from paretoprune.spaces.allocations.loss_budget import (
     cuts_under,
     loss_order,
@@ -23,8 +24,13 @@ from paretoprune.spaces.allocations.loss_budget import (
     predicted_loss,
     threshold_of,
 )
-from paretoprune.spaces.channels import ChannelMap, Group, Layer
-from paretoprune.spaces.curves import (
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.policy.loss_curves import (
     Curves,
     CurveSettings,
     curves_from_tables,
@@ -33,14 +39,8 @@ from paretoprune.spaces.curves import (
     isotonic,
     removal_places,
 )
-from paretoprune.spaces.decode import Space, decode, decode_many
-from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.parts import whole
-from paretoprune.spaces.policy import PRESETS, Policy, policy_from_json
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
 from paretoprune.trainers.zoo.resnet import resnet56
 
 SIZES = (16, 8, 5, 1)

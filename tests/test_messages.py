@@ -18,8 +18,8 @@ from paretoprune.search.cli import app
 from paretoprune.search.finetune_request import Asked
 from paretoprune.search.picking import Wish
 from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.curves import CurveSettings
 from paretoprune.spaces.errors import UserError, as_called, on_command_line
+from paretoprune.spaces.policy.loss_curves import CurveSettings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands

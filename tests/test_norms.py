@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.verify import random_mask
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.replay import Replay

@@ -12,9 +12,9 @@ from torch.nn import functional
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
 import paretoprune as pp
+from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.outputs import Outputs, element_of
-from paretoprune.spaces.recipe import read_recipe
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.distillation import Teacher
 from paretoprune.trainers.evaluate import as_scores, evaluate
 from paretoprune.trainers.export import ExportTask, export_network, noise

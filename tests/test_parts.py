@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from tiny import SHAPE, Residual, filter_of, grouped, network_of, owned_filters
 
-from paretoprune.spaces.bias import divide_by_fan_in, rescale_stages, stage_table, stages_of
-from paretoprune.spaces.channels import ChannelMap, Group
-from paretoprune.spaces.parts import WHOLE, Parts, combine
+from paretoprune.spaces.graph.channels import ChannelMap, Group
+from paretoprune.spaces.policy.layer_scores import WHOLE, Parts, combine
+from paretoprune.spaces.policy.normalization import (
+    divide_by_fan_in,
+    rescale_stages,
+    stage_table,
+    stages_of,
+)
 
 
 def tiny_map():

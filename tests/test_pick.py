@@ -21,12 +21,18 @@ from paretoprune.search.cli import main
 from paretoprune.search.picking import Wish, choose, neighbours, reason
 from paretoprune.search.show import answer, plain_console, show_front, show_insights
 from paretoprune.search.verdict import verdict
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, Front, best_at_target, front_from_json, non_dominated
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.recipe import SCHEMA, read_recipe, recipe_from_json
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import (
+    Dense,
+    Front,
+    best_at_target,
+    front_from_json,
+    non_dominated,
+)
+from paretoprune.spaces.records.recipe import SCHEMA, read_recipe, recipe_from_json
 
 DENSE = Dense(0.95, 1000, 100, 0.94, 8.0)
 

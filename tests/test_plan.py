@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paretoprune.search.plan import SPREAD, Slot, coarse_first, factors_of, grain_of
 from paretoprune.search.proposing import TURNS, turns_of
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
 
 DENSE = (41_000_000, 270_000)
 

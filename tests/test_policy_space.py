@@ -15,9 +15,13 @@ from paretoprune.search.answers import Drawn, Outside, Told, Varied
 from paretoprune.search.policy_space import PolicySpace, forget_space, policy_space, space_from
 from paretoprune.search.sampling import MAKE
 from paretoprune.search.settings import SAMPLERS
-from paretoprune.spaces.decode import Space, decode_many
+from paretoprune.spaces.allocations.decode import Space, decode_many
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import (
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import (
     ALLOCATIONS,
     CONTROLS,
     PRESETS,
@@ -25,10 +29,6 @@ from paretoprune.spaces.policy import (
     SCHEDULES,
     Policy,
 )
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.models import build_model
 

@@ -12,12 +12,12 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.summary import summarise
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.verify import random_mask
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.summary import summarise
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.verify import random_mask
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.surgery import cut, widths
 from paretoprune.trainers.zoo.densenet import densenet40

@@ -24,8 +24,8 @@ from paretoprune.search.progress import Progress
 from paretoprune.search.reading import DIED
 from paretoprune.search.searcher import LedgerSearcher
 from paretoprune.search.telling import once, telling
-from paretoprune.spaces.front import Dense
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.records.pareto_front import Dense
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
 from paretoprune.analysis.ensembles import measure_ensemble, with_ensemble
 from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
-from paretoprune.spaces.curves import CurveSettings
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.recipe import read_recipe
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.loss_curves import CurveSettings
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.gradual import Steps, prune_gradually

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paretoprune.spaces.cost.target import Target, limit, parse_size
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import (
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, policy_from_json
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import (
     Dense,
     Front,
     best_at_target,
@@ -19,9 +21,7 @@ from paretoprune.spaces.front import (
     front_from_json,
     non_dominated,
 )
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy, policy_from_json
-from paretoprune.spaces.recipe import Recipe, Source, recipe_from_json
-from paretoprune.spaces.target import Target, limit, parse_size
+from paretoprune.spaces.records.recipe import Recipe, Source, recipe_from_json
 
 
 def evaluation(accuracy=0.9, macs=400, params=40, trial=0):

@@ -11,10 +11,10 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.reduce import expand_mask, reduce_map
-from paretoprune.spaces.verify import random_mask
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.reduce import expand_mask, reduce_map
+from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.surgery import cut

@@ -17,10 +17,10 @@ from torch.nn import functional
 
 import paretoprune as pp
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import PRESETS, Policy, policy_from_json
-from paretoprune.spaces.recipe import read_recipe
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
+from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.machine import Machine
 from paretoprune.trainers.recalibrate import recalibrate

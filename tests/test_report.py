@@ -20,11 +20,11 @@ from paretoprune.analysis.report.history import hypervolumes
 from paretoprune.search.commands import print_front, read_front
 from paretoprune.search.reading import make_front
 from paretoprune.search.reporting import report_command, report_of, write_report
-from paretoprune.spaces.course import COURSE
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.front import Dense, Front, front_volume
-from paretoprune.spaces.layout import Layout, Stretch, layout_from_json, layout_of
-from paretoprune.spaces.policy import PRESETS
+from paretoprune.spaces.graph.layout import Layout, Stretch, layout_from_json, layout_of
+from paretoprune.spaces.policy.policy import PRESETS
+from paretoprune.spaces.records.gate_history import COURSE
+from paretoprune.spaces.records.pareto_front import Dense, Front, front_volume
 from paretoprune.trainers.surgery import cut
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from paretoprune.analysis.scores.shared_pass import batch_size_for
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.parts import WHOLE, combine
+from paretoprune.spaces.policy.layer_scores import WHOLE, combine
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)

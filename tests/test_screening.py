@@ -23,13 +23,13 @@ from paretoprune.search.plan import Slot, make_plan
 from paretoprune.search.policy_space import space_from
 from paretoprune.search.refining import LEAST, refine, thinned
 from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.policy import PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import PRESETS, Policy
+from paretoprune.spaces.records.evaluation import Evaluation
 from paretoprune.trainers.batches import draw
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.masking import masked

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 
 import paretoprune as pp
 from paretoprune.search.policy_space import SELDOM
-from paretoprune.spaces.front import front_from_json
-from paretoprune.spaces.recipe import read_recipe
+from paretoprune.spaces.records.pareto_front import front_from_json
+from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.evaluate import evaluate
@@ -215,7 +215,7 @@ def test_a_network_saved_and_loaded_again_has_the_same_outputs(run):
 
 def test_the_evidence_is_numbers_only_and_named_by_its_hash(run):
     from paretoprune.analysis.scores import all_scores
-    from paretoprune.spaces.evidence import load_tables, scores_from_tables
+    from paretoprune.spaces.policy.measurements import load_tables, scores_from_tables
 
     folder = run.folder / "evidence"
     tables = [load_tables(path.stem, folder) for path in folder.glob("*.npz")]

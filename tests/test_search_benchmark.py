@@ -24,10 +24,10 @@ from benchmarks.search.rules import HIGH, LEAST_ACCURACY, LOW, SIZES, Rules, siz
 from benchmarks.search.table import table
 from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.rehearsal import rehearse
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.policy import PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import PRESETS, Policy
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.distillation import Teacher
 from paretoprune.trainers.machine import Machine

@@ -13,7 +13,7 @@ from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.analysis.scores import all_scores, registry
 from paretoprune.analysis.scores.shared_pass import batch_size_for
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.parts import Parts
+from paretoprune.spaces.policy.layer_scores import Parts
 
 
 def count_runs(model):

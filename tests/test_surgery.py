@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paretoprune.spaces.lively import relative_error
-from paretoprune.spaces.verify import random_mask
+from paretoprune.spaces.graph.random_weights import relative_error
+from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.trainers.counting import count
 from paretoprune.trainers.masking import masked
 from paretoprune.trainers.surgery import cut, widths

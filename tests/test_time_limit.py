@@ -22,8 +22,8 @@ from paretoprune.search.relatives import take_over
 from paretoprune.search.run_folder import create_run
 from paretoprune.search.settings import SearchSettings
 from paretoprune.search.time_limit import DENSE, TimeLimit
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.policy import Policy
+from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.loop import Session, Tuning, progress_of, report_steps, run
 from paretoprune.trainers.machine import Machine

@@ -9,8 +9,8 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
 
 Owned = set[tuple[str, str, int]]  # layer, side, channel
 

@@ -19,11 +19,11 @@ from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.proposing import crowded_out, make_proposer
 from paretoprune.search.screening import Proposal, Screen
 from paretoprune.search.transfer import fitting, policies_like
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.front import front_from_json
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.pareto_front import front_from_json
 
 SMALL = ("--epochs", 0.2, "--dense-epochs", 1, "--no-screening", "--ensemble-images", 1024,
          "--scores", "taylor", "--schedules", "one-shot",

@@ -21,8 +21,8 @@ import paretoprune as pp
 from paretoprune.search.cli import main
 from paretoprune.search.picking import Wish, choose, neighbours, reason
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.front import front_from_json
-from paretoprune.spaces.recipe import recipe_from_json
+from paretoprune.spaces.records.pareto_front import front_from_json
+from paretoprune.spaces.records.recipe import recipe_from_json
 from paretoprune.trainers.weights import read_weights
 
 

@@ -12,8 +12,8 @@ from paretoprune.search.run_folder import create_run
 from paretoprune.search.settings import SearchSettings
 from paretoprune.search.setup import Inputs, prepare_search
 from paretoprune.search.trial import carry_out
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data import load_data
 from paretoprune.trainers.machine import half_of, ran_out_of_memory
 

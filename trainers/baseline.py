@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ..spaces.durable import write_json
-from ..spaces.forms import SCORES
+from ..spaces.io.atomic_write import write_json
+from ..spaces.output_forms import SCORES
 from .checkpoint import restore_session, save_session, save_weights
 from .data import Data, load_data
 from .evaluate import Score, evaluate

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..spaces.durable import partial_name, take_name
 from ..spaces.errors import UserError
+from ..spaces.io.atomic_write import partial_name, take_name
 from .session import Session
 
 SCHEMA = 1

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..spaces.forms import SIGMOID, SOFTMAX
+from ..spaces.output_forms import SIGMOID, SOFTMAX
 from ..spaces.outputs import element_of
 from .batches import batches
 from .machine import Machine, lay, machine_for, place, precision, threads

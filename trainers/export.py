@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..spaces.durable import take_name
 from ..spaces.errors import UserError
-from ..spaces.forms import WHOLE
+from ..spaces.io.atomic_write import take_name
+from ..spaces.output_forms import WHOLE
 from ..spaces.outputs import element_of
 from .machine import Machine, threads
 

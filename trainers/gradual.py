@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..spaces.channels import ChannelMap
+from ..spaces.cost.target import Target
 from ..spaces.errors import UserError
-from ..spaces.reduce import expand_mask, reduce_map
-from ..spaces.target import Target
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.graph.reduce import expand_mask, reduce_map
 from .checkpoint import save_tensors
 from .surgery import cut
 

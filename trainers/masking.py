@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..spaces.channels import ChannelMap, Layer
 from ..spaces.errors import UserError
+from ..spaces.graph.channels import ChannelMap, Layer
 
 READERS = ("conv", "linear", "shortcut")
 

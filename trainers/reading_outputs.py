@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..spaces.errors import UserError
-from ..spaces.forms import PROBABILITIES, SCORES, SIGMOID, SOFTMAX, WHOLE
+from ..spaces.output_forms import PROBABILITIES, SCORES, SIGMOID, SOFTMAX, WHOLE
 from ..spaces.outputs import Outputs, element_of
 from .batches import draw
 from .machine import device_of

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..spaces.channels import ChannelMap, Layer
-from ..spaces.slicing import kept
+from ..spaces.graph.channels import ChannelMap, Layer
+from ..spaces.graph.slicing import kept
 from .batches import ROWS_SEED
 from .machine import Machine, place, precision, threads
 from .modes import evaluating

@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
-from ..spaces.lively import relative_error
+from ..spaces.graph.random_weights import relative_error
 from ..spaces.outputs import tensors_in
 
 PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise

@@ -20,14 +20,14 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
-from ..spaces.channels import ChannelMap, map_digest
-from ..spaces.durable import take_name, write_bytes, write_json
 from ..spaces.errors import UserError
-from ..spaces.intake import read_bounded
-from ..spaces.recipe import Recipe, read_recipe
-from ..spaces.trace import trace_channels
+from ..spaces.graph.channels import ChannelMap, map_digest
+from ..spaces.graph.trace import trace_channels
+from ..spaces.graph.working_copy import working_copy
+from ..spaces.io.atomic_write import take_name, write_bytes, write_json
+from ..spaces.io.bounded_read import read_bounded
+from ..spaces.records.recipe import Recipe, read_recipe
 from ..spaces.version import VERSION
-from ..spaces.working_copy import working_copy
 from .models import build_model, load_weights
 from .surgery import cut, widths
 

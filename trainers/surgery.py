@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..spaces.channels import ChannelMap
 from ..spaces.errors import UserError
-from ..spaces.slicing import slice_layers
+from ..spaces.graph.channels import ChannelMap
+from ..spaces.graph.slicing import slice_layers
 
 
 def cut(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> nn.Module:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ...spaces.curves import CurveSettings, curves_wanted
-from ...spaces.evidence import Evidence
-from ...spaces.parts import combine
-from ...spaces.policy import Policy
+from ...spaces.policy.layer_scores import combine
+from ...spaces.policy.loss_curves import CurveSettings, curves_wanted
+from ...spaces.policy.measurements import Evidence
+from ...spaces.policy.policy import Policy
 from .measure import OnProgress, measure_curves
 from .prober import Subject
 

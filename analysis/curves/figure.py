@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from ...spaces.channels import ChannelMap
-from ...spaces.curves import Curves, rise_table
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.loss_curves import Curves, rise_table
 
 FLOOR = 1e-6  # a logarithmic axis has no zero
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...spaces.allocations.loss_budget import predicted_loss
-from ...spaces.curves import Curves, CurveSettings
-from ...spaces.parts import Scores
+from ...spaces.policy.layer_scores import Scores
+from ...spaces.policy.loss_curves import Curves, CurveSettings
 from ..evidence import calibration_split
 from .measure import measure_curves
 from .prober import Mask, Prober, Subject

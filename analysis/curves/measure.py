@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.channels import ChannelMap
-from ...spaces.curves import (
+from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Scores
+from ...spaces.policy.loss_curves import (
     Curves,
     CurveSettings,
     curves_from_tables,
     curves_to_tables,
     removal_places,
 )
-from ...spaces.errors import UserError
-from ...spaces.evidence import load_tables, save_tables
-from ...spaces.parts import Scores
+from ...spaces.policy.measurements import load_tables, save_tables
 from ..evidence import calibration_split, evidence_key
 from .journal import WHOLE, ProbeJournal
 from .prober import Mask, Prober, Subject

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...spaces.channels import ChannelMap
-from ...spaces.curves import CurveSettings
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.loss_curves import CurveSettings
 from ...trainers.batches import batches
 from ...trainers.evaluate import logits_of
 from ...trainers.machine import Machine, half_of, lay, machine_for, place, threads

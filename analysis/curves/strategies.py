@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...spaces.curves import CurveSettings, bisect_cut
+from ...spaces.policy.loss_curves import CurveSettings, bisect_cut
 
 Probe = Callable[[Sequence[int]], list[float]]  # numbers removed -> rises of the loss
 Strategy = Callable[[int, Probe, CurveSettings], None]

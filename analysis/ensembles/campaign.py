@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
-from ...spaces.evidence import Tables
+from ...spaces.policy.measurements import Tables
 from .chunks import HELD_OUT, Draws, Measured, Part
 from .columns import Columns, shares
 from .fit import Fit, Prior, fit_sums, half_coefficients

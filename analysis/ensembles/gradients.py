@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.evidence import Tables
+from ...spaces.policy.measurements import Tables
 from .fit import Fit, Prior
 from .masks import Masks
 from .sums import halves

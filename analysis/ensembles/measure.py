@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ...spaces.channels import ChannelMap
-from ...spaces.evidence import Tables, load_tables, save_tables
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.measurements import Tables, load_tables, save_tables
 from ...trainers.machine import Machine
 from ...trainers.split import Data
 from ..pieces import in_turn

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...spaces.evidence import Tables
+from ...spaces.policy.measurements import Tables
 from .columns import Columns
 from .fit import Equations, Fit, Prior, solve_at
 from .masks import Masks

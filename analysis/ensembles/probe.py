@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
 from ...trainers.evaluate import logits_of
 from ...trainers.machine import Machine, half_of, lay, precision, threads
 from ...trainers.masking import masked

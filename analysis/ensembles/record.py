@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.evidence import Evidence, Tables
-from ...spaces.parts import whole
+from ...spaces.policy.layer_scores import whole
+from ...spaces.policy.measurements import Evidence, Tables
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]

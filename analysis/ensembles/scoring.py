@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.bias import ranks
+from ...spaces.policy.normalization import ranks
 from .fit import Prior
 
 Values = NDArray[np.float64]

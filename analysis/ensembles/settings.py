@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...spaces.errors import UserError
-from ...spaces.policy import check_choice, check_range
+from ...spaces.policy.policy import check_choice, check_range
 
 PER = ("sample", "batch", "gradient")
 DRAWS = ("bernoulli", "stratified", "antithetic")

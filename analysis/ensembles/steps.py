@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
 from ...trainers.batches import draw
 from ...trainers.machine import Machine, device_of, machine_for, place
 from ...trainers.split import Data, Split

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...spaces.evidence import Tables
+from ...spaces.policy.measurements import Tables
 from .columns import Columns
 from .masks import Masks
 

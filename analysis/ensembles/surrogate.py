@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.channels import ChannelMap
+from ...spaces.graph.channels import ChannelMap
 from .columns import Columns, shares
 from .masks import Masks
 from .record import Ensemble

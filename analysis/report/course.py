@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...spaces.course import Course
+from ...spaces.records.gate_history import Course
 from .drawing import Drawing, Line, Shape, Words
 from .figure import FRONT, HEIGHT, RIGHT, TARGET, TOP, WIDTH, Axis, Frame, axes
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...spaces.durable import write_bytes
 from ...spaces.errors import UserError
+from ...spaces.io.atomic_write import write_bytes
 
 XY = tuple[float, float]
 FINE = 4  # times finer than asked for is painted, then averaged: smooth edges

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.curves import Curves, curves_from_tables, rise_table
-from ...spaces.evidence import Tables, load_tables, scores_from_tables
-from ...spaces.layout import Layout
+from ...spaces.graph.layout import Layout
+from ...spaces.policy.loss_curves import Curves, curves_from_tables, rise_table
+from ...spaces.policy.measurements import Tables, load_tables, scores_from_tables
 from .record import CurvePlot, EvidencePlots, ScorePlot
 
 MOST_POINTS = 32  # of one group in one plot

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...spaces.evaluation import Evaluation
-from ...spaces.front import Front
+from ...spaces.records.evaluation import Evaluation
+from ...spaces.records.pareto_front import Front
 from .drawing import Drawing, Line, Marker, Shape, Words
 
 # Okabe and Ito's colours, told apart by readers of any colour vision; shapes differ as well.

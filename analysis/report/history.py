@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...spaces.evaluation import Evaluation
-from ...spaces.front import dominates, front_volume
+from ...spaces.records.evaluation import Evaluation
+from ...spaces.records.pareto_front import dominates, front_volume
 
 
 def hypervolumes(evaluations: Sequence[Evaluation]) -> list[float]:

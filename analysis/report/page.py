@@ -13,8 +13,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from ...spaces.evaluation import Evaluation
-from ...spaces.front import Dense, Front
+from ...spaces.records.evaluation import Evaluation
+from ...spaces.records.pareto_front import Dense, Front
 from .drawing import to_svg
 from .figure import front_drawing
 from .record import Report

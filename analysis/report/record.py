@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...spaces.course import Course
-from ...spaces.evaluation import Evaluation
-from ...spaces.front import Front
-from ...spaces.layout import Layout
+from ...spaces.graph.layout import Layout
+from ...spaces.records.evaluation import Evaluation
+from ...spaces.records.gate_history import Course
+from ...spaces.records.pareto_front import Front
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ...spaces.front import Front, front_volume
+from ...spaces.records.pareto_front import Front, front_volume
 from .drawing import Drawing, Line, Marker, Shape, Words, to_svg
 from .figure import (
     ACCURACY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ...spaces.front import Dense, Front
+from ...spaces.records.pareto_front import Dense, Front
 from .history import hypervolumes
 from .record import EvidencePlots, Report, Shown
 

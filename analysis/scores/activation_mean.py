@@ -10,7 +10,7 @@ consumers instead of outputs of the producer, so norm and nonlinearity are behin
 
 from __future__ import annotations
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import batch_score
 from .seen import Seen
 

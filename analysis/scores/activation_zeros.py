@@ -9,7 +9,7 @@ We differ in: inputs of the consumers instead of outputs of the producer, behind
 
 from __future__ import annotations
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import batch_score
 from .seen import Seen
 

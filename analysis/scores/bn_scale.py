@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ...spaces.channels import Layer
-from ...spaces.parts import Parts
+from ...spaces.graph.channels import Layer
+from ...spaces.policy.layer_scores import Parts
 from .filters import weight_of
 from .l2 import l2
 from .registry import Network, score

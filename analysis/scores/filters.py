@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from ...spaces.channels import ChannelMap
-from ...spaces.parts import Parts
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Parts
 
 
 def weight_of(module: nn.Module) -> Tensor:

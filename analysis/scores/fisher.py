@@ -10,7 +10,7 @@ We differ in: no factor 1 / 2N, which changes no order; price is a choice apart 
 
 from __future__ import annotations
 
-from ...spaces.parts import Scores
+from ...spaces.policy.layer_scores import Scores
 from .registry import batch_score
 from .seen import Seen
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import Network, score
 
 

@@ -5,7 +5,7 @@ s_i = sqrt(sum w^2)   over the weights of filter i
 
 from __future__ import annotations
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import Network, score
 
 

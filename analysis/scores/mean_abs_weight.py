@@ -7,7 +7,7 @@ A filter of a coupled atom adds up over the layers that share it.
 
 from __future__ import annotations
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import Network, score
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...spaces.errors import UserError
-from ...spaces.parts import Parts, Scores, whole
+from ...spaces.policy.layer_scores import Parts, Scores, whole
 
 T = TypeVar("T")
 

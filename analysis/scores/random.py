@@ -5,7 +5,7 @@ s_i ~ uniform(0, 1)
 
 from __future__ import annotations
 
-from ...spaces.parts import Scores
+from ...spaces.policy.layer_scores import Scores
 from .registry import Network, score
 
 

@@ -13,9 +13,9 @@ from typing import TypeVar, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from ...spaces.channels import ChannelMap, Layer
 from ...spaces.errors import UserError
-from ...spaces.parts import Parts, Scores
+from ...spaces.graph.channels import ChannelMap, Layer
+from ...spaces.policy.layer_scores import Parts, Scores
 from ...trainers.split import Data, Split
 from .filters import filters_of, parts_of, weight_of
 from .seen import Need, Seen

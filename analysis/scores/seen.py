@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ...spaces.channels import ChannelMap, Layer
-from ...spaces.parts import Parts, Scores
+from ...spaces.graph.channels import ChannelMap, Layer
+from ...spaces.policy.layer_scores import Parts, Scores
 from .filters import filters_of, parts_of, weight_of
 
 Need = Literal["gates", "weights", "inputs"]

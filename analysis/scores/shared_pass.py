@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...spaces.channels import ChannelMap
 from ...spaces.errors import UserError
-from ...spaces.parts import Parts
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Parts
 from ...trainers.batches import batches
 from ...trainers.evaluate import logits_of
 from ...trainers.machine import Machine, half_of, lay, machine_for, place, precision, threads

@@ -11,7 +11,7 @@ network is in eval mode.
 
 from __future__ import annotations
 
-from ...spaces.parts import Scores
+from ...spaces.policy.layer_scores import Scores
 from .registry import batch_score
 from .seen import Seen
 

@@ -10,7 +10,7 @@ biases and norms are left out, the weights of convolutions and linear layers are
 
 from __future__ import annotations
 
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
 from .registry import batch_score
 from .seen import Seen
 

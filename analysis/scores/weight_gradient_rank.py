@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...spaces.bias import ranks
-from ...spaces.parts import Parts
+from ...spaces.policy.layer_scores import Parts
+from ...spaces.policy.normalization import ranks
 from .registry import batch_score
 from .seen import Seen
 from .weight_gradient import weight_gradient

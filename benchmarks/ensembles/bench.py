@@ -15,10 +15,10 @@ from paretoprune.analysis.ensembles import (
     measure_ensemble,
     with_ensemble,
 )
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.recalibrate import recalibrate
 from paretoprune.trainers.split import Split

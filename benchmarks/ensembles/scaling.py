@@ -15,9 +15,9 @@ from paretoprune.analysis.ensembles.chunks import Draws, measure_part
 from paretoprune.analysis.ensembles.masks import draw_masks
 from paretoprune.analysis.ensembles.measure import conclude
 from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.trainers.machine import Machine, detect_machine
 from paretoprune.trainers.models import build_model
 from paretoprune.trainers.split import Data, Split

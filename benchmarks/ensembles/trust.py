@@ -19,12 +19,12 @@ from paretoprune.analysis.ensembles import (
 )
 from paretoprune.analysis.ensembles.masks import Masks, draw_masks
 from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.reduce import expand_mask, reduce_map
-from paretoprune.spaces.target import Target, targets_between
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.reduce import expand_mask, reduce_map
+from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.trainers.batches import draw
 from paretoprune.trainers.gradual import Present, Steps, prune_gradually
 from paretoprune.trainers.recalibrate import recalibrate

@@ -11,9 +11,9 @@ import numpy as np
 from torch import nn
 
 from benchmarks.scene import Scene
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.trainers.surgery import cut
 
 STREAMS = ("conv1", "layer*.*.conv2")  # layers whose outputs are the residual streams

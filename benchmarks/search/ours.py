@@ -19,8 +19,8 @@ from paretoprune.search.plan import make_plan
 from paretoprune.search.proposing import SCREENED, turns_of
 from paretoprune.search.reading import Record, read_record
 from paretoprune.search.screening import FEW, FIRST, GENERATIONS
-from paretoprune.spaces.policy import CONTROLS
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.policy import CONTROLS
 
 
 def ours(bench: Bench) -> dict[str, Any]:

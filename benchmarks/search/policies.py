@@ -20,11 +20,11 @@ from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.preparing import ENSEMBLE_IMAGES, limits_of
 from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.recipe import Source
-from paretoprune.spaces.target import Target
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import map_digest
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.recipe import Source
 
 MOST_TRIALS = 2000  # more than any budget here affords
 SETTINGS = SearchSettings(target_flops=str(SIZES[0]), ensemble_images=ENSEMBLE_IMAGES)

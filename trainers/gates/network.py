@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from ...spaces.channels import ChannelMap, Layer
-from ...spaces.shortcut import Shortcut
+from ...spaces.graph.channels import ChannelMap, Layer
+from ...spaces.graph.rules.option_a_shortcut import Shortcut
 from .indicators import INDICATORS
 
 LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach

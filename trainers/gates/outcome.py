@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ...spaces.allocations.budget import Budget, fill_to_budget
-from ...spaces.course import Course
-from ...spaces.price import Price
-from ...spaces.reduce import expand_mask, reduce_map
+from ...spaces.cost.cost import Price
+from ...spaces.graph.reduce import expand_mask, reduce_map
+from ...spaces.records.gate_history import Course
 from ..loop import TrainLog
 from ..surgery import cut
 from .network import LIMIT, GatedNetwork

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 
 from ...spaces.allocations.budget import Unreachable
-from ...spaces.decode import Space
-from ...spaces.target import Target
+from ...spaces.allocations.decode import Space
+from ...spaces.cost.target import Target
 
 STEPS = 300
 LONGEST = 0.1  # the largest change of a share in one step

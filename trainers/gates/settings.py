@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.decode import Space
+from ...spaces.allocations.decode import Space
+from ...spaces.cost.target import Target
 from ...spaces.errors import UserError
-from ...spaces.target import Target
 from ..optimisation import Tuning
 from .indicators import INDICATORS
 

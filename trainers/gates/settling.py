@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.channels import ChannelMap
-from ...spaces.price import Price
+from ...spaces.cost.cost import Price
+from ...spaces.graph.channels import ChannelMap
 
 AIM, SLACK = 0.997, 0.003  # the sizes end within AIM +- SLACK of their limits, or close by
 TURNED = 1e-6  # the value of a gate that was turned

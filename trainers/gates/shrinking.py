@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...spaces.channels import ChannelMap
-from ...spaces.decode import Space
-from ...spaces.price import Price
-from ...spaces.reduce import reduce_map
-from ...spaces.target import Target
+from ...spaces.allocations.decode import Space
+from ...spaces.cost.cost import Price
+from ...spaces.cost.target import Target
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.graph.reduce import reduce_map
 from ..session import Session
 from ..surgery import cut
 from .network import LIMIT, GatedNetwork

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from ...spaces.price import Price
+from ...spaces.cost.cost import Price
 from .network import GatedNetwork
 from .settings import GateTask
 

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...spaces.channels import map_digest
-from ...spaces.decode import Space
+from ...spaces.allocations.decode import Space
+from ...spaces.cost.cost import Price
+from ...spaces.cost.target import Target
 from ...spaces.errors import UserError
-from ...spaces.price import Price
-from ...spaces.reduce import expand_mask, reduce_map
-from ...spaces.target import Target
+from ...spaces.graph.channels import map_digest
+from ...spaces.graph.reduce import expand_mask, reduce_map
 from ..checkpoint import read_settings, restore_session, save_session
 from ..distillation import Teacher
 from ..loop import Progress, TrainLog, progress_of, report_steps

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.course import Course
+from ...spaces.records.gate_history import Course
 
 PLOTTED = 100  # steps, at most
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...spaces.shortcut import Shortcut
+from ...spaces.graph.rules.option_a_shortcut import Shortcut
 
 WIDTHS = (16, 32, 64)
 
