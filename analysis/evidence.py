@@ -30,12 +30,12 @@ from ..spaces.policy.measurements import (
     scores_to_tables,
 )
 from ..spaces.policy.policy import check_score
-from ..trainers.batches import draw
-from ..trainers.checkpoint import weights_digest
-from ..trainers.evaluate import logits_of
-from ..trainers.machine import lay, machine_for, place, threads
-from ..trainers.modes import evaluating
-from ..trainers.split import Data, Split, prepare
+from ..trainers.data.batches import draw
+from ..trainers.data.types import Data, Split, prepare
+from ..trainers.metrics.evaluate import logits_of
+from ..trainers.runtime.device import lay, machine_for, place, threads
+from ..trainers.runtime.modes import evaluating
+from ..trainers.training.checkpoint import weights_digest
 from .scores.outcome import call_score
 from .scores.registry import BatchScore, Network, Score, all_scores, function_of
 from .scores.shared_pass import OnProgress, batch_size_for, share_pass

@@ -21,13 +21,13 @@ from ..spaces.policy.layer_scores import whole
 from ..spaces.policy.loss_curves import removal_places
 from ..spaces.policy.measurements import Evidence, save_tables, scores_to_tables
 from ..spaces.policy.policy import PRESETS
-from ..trainers.distillation import Teacher
-from ..trainers.gates.network import LIMIT
-from ..trainers.gates.settings import GateSettings, GateTask
-from ..trainers.gates.training import train_gates
-from ..trainers.loop import Progress, Tuning
-from ..trainers.machine import machine_for
-from ..trainers.split import Data
+from ..trainers.data.types import Data
+from ..trainers.pruning.gates.network import LIMIT
+from ..trainers.pruning.gates.settings import GateSettings, GateTask
+from ..trainers.pruning.gates.training import train_gates
+from ..trainers.runtime.device import machine_for
+from ..trainers.training.distillation import Teacher
+from ..trainers.training.loop import Progress, Tuning
 from .evidence import digest_of, evidence_key, measure_evidence, read_scores
 from .scores.shared_pass import OnProgress
 

@@ -20,7 +20,7 @@ from ..spaces.graph.channels import ChannelMap
 from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
 from ..spaces.policy.measurements import Evidence
 from ..spaces.policy.policy import Policy, check_score
-from ..trainers.split import Data
+from ..trainers.data.types import Data
 from .curves.evidence import with_curves
 from .curves.prober import Subject
 from .ensembles import PRESETS as ENSEMBLES

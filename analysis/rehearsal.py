@@ -26,11 +26,11 @@ from torch.nn import functional
 
 from ..spaces.graph.channels import ChannelMap
 from ..spaces.policy.measurements import load_tables, save_tables
-from ..trainers.evaluate import logits_of
-from ..trainers.machine import Machine, device_of, lay, machine_for, precision, threads
-from ..trainers.modes import evaluating
-from ..trainers.split import Split, prepare
-from ..trainers.surgery import cut
+from ..trainers.data.types import Split, prepare
+from ..trainers.metrics.evaluate import logits_of
+from ..trainers.pruning.surgery import cut
+from ..trainers.runtime.device import Machine, device_of, lay, machine_for, precision, threads
+from ..trainers.runtime.modes import evaluating
 from .ensembles.probe import batch_statistics
 from .evidence import calibration_split, digest_of, evidence_key
 from .gathering import Measuring, OnProgress

@@ -26,7 +26,7 @@ from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.layer_scores import Parts
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 
 NETWORKS = {"resnet20": resnet20, "resnet56": resnet56}
 NORMS = {"l1": 1, "l2": 2, "max": float("inf")}

@@ -22,8 +22,8 @@ from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.loop import Tuning
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.training.loop import Tuning
 
 SIZE = Target(flops=0.36, params=0.40)
 WAYS = {

@@ -39,8 +39,8 @@ from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, presets_for
 from paretoprune.spaces.records.gate_history import COURSE, course_from_json
 from paretoprune.spaces.records.recipe import Source
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.saved import load_small
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.pruning.serialization import load_small
 
 BUDGET = Policy("taylor", allocation="loss-budget", floor=2, probe="batch")
 WAYS = {

@@ -35,12 +35,12 @@ from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data import Data, Split
-from paretoprune.trainers.export import FORMATS, ExportTask, export_network, noise
-from paretoprune.trainers.latency import Latency, time_in_turn
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.data.sources.load import Data, Split
+from paretoprune.trainers.metrics.latency import Latency, time_in_turn
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.export import FORMATS, ExportTask, export_network, noise
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine
 
 Shape = tuple[int, ...]
 Masks = dict[tuple[str, int], NDArray[np.bool_]]  # by allocation and multiple of widths

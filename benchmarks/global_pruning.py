@@ -45,9 +45,9 @@ from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import CONTROLS, Policy
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.training.loop import Tuning, train
 
 SIZES = (0.6, 0.4)
 SCORES = (

@@ -48,11 +48,11 @@ from paretoprune.spaces.policy.layer_scores import combine
 from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings, curves_name
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.distillation import Teacher
-from paretoprune.trainers.loop import Tuning
-from paretoprune.trainers.machine import detect_machine
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import detect_machine
+from paretoprune.trainers.training.distillation import Teacher
+from paretoprune.trainers.training.loop import Tuning
 
 PARTS = ("raw", "paper", "rounds", "tuned")
 SIZES = (0.6, 0.4)

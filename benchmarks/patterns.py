@@ -25,7 +25,7 @@ from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.data.cache import cache_folder
 
 BUDGET = Policy("taylor", allocation="loss-budget")
 GLOBAL = {

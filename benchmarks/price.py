@@ -18,7 +18,7 @@ from torch import nn
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56, resnet110
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56, resnet110
 
 NETWORKS = {
     "resnet20": (resnet20, (3, 32, 32)),

@@ -24,8 +24,8 @@ from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.policy import PRESETS
-from paretoprune.trainers.datasets.user import user_data
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.sources.user import user_data
+from paretoprune.trainers.models.build import build_model
 
 RATES = {"resnet50": (0.7002, 0.5424), "resnet34": (0.7,), "alexnet": (0.44,)}
 SHAPE = (3, 224, 224)

@@ -22,7 +22,7 @@ from benchmarks.scene import Scene, accuracies, baseline, price_of, small_networ
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.trainers.loop import Tuning, train
+from paretoprune.trainers.training.loop import Tuning, train
 
 NONE = "none"
 

@@ -40,8 +40,8 @@ from paretoprune.spaces.allocations.decode import decode, decode_many
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.layer_scores import combine
 from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.loop import Tuning
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.training.loop import Tuning
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MASKS, TESTED = 360, 120

@@ -29,9 +29,9 @@ from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.layer_scores import combine
 from paretoprune.spaces.policy.normalization import ranks
-from paretoprune.trainers.batches import batches, draw, take
-from paretoprune.trainers.machine import Machine, cpu_has_bf16, lay, place, precision
-from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.trainers.data.batches import batches, draw, take
+from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.runtime.device import Machine, cpu_has_bf16, lay, place, precision
 
 Row = dict[str, float | int]
 

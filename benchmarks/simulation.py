@@ -39,7 +39,7 @@ from paretoprune.search.tuning import StopBetweenSteps, tune_trials
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.io.atomic_write import write_json
 from paretoprune.spaces.records.pareto_front import Dense
-from paretoprune.trainers.machine import Machine
+from paretoprune.trainers.runtime.device import Machine
 
 
 def accuracy_of(policy: dict[str, Any], target: dict[str, Any]) -> float:

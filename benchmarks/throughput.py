@@ -32,12 +32,12 @@ from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.policy import CONTROLS
-from paretoprune.trainers.data import Data, load_data
-from paretoprune.trainers.distillation import MEMORY, Teacher
-from paretoprune.trainers.loop import Guidance, Session, Tuning
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine, detect_machine
+from paretoprune.trainers.training.distillation import MEMORY, Teacher
+from paretoprune.trainers.training.loop import Guidance, Session, Tuning
 
 BATCH = 128
 WORKERS = 4

@@ -50,10 +50,10 @@ from paretoprune.search.screening import screen
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.policy.policy import PRESETS, Policy
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.refit import PULL
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.pruning.least_squares_refit import PULL
 
 FIXED = (
     "taylor / price",

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..spaces.errors import UserError
 from ..spaces.io.validation import read_record
-from ..trainers.image_options import ImageOptions, with_options
-from ..trainers.split import Data
+from ..trainers.data.image_options import ImageOptions, with_options
+from ..trainers.data.types import Data
 from .artifacts import lasting
 from .plugins import Plugin, read_plugin
 from .settings import SearchSettings, settings_from_json

@@ -17,9 +17,9 @@ from ..spaces.policy.policy import Policy
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import Dense, Front
 from ..spaces.records.recipe import read_recipe
-from ..trainers.datasets.user import FORMS, user_data
-from ..trainers.saved import RECIPE, load_network
-from ..trainers.split import Data
+from ..trainers.data.sources.user import FORMS, user_data
+from ..trainers.data.types import Data
+from ..trainers.pruning.serialization import RECIPE, load_network
 from .artifacts import with_weights
 from .commands import read_front
 from .exporting import export_small

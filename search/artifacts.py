@@ -17,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..spaces.errors import UserError
 from ..spaces.io.atomic_write import write_bytes
-from ..trainers.saved import WEIGHTS
+from ..trainers.pruning.serialization import WEIGHTS
 
 
 def lasting(url: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..spaces.errors import UserError, on_command_line
-from ..trainers.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
+from ..trainers.data.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .cli_sweep import add_sweeps
@@ -187,8 +187,8 @@ def train(
     ] = "scores",
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
-    from ..trainers.baseline import DenseJob
-    from ..trainers.image_options import image_options
+    from ..trainers.data.image_options import image_options
+    from ..trainers.training.train_dense import DenseJob
     from .training import train_command
 
     images = image_options(mean, std, augment)
@@ -202,7 +202,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is kept.")] = False,
 ) -> None:
     """Show where decoded data are kept and how large they are; PARETOPRUNE_CACHE moves them."""
-    from ..trainers.cache import cache_folder, cached_bytes, clear_cache
+    from ..trainers.data.cache import cache_folder, cached_bytes, clear_cache
 
     size = cached_bytes() / 2**20
     if clear:

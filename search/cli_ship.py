@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..trainers.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
+from ..trainers.data.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")]

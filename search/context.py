@@ -11,9 +11,9 @@ from ..analysis.gathering import Limits
 from ..spaces.allocations.decode import Space
 from ..spaces.policy.measurements import Evidence
 from ..spaces.records.recipe import Source
-from ..trainers.distillation import Teacher
-from ..trainers.machine import Machine
-from ..trainers.split import Data
+from ..trainers.data.types import Data
+from ..trainers.runtime.device import Machine
+from ..trainers.training.distillation import Teacher
 from .effort import Effort
 from .plugins import Plugin
 

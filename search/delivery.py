@@ -5,7 +5,7 @@ A worker that sees the run folder works in it. One that does not works in a fold
 
 from __future__ import annotations
 
-from ..trainers.saved import WEIGHTS
+from ..trainers.pruning.serialization import WEIGHTS
 from .artifacts import fetched, store
 from .context import Context
 from .home import Home, read_files, write_files

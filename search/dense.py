@@ -16,15 +16,15 @@ from ..spaces.errors import UserError
 from ..spaces.io.atomic_write import write_bytes
 from ..spaces.io.bounded_read import read_json
 from ..spaces.records.pareto_front import Dense
-from ..trainers.baseline import SAVE_SECONDS, saving
-from ..trainers.checkpoint import restore_session
-from ..trainers.evaluate import evaluate
-from ..trainers.loop import Diverged, Progress, Session, Tuning
-from ..trainers.loop import run as run_session
-from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights, stock_notes
-from ..trainers.split import Data
-from ..trainers.within_time import within
+from ..trainers.data.types import Data
+from ..trainers.metrics.evaluate import evaluate
+from ..trainers.models.build import build_model, load_weights, stock_notes
+from ..trainers.runtime.device import Machine, detect_machine
+from ..trainers.training.checkpoint import restore_session
+from ..trainers.training.loop import Diverged, Progress, Session, Tuning
+from ..trainers.training.loop import run as run_session
+from ..trainers.training.time_limit import within
+from ..trainers.training.train_dense import SAVE_SECONDS, saving
 from .context import Context
 from .crew import Hands
 from .effort import dense_epochs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..trainers.split import Data
+from ..trainers.data.types import Data
 from .settings import SearchSettings
 
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.

@@ -13,10 +13,10 @@ from ..spaces.errors import UserError
 from ..spaces.io.validation import fits
 from ..spaces.output_forms import WHOLE
 from ..spaces.records.recipe import Recipe, read_recipe
-from ..trainers.export import FORMATS, Exported, ExportTask, export_network, noise
-from ..trainers.latency import Latency, time_in_turn
-from ..trainers.machine import Machine
-from ..trainers.saved import RECIPE, load_network, named_model
+from ..trainers.metrics.latency import Latency, time_in_turn
+from ..trainers.models.export import FORMATS, Exported, ExportTask, export_network, noise
+from ..trainers.pruning.serialization import RECIPE, load_network, named_model
+from ..trainers.runtime.device import Machine
 from .show import plain_console
 
 

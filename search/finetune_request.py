@@ -12,10 +12,10 @@ from ..spaces.errors import UserError
 from ..spaces.output_forms import CHOICES
 from ..spaces.policy.policy import check_choice
 from ..spaces.records.recipe import FineTune, Recipe, data_named, read_recipe
-from ..trainers.data import Data
-from ..trainers.image_options import ImageOptions, image_options, options_in
-from ..trainers.saved import NEXT, PICKED, RECIPE
-from ..trainers.together import Team
+from ..trainers.data.image_options import ImageOptions, image_options, options_in
+from ..trainers.data.sources.load import Data
+from ..trainers.pruning.serialization import NEXT, PICKED, RECIPE
+from ..trainers.training.distributed import Team
 from .picked import unwritable
 from .setup import data_digest, weights_exist
 

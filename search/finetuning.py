@@ -19,23 +19,18 @@ from ..spaces.cost.cost import Price
 from ..spaces.errors import UserError, as_called
 from ..spaces.output_forms import PROBABILITIES, SCORES
 from ..spaces.records.recipe import Figures, Recipe, read_recipe
-from ..trainers.checkpoint import weights_digest
-from ..trainers.data import Data, load_data
-from ..trainers.distillation import Teacher
-from ..trainers.evaluate import Score
-from ..trainers.export import FORMATS
-from ..trainers.full_tune import Best, FullTune, tune
-from ..trainers.image_options import (
+from ..trainers.data.image_options import (
     options_in,
     told_augmentation,
     told_normalisation,
     with_options,
     with_recorded,
 )
-from ..trainers.loop import Diverged, Progress, Tuning
-from ..trainers.machine import detect_machine
-from ..trainers.reading_outputs import read_outputs
-from ..trainers.saved import (
+from ..trainers.data.sources.load import Data, load_data
+from ..trainers.metrics.evaluate import Score
+from ..trainers.models.export import FORMATS
+from ..trainers.models.read_outputs import read_outputs
+from ..trainers.pruning.serialization import (
     RECIPE,
     Loaded,
     load_network,
@@ -44,7 +39,12 @@ from ..trainers.saved import (
     tensors_of,
     versions,
 )
-from ..trainers.together import Team, joined
+from ..trainers.runtime.device import detect_machine
+from ..trainers.training.checkpoint import weights_digest
+from ..trainers.training.distillation import Teacher
+from ..trainers.training.distributed import Team, joined
+from ..trainers.training.finetune import Best, FullTune, tune
+from ..trainers.training.loop import Diverged, Progress, Tuning
 from .card import counted, kept
 from .finetune_request import (
     WORK,

@@ -10,9 +10,9 @@ from torch import nn
 from ..analysis.pieces import single
 from ..spaces.io.atomic_write import write_json
 from ..spaces.records.pareto_front import Front
-from ..trainers.evaluate import evaluate
-from ..trainers.latency import latency
-from ..trainers.saved import WEIGHTS, load_small
+from ..trainers.metrics.evaluate import evaluate
+from ..trainers.metrics.latency import latency
+from ..trainers.pruning.serialization import WEIGHTS, load_small
 from .artifacts import drop_stored, with_weights
 from .context import Context
 from .crew import Hands

@@ -8,7 +8,7 @@ import joblib
 
 from ..analysis.ensembles import is_ensemble
 from ..spaces.policy.policy import SCHEDULES
-from ..trainers.data import SOURCES
+from ..trainers.data.sources.load import SOURCES
 from .policy_space import fits, own_spaces
 from .settings import SearchSettings
 

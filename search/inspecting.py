@@ -14,7 +14,7 @@ from ..spaces.cost.summary import Summary, summarise
 from ..spaces.errors import UserError
 from ..spaces.graph.trace import trace_channels
 from ..spaces.graph.working_copy import working_copy
-from ..trainers.models import build_model
+from ..trainers.models.build import build_model
 from .settings import at_least
 
 MOST_CAUSES = 5

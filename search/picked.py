@@ -16,7 +16,7 @@ from ..spaces.io.bounded_read import read_bounded
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import Dense
 from ..spaces.records.recipe import Recipe, figures_of, read_recipe
-from ..trainers.saved import DENSE, RECIPE, read_weights, save_network, versions
+from ..trainers.pruning.serialization import DENSE, RECIPE, read_weights, save_network, versions
 from .artifacts import with_weights
 from .card import card
 from .run_folder import RunFolder, as_it_was

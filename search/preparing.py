@@ -17,9 +17,9 @@ from ..analysis.gathering import Limits
 from ..analysis.pieces import single
 from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
 from ..spaces.policy.policy import Policy
-from ..trainers.batches import draw
-from ..trainers.evaluate import evaluate
-from ..trainers.machine import Machine
+from ..trainers.data.batches import draw
+from ..trainers.metrics.evaluate import evaluate
+from ..trainers.runtime.device import Machine
 from .crew import Crew
 from .dense import Untrained
 from .local_ray import slots_of

@@ -16,9 +16,9 @@ from ..spaces.io.validation import shown
 from ..spaces.policy.policy import CONTROLS, Policy, policy_from_json, presets_for
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import Dense
-from ..trainers.checkpoint import weights_digest
-from ..trainers.gradual import Present
-from ..trainers.machine import Machine, threads
+from ..trainers.pruning.iterative import Present
+from ..trainers.runtime.device import Machine, threads
+from ..trainers.training.checkpoint import weights_digest
 from .context import Context
 from .crew import Here, alone
 from .finish import measured

@@ -18,9 +18,9 @@ from ..spaces.io.atomic_write import write_json
 from ..spaces.policy.policy import CONTROLS, Policy
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import Front
-from ..trainers.image_options import options_in
-from ..trainers.machine import Machine, threads
-from ..trainers.split import Data
+from ..trainers.data.image_options import options_in
+from ..trainers.data.types import Data
+from ..trainers.runtime.device import Machine, threads
 from .again import IMAGES, resume_command, same_again, with_kept
 from .artifacts import check_place, lasting
 from .context import Context

@@ -17,11 +17,11 @@ from ..spaces.cost.target import Target, targets_between
 from ..spaces.graph.channels import ChannelMap
 from ..spaces.policy.policy import Policy
 from ..spaces.records.gate_history import Course
-from ..trainers.gates.settings import GateSettings, GateTask
-from ..trainers.gates.training import train_gates
-from ..trainers.gradual import Present, Steps, prune_gradually
-from ..trainers.loop import train
-from ..trainers.surgery import cut
+from ..trainers.pruning.gates.settings import GateSettings, GateTask
+from ..trainers.pruning.gates.training import train_gates
+from ..trainers.pruning.iterative import Present, Steps, prune_gradually
+from ..trainers.pruning.surgery import cut
+from ..trainers.training.loop import train
 from .context import Context
 from .job import Job
 from .plan import derived_seed

@@ -29,10 +29,10 @@ from ..spaces.output_forms import CHOICES, SCORES
 from ..spaces.policy.layer_scores import Scores, combine
 from ..spaces.policy.loss_curves import Curves, CurveSettings, curves_name, rise_tables
 from ..spaces.policy.policy import check_choice
-from ..trainers.data import load_data
-from ..trainers.evaluate import evaluate
-from ..trainers.image_options import told_chance, told_normalisation, with_options
-from ..trainers.reading_outputs import read_outputs
+from ..trainers.data.image_options import told_chance, told_normalisation, with_options
+from ..trainers.data.sources.load import load_data
+from ..trainers.metrics.evaluate import evaluate
+from ..trainers.models.read_outputs import read_outputs
 from .again import imports_code
 from .dense import build
 from .run_folder import as_it_was

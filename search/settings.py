@@ -11,7 +11,7 @@ from ..spaces.errors import UserError
 from ..spaces.io.validation import optional, read_record
 from ..spaces.output_forms import CHOICES, SCORES
 from ..spaces.policy.policy import ALLOCATIONS, SCHEDULES, check_choice
-from ..trainers.image_options import (
+from ..trainers.data.image_options import (
     AUGMENT_HELP,
     MEAN_HELP,
     STD_HELP,

@@ -26,10 +26,8 @@ from ..spaces.io.bounded_read import read_json
 from ..spaces.policy.policy import Policy
 from ..spaces.records.pareto_front import Dense
 from ..spaces.records.recipe import Source, data_named
-from ..trainers.batches import draw
-from ..trainers.data import load_data
-from ..trainers.distillation import MEMORY, Teacher
-from ..trainers.image_options import (
+from ..trainers.data.batches import draw
+from ..trainers.data.image_options import (
     ImageOptions,
     check_for_source,
     told_augmentation,
@@ -37,11 +35,13 @@ from ..trainers.image_options import (
     told_normalisation,
     with_options,
 )
-from ..trainers.machine import Machine
-from ..trainers.models import check_fits, surplus_notes
-from ..trainers.reading_outputs import read_outputs
-from ..trainers.split import Data
-from ..trainers.weights import check_finite
+from ..trainers.data.sources.load import load_data
+from ..trainers.data.types import Data
+from ..trainers.models.build import check_fits, surplus_notes
+from ..trainers.models.read_outputs import read_outputs
+from ..trainers.models.weights import check_finite
+from ..trainers.runtime.device import Machine
+from ..trainers.training.distillation import MEMORY, Teacher
 from .context import Context
 from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense

@@ -12,9 +12,9 @@ from ..spaces.errors import UserError
 from ..spaces.io.validation import fits, shown
 from ..spaces.policy.policy import Policy
 from ..spaces.records.recipe import Figures, Recipe
-from ..trainers.datasets.user import user_data
-from ..trainers.saved import load_network
-from ..trainers.together import joined
+from ..trainers.data.sources.user import user_data
+from ..trainers.pruning.serialization import load_network
+from ..trainers.training.distributed import joined
 from .exporting import export_small
 from .finetune_request import Asked
 from .finetuning import Given, finetune_network

@@ -22,8 +22,8 @@ from rich.table import Table
 from ..analysis.report.sweep import HEADS, Row
 from ..spaces.errors import UserError
 from ..spaces.io.atomic_write import write_bytes
-from ..trainers.data import SOURCES
-from ..trainers.models import ZOO
+from ..trainers.data.sources.load import SOURCES
+from ..trainers.models.build import ZOO
 from .again import FREE
 from .artifacts import lasting
 from .local_ray import RayStart, cpus_of

@@ -14,15 +14,15 @@ from rich.progress import Progress as Bar
 from ..spaces.errors import UserError
 from ..spaces.output_forms import CHOICES
 from ..spaces.policy.policy import check_choice
-from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
-from ..trainers.data import load_data
-from ..trainers.image_options import (
+from ..trainers.data.image_options import (
     check_for_source,
     told_augmentation,
     told_normalisation,
     with_options,
 )
-from ..trainers.loop import Diverged, Progress
+from ..trainers.data.sources.load import load_data
+from ..trainers.training.loop import Diverged, Progress
+from ..trainers.training.train_dense import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from .setup import weights_exist
 from .stopping import Stopped, Stopping
 

@@ -13,10 +13,10 @@ from ..spaces.io.atomic_write import write_bytes, write_json
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.gate_history import COURSE
 from ..spaces.records.recipe import Recipe, read_recipe
-from ..trainers.latency import latency
-from ..trainers.loop import Progress, train
-from ..trainers.saved import RECIPE, WEIGHTS, load_small, versions
-from ..trainers.surgery import widths
+from ..trainers.metrics.latency import latency
+from ..trainers.pruning.serialization import RECIPE, WEIGHTS, load_small, versions
+from ..trainers.pruning.surgery import widths
+from ..trainers.training.loop import Progress, train
 from .context import Context
 from .job import Job, Rung
 from .schedules import GATES, SCHEDULES, STEPS, OnStep, Pruned

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..spaces.policy.policy import Policy
-from ..trainers.evaluate import Score, evaluate
-from ..trainers.loop import Tuning
-from ..trainers.machine import half_of
-from ..trainers.recalibrate import recalibrate
-from ..trainers.refit import refit
+from ..trainers.metrics.evaluate import Score, evaluate
+from ..trainers.pruning.bn_recalibration import recalibrate
+from ..trainers.pruning.least_squares_refit import refit
+from ..trainers.runtime.device import half_of
+from ..trainers.training.loop import Tuning
 from .context import Context
 from .job import Job
 

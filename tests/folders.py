@@ -20,11 +20,11 @@ from paretoprune.spaces.policy.policy import Policy
 from paretoprune.spaces.records.evaluation import Evaluation
 from paretoprune.spaces.records.pareto_front import Dense, Front
 from paretoprune.spaces.records.recipe import Recipe, Source
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut, widths
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.surgery import cut, widths
+from paretoprune.trainers.training.loop import Tuning, train
 
 
 def random_mask(channel_map, share=0.67, seed=0):

@@ -19,9 +19,9 @@ from paretoprune.spaces.graph.random_weights import lively_copy, relative_error
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.pruning.surgery import cut
 
 torch.set_num_threads(1)
 Shape = tuple[int, ...]

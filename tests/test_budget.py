@@ -12,8 +12,8 @@ from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_b
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.trainers.surgery import widths
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.models.zoo.resnet import resnet20
+from paretoprune.trainers.pruning.surgery import widths
 from tests.cases import Case, Mask, cases, fits, plain_fill, plain_units
 
 

@@ -14,10 +14,10 @@ from paretoprune.spaces.graph.channels import ChannelMap, Layer
 from paretoprune.spaces.graph.rules.option_a_shortcut import Shortcut
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.zoo.lenet import lenet5
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.pruning.masking import masked
 from tests.oracles import assert_oracles, masked_and_cut, trace
 
 

@@ -19,14 +19,14 @@ from paretoprune.search.cli import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.policy.loss_curves import CurveSettings
-from paretoprune.trainers.batches import take
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.replay import NotReplayable, Replay
-from paretoprune.trainers.split import Data, Split
-from paretoprune.trainers.zoo.densenet import densenet40
-from paretoprune.trainers.zoo.lenet import lenet5
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.data.batches import take
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.zoo.densenet import densenet40
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20
+from paretoprune.trainers.pruning.partial_forward import NotReplayable, Replay
 from tests.oracles import trace
 
 FEW = CurveSettings(images=24, batch_size=10, points=3, refine=1)

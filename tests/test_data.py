@@ -16,10 +16,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.batches import batches, take
-from paretoprune.trainers.cache import cache_folder, clear_cache, open_data, store_data
-from paretoprune.trainers.data import Data, Reading, Split, load_data, prepare, user_data
-from paretoprune.trainers.partition import cut
+from paretoprune.trainers.data.batches import batches, take
+from paretoprune.trainers.data.cache import cache_folder, clear_cache, open_data, store_data
+from paretoprune.trainers.data.sources.load import (
+    Data,
+    Reading,
+    Split,
+    load_data,
+    prepare,
+    user_data,
+)
+from paretoprune.trainers.data.stratified import cut
 
 
 @pytest.fixture(autouse=True)

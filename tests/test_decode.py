@@ -22,7 +22,7 @@ from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.layer_scores import whole
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.models.zoo.resnet import resnet20
 from tests.cases import Case, Mask, cases, fits, plain_fill, plain_units
 
 POWERS = st.sampled_from([0.0, 0.3, 1.0])

@@ -20,8 +20,8 @@ from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.models.build import build_model
 
 LOWER = "ensemble-gradient:keep=0.7:variant=mean"
 CHANGES = st.fixed_dictionaries(

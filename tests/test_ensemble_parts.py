@@ -15,8 +15,8 @@ from paretoprune.analysis.ensembles.campaign import begin
 from paretoprune.analysis.ensembles.chunks import Draws, Part, measure_part
 from paretoprune.analysis.ensembles.probe import Probe
 from paretoprune.analysis.pieces import Rota
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.machine import Machine
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.runtime.device import Machine
 
 
 @pytest.fixture(scope="module")

@@ -41,10 +41,10 @@ from paretoprune.spaces.policy.layer_scores import whole
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.normalization import ranks
 from paretoprune.spaces.policy.policy import PRESETS, Policy
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.split import Data, Split, prepare
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.types import Data, Split, prepare
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.runtime.device import Machine
 
 HIDDEN, IMAGES = 24, 256
 FEW = EnsembleSettings(transform="plain", samples=2048, agreement=1.0)

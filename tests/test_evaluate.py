@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from paretoprune.trainers.data import Data, Split, load_data, prepare
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.latency import latency
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model, load_weights
-from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.data.sources.load import Data, Split, load_data, prepare
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.metrics.latency import latency
+from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.runtime.device import Machine, detect_machine
+from paretoprune.trainers.training.loop import Tuning, train
 from tests.shared_files import shared_file
 
 

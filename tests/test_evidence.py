@@ -20,10 +20,10 @@ from paretoprune.spaces.policy.layer_scores import combine
 from paretoprune.spaces.policy.measurements import load_tables, save_tables, scores_to_tables
 from paretoprune.spaces.policy.normalization import divide_by_price, normalise
 from paretoprune.spaces.policy.policy import CONTROLS, NORMALISATIONS, PRESETS, Policy
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.split import Data, Split
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.masking import masked
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import paretoprune as pp
 from paretoprune.search.api import Result
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.export import ExportTask, export_network
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.export import ExportTask, export_network
+from paretoprune.trainers.pruning.surgery import cut
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from torch import nn
 
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.zoo.densenet import densenet40
-from paretoprune.trainers.zoo.lenet import lenet5, lenet300
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56, resnet110
-from paretoprune.trainers.zoo.vgg import vgg16
+from paretoprune.trainers.models.zoo.densenet import densenet40
+from paretoprune.trainers.models.zoo.lenet import lenet5, lenet300
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56, resnet110
+from paretoprune.trainers.models.zoo.vgg import vgg16
 from tests.oracles import Shape, assert_oracles, trace
 
 OURS: list[tuple[Callable[[], nn.Module], Shape, float]] = [

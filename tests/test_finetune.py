@@ -19,14 +19,14 @@ import paretoprune as pp
 from paretoprune.search.card import card
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import FineTune, read_recipe
-from paretoprune.trainers.checkpoint import weights_digest
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.full_tune import FullTune, tune
-from paretoprune.trainers.loop import Tuning
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.saved import NEXT, PICKED, save_network, tensors_of
-from paretoprune.trainers.split import Split
-from paretoprune.trainers.together import Team, share
+from paretoprune.trainers.data.types import Split
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.pruning.serialization import NEXT, PICKED, save_network, tensors_of
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.checkpoint import weights_digest
+from paretoprune.trainers.training.distributed import Team, share
+from paretoprune.trainers.training.finetune import FullTune, tune
+from paretoprune.trainers.training.loop import Tuning
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -337,7 +337,7 @@ def test_two_processes_under_torchrun_write_one_good_network(scene, picked):
 PAIR = """
 import sys, torch
 from torch import nn
-from paretoprune.trainers.together import in_step, joined, total
+from paretoprune.trainers.training.distributed import in_step, joined, total
 images, labels = torch.load(sys.argv[1], weights_only=True)
 with joined() as team:
     torch.manual_seed(0)

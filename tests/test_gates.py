@@ -25,21 +25,25 @@ from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.policy import GATE_VARIANTS, Policy
 from paretoprune.spaces.records.gate_history import course_from_json
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.data import Data, Split, load_data
-from paretoprune.trainers.gates.indicators import INDICATORS
-from paretoprune.trainers.gates.network import GatedNetwork
-from paretoprune.trainers.gates.outcome import Gated
-from paretoprune.trainers.gates.reach import check_reachable, nearest_reachable, within_reach
-from paretoprune.trainers.gates.settings import GateSettings, GateTask
-from paretoprune.trainers.gates.size import SizeTerm
-from paretoprune.trainers.gates.training import train_gates
-from paretoprune.trainers.loop import Diverged, Tuning
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.data.sources.load import Data, Split, load_data
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.zoo.resnet import resnet20
+from paretoprune.trainers.pruning.gates.feasibility import (
+    check_reachable,
+    nearest_reachable,
+    within_reach,
+)
+from paretoprune.trainers.pruning.gates.indicators import INDICATORS
+from paretoprune.trainers.pruning.gates.network import GatedNetwork
+from paretoprune.trainers.pruning.gates.result import Gated
+from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTask
+from paretoprune.trainers.pruning.gates.size_penalty import SizeTerm
+from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.loop import Diverged, Tuning
 from tests.oracles import Traced, trace
 
 BRIEF = GateSettings(Tuning(epochs=4, batch_size=64))

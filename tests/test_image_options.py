@@ -28,10 +28,8 @@ from paretoprune.search.sweep_file import entries_of
 from paretoprune.search.transfer import images_like
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.batches import batches
-from paretoprune.trainers.data import Data, Reading, Split, load_data, prepare, user_data
-from paretoprune.trainers.datasets.torch_files import FORMATS
-from paretoprune.trainers.image_options import (
+from paretoprune.trainers.data.batches import batches
+from paretoprune.trainers.data.image_options import (
     ImageOptions,
     default_of,
     image_options,
@@ -40,7 +38,16 @@ from paretoprune.trainers.image_options import (
     told_normalisation,
     with_options,
 )
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.sources.load import (
+    Data,
+    Reading,
+    Split,
+    load_data,
+    prepare,
+    user_data,
+)
+from paretoprune.trainers.data.sources.torchvision_files import FORMATS
+from paretoprune.trainers.models.build import build_model
 
 NO_PLUGINS: tuple[Plugin, ...] = ()
 QUICK = ("--policy", "uniform", "--target-flops", "0.5", "--epochs", 0.5, "--data", "digits")

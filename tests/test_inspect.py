@@ -15,7 +15,7 @@ from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.summary import summarise
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.models.build import build_model
 from tests.door import in_process
 
 

@@ -10,13 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data import Data, load_data
-from paretoprune.trainers.distillation import Teacher, fold_norms
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.loop import Diverged, Guidance, Progress, Session, Tuning, run, train
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.optimisation import build_optimiser, learning_rate
+from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.distillation import Teacher, fold_norms
+from paretoprune.trainers.training.loop import (
+    Diverged,
+    Guidance,
+    Progress,
+    Session,
+    Tuning,
+    run,
+    train,
+)
+from paretoprune.trainers.training.optimizer import build_optimiser, learning_rate
 
 TRAIN = Tuning(epochs=10, learning_rate=0.1, batch_size=64)
 SHORT = Tuning(epochs=1, learning_rate=0.1, batch_size=128)

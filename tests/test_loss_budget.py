@@ -41,7 +41,7 @@ from paretoprune.spaces.policy.loss_curves import (
 )
 from paretoprune.spaces.policy.measurements import Evidence
 from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
-from paretoprune.trainers.zoo.resnet import resnet56
+from paretoprune.trainers.models.zoo.resnet import resnet56
 
 SIZES = (16, 8, 5, 1)
 FACTORS = (0.01, 0.04, 0.02, 1.0)  # the loss of group g with k atoms gone is FACTORS[g] * k

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.models import ZOO, build_model, load_weights
+from paretoprune.trainers.models.build import ZOO, build_model, load_weights
 from tests.shared_files import shared_file
 
 SIZES = {"digits-resnet": (1, 8, 8), "fc": (1, 28, 28), "lenet5": (1, 28, 28)}

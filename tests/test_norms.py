@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.replay import Replay
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.partial_forward import Replay
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine
 from tests.oracles import assert_oracles, trace
 from tests.tiny import NormAct, data_of
 

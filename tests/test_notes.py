@@ -15,9 +15,9 @@ import paretoprune as pp
 from paretoprune.search.dense import build
 from paretoprune.search.settings import SearchSettings
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.cache import open_data, store_data
-from paretoprune.trainers.data import load_data, user_data
-from paretoprune.trainers.models import build_model, load_weights, stock_notes, surplus_notes
+from paretoprune.trainers.data.cache import open_data, store_data
+from paretoprune.trainers.data.sources.load import load_data, user_data
+from paretoprune.trainers.models.build import build_model, load_weights, stock_notes, surplus_notes
 
 X = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 MORE = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -15,13 +15,13 @@ import paretoprune as pp
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.outputs import Outputs, element_of
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.distillation import Teacher
-from paretoprune.trainers.evaluate import as_scores, evaluate
-from paretoprune.trainers.export import ExportTask, export_network, noise
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import check_fits
-from paretoprune.trainers.reading_outputs import read_outputs
-from paretoprune.trainers.split import Data, Split
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.metrics.evaluate import as_scores, evaluate
+from paretoprune.trainers.models.build import check_fits
+from paretoprune.trainers.models.export import ExportTask, export_network, noise
+from paretoprune.trainers.models.read_outputs import read_outputs
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.distillation import Teacher
 
 SHAPE, CLASSES = (1, 8, 8), 3
 Named = namedtuple("Named", "features logits")

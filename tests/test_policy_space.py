@@ -29,8 +29,8 @@ from paretoprune.spaces.policy.policy import (
     SCHEDULES,
     Policy,
 )
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.models.build import build_model
 
 
 @pytest.fixture(scope="module")

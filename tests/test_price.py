@@ -18,11 +18,11 @@ from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.surgery import cut, widths
-from paretoprune.trainers.zoo.densenet import densenet40
-from paretoprune.trainers.zoo.lenet import lenet5
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.densenet import densenet40
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.pruning.surgery import cut, widths
 
 torch.set_num_threads(1)
 # Salama et al. 2019, the released ResNet-50s: stem; per stage the stream, then a-b of each block

@@ -25,12 +25,12 @@ from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.loss_curves import CurveSettings
 from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.gradual import Steps, prune_gradually
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.iterative import Steps, prune_gradually
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.training.loop import Tuning, train
 
 QUICK = ("--epochs", "1", "--seed", "1", "--data", "digits", "--quiet")
 

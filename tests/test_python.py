@@ -19,7 +19,7 @@ import paretoprune as pp
 from paretoprune.search.api import checked
 from paretoprune.search.reading import read_record
 from paretoprune.search.settings import SearchSettings, settings_from_json
-from paretoprune.trainers.counting import count
+from paretoprune.trainers.metrics.flops import count
 
 BRIEF = {
     "trials": 2, "epochs": 1, "workers": 1, "quiet": True, "scores": ["taylor"],

@@ -15,12 +15,12 @@ from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.reduce import expand_mask, reduce_map
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.surgery import cut
-from paretoprune.trainers.zoo.densenet import densenet40
-from paretoprune.trainers.zoo.lenet import lenet5
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.densenet import densenet40
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.pruning.surgery import cut
 from tests.oracles import Shape, trace
 
 

@@ -21,11 +21,11 @@ from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.refit import fit, patches, refit, some_rows
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.least_squares_refit import fit, patches, refit, some_rows
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine
 
 SHAPE = (3, 8, 8)
 EXACT = 1e-6  # a pull that hardly pulls

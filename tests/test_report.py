@@ -25,7 +25,7 @@ from paretoprune.spaces.graph.layout import Layout, Stretch, layout_from_json, l
 from paretoprune.spaces.policy.policy import PRESETS
 from paretoprune.spaces.records.gate_history import COURSE
 from paretoprune.spaces.records.pareto_front import Dense, Front, front_volume
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.pruning.surgery import cut
 
 
 @pytest.fixture(scope="module")

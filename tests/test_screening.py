@@ -30,12 +30,12 @@ from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.policy import PRESETS, Policy
 from paretoprune.spaces.records.evaluation import Evaluation
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.modes import evaluating
-from paretoprune.trainers.split import prepare
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.types import prepare
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.runtime.modes import evaluating
 
 POLICIES = space_from(
     ("taylor", "l2", "mean-abs-weight"), ("global-threshold", "loss-budget"), (), stages=3

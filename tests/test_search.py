@@ -18,9 +18,9 @@ import paretoprune as pp
 from paretoprune.search.policy_space import SELDOM
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.metrics.flops import count
 
 
 def load_study(folder, name="search"):

@@ -28,11 +28,11 @@ from paretoprune.spaces.allocations.decode import Space
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.policy.policy import PRESETS, Policy
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.distillation import Teacher
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.split import Data, Split
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.resnet import resnet20
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.distillation import Teacher
 
 RULES = Rules("images", images=4000, epochs=0.5, workers=1)
 

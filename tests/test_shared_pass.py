@@ -198,7 +198,7 @@ def test_a_network_on_a_gpu_has_the_same_scores():
 def test_all_scores_of_a_resnet56_on_2048_images_take_less_than_a_minute():
     import time
 
-    from paretoprune.trainers.zoo.resnet import resnet56
+    from paretoprune.trainers.models.zoo.resnet import resnet56
 
     network = network_of(resnet56(), shape=(3, 32, 32), images=2048)
     begin = time.perf_counter()

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.counting import count
-from paretoprune.trainers.masking import masked
-from paretoprune.trainers.surgery import cut, widths
-from paretoprune.trainers.zoo.lenet import lenet5
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.pruning.surgery import cut, widths
 from tests.oracles import Traced, masked_and_cut, trace, weights_folder
 
 

@@ -24,11 +24,11 @@ from paretoprune.search.settings import SearchSettings
 from paretoprune.search.time_limit import DENSE, TimeLimit
 from paretoprune.spaces.io.atomic_write import write_json
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.loop import Session, Tuning, progress_of, report_steps, run
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.within_time import LEAST_STEPS, within
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.loop import Session, Tuning, progress_of, report_steps, run
+from paretoprune.trainers.training.time_limit import LEAST_STEPS, within
 
 ASKED = SearchSettings(target_flops="0.4", max_minutes=20.0, workers=2)
 BUDGET = Policy("taylor", allocation="loss-budget")

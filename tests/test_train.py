@@ -15,11 +15,11 @@ from paretoprune.search.dense import Untrained
 from paretoprune.search.settings import SearchSettings
 from paretoprune.search.training import train_command
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.baseline import DenseJob, file_hash, train_dense
-from paretoprune.trainers.data import load_data, user_data
-from paretoprune.trainers.loop import Progress, Tuning
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
+from paretoprune.trainers.data.sources.load import load_data, user_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.loop import Progress, Tuning
+from paretoprune.trainers.training.train_dense import DenseJob, file_hash, train_dense
 
 TUNING = Tuning(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
 

@@ -23,7 +23,7 @@ from paretoprune.search.picking import Wish, choose, neighbours, reason
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import recipe_from_json
-from paretoprune.trainers.weights import read_weights
+from paretoprune.trainers.models.weights import read_weights
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from paretoprune.search.setup import Inputs, prepare_search
 from paretoprune.search.trial import carry_out
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data import load_data
-from paretoprune.trainers.machine import half_of, ran_out_of_memory
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.runtime.device import half_of, ran_out_of_memory
 
 TOO_MUCH = 1 << 60  # bytes: no machine has them, and torch says so as at any other size
 POLICIES = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paretoprune.spaces.graph.random_weights import lively_copy, relative_error
 from paretoprune.spaces.graph.rules.attention import MultiHead
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.zoo.resnet import resnet20
+from paretoprune.trainers.models.zoo.resnet import resnet20
 from tests.oracles import assert_oracles, trace
 
 TORCHVISION = {

@@ -22,12 +22,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import CurveSettings
-from ...trainers.batches import batches
-from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, half_of, lay, machine_for, place, threads
-from ...trainers.masking import READERS, masked
-from ...trainers.replay import NotReplayable, Replay, State
-from ...trainers.split import Data, Split
+from ...trainers.data.batches import batches
+from ...trainers.data.types import Data, Split
+from ...trainers.metrics.evaluate import logits_of
+from ...trainers.pruning.masking import READERS, masked
+from ...trainers.pruning.partial_forward import NotReplayable, Replay, State
+from ...trainers.runtime.device import Machine, half_of, lay, machine_for, place, threads
 
 Mask = NDArray[np.bool_]
 

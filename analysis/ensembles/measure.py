@@ -22,8 +22,8 @@ from torch import nn
 
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.measurements import Tables, load_tables, save_tables
-from ...trainers.machine import Machine
-from ...trainers.split import Data
+from ...trainers.data.types import Data
+from ...trainers.runtime.device import Machine
 from ..pieces import in_turn
 from .campaign import Campaign, begin, next_check
 from .record import Check, Ensemble, ensemble_from_tables, ensemble_to_tables

@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, half_of, lay, precision, threads
-from ...trainers.masking import masked
-from ...trainers.modes import evaluating
-from ...trainers.split import Data, Split, prepare
+from ...trainers.data.types import Data, Split, prepare
+from ...trainers.metrics.evaluate import logits_of
+from ...trainers.pruning.masking import masked
+from ...trainers.runtime.device import Machine, half_of, lay, precision, threads
+from ...trainers.runtime.modes import evaluating
 from .masks import Masks
 from .record import Effort
 from .settings import EnsembleSettings

@@ -14,9 +14,9 @@ from torch import nn
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...trainers.batches import draw
-from ...trainers.machine import Machine, device_of, machine_for, place
-from ...trainers.split import Data, Split
+from ...trainers.data.batches import draw
+from ...trainers.data.types import Data, Split
+from ...trainers.runtime.device import Machine, device_of, machine_for, place
 from ..evidence import evidence_key
 from .chunks import Draws, Part, measure_part
 from .probe import Probe

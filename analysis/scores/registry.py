@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap, Layer
 from ...spaces.policy.layer_scores import Parts, Scores
-from ...trainers.split import Data, Split
+from ...trainers.data.types import Data, Split
 from .filters import filters_of, parts_of, weight_of
 from .seen import Need, Seen
 

@@ -22,11 +22,19 @@ from torch.nn import functional
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.layer_scores import Parts
-from ...trainers.batches import batches
-from ...trainers.evaluate import logits_of
-from ...trainers.machine import Machine, half_of, lay, machine_for, place, precision, threads
-from ...trainers.masking import READERS, Regrouped, masked
-from ...trainers.modes import evaluating
+from ...trainers.data.batches import batches
+from ...trainers.metrics.evaluate import logits_of
+from ...trainers.pruning.masking import READERS, Regrouped, masked
+from ...trainers.runtime.device import (
+    Machine,
+    half_of,
+    lay,
+    machine_for,
+    place,
+    precision,
+    threads,
+)
+from ...trainers.runtime.modes import evaluating
 from .filters import weight_of
 from .outcome import call_score
 from .registry import BatchScore, Network

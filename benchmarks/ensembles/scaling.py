@@ -18,9 +18,9 @@ from paretoprune.analysis.ensembles.probe import Probe
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.split import Data, Split
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine, detect_machine
 
 SCALED = {
     "resnet20": (3, 32, 32),

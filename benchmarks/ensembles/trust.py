@@ -25,10 +25,10 @@ from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.reduce import expand_mask, reduce_map
 from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.pruning.surgery import cut
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6)
 RANGES = {

@@ -18,7 +18,7 @@ from benchmarks.search.rows import counting
 from benchmarks.search.rules import Rules
 from benchmarks.search.worker import Task, Tuned, settle, tune
 from paretoprune.search.plan import seed_of_trials
-from paretoprune.trainers.evaluate import evaluate
+from paretoprune.trainers.metrics.evaluate import evaluate
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ from benchmarks.scene import Scene
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.pruning.surgery import cut
 
 STREAMS = ("conv1", "layer*.*.conv2")  # layers whose outputs are the residual streams
 

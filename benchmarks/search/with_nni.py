@@ -24,8 +24,8 @@ from benchmarks.search.with_torch_pruning import GRADIENT_BATCHES, MOST, best_ov
 from benchmarks.search.worker import NetworkTask
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.trainers.batches import batches
-from paretoprune.trainers.surgery import cut
+from paretoprune.trainers.data.batches import batches
+from paretoprune.trainers.pruning.surgery import cut
 
 Keep = NDArray[np.bool_]
 MaskAt = Callable[[float], Keep]
