@@ -22,8 +22,8 @@ import torch
 
 from benchmarks import cifar_jpeg
 from benchmarks.cells import fill
-from paretoprune.analysis.curves.measure import measure_curves
-from paretoprune.analysis.curves.prober import Prober, Subject
+from paretoprune.analysis.loss_curves.measure import measure_curves
+from paretoprune.analysis.loss_curves.prober import Prober, Subject
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings

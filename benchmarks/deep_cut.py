@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.cells import Cell, fill, named
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Evidence

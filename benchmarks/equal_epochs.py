@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline, digits
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.analysis.report.course import course_drawing
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.analysis.report.gate_plot import course_drawing
 from paretoprune.search.context import Context
 from paretoprune.search.effort import Effort
 from paretoprune.search.job import Job

@@ -26,7 +26,7 @@ from torch import nn
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import Scene, accuracies, baseline, digits, price_of
-from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.spaces.allocations.decode import Space
 from paretoprune.spaces.allocations.ordering import Ordering
 from paretoprune.spaces.cost.cost import Price

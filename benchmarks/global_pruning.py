@@ -38,7 +38,7 @@ from benchmarks.scene import (
     with_tuning,
     without_tuning,
 )
-from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.search.schedules import present_space
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target, targets_between

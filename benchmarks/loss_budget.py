@@ -33,11 +33,11 @@ from numpy.typing import NDArray
 from benchmarks.cells import fill, named
 from benchmarks.cifar_jpeg import whole
 from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
-from paretoprune.analysis.curves.evidence import with_curves
-from paretoprune.analysis.curves.interactions import compare, reprobe
-from paretoprune.analysis.curves.measure import measure_curves
-from paretoprune.analysis.curves.prober import Subject
-from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.loss_curves.interactions import compare, reprobe
+from paretoprune.analysis.loss_curves.measure import measure_curves
+from paretoprune.analysis.loss_curves.prober import Subject
+from paretoprune.analysis.loss_curves.store import with_curves
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.allocations.loss_budget import cuts_under, mask_under, threshold_of
 from paretoprune.spaces.cost.cost import Price

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Evidence

@@ -18,7 +18,7 @@ import torch
 import torchvision
 
 from benchmarks.cells import fill
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

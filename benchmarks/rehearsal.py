@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from benchmarks.cells import Cell, fill
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
 from benchmarks.screening import DEEP
-from paretoprune.analysis.ensembles import measure_ensemble, surrogate_of
-from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.rehearsal import foretelling, rehearse
+from paretoprune.analysis.mask_ensembles import measure_ensemble, surrogate_of
+from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.untrained_loss import foretelling, rehearse
 from paretoprune.search.opening import policy_space_of
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace

@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.cells import fill
 from benchmarks.rehearsal import Bench, bench_on
 from benchmarks.scene import baseline
-from paretoprune.analysis.gathering import tell_nobody
-from paretoprune.analysis.rehearsal import rehearse
+from paretoprune.analysis.measure import tell_nobody
+from paretoprune.analysis.untrained_loss import rehearse
 from paretoprune.search.job import Job
 from paretoprune.search.ledger import Ledger
 from paretoprune.search.plan import make_plan

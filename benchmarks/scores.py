@@ -21,10 +21,10 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.cifar_jpeg import weights_folder, whole
-from paretoprune.analysis.evidence import calibration_split
 from paretoprune.analysis.scores import all_scores
+from paretoprune.analysis.scores.calibration_pass import batch_size_for, share_pass
+from paretoprune.analysis.scores.measure import calibration_split
 from paretoprune.analysis.scores.registry import BatchScore, Network
-from paretoprune.analysis.scores.shared_pass import batch_size_for, share_pass
 from paretoprune.spaces.graph.trace import trace_channels
 from paretoprune.spaces.graph.working_copy import working_copy
 from paretoprune.spaces.policy.layer_scores import combine

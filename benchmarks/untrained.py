@@ -44,7 +44,7 @@ from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import searched
 from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradients
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.search.plan import Slot
 from paretoprune.search.screening import screen
 from paretoprune.spaces.allocations.decode import decode

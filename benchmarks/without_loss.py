@@ -27,8 +27,8 @@ from torch import nn
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, accuracies, price_of, with_tuning
-from paretoprune.analysis.ensembles import PRESETS, measure_ensemble, with_ensemble
-from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.mask_ensembles import PRESETS, measure_ensemble, with_ensemble
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target, targets_between

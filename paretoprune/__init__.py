@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .spaces.version import VERSION
 
 if TYPE_CHECKING:
+    from .analysis.scores.batch_view import Seen
     from .analysis.scores.registry import Network, batch_score, score
-    from .analysis.scores.seen import Seen
     from .search.answers import Asked
     from .search.api import Picked, Result, load, prune, read_run, resume
     from .search.api import search as search

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..analysis.gathering import Limits
+from ..analysis.measure import Limits
 from ..spaces.allocations.decode import Space
 from ..spaces.policy.measurements import Evidence
 from ..spaces.records.recipe import Source

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..analysis.gathering import Do, Measuring, OfEnsemble, Task
-from ..analysis.pieces import Piece, changed, in_turn
+from ..analysis.measure import Do, Measuring, OfEnsemble, Task
+from ..analysis.staged_jobs import Piece, changed, in_turn
 from .local_ray import RayStart
 from .plugins import Plugin
 from .settings import SearchSettings

@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from ..analysis.pieces import Piece, Rota, Turn
+from ..analysis.staged_jobs import Piece, Rota, Turn
 from .board import Board
 from .crew import Errand, Measure
 from .deaths import WorkersDied

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from ..analysis.pieces import single
+from ..analysis.staged_jobs import single
 from ..spaces.io.atomic_write import write_json
 from ..spaces.records.pareto_front import Front
 from ..trainers.metrics.evaluate import evaluate

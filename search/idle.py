@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import joblib
 
-from ..analysis.ensembles import is_ensemble
+from ..analysis.mask_ensembles import is_ensemble
 from ..spaces.policy.policy import SCHEDULES
 from ..trainers.data.sources.load import SOURCES
 from .policy_space import fits, own_spaces

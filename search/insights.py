@@ -31,7 +31,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from ..analysis.report.record import Importance, Insights
+from ..analysis.report.report_data import Importance, Insights
 from ..spaces.policy.policy import Policy
 from ..spaces.records.evaluation import Evaluation
 

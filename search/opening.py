@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from ..analysis.gathering import Do, Measuring, OnProgress, Task, tell_nobody
-from ..analysis.pieces import Piece, single
-from ..analysis.rehearsal import rehearse
+from ..analysis.measure import Do, Measuring, OnProgress, Task, tell_nobody
+from ..analysis.staged_jobs import Piece, single
+from ..analysis.untrained_loss import rehearse
 from ..spaces.allocations.decode import Space
 from ..spaces.cost.target import limit
 from ..spaces.errors import UserError

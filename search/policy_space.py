@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..analysis.ensembles import PRESETS as ENSEMBLES
-from ..analysis.ensembles import is_ensemble
-from ..analysis.gathering import check_known, takes_many_runs
+from ..analysis.mask_ensembles import PRESETS as ENSEMBLES
+from ..analysis.mask_ensembles import is_ensemble
+from ..analysis.measure import check_known, takes_many_runs
 from ..analysis.scores.registry import Network, all_scores, function_of
 from ..spaces.cost.target import Target
 from ..spaces.errors import UserError

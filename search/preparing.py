@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from ..analysis.ensembles import is_ensemble
-from ..analysis.gathering import Limits
-from ..analysis.pieces import single
+from ..analysis.mask_ensembles import is_ensemble
+from ..analysis.measure import Limits
+from ..analysis.staged_jobs import single
 from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
 from ..spaces.policy.policy import Policy
 from ..trainers.data.batches import draw

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.report import Insights, Report, Shown, front_drawing, page
-from ..analysis.report.evidence import evidence_plots
+from ..analysis.report.measurements import evidence_plots
 from ..spaces.errors import UserError
 from ..spaces.graph.layout import Layout, layout_from_json
 from ..spaces.io.atomic_write import write_bytes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from optuna.trial import TrialState
 
-from ..analysis.report.record import Counts, Insights
+from ..analysis.report.report_data import Counts, Insights
 from ..spaces.io.bounded_read import read_json
 from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import Front, front_from_json

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..analysis.gathering import Measuring, gather_evidence
+from ..analysis.measure import Measuring, gather_evidence
 from ..spaces.allocations.decode import Space, decode
 from ..spaces.allocations.ordering import Ordering
 from ..spaces.cost.cost import Price

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..analysis.rehearsal import Foretelling, foretelling
+from ..analysis.untrained_loss import Foretelling, foretelling
 from ..spaces.allocations.decode import Space, decode_many
 from ..spaces.cost.target import Target
 from ..spaces.policy.layer_scores import combine

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from ..analysis.curves.figure import curves_figure
-from ..analysis.curves.measure import measure_curves
-from ..analysis.curves.prober import Subject
-from ..analysis.evidence import measure_evidence
+from ..analysis.loss_curves.figure import curves_figure
+from ..analysis.loss_curves.measure import measure_curves
+from ..analysis.loss_curves.prober import Subject
+from ..analysis.scores.measure import measure_evidence
 from ..spaces.cost.cost import Price
 from ..spaces.cost.summary import summarise
 from ..spaces.errors import UserError

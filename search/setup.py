@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ..analysis.evidence import measure_evidence
-from ..analysis.gathering import Do, Measuring, check_known, gather_evidence
-from ..analysis.pieces import single
+from ..analysis.measure import Do, Measuring, check_known, gather_evidence
+from ..analysis.scores.measure import measure_evidence
+from ..analysis.staged_jobs import single
 from ..spaces.allocations.decode import Space
 from ..spaces.cost.cost import Price
 from ..spaces.errors import UserError

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.report.page import latency_of
-from ..analysis.report.record import Insights
+from ..analysis.report.report_data import Insights
 from ..spaces.cost.target import Target
 from ..spaces.policy.policy import Policy
 from ..spaces.records.evaluation import Evaluation

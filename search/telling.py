@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 
-from ..analysis.gathering import OnProgress
+from ..analysis.measure import OnProgress
 
 Say = Callable[[str], None]
 

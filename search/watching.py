@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.report import Report, page
-from ..analysis.report.values import report_values
+from ..analysis.report.page_data import report_values
 from ..spaces.errors import UserError
 from .reporting import report_of
 from .run_folder import RunFolder, open_run

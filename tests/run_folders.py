@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from tiny import network_of
 from torch import nn
 
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.search.job import Job
 from paretoprune.search.reading import DENSE, STUDIES, front_in, quiet_optuna
 from paretoprune.spaces.cost.cost import Price

@@ -10,7 +10,7 @@ import pytest
 from doc_blocks import DOCS, blocks_of, pages, run_block
 from door import ROOT
 
-from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
+from paretoprune.analysis.mask_ensembles import PRESETS as ENSEMBLES
 from paretoprune.analysis.scores.registry import all_scores
 from paretoprune.spaces.policy.policy import (
     ALLOCATIONS,

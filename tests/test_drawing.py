@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from run_folders import write_run
 
-from paretoprune.analysis.report.drawing import Drawing, Line, Marker, Words, to_png, to_svg
-from paretoprune.analysis.report.figure import front_drawing, ticks
+from paretoprune.analysis.report.front_plot import front_drawing, ticks
+from paretoprune.analysis.report.svg_png import Drawing, Line, Marker, Words, to_png, to_svg
 from paretoprune.search.api import Result
 from paretoprune.search.run_folder import RunFolder
 from paretoprune.search.run_state import state_of

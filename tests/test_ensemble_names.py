@@ -8,10 +8,10 @@ from door import call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.analysis.ensembles import PRESETS, name_of, settings_named
-from paretoprune.analysis.ensembles.naming import NAMED
-from paretoprune.analysis.ensembles.settings import DRAWS, NORMS, PRIORS, TRANSFORMS, VARIANTS
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
+from paretoprune.analysis.mask_ensembles import PRESETS, name_of, settings_named
+from paretoprune.analysis.mask_ensembles.names import NAMED
+from paretoprune.analysis.mask_ensembles.settings import DRAWS, NORMS, PRIORS, TRANSFORMS, VARIANTS
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
 from paretoprune.search.policy_space import space_from
 from paretoprune.spaces.allocations.decode import Space, decode

@@ -8,13 +8,13 @@ import pytest
 from search_process import finish, start
 from tiny import network_of, plain
 
-from paretoprune.analysis.ensembles import EnsembleSettings, Measurable, ensemble_steps
-from paretoprune.analysis.ensembles import campaign as campaigns
-from paretoprune.analysis.ensembles import measure as measuring
-from paretoprune.analysis.ensembles.campaign import begin
-from paretoprune.analysis.ensembles.chunks import Draws, Part, measure_part
-from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.analysis.pieces import Rota
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, Measurable, ensemble_steps
+from paretoprune.analysis.mask_ensembles import estimator as campaigns
+from paretoprune.analysis.mask_ensembles import measure as measuring
+from paretoprune.analysis.mask_ensembles.chunks import Draws, Part, measure_part
+from paretoprune.analysis.mask_ensembles.estimator import begin
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.staged_jobs import Rota
 from paretoprune.trainers.data.batches import draw
 from paretoprune.trainers.runtime.device import Machine
 

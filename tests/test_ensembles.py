@@ -9,28 +9,28 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paretoprune.analysis.ensembles import (
+from paretoprune.analysis.mask_ensembles import (
     EnsembleSettings,
     Surrogate,
     measure_ensemble,
-    steps,
     surrogate_of,
     with_ensemble,
 )
-from paretoprune.analysis.ensembles import campaign as campaigns
-from paretoprune.analysis.ensembles import measure as measuring
-from paretoprune.analysis.ensembles.campaign import begin
-from paretoprune.analysis.ensembles.chunks import Draws, measure_part
-from paretoprune.analysis.ensembles.columns import Columns
-from paretoprune.analysis.ensembles.fit import Prior, fit_sums
-from paretoprune.analysis.ensembles.masks import draw_masks
-from paretoprune.analysis.ensembles.packed import empty_rows, fit_rows
-from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.analysis.ensembles.scoring import expected, priors_of
-from paretoprune.analysis.ensembles.settings import ENOUGH
-from paretoprune.analysis.ensembles.settings import PRESETS as ENSEMBLES
-from paretoprune.analysis.ensembles.sums import empty_sums
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
+from paretoprune.analysis.mask_ensembles import estimator as campaigns
+from paretoprune.analysis.mask_ensembles import jobs as steps
+from paretoprune.analysis.mask_ensembles import measure as measuring
+from paretoprune.analysis.mask_ensembles.chunks import Draws, measure_part
+from paretoprune.analysis.mask_ensembles.design_matrix import Columns
+from paretoprune.analysis.mask_ensembles.estimator import begin
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.masks import draw_masks
+from paretoprune.analysis.mask_ensembles.normal_equations import empty_sums
+from paretoprune.analysis.mask_ensembles.posterior import expected, priors_of
+from paretoprune.analysis.mask_ensembles.ridge import Prior, fit_sums
+from paretoprune.analysis.mask_ensembles.ridge_cg import empty_rows, fit_rows
+from paretoprune.analysis.mask_ensembles.settings import ENOUGH
+from paretoprune.analysis.mask_ensembles.settings import PRESETS as ENSEMBLES
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.allocations.ordering import Ordering
 from paretoprune.spaces.cost.cost import Price

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from paretoprune.analysis.evidence import calibration_split, evidence_key, measure_evidence
 from paretoprune.analysis.scores import Network, all_scores
-from paretoprune.analysis.scores.shared_pass import share_pass
+from paretoprune.analysis.scores.calibration_pass import share_pass
+from paretoprune.analysis.scores.measure import calibration_split, evidence_key, measure_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

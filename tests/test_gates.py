@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
-from paretoprune.analysis.report.course import course_drawing
-from paretoprune.analysis.report.drawing import Line
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
+from paretoprune.analysis.report.gate_plot import course_drawing
+from paretoprune.analysis.report.svg_png import Line
 from paretoprune.spaces.allocations.budget import Unreachable
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price

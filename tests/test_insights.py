@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import hypergeom
 from test_records import evaluation
 
-from paretoprune.analysis.report.record import Insights
+from paretoprune.analysis.report.report_data import Insights
 from paretoprune.search.insights import (
     FEWEST,
     in_common,

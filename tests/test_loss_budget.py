@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from paretoprune.analysis.curves.journal import ProbeJournal
-from paretoprune.analysis.curves.measure import Probing
+from paretoprune.analysis.loss_curves.measure import Probing
+from paretoprune.analysis.loss_curves.probe_log import ProbeJournal
 from paretoprune.spaces.allocations.budget import Unreachable
 from paretoprune.spaces.allocations.decode import Space, decode, decode_many
 from paretoprune.spaces.allocations.loss_budget import (

@@ -13,7 +13,7 @@ from door import in_process
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.analysis.ensembles import EnsembleSettings
+from paretoprune.analysis.mask_ensembles import EnsembleSettings
 from paretoprune.search.cli import app
 from paretoprune.search.finetune_request import Asked
 from paretoprune.search.picking import Wish

@@ -300,7 +300,7 @@ def test_unknown_outputs_are_refused_by_every_command(words, capsys):
 
 
 def test_an_evidence_of_another_form_is_not_taken_over(tmp_path):
-    from paretoprune.analysis.evidence import evidence_key
+    from paretoprune.analysis.scores.measure import evidence_key
 
     model = body(PROBABLE["softmax"])
     channel_map = trace_channels(model, SHAPE)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.search.answers import Drawn, Outside, Told, Varied
 from paretoprune.search.policy_space import PolicySpace, forget_space, policy_space, space_from
 from paretoprune.search.sampling import MAKE

@@ -16,7 +16,7 @@ from test_journal import measured, open_ledger
 from test_searcher import complete
 from tiny import network_of, plain
 
-from paretoprune.analysis.gathering import Measuring, here
+from paretoprune.analysis.measure import Measuring, here
 from paretoprune.search import progress as module
 from paretoprune.search import telling as telling_module
 from paretoprune.search.opening import rehearsing

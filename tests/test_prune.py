@@ -12,10 +12,10 @@ import torch
 from door import ROOT, call, command
 
 import paretoprune as pp
-from paretoprune.analysis.ensembles import PRESETS as ENSEMBLES
-from paretoprune.analysis.ensembles import measure_ensemble, with_ensemble
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence
+from paretoprune.analysis.mask_ensembles import PRESETS as ENSEMBLES
+from paretoprune.analysis.mask_ensembles import measure_ensemble, with_ensemble
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target, targets_between

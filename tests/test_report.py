@@ -15,8 +15,8 @@ from run_folders import HOSTILE, TARGET, hostile_network, write_run
 from test_records import evaluation
 
 from paretoprune.analysis.report import EvidencePlots, Report, Shown, page
-from paretoprune.analysis.report.evidence import score_plot
-from paretoprune.analysis.report.history import hypervolumes
+from paretoprune.analysis.report.hypervolume_history import hypervolumes
+from paretoprune.analysis.report.measurements import score_plot
 from paretoprune.search.commands import print_front, read_front
 from paretoprune.search.reading import make_front
 from paretoprune.search.reporting import report_command, report_of, write_report

@@ -20,7 +20,7 @@ from tiny import (
 from torch import nn
 from torch.nn import functional
 
-from paretoprune.analysis.scores.shared_pass import batch_size_for
+from paretoprune.analysis.scores.calibration_pass import batch_size_for
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy.layer_scores import WHOLE, combine
 

@@ -12,10 +12,10 @@ from test_journal import SPACE as LEDGER_SPACE
 from test_journal import measured, open_ledger, run_to_the_end
 from torch.nn import functional
 
-from paretoprune.analysis.ensembles.probe import batch_statistics
-from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.rehearsal import foretelling, lost, rehearse, tempered
+from paretoprune.analysis.mask_ensembles.masked_loss import batch_statistics
+from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.untrained_loss import foretelling, lost, rehearse, tempered
 from paretoprune.search import screening
 from paretoprune.search.answers import Varied
 from paretoprune.search.foretold import agreement, told_of_screening

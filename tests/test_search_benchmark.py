@@ -22,8 +22,8 @@ from benchmarks.search.plot import draw
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import HIGH, LEAST_ACCURACY, LOW, SIZES, Rules, sizes
 from benchmarks.search.table import table
-from paretoprune.analysis.gathering import Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.rehearsal import rehearse
+from paretoprune.analysis.measure import Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.untrained_loss import rehearse
 from paretoprune.spaces.allocations.decode import Space
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.graph.trace import trace_channels

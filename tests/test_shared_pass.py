@@ -9,9 +9,9 @@ from tiny import IMAGES, OF_DATA, OF_WEIGHTS, Residual, network_of, plain, run_a
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.analysis.evidence import measure_evidence
 from paretoprune.analysis.scores import all_scores, registry
-from paretoprune.analysis.scores.shared_pass import batch_size_for
+from paretoprune.analysis.scores.calibration_pass import batch_size_for
+from paretoprune.analysis.scores.measure import measure_evidence
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy.layer_scores import Parts
 

@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from run_folders import hostile_network, write_run
 
 import paretoprune as pp
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.search.plan import make_plan
 from paretoprune.search.policy_space import PolicySpace
 from paretoprune.search.proposing import crowded_out, make_proposer

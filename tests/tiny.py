@@ -6,8 +6,8 @@ from oracles import trace
 from torch import nn
 from torch.nn import functional
 
-from paretoprune.analysis.evidence import measure_scores
 from paretoprune.analysis.scores import all_scores
+from paretoprune.analysis.scores.measure import measure_scores
 from paretoprune.analysis.scores.registry import BatchScore, Network
 from paretoprune.trainers.data.types import Data, Split
 

@@ -17,8 +17,8 @@ from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap, Layer
 from ...spaces.policy.layer_scores import Parts, Scores
 from ...trainers.data.types import Data, Split
-from .filters import filters_of, parts_of, weight_of
-from .seen import Need, Seen
+from .batch_view import Need, Seen
+from .filter_ops import filters_of, parts_of, weight_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

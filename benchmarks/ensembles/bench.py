@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scene import Scene, price_of
-from paretoprune.analysis.ensembles import (
+from paretoprune.analysis.mask_ensembles import (
     Ensemble,
     EnsembleSettings,
     measure_ensemble,

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.ensembles.bench import FOUND, WHOLE, Bench
-from paretoprune.analysis.ensembles import (
+from paretoprune.analysis.mask_ensembles import (
     Ensemble,
     EnsembleSettings,
     measure_ensemble,
     surrogate_of,
     with_ensemble,
 )
-from paretoprune.analysis.ensembles.masks import Masks, draw_masks
-from paretoprune.analysis.ensembles.probe import Probe
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.masks import Masks, draw_masks
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target, targets_between

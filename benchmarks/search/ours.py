@@ -14,7 +14,7 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
-from paretoprune.analysis.rehearsal import IMAGES
+from paretoprune.analysis.untrained_loss import IMAGES
 from paretoprune.search.plan import make_plan
 from paretoprune.search.proposing import SCREENED, turns_of
 from paretoprune.search.reading import Record, read_record

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.search.bench import Bench
 from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import PolicyTask
-from paretoprune.analysis.gathering import Measuring, gather_evidence
+from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.search.answers import Drawn
 from paretoprune.search.context import Context
 from paretoprune.search.effort import Effort
