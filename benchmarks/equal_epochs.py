@@ -29,10 +29,10 @@ from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline, digits
 from paretoprune.analysis.measure import Measuring, gather_evidence
 from paretoprune.analysis.report.gate_plot import course_drawing
-from paretoprune.search.context import Context
-from paretoprune.search.effort import Effort
-from paretoprune.search.job import Job
-from paretoprune.search.trial import carry_out
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.budget import Effort
+from paretoprune.search.trial.context import Context
+from paretoprune.search.trial.run import carry_out
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.channels import map_digest
 from paretoprune.spaces.policy.measurements import Evidence

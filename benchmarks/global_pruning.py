@@ -39,7 +39,7 @@ from benchmarks.scene import (
     without_tuning,
 )
 from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.search.schedules import present_space
+from paretoprune.search.trial.schedules import present_space
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.graph.channels import ChannelMap

@@ -31,11 +31,11 @@ from paretoprune.analysis.mask_ensembles import measure_ensemble, surrogate_of
 from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
 from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.untrained_loss import foretelling, rehearse
-from paretoprune.search.opening import policy_space_of
-from paretoprune.search.plan import make_plan
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.screening import Screen, at_random, candidates, screen
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.initial_trials import policy_space_of
+from paretoprune.search.optimizer.screening import Screen, at_random, candidates, screen
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.spaces.allocations.decode import decode, decode_many
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.layer_scores import combine

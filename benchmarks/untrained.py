@@ -45,8 +45,8 @@ from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import searched
 from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradients
 from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.plan import Slot
-from paretoprune.search.screening import screen
+from paretoprune.search.optimizer.screening import screen
+from paretoprune.search.optimizer.target_plan import Slot
 from paretoprune.spaces.allocations.decode import decode
 from paretoprune.spaces.cost.target import Target, targets_between
 from paretoprune.spaces.policy.policy import PRESETS, Policy

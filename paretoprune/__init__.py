@@ -17,11 +17,11 @@ from .spaces.version import VERSION
 if TYPE_CHECKING:
     from .analysis.scores.batch_view import Seen
     from .analysis.scores.registry import Network, batch_score, score
-    from .search.answers import Asked
     from .search.api import Picked, Result, load, prune, read_run, resume
     from .search.api import search as search
-    from .search.policy_space import policy_space
-    from .search.shipping import Shipped, finetune
+    from .search.deploy.finetune_api import Shipped, finetune
+    from .search.optimizer.search_space import policy_space
+    from .search.optimizer.suggesters import Asked
     from .spaces.errors import UserError
     from .spaces.policy.policy import Policy
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def command(*words):
-    return [sys.executable, "-m", "paretoprune.search.cli", *map(str, words)]
+    return [sys.executable, "-m", "paretoprune.search.cli.app", *map(str, words)]
 
 
 def call(*words, cwd=ROOT, timeout=300):
@@ -24,7 +24,7 @@ def call(*words, cwd=ROOT, timeout=300):
 
 def in_process(capsys, *words):
     """A command in this process: its exit code and what it printed."""
-    from paretoprune.search.cli import main
+    from paretoprune.search.cli.app import main
 
     with pytest.raises(SystemExit) as exit_:
         main([str(word) for word in words])

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from safetensors.torch import save, save_file
 
-from paretoprune.search.picked import write_picked
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.results.model_folder import write_picked
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.channels import map_digest

@@ -13,8 +13,8 @@ from tiny import network_of
 from torch import nn
 
 from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.job import Job
-from paretoprune.search.reading import DENSE, STUDIES, front_in, quiet_optuna
+from paretoprune.search.storage.trial_records import DENSE, STUDIES, front_in, quiet_optuna
+from paretoprune.search.storage.trial_spec import Job
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.layout import layout_of

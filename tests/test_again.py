@@ -2,8 +2,8 @@
 
 import pytest
 
-from paretoprune.search.again import same_again
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.resume import same_again
 from paretoprune.spaces.errors import UserError
 
 

@@ -10,7 +10,7 @@ import pytest
 from door import call
 from search_process import NARROW
 
-from paretoprune.search.artifacts import check_place, lasting, store
+from paretoprune.search.storage.artifacts import check_place, lasting, store
 from paretoprune.spaces.errors import UserError
 
 

@@ -33,9 +33,9 @@ from search_process import (
 )
 
 import paretoprune as pp
-from paretoprune.search.local_ray import cpus_of, environment_with, settings_for
-from paretoprune.search.reading import INTERRUPTED
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.execution.ray_runtime import cpus_of, environment_with, settings_for
+from paretoprune.search.storage.trial_records import INTERRUPTED
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ import os
 import ray
 import torch
 import paretoprune as pp
-from paretoprune.search.local_ray import QUIET
+from paretoprune.search.execution.ray_runtime import QUIET
 
 torch.set_num_threads(2)
 if RUNNING:

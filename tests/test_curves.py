@@ -15,7 +15,7 @@ from paretoprune.analysis.loss_curves.figure import curves_figure
 from paretoprune.analysis.loss_curves.interactions import compare, reprobe
 from paretoprune.analysis.loss_curves.measure import measure_curves
 from paretoprune.analysis.loss_curves.prober import Prober, Subject
-from paretoprune.search.cli import main
+from paretoprune.search.cli.app import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.policy.loss_curves import CurveSettings

@@ -12,11 +12,11 @@ import torch
 from door import ROOT, call, command
 from safetensors.torch import save_file
 
-from paretoprune.search.again import as_many_or_more
-from paretoprune.search.cli import main
-from paretoprune.search.run_folder import RunFolder, create_run
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.setup import load_inputs, network_of
+from paretoprune.search.cli.app import main
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.prepare import load_inputs, network_of
+from paretoprune.search.driver.resume import as_many_or_more
+from paretoprune.search.storage.run_folder import RunFolder, create_run
 from paretoprune.spaces.errors import UserError
 
 

@@ -13,8 +13,8 @@ from run_folders import write_run
 from paretoprune.analysis.report.front_plot import front_drawing, ticks
 from paretoprune.analysis.report.svg_png import Drawing, Line, Marker, Words, to_png, to_svg
 from paretoprune.search.api import Result
-from paretoprune.search.run_folder import RunFolder
-from paretoprune.search.run_state import state_of
+from paretoprune.search.results.run_summary import state_of
+from paretoprune.search.storage.run_folder import RunFolder
 from paretoprune.spaces.errors import UserError
 
 SVG = "{http://www.w3.org/2000/svg}"

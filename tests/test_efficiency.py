@@ -7,9 +7,9 @@ import pytest
 from search_process import finish, start, studies
 from test_journal import measured, open_ledger
 
-from paretoprune.search.efficiency import Start, efficiency, efficiency_of, start_of
-from paretoprune.search.reading import read_record
-from paretoprune.search.spans import Watch
+from paretoprune.search.results.utilization import Start, efficiency, efficiency_of, start_of
+from paretoprune.search.storage.trial_records import read_record
+from paretoprune.search.trial.timing import Watch
 
 
 def span(begin, **seconds):

@@ -12,8 +12,8 @@ from paretoprune.analysis.mask_ensembles import PRESETS, name_of, settings_named
 from paretoprune.analysis.mask_ensembles.names import NAMED
 from paretoprune.analysis.mask_ensembles.settings import DRAWS, NORMS, PRIORS, TRANSFORMS, VARIANTS
 from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
-from paretoprune.search.answers import Drawn
-from paretoprune.search.policy_space import space_from
+from paretoprune.search.optimizer.search_space import space_from
+from paretoprune.search.optimizer.suggesters import Drawn
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

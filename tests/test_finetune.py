@@ -16,7 +16,7 @@ from folders import make_run, pick_into, save_cut, trained_digits
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.search.card import card
+from paretoprune.search.results.model_card import card
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import FineTune, read_recipe
 from paretoprune.trainers.data.types import Split

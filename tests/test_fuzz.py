@@ -13,7 +13,7 @@ from door import call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paretoprune.search.cli import app, main
+from paretoprune.search.cli.app import app, main
 from paretoprune.spaces.errors import UserError
 
 NOWHERE = "/no/such/place"  # every command that gets so far as to look is told so
@@ -120,8 +120,8 @@ def test_no_damage_to_a_config_is_more_than_one_line(cases, run, tmp_path):
     folder.mkdir()
     whole = json.loads((run.folder / "config.json").read_text())
     shutil.copy(run.folder / "journal.log", folder)
-    from paretoprune.search.again import same_again
-    from paretoprune.search.run_folder import open_run
+    from paretoprune.search.driver.resume import same_again
+    from paretoprune.search.storage.run_folder import open_run
 
     outcomes = {"read": 0, "refused": 0}
 

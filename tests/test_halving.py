@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretoprune.search.halving import LEAST, Halving
-from paretoprune.search.job import Rung
-from paretoprune.search.reading import read_record
+from paretoprune.search.optimizer.pareto_halving import LEAST, Halving
+from paretoprune.search.storage.trial_records import read_record
+from paretoprune.search.storage.trial_spec import Rung
 
 
 def rung(accuracy, flops=0.4, params=0.5, index=0, schedule="one-shot"):

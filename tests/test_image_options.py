@@ -16,16 +16,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import paretoprune as pp
-from paretoprune.search.again import with_kept
-from paretoprune.search.commands import run_search
-from paretoprune.search.plugins import Plugin
-from paretoprune.search.progress import Progress
-from paretoprune.search.run import Given, config_of
-from paretoprune.search.run_folder import RunFolder
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.setup import data_digest, load_inputs
-from paretoprune.search.sweep_file import entries_of
-from paretoprune.search.transfer import images_like
+from paretoprune.search.cli.handlers import run_search
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.prepare import data_digest, load_inputs
+from paretoprune.search.driver.progress import Progress
+from paretoprune.search.driver.resume import with_kept
+from paretoprune.search.driver.search import Given, config_of
+from paretoprune.search.driver.warm_start import images_like
+from paretoprune.search.optimizer.plugins import Plugin
+from paretoprune.search.storage.run_folder import RunFolder
+from paretoprune.search.sweep.config import entries_of
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.batches import batches

@@ -8,7 +8,8 @@ from scipy.stats import hypergeom
 from test_records import evaluation
 
 from paretoprune.analysis.report.report_data import Insights
-from paretoprune.search.insights import (
+from paretoprune.search.results.formatting import plain_console, show_insights
+from paretoprune.search.results.importance import (
     FEWEST,
     in_common,
     tail,
@@ -16,8 +17,7 @@ from paretoprune.search.insights import (
     what_mattered,
     worth,
 )
-from paretoprune.search.reading import quiet_optuna
-from paretoprune.search.show import plain_console, show_insights
+from paretoprune.search.storage.trial_records import quiet_optuna
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.spaces.records.pareto_front import non_dominated
 

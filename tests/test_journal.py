@@ -7,13 +7,13 @@ import numpy as np
 import optuna
 import pytest
 
-from paretoprune.search.journal import cut_torn_tail
-from paretoprune.search.ledger import Ledger
-from paretoprune.search.plan import Slot, derived_seed
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.proposing import Proposer, no_variation
-from paretoprune.search.reading import AGAIN, INTERRUPTED, front_in
-from paretoprune.search.rounds import Undertaking
+from paretoprune.search.optimizer.proposer import Proposer, no_variation
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.target_plan import Slot, derived_seed
+from paretoprune.search.optimizer.trial_queue import Undertaking
+from paretoprune.search.optimizer.trial_store import Ledger
+from paretoprune.search.storage.journal_repair import cut_torn_tail
+from paretoprune.search.storage.trial_records import AGAIN, INTERRUPTED, front_in
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.evaluation import Evaluation

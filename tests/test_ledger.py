@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 from test_journal import measured, open_ledger, run_to_the_end
 
-from paretoprune.search.reading import DIED
-from paretoprune.search.screening import Proposal
-from paretoprune.search.show import front_table
+from paretoprune.search.optimizer.screening import Proposal
+from paretoprune.search.results.formatting import front_table
+from paretoprune.search.storage.trial_records import DIED
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.spaces.records.pareto_front import front_volume, non_dominated
 

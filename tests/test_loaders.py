@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 import paretoprune as pp
-from paretoprune.search.cli import main
+from paretoprune.search.cli.app import main
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.sources.load import user_data
 

@@ -14,10 +14,10 @@ from torch import nn
 
 import paretoprune as pp
 from paretoprune.analysis.mask_ensembles import EnsembleSettings
-from paretoprune.search.cli import app
-from paretoprune.search.finetune_request import Asked
-from paretoprune.search.picking import Wish
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.cli.app import app
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.deploy.finetune_request import Asked
+from paretoprune.search.results.selection import Wish
 from paretoprune.spaces.errors import UserError, as_called, on_command_line
 from paretoprune.spaces.policy.loss_curves import CurveSettings
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import paretoprune as pp
-from paretoprune.search.dense import build
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.dense_model import build
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.cache import open_data, store_data
 from paretoprune.trainers.data.sources.load import load_data, user_data

@@ -78,7 +78,7 @@ def test_the_wheel_of_a_clone_without_links_imports_elsewhere(tmp_path):
     zipfile.ZipFile(wheel).extractall(site)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "import paretoprune, paretoprune.search.cli, paretoprune.analysis.scores\n"
+        "import paretoprune, paretoprune.search.cli.app, paretoprune.analysis.scores\n"
         "print(paretoprune.__file__, paretoprune.analysis.__file__, callable(paretoprune.search))"
     )
     done = subprocess.run(
@@ -101,7 +101,7 @@ def test_the_wheel_of_a_clone_without_links_imports_elsewhere(tmp_path):
 
 
 def test_search_can_be_called_whichever_part_is_imported_first():
-    for first in ("paretoprune.search.cli", "paretoprune"):
+    for first in ("paretoprune.search.cli.app", "paretoprune"):
         code = f"import {first}, paretoprune as pp; assert callable(pp.search), pp.search"
         subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

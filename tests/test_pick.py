@@ -17,10 +17,10 @@ from torch import nn
 import paretoprune as pp
 from paretoprune.analysis.report import Insights
 from paretoprune.search.api import Result
-from paretoprune.search.cli import main
-from paretoprune.search.picking import Wish, choose, neighbours, reason
-from paretoprune.search.show import answer, plain_console, show_front, show_insights
-from paretoprune.search.verdict import verdict
+from paretoprune.search.cli.app import main
+from paretoprune.search.results.control_comparison import verdict
+from paretoprune.search.results.formatting import answer, plain_console, show_front, show_insights
+from paretoprune.search.results.selection import Wish, choose, neighbours, reason
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy.policy import Policy

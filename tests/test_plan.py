@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.search.plan import SPREAD, Slot, coarse_first, factors_of, grain_of
-from paretoprune.search.proposing import TURNS, turns_of
+from paretoprune.search.optimizer.proposer import TURNS, turns_of
+from paretoprune.search.optimizer.target_plan import (
+    SPREAD,
+    Slot,
+    coarse_first,
+    factors_of,
+    grain_of,
+)
 from paretoprune.spaces.cost.target import Target
 
 DENSE = (41_000_000, 270_000)

@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from paretoprune.analysis.scores.registry import all_scores
-from paretoprune.search.plugins import plugged, read_plugin
-from paretoprune.search.policy_space import own_spaces
+from paretoprune.search.optimizer.plugins import plugged, read_plugin
+from paretoprune.search.optimizer.search_space import own_spaces
 from paretoprune.spaces.errors import UserError
 
 SCORE = """

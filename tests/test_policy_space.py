@@ -11,10 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.answers import Drawn, Outside, Told, Varied
-from paretoprune.search.policy_space import PolicySpace, forget_space, policy_space, space_from
-from paretoprune.search.sampling import MAKE
-from paretoprune.search.settings import SAMPLERS
+from paretoprune.search.config.settings import SAMPLERS
+from paretoprune.search.optimizer.samplers import MAKE
+from paretoprune.search.optimizer.search_space import (
+    PolicySpace,
+    forget_space,
+    policy_space,
+    space_from,
+)
+from paretoprune.search.optimizer.suggesters import Drawn, Outside, Told, Varied
 from paretoprune.spaces.allocations.decode import Space, decode_many
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

@@ -17,13 +17,13 @@ from test_searcher import complete
 from tiny import network_of, plain
 
 from paretoprune.analysis.measure import Measuring, here
-from paretoprune.search import progress as module
-from paretoprune.search import telling as telling_module
-from paretoprune.search.opening import rehearsing
-from paretoprune.search.progress import Progress
-from paretoprune.search.reading import DIED
-from paretoprune.search.searcher import LedgerSearcher
-from paretoprune.search.telling import once, telling
+from paretoprune.search.driver import progress as module
+from paretoprune.search.driver.initial_trials import rehearsing
+from paretoprune.search.driver.progress import Progress
+from paretoprune.search.execution import messages as telling_module
+from paretoprune.search.execution.messages import once, telling
+from paretoprune.search.execution.tune_searcher import LedgerSearcher
+from paretoprune.search.storage.trial_records import DIED
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.records.pareto_front import Dense
 

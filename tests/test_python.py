@@ -17,8 +17,8 @@ from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.api import checked
-from paretoprune.search.reading import read_record
-from paretoprune.search.settings import SearchSettings, settings_from_json
+from paretoprune.search.config.settings import SearchSettings, settings_from_json
+from paretoprune.search.storage.trial_records import read_record
 from paretoprune.trainers.metrics.flops import count
 
 BRIEF = {
@@ -271,7 +271,7 @@ def test_a_score_from_an_installed_package_is_found(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[paretoprune.plugins]\nextra = extra\n")
     code = (
-        "from paretoprune.search.plugins import load_plugins; load_plugins(())\n"
+        "from paretoprune.search.optimizer.plugins import load_plugins; load_plugins(())\n"
         "from paretoprune.analysis.scores import all_scores; print('max-weight' in all_scores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT,

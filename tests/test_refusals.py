@@ -11,7 +11,7 @@ from door import ROOT, command, in_process
 from folders import make_run, pick_into, trained_digits
 from safetensors.torch import save_file
 
-from paretoprune.search.run_folder import as_it_was, not_there
+from paretoprune.search.storage.run_folder import as_it_was, not_there
 from paretoprune.spaces.errors import UserError
 
 NO_SCORE = "import paretoprune as pp\n"

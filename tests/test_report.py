@@ -17,9 +17,9 @@ from test_records import evaluation
 from paretoprune.analysis.report import EvidencePlots, Report, Shown, page
 from paretoprune.analysis.report.hypervolume_history import hypervolumes
 from paretoprune.analysis.report.measurements import score_plot
-from paretoprune.search.commands import print_front, read_front
-from paretoprune.search.reading import make_front
-from paretoprune.search.reporting import report_command, report_of, write_report
+from paretoprune.search.cli.handlers import print_front, read_front
+from paretoprune.search.results.report_builder import report_command, report_of, write_report
+from paretoprune.search.storage.trial_records import make_front
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.layout import Layout, Stretch, layout_from_json, layout_of
 from paretoprune.spaces.policy.policy import PRESETS

@@ -16,13 +16,13 @@ from paretoprune.analysis.mask_ensembles.masked_loss import batch_statistics
 from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
 from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
 from paretoprune.analysis.untrained_loss import foretelling, lost, rehearse, tempered
-from paretoprune.search import screening
-from paretoprune.search.answers import Varied
-from paretoprune.search.foretold import agreement, told_of_screening
-from paretoprune.search.plan import Slot, make_plan
-from paretoprune.search.policy_space import space_from
-from paretoprune.search.refining import LEAST, refine, thinned
-from paretoprune.search.screening import FEW, FIRST, Proposal, Screen, screen
+from paretoprune.search.optimizer import screening
+from paretoprune.search.optimizer.mutation import LEAST, refine, thinned
+from paretoprune.search.optimizer.screening import FEW, FIRST, Proposal, Screen, screen
+from paretoprune.search.optimizer.search_space import space_from
+from paretoprune.search.optimizer.suggesters import Varied
+from paretoprune.search.optimizer.target_plan import Slot, make_plan
+from paretoprune.search.results.screening_quality import agreement, told_of_screening
 from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

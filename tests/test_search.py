@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import paretoprune as pp
-from paretoprune.search.policy_space import SELDOM
+from paretoprune.search.optimizer.search_space import SELDOM
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.sources.load import load_data

@@ -5,8 +5,8 @@ import time
 
 from test_journal import measured, open_ledger
 
-from paretoprune.search.job import job_from_json
-from paretoprune.search.searcher import LedgerSearcher
+from paretoprune.search.execution.tune_searcher import LedgerSearcher
+from paretoprune.search.storage.trial_spec import job_from_json
 
 
 def complete(searcher, trial_id, config, seconds, waited=0.0):

@@ -13,7 +13,7 @@ from door import ROOT, call
 from ray.cluster_utils import Cluster
 from search_process import NARROW, assert_settled, finish, settled, start, studies, wait_for
 
-from paretoprune.search.shares import room_in, share_of_gpus
+from paretoprune.search.execution.resources import room_in, share_of_gpus
 
 
 def test_what_is_scarcest_says_how_many_trials_fit_into_a_node():
@@ -42,7 +42,7 @@ SHARES = """
 import ray, sys, torch
 from pathlib import Path
 from ray import tune
-from paretoprune.search.own_share import keep_to_share, part_of_gpu
+from paretoprune.search.execution.worker_limits import keep_to_share, part_of_gpu
 
 def part(config):
     keep_to_share()

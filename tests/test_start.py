@@ -9,7 +9,7 @@ import pytest
 from door import ROOT, call
 from search_process import assert_nothing_left, finish, start
 
-from paretoprune.search import local_ray
+from paretoprune.search.execution import ray_runtime as local_ray
 from paretoprune.spaces.errors import UserError
 
 WAITING = """
@@ -61,7 +61,7 @@ def test_a_start_that_was_killed_before_its_config_is_no_obstacle(tmp_path):
 STARTS_RAY = """
 import sys
 from pathlib import Path
-from paretoprune.search.local_ray import RayStart
+from paretoprune.search.execution.ray_runtime import RayStart
 
 with RayStart(address=None, cpus=1, token=Path(sys.argv[1])) as start:
     print(start.wait())

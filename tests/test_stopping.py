@@ -10,13 +10,13 @@ import pytest
 from door import ROOT
 from run_folders import RunWriter, hostile_network
 
-from paretoprune.search.commands import stopped
-from paretoprune.search.run_folder import RunFolder
-from paretoprune.search.stopping import ONE_SIGNAL, Stopped
+from paretoprune.search.cli.handlers import stopped
+from paretoprune.search.execution.signals import ONE_SIGNAL, Stopped
+from paretoprune.search.storage.run_folder import RunFolder
 
 SIGNALLED = """
 import os, signal, sys, time
-from paretoprune.search.stopping import Stopped, Stopping
+from paretoprune.search.execution.signals import Stopped, Stopping
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -38,7 +38,7 @@ except Stopped as stop:
 
 WITHIN_AN_IMPORT = """
 import os, signal, sys, threading, time
-from paretoprune.search.stopping import Stopped, Stopping
+from paretoprune.search.execution.signals import Stopped, Stopping
 
 sys.path.insert(0, sys.argv[1])
 

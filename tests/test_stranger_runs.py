@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_folders import write_run
 
-from paretoprune.search.cli import main
-from paretoprune.search.commands import read_front
-from paretoprune.search.reporting import report_of
+from paretoprune.search.cli.app import main
+from paretoprune.search.cli.handlers import read_front
+from paretoprune.search.results.report_builder import report_of
 from paretoprune.spaces.errors import UserError
 
 READERS = ("front", "report", "pick")

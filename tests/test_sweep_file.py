@@ -3,7 +3,7 @@
 import pytest
 from door import call
 
-from paretoprune.search.sweep_file import read_sweep
+from paretoprune.search.sweep.config import read_sweep
 from paretoprune.spaces.errors import UserError
 
 WHOLE = """

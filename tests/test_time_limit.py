@@ -9,8 +9,8 @@ from door import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretoprune.search.dense import DENSE_TRAINING, DenseTraining, Untrained, train_dense
-from paretoprune.search.preparing import (
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.calibration_budget import (
     ENSEMBLE_IMAGES,
     EVIDENCE,
     LEAST_IMAGES,
@@ -18,10 +18,15 @@ from paretoprune.search.preparing import (
     runs_an_image,
     with_images,
 )
-from paretoprune.search.relatives import take_over
-from paretoprune.search.run_folder import create_run
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.time_limit import DENSE, TimeLimit
+from paretoprune.search.driver.deadline import DENSE, TimeLimit
+from paretoprune.search.driver.dense_model import (
+    DENSE_TRAINING,
+    DenseTraining,
+    Untrained,
+    train_dense,
+)
+from paretoprune.search.driver.reuse import take_over
+from paretoprune.search.storage.run_folder import create_run
 from paretoprune.spaces.io.atomic_write import write_json
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data

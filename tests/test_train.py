@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretoprune.search import dense as search_dense
-from paretoprune.search.dense import Untrained
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.training import train_command
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.deploy.train_dense import train_command
+from paretoprune.search.driver import dense_model as search_dense
+from paretoprune.search.driver.dense_model import Untrained
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.sources.load import load_data, user_data
 from paretoprune.trainers.models.build import build_model

@@ -14,11 +14,11 @@ from run_folders import hostile_network, write_run
 
 import paretoprune as pp
 from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.plan import make_plan
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.proposing import crowded_out, make_proposer
-from paretoprune.search.screening import Proposal, Screen
-from paretoprune.search.transfer import fitting, policies_like
+from paretoprune.search.driver.warm_start import fitting, policies_like
+from paretoprune.search.optimizer.proposer import crowded_out, make_proposer
+from paretoprune.search.optimizer.screening import Proposal, Screen
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.spaces.allocations.decode import Space
 from paretoprune.spaces.cost.cost import Price
 from paretoprune.spaces.cost.target import Target

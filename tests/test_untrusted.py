@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paretoprune as pp
-from paretoprune.search.cli import main
-from paretoprune.search.picking import Wish, choose, neighbours, reason
+from paretoprune.search.cli.app import main
+from paretoprune.search.results.selection import Wish, choose, neighbours, reason
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import recipe_from_json

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from paretoprune.search.crew import alone
-from paretoprune.search.job import Job
-from paretoprune.search.run_folder import create_run
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.setup import Inputs, prepare_search
-from paretoprune.search.trial import carry_out
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.prepare import Inputs, prepare_search
+from paretoprune.search.execution.executor import alone
+from paretoprune.search.storage.run_folder import create_run
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.run import carry_out
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data

@@ -68,9 +68,7 @@ def score_plot(
 
 def ensemble_plot(key: str, tables: Tables, layout: Layout) -> ScorePlot:
     """An ensemble under the name of the score that has its settings."""
-    from ..mask_ensembles import (
-        name_of,  # with torch: a report without ensembles does not wait for it
-    )
+    from ..mask_ensembles import name_of
     from ..mask_ensembles.result import ensemble_from_tables
 
     ensemble = ensemble_from_tables(key, tables)

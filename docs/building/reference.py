@@ -16,8 +16,8 @@ import typer
 
 import paretoprune
 from paretoprune.search.api import search
-from paretoprune.search.cli import app
-from paretoprune.search.settings import SearchSettings
+from paretoprune.search.cli.app import app
+from paretoprune.search.config.settings import SearchSettings
 
 HOME = Path(__file__).parent.parent / "reference"
 NOTE = "<!-- Written by docs/building/reference.py from the code; do not edit. -->"
