@@ -60,7 +60,7 @@ _HOMES = {
     "Shipped": ".search.deploy.finetune_api",
     "finetune": ".search.deploy.finetune_api",
     "UserError": ".spaces.errors",
-    "Policy": ".spaces.policy",
+    "Policy": ".spaces.policy.policy",
     "Asked": ".search.optimizer.suggesters",
     "policy_space": ".search.optimizer.search_space",
 }
