@@ -26,7 +26,7 @@ from benchmarks.steering import options_of_searches, small_search
 from paretoprune.search.optimizer.pareto_halving import Halving
 from paretoprune.search.storage.trial_records import job_of
 from paretoprune.search.storage.trial_spec import Rung
-from paretoprune.search.trial.run import budget as effort
+from paretoprune.search.trial import budget as effort
 from paretoprune.spaces.records.hypervolume import hypervolume
 
 OUT = Path("benchmarks/results/halving.json")

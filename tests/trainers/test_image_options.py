@@ -166,7 +166,7 @@ def test_python_takes_numbers_lists_and_presets(tmp_path):
         pp.search("digits-resnet", data, target_flops=0.5, mean=[0.5, 0.4, 0.3], std=0.5)
     with pytest.raises(UserError, match=r"^std must be above 0 and at most 1, got 0"):
         pp.search("digits-resnet", data, target_flops=0.5, mean=(0.5, 0.4), std=0)
-    with pytest.raises(UserError, match="^augment must be one of none, crop, flip-crop"):
+    with pytest.raises(UserError, match=r"^augment must be one of none, crop, flip-crop"):
         pp.finetune(tmp_path, data, augment="flips")
     with pytest.raises(UserError, match=r"mean half sets both, got std=0\.25"):
         pp.finetune(tmp_path, data, mean="half", std=0.25)
