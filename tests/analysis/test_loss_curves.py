@@ -91,7 +91,7 @@ def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
     settings = replace(FEW, probe=how)
     split = subject.data.train
     cheap = LossProber(subject, split, settings, around=around)
-    plain = LossProber(subject, split, settings, around=around, replay=False)
+    plain = LossProber(subject, split, settings, around=around, share_prefixes=False)
     assert cheap.shares_prefixes
     assert not plain.shares_prefixes
     groups = sorted(range(len(channel_map.groups)), key=cheap.position_of)

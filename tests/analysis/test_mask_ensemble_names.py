@@ -96,7 +96,7 @@ def test_one_search_may_hold_several_ensembles():
     policies = [space.sample(RandomSuggester(rng)) for _ in range(40)]
     assert {policy.score for policy in policies} == {"ensemble", LOWER}
     assert any(p.caution > 0 for p in policies if p.score == LOWER)
-    assert [policy.score for policy in space.read] == ["ensemble", LOWER]
+    assert [policy.score for policy in space.policies_to_measure] == ["ensemble", LOWER]
 
 
 def test_ensembles_of_other_settings_are_other_evidence(tmp_path):

@@ -35,11 +35,11 @@ class Deal:
         rota, ready = StageQueue([steps]), []
         while rota.has_pending or ready:
             while rota.has_pending:
-                ready.append(rota.take())
+                ready.append(rota.pop())
             turn = ready.pop(int(self.rng.integers(len(ready))))
-            done = pickle.loads(pickle.dumps(turn.task))(copy.deepcopy(self.on))
+            done = pickle.loads(pickle.dumps(turn.call))(copy.deepcopy(self.on))
             self.parts += [done] if isinstance(done, ChunkGroupResult) else []
-            rota.done(turn, pickle.loads(pickle.dumps(done)))
+            rota.complete(turn, pickle.loads(pickle.dumps(done)))
         return rota.found[0]
 
 

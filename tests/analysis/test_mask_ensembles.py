@@ -100,7 +100,7 @@ def campaign_of(scene, settings, seed=0):
     draws = ChunkSampler(settings, channel_map.group_of, len(data.train), seed)
     campaign = new_estimator(draws)
     campaign.taylor = probe.taylor()
-    return campaign, lambda *chunks: campaign.take(measure_part(probe, draws, chunks))
+    return campaign, lambda *chunks: campaign.add_results(measure_part(probe, draws, chunks))
 
 
 def measure(scene, settings, **options):
@@ -425,11 +425,11 @@ def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
 
 
 def test_the_users_limits_hold_for_every_ensemble():
-    assert MeasurementLimits(images=4096).of(ENSEMBLES["ensemble"]).max_samples == 4096
+    assert MeasurementLimits(images=4096).apply_to(ENSEMBLES["ensemble"]).max_samples == 4096
     assert (
-        MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble"]).max_samples == 100
+        MeasurementLimits(images=4096, samples=100).apply_to(ENSEMBLES["ensemble"]).max_samples == 100
     )
-    assert MeasurementLimits(samples=100_000).of(ENSEMBLES["ensemble"]).max_samples == 100_000
+    assert MeasurementLimits(samples=100_000).apply_to(ENSEMBLES["ensemble"]).max_samples == 100_000
     batch = MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
     assert (batch.images, batch.max_samples) == (64, 100)
 
@@ -473,7 +473,7 @@ def test_caution_takes_off_standard_errors_where_they_are_known(trained):
     evidence = Measurements(
         "k", {"a": as_layer_scores(scores), "b": as_layer_scores(scores)}, {"a": errors}
     )
-    ordering = PolicyScorer(evidence, space.channel_map, space.price)
+    ordering = PolicyScorer(evidence, space.channel_map, space.cost_model)
     found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
     np.testing.assert_allclose(found, [scores - 2 * errors, scores])
     with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
@@ -491,7 +491,7 @@ def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
     surrogate = build_surrogate(found, channel_map)
     masks = draw_masks(500, channel_map.group_of, keep=0.85, rng=np.random.default_rng(1))
     mean, error = surrogate.predict(masks)
-    np.testing.assert_allclose(surrogate.means(masks), mean, atol=1e-5)
+    np.testing.assert_allclose(surrogate.predict_mean(masks), mean, atol=1e-5)
     inside = np.abs(mean - ~masks @ truth) <= 1.96 * error
     assert inside.mean() > 0.85
     some = np.ones((2, channel_map.atoms), dtype=bool)
@@ -535,7 +535,7 @@ def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
     ):
         masks = draw_masks(60, channel_map.group_of, keep=1 - share, rng=rng)
         rises = [loss(mask) for mask in masks]
-        correlation = np.corrcoef(rises, surrogate.means(masks))[0, 1]
+        correlation = np.corrcoef(rises, surrogate.predict_mean(masks))[0, 1]
         assert least < correlation <= most, share
         beyond = surrogate.extrapolates(masks).mean()
         assert beyond > 0.5 if share == 0.6 else beyond < 0.3, share

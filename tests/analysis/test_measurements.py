@@ -159,8 +159,8 @@ def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, s
     channel_map = scene[1]
     space = PruningSpace(channel_map, CostModel(channel_map))
     keep = decode_policy(policy, Target(0.4, 0.6), evidence, space)
-    limits = Target(0.4, 0.6).limits(space.price.dense)
-    assert all(space.price.of(keep) <= limits)
+    limits = Target(0.4, 0.6).limits(space.cost_model.dense)
+    assert all(space.cost_model.cost_of(keep) <= limits)
     for atom in np.flatnonzero(~keep):
         more = keep.copy()
         more[atom] = True
@@ -181,7 +181,7 @@ def test_the_policys_floor_gives_way_to_the_target_and_the_users_does_not(scene,
     policy = Policy("l2", floor=2)
     low = PruningSpace(channel_map, price).min_cost()[0] / price.dense[0]
     keep = decode_policy(policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price))
-    assert price.of(keep)[0] <= low * 1.02 * price.dense[0]
+    assert price.cost_of(keep)[0] <= low * 1.02 * price.dense[0]
     assert (
         PruningSpace(channel_map, price, min_channels=2).min_cost()[0] > low * 1.02 * price.dense[0]
     )
@@ -195,7 +195,7 @@ def test_rounded_widths_and_the_budget_hold_together(scene, evidence):
     channel_map, price = scene[1], CostModel(scene[1])
     space = PruningSpace(channel_map, price, round_to=4)
     keep = decode_policy(Policy("taylor"), Target(0.4), evidence, space)
-    assert price.of(keep)[0] <= 0.4 * price.dense[0]
+    assert price.cost_of(keep)[0] <= 0.4 * price.dense[0]
     for group in range(len(channel_map.groups)):
         members = channel_map.group_of == group
         kept = int(keep[members].sum())

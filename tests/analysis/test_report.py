@@ -264,7 +264,7 @@ def test_a_page_of_many_trials_of_a_large_network_stays_below_five_megabytes():
     points = [evaluation(trial=k, macs=1 + size, accuracy=k / 500) for k, size in enumerate(sizes)]
     front = Front(0, TARGET, DenseMetrics(0.9, 1000, 100), tuple(points), points[0], {})
     shown = tuple(ReportedTrial(f"trial {p.trial}", p, "w" * 60, (512,) * 40) for p in points)
-    text = render_page(Report("large", front, trials=shown, layout=layout, evidence=plots))
+    text = render_page(Report("large", front, trials=shown, layout=layout, measurements=plots))
     assert len(text.encode()) < 5e6
 
 

@@ -98,7 +98,7 @@ def test_a_resnets_price_lies_just_below_the_target(
     limit = int(price.dense[0] * share)
     scores = np.random.default_rng(0).random(channel_map.atoms)
     mask = fill_to_budget(scores, price, channel_map, Budget(limit), round_to=round_to)
-    assert limit * (0.99 if round_to == 1 else 0.97) < price.of(mask)[0] <= limit
+    assert limit * (0.99 if round_to == 1 else 0.97) < price.cost_of(mask)[0] <= limit
 
 
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "mobilenet_v2", "shufflenet_v2_x1_0"])
@@ -111,7 +111,7 @@ def test_rounded_widths_of_every_layer_are_multiples_or_dense(name: str) -> None
     dense = output_widths(channel_map, np.ones(channel_map.atoms, dtype=bool))
     for layer, width in output_widths(channel_map, mask).items():
         assert width == dense[layer] or width % 8 == 0, layer
-    assert 0.9 * budget.macs < price.of(mask)[0] <= budget.macs
+    assert 0.9 * budget.macs < price.cost_of(mask)[0] <= budget.macs
 
 
 def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, CostModel]) -> None:

@@ -82,7 +82,7 @@ def test_published_widths_of_resnet50_price_and_count_as_published(
     wanted = published_widths(listed)
     keep = mask_of_widths(channel_map, wanted)
     assert {k: v for k, v in output_widths(channel_map, keep).items() if k in wanted} == wanted
-    assert tuple(CostModel(channel_map).of(keep)) == (macs, params)
+    assert tuple(CostModel(channel_map).cost_of(keep)) == (macs, params)
     assert count_macs_and_params(prune_network(model, channel_map, keep), (3, 224, 224)) == (
         macs,
         params,
@@ -104,9 +104,9 @@ def masks_of(channel_map: ChannelMap, number: int) -> NDArray[np.bool_]:
 def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = priced
     masks = masks_of(channel_map, 20)
-    assert np.array_equal(price.of(masks), np.stack([price.of(mask) for mask in masks]))
-    assert price.of(masks).dtype == np.int64
-    assert price.of(masks[:0]).shape == (0, 2)
+    assert np.array_equal(price.cost_of(masks), np.stack([price.cost_of(mask) for mask in masks]))
+    assert price.cost_of(masks).dtype == np.int64
+    assert price.cost_of(masks[:0]).shape == (0, 2)
 
 
 def test_marginal_price_is_the_difference_that_one_atom_makes(
@@ -116,7 +116,7 @@ def test_marginal_price_is_the_difference_that_one_atom_makes(
     for mask in masks_of(channel_map, 3):
         flipped = np.repeat(mask[None], channel_map.atoms, axis=0)
         flipped[np.arange(channel_map.atoms), np.arange(channel_map.atoms)] ^= True
-        assert np.array_equal(price.marginal_costs(mask), np.abs(price.of(flipped) - price.of(mask)))
+        assert np.array_equal(price.marginal_costs(mask), np.abs(price.cost_of(flipped) - price.cost_of(mask)))
 
 
 def test_soft_price_equals_the_integer_price_at_0_and_1(
@@ -124,16 +124,16 @@ def test_soft_price_equals_the_integer_price_at_0_and_1(
 ) -> None:
     channel_map, price = priced
     for mask in masks_of(channel_map, 5):
-        assert price.soft(torch.from_numpy(mask).double()).tolist() == price.of(mask).tolist()
+        assert price.relaxed_cost(torch.from_numpy(mask).double()).tolist() == price.cost_of(mask).tolist()
 
 
 def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = priced
     mask = torch.rand(channel_map.atoms, dtype=torch.float64, generator=torch.manual_seed(0))
-    gradient = torch.autograd.functional.jacobian(price.soft, mask)
+    gradient = torch.autograd.functional.jacobian(price.relaxed_cost, mask)
     step = torch.zeros_like(mask)
     step[7] = 1e-3
-    slope = (price.soft(mask + step) - price.soft(mask - step)) / 2e-3
+    slope = (price.relaxed_cost(mask + step) - price.relaxed_cost(mask - step)) / 2e-3
     torch.testing.assert_close(gradient[:, 7], slope, rtol=1e-6, atol=1e-3)
 
 
@@ -143,7 +143,7 @@ def test_no_mask_with_an_atom_a_group_costs_less_than_the_lowest(
     channel_map, price = priced
     rng = np.random.default_rng(0)
     sparse = np.stack([random_mask(channel_map, 0.0, rng) for _ in range(50)])
-    assert (price.of(sparse) >= price.min_cost()).all()
+    assert (price.cost_of(sparse) >= price.min_cost()).all()
     assert price.min_cost(3) > price.min_cost(1)
 
 
@@ -159,7 +159,7 @@ def test_ten_thousand_masks_of_a_resnet56_take_less_than_a_second() -> None:
     price = CostModel(channel_map)
     masks = np.random.default_rng(0).random((10_000, channel_map.atoms)) < 0.6
     start = time.perf_counter()
-    price.of(masks)
+    price.cost_of(masks)
     assert time.perf_counter() - start < 1
 
 
@@ -175,6 +175,6 @@ def test_summary_says_what_each_group_is_worth_and_why_others_stay() -> None:
     assert [(p.layer, p.channels) for p in found.protected] == [("3", 50), ("9", 10)]
     alone = np.ones(channel_map.atoms, dtype=bool)
     alone[channel_map.group_of == 1] = False
-    assert found.groups[1].params_share == pytest.approx(1 - price.of(alone)[1] / price.dense[1])
+    assert found.groups[1].params_share == pytest.approx(1 - price.cost_of(alone)[1] / price.dense[1])
     assert (found.macs, found.params) == price.dense
     assert found.lowest_macs == price.min_cost()[0] / price.dense[0]

@@ -59,7 +59,7 @@ def plain_present(case: Case, power: float, blend: float, floor: int, step: int)
     def blended(atom: int) -> float:
         less = mask.copy()
         less[atom] = False
-        macs, params = (case.price.of(mask) - case.price.of(less)) / total
+        macs, params = (case.price.cost_of(mask) - case.price.cost_of(less)) / total
         return float((1 - blend) * macs + blend * params)
 
     mean = float(np.mean([blended(atom) for atom in range(len(mask))]))
@@ -197,7 +197,7 @@ def test_many_policies_decode_as_each_alone(
     assert reachable.all()
     for policy, target, mask in zip(policies, targets, masks, strict=True):
         assert np.array_equal(decode_policy(policy, target, evidence, space), mask)
-        assert (space.price.of(mask) <= Budget(*target.limits(space.price.dense)).limits).all()
+        assert (space.cost_model.cost_of(mask) <= Budget(*target.limits(space.cost_model.dense)).limits).all()
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])
@@ -210,7 +210,7 @@ def test_a_target_out_of_reach_is_reported_and_leaves_the_others_alone(
     targets = [Target(lowest), Target(lowest - 1), Target(0.5)]
     masks, reachable = decode_policies(policies, targets, evidence, space)
     assert reachable.tolist() == [True, False, True]
-    prices = space.price.of(masks)[:, 0]
+    prices = space.cost_model.cost_of(masks)[:, 0]
     assert prices[:2].tolist() == [lowest, lowest]
     assert np.array_equal(masks[2], decode_policy(policies[2], targets[2], evidence, space))
     with pytest.raises(UserError, match=f"asked {lowest - 1:,}"):

@@ -193,11 +193,11 @@ def test_the_solved_cut_is_feasible_and_maximal(scene, way: str, target: Target)
         policy, target, evidence_of(curves, policy), PruningSpace(channel_map, price)
     )
     limits = [limit or 10**9 for limit in target.limits(price.dense)]
-    assert (price.of(keep) <= limits).all()
+    assert (price.cost_of(keep) <= limits).all()
     for atom in np.flatnonzero(~keep):
         more = keep.copy()
         more[atom] = True
-        assert (price.of(more) > limits).any()
+        assert (price.cost_of(more) > limits).any()
 
 
 def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
@@ -209,7 +209,7 @@ def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
     under = mask_under_threshold(replace(BUDGET, threshold=threshold), curves, price, channel_map)
     below = replace(BUDGET, threshold=threshold * (1 - 1e-9) - 1e-9)
     above = mask_under_threshold(below, curves, price, channel_map)
-    assert price.of(under)[0] <= 0.5 * price.dense[0] < price.of(above)[0]
+    assert price.cost_of(under)[0] <= 0.5 * price.dense[0] < price.cost_of(above)[0]
 
 
 def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
@@ -273,12 +273,12 @@ def test_no_cheaper_mask_has_a_lower_sum_than_least_sum(seed: int) -> None:
     curves = probe(Additive(channel_map, lambda g, k: float(rises[g][k])), DENSE)
     order = removal_order_by_loss(replace(BUDGET, curves="least-sum"), curves, price, channel_map)
     everything = [
-        (price.of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
+        (price.cost_of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
         for cut in product(*(range(size) for size in sizes))
     ]
     for removed in range(1, sum(sizes) - len(sizes) + 1):
         mask = order >= removed
-        cost = price.of(mask)[0]
+        cost = price.cost_of(mask)[0]
         best = min(sum(r[k] for r, k in zip(rises, cut, strict=True))
                    for macs, cut in everything if macs <= cost)  # fmt: skip
         assert predicted_loss(mask, curves, channel_map) - 2 == pytest.approx(best)

@@ -66,10 +66,10 @@ def test_cutting_twice_is_cutting_once(family: str) -> None:
         torch.testing.assert_close(found, once(traced.batch()), rtol=1e-4, atol=1e-4)
 
     price = CostModel(reduced)
-    assert price.dense == tuple(traced.price.of(keep)) == count_macs_and_params(small, shape)
+    assert price.dense == tuple(traced.price.cost_of(keep)) == count_macs_and_params(small, shape)
     masks = np.stack([lively_mask(reduced, rate, 2) for rate in (0.1, 0.5, 0.9)])
     composed = np.stack([expand_mask(keep, mask) for mask in masks])
-    assert np.array_equal(price.of(masks), traced.price.of(composed))
+    assert np.array_equal(price.cost_of(masks), traced.price.cost_of(composed))
 
 
 def test_the_full_mask_changes_nothing_in_the_map() -> None:
@@ -88,7 +88,7 @@ def test_a_convolution_group_keeps_its_width_down_to_the_last_one() -> None:
     reduced = reduce_channel_map(traced.channel_map, keep)
     assert (reduced.atoms, reduced.layers[1].conv_groups) == (1, 1)
     assert len(reduced.layers[1].in_atoms) == 2
-    assert CostModel(reduced).dense == tuple(traced.price.of(keep))
+    assert CostModel(reduced).dense == tuple(traced.price.cost_of(keep))
 
 
 def test_a_mask_of_another_network_is_refused() -> None:

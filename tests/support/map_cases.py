@@ -59,7 +59,7 @@ def cases(draw: st.DrawFn, atoms: int = 12, lowest: int = 0) -> Case:
 
 def fits(case: Case, mask: Mask) -> bool:
     """The mask is within the case's budget."""
-    return bool(case.budget.fits(case.price.of(mask)))
+    return bool(case.budget.is_met_by(case.price.cost_of(mask)))
 
 
 def plain_units(case: Case, floor: int, step: int = 1) -> list[list[list[int]]]:

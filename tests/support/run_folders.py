@@ -105,7 +105,7 @@ class RunWriter:
         for _ in range(10_000):
             keep = self.rng.random(self.channel_map.atoms) < self.rng.uniform(0.3, 1.0)
             keep[[group.first for group in build_layout(self.channel_map).groups]] = True
-            share = self.price.of(keep)[0] / self.price.dense[0]
+            share = self.price.cost_of(keep)[0] / self.price.dense[0]
             if near is None or near - 0.02 < share <= near:
                 return keep
         raise AssertionError("no mask is near the target")
@@ -113,7 +113,7 @@ class RunWriter:
     def evaluate(self, job, keep):
         """The true price, an accuracy that grows with it; the recipe is written."""
         atoms = len(keep)
-        macs, params = (int(n) for n in self.price.of(keep))
+        macs, params = (int(n) for n in self.price.cost_of(keep))
         shares = macs / self.price.dense[0], params / self.price.dense[1]
         recipe = Recipe(
             ModelSource("evil:build", 3, (2, 6, 6)), atoms, tuple(np.flatnonzero(~keep).tolist()),
