@@ -90,7 +90,8 @@ class Progress:
         words.append(f"best at target {best}" if best != "-" else "none at the target yet")
         if standing["failed"] != "0":
             words.append(f"{standing['failed']} failed")
-        words.append(f"ETA {self.remaining()}")
+        late = self._until is not None and time.monotonic() > self._until and not self._over
+        words.append(f"ETA {self.remaining()}{' (over the time limit)' if late else ''}")
         return Text(" | ".join(words))
 
     def table(self) -> Table:
@@ -151,8 +152,6 @@ class Progress:
         """Time to go; never more than is left of the time limit."""
         if self._end is None:
             return "--:--"
-        if self._until is not None and time.monotonic() > self._until and not self._over:
-            return "0:00 (over the time limit)"
         seconds = int(max(0.0, self._end - time.monotonic()))
         return f"{seconds // 60}:{seconds % 60:02d}"
 
