@@ -72,7 +72,7 @@ class DenseTraining:
         few = "" if self.epochs >= 1 else "; give it more minutes, or --weights FILE"
         return (
             f"dense training shortened to {self.epochs:.3g} of {self.planned:g} epochs to fit "
-            f"--max-minutes {self.max_minutes:g}{few}"
+            f"--max-minutes {self.max_minutes:.3g}{few}"
         )
 
 

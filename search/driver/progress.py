@@ -101,7 +101,8 @@ class SearchProgress:
         words.append(f"best at target {best}" if best != "-" else "none at the target yet")
         if standing["failed"] != "0":
             words.append(f"{standing['failed']} failed")
-        words.append(f"ETA {self.time_remaining()}")
+        late = self._deadline is not None and time.monotonic() > self._deadline and not self._over
+        words.append(f"ETA {self.time_remaining()}{' (over the time limit)' if late else ''}")
         return Text(" | ".join(words))
 
     def status_table(self) -> Table:
@@ -162,8 +163,6 @@ class SearchProgress:
         """Time to go; never more than is left of the time limit."""
         if self._end is None:
             return "--:--"
-        if self._deadline is not None and time.monotonic() > self._deadline and not self._over:
-            return "0:00 (over the time limit)"
         seconds = int(max(0.0, self._end - time.monotonic()))
         return f"{seconds // 60}:{seconds % 60:02d}"
 

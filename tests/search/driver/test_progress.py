@@ -67,7 +67,8 @@ def test_a_limit_in_minutes_bounds_the_time_to_go(tmp_path, clock):
     assert progress.remaining() == "1:00"
     clock.seconds += 70  # what still runs is over when it is over
     finish_one(ledger, progress)
-    assert progress.remaining() == "0:00 (over the time limit)"
+    assert progress.remaining() == "0:00"
+    assert str(progress.line()).endswith("ETA 0:00 (over the time limit)")
 
 
 @pytest.mark.parametrize(
