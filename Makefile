@@ -32,7 +32,6 @@ check: .venv/tested
 	PYTHONPATH=. $(BIN)/lint-imports
 
 docs: .venv/tested
-	$(BIN)/python docs/building/reference.py
 	$(BIN)/mkdocs build --strict
 
 format: .venv/tested
