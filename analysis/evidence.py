@@ -134,7 +134,7 @@ def evidence_key(
     digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
     images = lay(prepare(split.images[:8].to(machine.device), data), machine)
     with torch.no_grad(), evaluating(model), threads(machine):
-        logits = logits_of(place(model, machine)(images))
+        logits = logits_of(place(model, machine)(images), data)
     digest.update(logits.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 

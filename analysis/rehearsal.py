@@ -74,8 +74,9 @@ def loss_of(small: nn.Module, split: Split, on: Measuring, machine: Machine) -> 
     with torch.no_grad(), evaluating(small), batch_statistics(small), threads(machine):
         for start in range(0, len(split), BATCH):
             images = prepare(split.images[start : start + BATCH].to(device), on.data)
-            with precision(machine):
-                found.append(logits_of(small(lay(images, machine))).float().cpu())
+            with precision(machine, exact=on.data.outputs.exact):
+                output = small(lay(images, machine))
+            found.append(logits_of(output, on.data).float().cpu())
     return tempered(torch.cat(found), split.labels.cpu())
 
 

@@ -34,7 +34,7 @@ def weights_folder() -> Path:
 
 def whole() -> Data:
     """45,000 to train, 5,000 to choose, 10,000 to report: for networks trained on this split."""
-    return load_data(f"folder:{archive()}")
+    return replace(load_data(f"folder:{archive()}"), augment="flip-crop")
 
 
 def halved() -> Data:

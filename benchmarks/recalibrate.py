@@ -21,7 +21,7 @@ from paretoprune.trainers.evaluate import evaluate
 from paretoprune.trainers.recalibrate import recalibrate
 
 
-def accuracy(scene: Scene, augment: bool | None) -> dict[str, float]:
+def accuracy(scene: Scene, augment: str | None) -> dict[str, float]:
     """Test accuracy as it is (None), or recalibrated on augmented or plain images."""
     model, data = copy.deepcopy(scene.model), scene.data
     if augment is not None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recalibrate.json"))
     asked = parser.parse_args()
     scenes = {"baseline": baseline("resnet20"), "published weights": published_resnet20()}
-    ways: dict[str, bool | None] = {"as it is": None, "augmented": True, "plain": False}
+    ways: dict[str, str | None] = {"as it is": None, "augmented": "flip-crop", "plain": "none"}
     cells: dict[str, Callable[[], dict[str, float]]] = {
         f"{name}, {way}": partial(accuracy, scene, augment)
         for name, scene in scenes.items()

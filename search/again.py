@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.fields import read_record
+from ..trainers.image_options import ImageOptions, with_options
 from ..trainers.split import Data
 from .artifacts import lasting
 from .plugins import Plugin, read_plugin
@@ -24,6 +26,7 @@ FREE = (
     "quiet",
     "json",
 )  # may differ in a resumed run
+IMAGES = "images"  # the field of config.json: mean, std and augmentation in use
 
 
 def same_again(
@@ -53,6 +56,23 @@ def same_again(
     settings = replace(settings, trials=trials, **free)
     settings.check()
     return settings, plugins
+
+
+def with_kept(data: Data, config: dict[str, Any]) -> Data:
+    """The data normalised and augmented as the run began, whatever the defaults are by now."""
+    try:
+        return with_options(data, kept_images(config))
+    except UserError:
+        return data  # of other images: they are refused as other data
+
+
+def kept_images(config: dict[str, Any]) -> ImageOptions:
+    """The normalisation and the augmentation in config.json; runs of before flipped folders."""
+    kept = config.get(IMAGES)
+    if kept is not None:
+        return read_record(ImageOptions, kept, f"config.json, {IMAGES},")
+    folder = not config["data_given"] and config["settings"]["data"].startswith("folder:")
+    return ImageOptions(augment="flip-crop" if folder else None)
 
 
 def as_kept(repeated: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from .artifacts import with_weights
 from .commands import read_front
 from .exporting import export_small
 from .notebook import figure_of, frame_of, html_of
+from .options import OF_ONE_POLICY
 from .picked import inside, write_picked
 from .picking import Wish, choose, measured
 from .progress import Progress
@@ -34,11 +35,14 @@ from .run_folder import RunFolder, default_folder
 from .settings import SearchSettings
 from .show import answer
 from .stopping import Stopped
-from .transfer import policies_like
+from .transfer import images_like, policies_like
 from .typed import typed
 
 if TYPE_CHECKING:
     import pandas
+
+PRINTED = "json"  # of the command line alone
+OF_SEARCH = tuple(field.name for field in fields(SearchSettings) if field.name != PRINTED)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -169,12 +173,18 @@ def search(
 
     `data`: `(train, validation[, test])` of tensors, arrays, datasets or loaders, or a name as on
     the command line. `settings`: the fields of SearchSettings, as target_flops=0.4, trials=100,
-    spread=(0.2, 0.8): lists where the command line has commas.
+    spread=(0.2, 0.8): lists where the command line has commas. mean=, std= and augment= hold for
+    data of either kind; float images outside 0..1 take no mean or std.
     `like`: an earlier result, or its run folder, whose front's policies are tried first.
     """
-    chosen = SearchSettings(**with_names(model, data, settings))
-    chosen.check()
     folder = like.folder if isinstance(like, Result) else like
+    if not isinstance(folder, str | Path | None):
+        raise UserError(f"like must be a result or its folder, got {shown(like)}; pass one")
+    values = with_names(model, data, settings)
+    chosen = SearchSettings(
+        **values if folder is None else images_like(Path(folder), data, values)
+    )
+    chosen.check()
     policies = policies_like(Path(folder)) if folder is not None else ()
 
     def run(given: Given) -> tuple[RunFolder, Front]:
@@ -200,7 +210,7 @@ def prune(
     before validation accuracy falls below it; `refit` says whether what a cut leaves is refitted
     to the dense network. `settings`: as of `search`, target_flops=0.4 first.
     """
-    values = with_names(model, data, settings)
+    values = with_names(model, data, settings, "prune", OF_ONE_POLICY)
     chosen = SearchSettings(**values)
     folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
     asked = policy_named(policy, chosen.target(), steps=steps, refit=refit)
@@ -243,13 +253,21 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return load_network(Path(path), model).model
 
 
-def with_names(model: object, data: object, settings: dict[str, Any]) -> dict[str, Any]:
+def with_names(
+    model: object,
+    data: object,
+    settings: dict[str, Any],
+    what: str = "search",
+    known: Sequence[str] = OF_SEARCH,
+) -> dict[str, Any]:
     """The settings, and the names of what did not come as an object."""
     check_model(model)
     if data is None:
         raise UserError(f"data must be {FORMS}, or a name, got None; pass it")
     named = {"model": model, "data": data}
-    return checked(settings) | {k: value for k, value in named.items() if isinstance(value, str)}
+    return checked(settings, what, known) | {
+        k: value for k, value in named.items() if isinstance(value, str)
+    }
 
 
 def check_model(model: object) -> None:
@@ -265,13 +283,14 @@ def check_model(model: object) -> None:
     raise UserError(f"model must be a torch.nn.Module or a name, got {shown(model)}; {remedy}")
 
 
-def checked(settings: dict[str, Any]) -> dict[str, Any]:
+def checked(
+    settings: dict[str, Any], what: str = "search", known: Sequence[str] = OF_SEARCH
+) -> dict[str, Any]:
     """Known fields only, in the types that the record has."""
-    known = [field.name for field in fields(SearchSettings)]
     for name in settings:
         if name not in known:
-            raise UserError(f"search has no setting {name!r}; it has {', '.join(known)}")
-    return {name: typed(name, value, "search") for name, value in settings.items()}
+            raise UserError(f"{what} has no setting {name!r}; it has {', '.join(known)}")
+    return {name: typed(name, value, what) for name, value in settings.items()}
 
 
 def guarded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spaces.forms import PROBABILITIES, SCORES, WHOLE
 from ..spaces.front import Dense
 from ..spaces.recipe import Figures, FineTune, Recipe
 from .show import maybe, words
@@ -11,7 +12,7 @@ LOADING = """## Load it
 ```python
 import paretoprune as pp
 model = pp.load({folder!r}{dense})  # a plain torch.nn.Module, in eval mode
-scores = model(images)  # float32 {inputs} -> [N, {classes}]
+{outputs}  # float32 {inputs} -> [N, {classes}]
 ```
 """
 FILES = """## Files
@@ -106,8 +107,10 @@ def loading(recipe: Recipe, folder: str) -> str:
     source = recipe.source
     builtin = source.name and (":" not in source.name or source.name.startswith("torchvision:"))
     shape = ", ".join(map(str, ("N", *source.input_shape)))
+    values = SCORES if source.outputs == SCORES else PROBABILITIES
     text = LOADING.format(
         folder=folder,
+        outputs=f"{values} = {source.element.replace(WHOLE, 'model(images)', 1)}",
         dense="" if builtin else ", model=dense",
         inputs=f"[{shape}]",
         classes=source.classes,

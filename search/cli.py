@@ -14,12 +14,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, on_command_line
+from ..trainers.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
 from .cli_ship import add_shipping
 from .cli_show import SHOWING
 from .cli_sweep import add_sweeps
 from .deaths import WorkersDied
-from .options import OF_ONE_POLICY, settings_given, settings_of, with_settings
+from .options import LISTS, OF_ONE_POLICY, settings_given, settings_of, with_settings
 from .room import DiskFull, lacks_room
 from .settings import SearchSettings
 
@@ -38,10 +39,19 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; turn its errors into one line and an exit code."""
-    code = 0
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with on_command_line():
+        code = exit_code(words)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def exit_code(words: Sequence[str]) -> int:
+    """Of a command, whose error is one line by then."""
+    code = 0
     try:
-        code = app(words, standalone_mode=False) or 0
+        say_what_is_given_twice(words)
+        code = app(list(words), standalone_mode=False) or 0
     except UserError as error:
         code = complain(str(error), 2)
     except BrokenPipeError:
@@ -51,8 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except Exception as error:
         code = exit_code_of(error, words)
-    sys.stdout.flush()
-    sys.exit(code)
+    return code
+
+
+def say_what_is_given_twice(words: Sequence[str]) -> None:
+    """The parser takes the last value of an option in silence."""
+    names = [word.partition("=")[0] for word in words if word.startswith("--")]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1 and name[2:] not in LISTS:
+            print(f"{name} is given more than once; the last one holds", file=sys.stderr)
 
 
 def exit_code_of(error: Exception, words: Sequence[str]) -> int:
@@ -159,12 +176,23 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data first.")] = False,
+    mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: by the data.")] = None,
+    std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
+    augment: Annotated[
+        str | None, typer.Option(help=f"{AUGMENT_HELP}; default: by the data.")
+    ] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ..trainers.baseline import DenseJob
+    from ..trainers.image_options import image_options
     from .training import train_command
 
-    job = DenseJob(model, data, out, seed=seed, weights=weights)
+    images = image_options(mean, std, augment)
+    job = DenseJob(model, data, out, seed=seed, weights=weights, images=images, outputs=outputs)
     code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
     raise typer.Exit(code)
 
@@ -215,6 +243,12 @@ def sensitivity(
     ] = "eval",
     images: Annotated[int, typer.Option(help="Calibration images, from train.")] = 2048,
     out: Annotated[Path, typer.Option(help="The folder of the curves.")] = Path("sensitivity"),
+    mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: by the data.")] = None,
+    std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
+    outputs: Annotated[
+        str,
+        typer.Option(help="What the network returns: scores or probabilities."),
+    ] = "scores",
 ) -> None:
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
     from ..spaces.curves import CurveSettings
@@ -222,7 +256,7 @@ def sensitivity(
     from .sensitivity import Sensitivity, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)
-    asked = Sensitivity(model, data, weights, score, combine, out)
+    asked = Sensitivity(model, data, weights, score, combine, out, mean, std, outputs)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ..trainers.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")]
 OwnModel = Annotated[
@@ -88,6 +90,15 @@ def finetune(
     weights: Annotated[Path | None, typer.Option(help="Of the dense network, to distill.")] = None,
     model: OwnModel = None,
     out: Annotated[Path | None, typer.Option(help="A new folder instead of DIR itself.")] = None,
+    mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: the recipe's.")] = None,
+    std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
+    augment: Annotated[
+        str | None, typer.Option(help=f"{AUGMENT_HELP}; default: the recipe's.")
+    ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(help="scores or probabilities, as the network returns; default: as pruned."),
+    ] = None,
 ) -> None:
     """Fine-tune a picked network in full; the same command goes on after a stop.
 
@@ -109,6 +120,10 @@ def finetune(
         weights=weights,
         model=model,
         out=out,
+        mean=mean,
+        std=std,
+        augment=augment,
+        outputs=outputs,
     )
     raise typer.Exit(finetune_command(asked))
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from ..spaces.errors import UserError
+
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 
 
@@ -29,6 +31,10 @@ def report(
     """Write a run as one HTML page that needs no network; --svg, --png: the front as a figure."""
     from .reporting import report_command
 
+    for path, ending in ((svg, ".svg"), (png, ".png")):
+        if path is not None and path.suffix.lower() != ending:
+            name = ending.removeprefix(".")
+            raise UserError(f"--{name} must be a file NAME{ending}, got {path}; rename it")
     report_command(run, out, [path for path in (svg, png) if path is not None])
 
 

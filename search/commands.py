@@ -22,12 +22,14 @@ from .run_state import insights_of, state_of
 from .settings import SearchSettings
 from .show import plain_console, show_front, show_insights
 from .stopping import Stopped
-from .transfer import policies_like
+from .transfer import images_like, policies_like
 
 
 def run_search(options: dict[str, Any], resume: Path | None, like: Path | None = None) -> int:
     """`paretoprune search`, and `transfer` from the run `like`: the exit code."""
     policies = policies_like(like) if like else ()
+    if like:
+        options = images_like(like, options.get("data", SearchSettings().data), options)
     as_json = options.get("json", False)
     quiet = as_json or options.get("quiet", False)
     given = Given(Progress(quiet=quiet), warm_start=policies)

@@ -15,20 +15,25 @@ from ..analysis.pieces import single
 from ..spaces.durable import write_bytes
 from ..spaces.errors import UserError
 from ..spaces.front import Dense
+from ..spaces.intake import read_json
 from ..trainers.baseline import SAVE_SECONDS, saving
 from ..trainers.checkpoint import restore_session
 from ..trainers.evaluate import evaluate
 from ..trainers.loop import Diverged, Progress, Session, Tuning
 from ..trainers.loop import run as run_session
 from ..trainers.machine import Machine, detect_machine
-from ..trainers.models import build_model, load_weights
+from ..trainers.models import build_model, load_weights, stock_notes
 from ..trainers.split import Data
+from ..trainers.within_time import within
 from .context import Context
 from .crew import Hands
 from .effort import dense_epochs
-from .run_folder import RunFolder
+from .run_folder import RunFolder, keep
 from .settings import SearchSettings
 from .telling import Say
+from .time_limit import DENSE
+
+DENSE_TRAINING = "dense_training"  # in config.json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,13 +45,51 @@ class Untrained:
     settings: SearchSettings
 
 
-def build(settings: SearchSettings, data: Data) -> nn.Module:
-    """The network that the settings name, with `--weights` if they are given."""
+@dataclass(frozen=True, slots=True)
+class DenseTraining:
+    """How long a dense network was trained, what was planned, and within which limit."""
+
+    epochs: float
+    planned: float
+    max_minutes: float | None
+
+    @property
+    def shortened(self) -> bool:
+        """Whether it is less than was planned."""
+        return self.epochs < self.planned
+
+    def serves(self, max_minutes: float | None) -> bool:
+        """Whether a run with this limit would have trained the same network."""
+        return self.max_minutes == max_minutes or (max_minutes is None and not self.shortened)
+
+    def line(self) -> str:
+        """What is said of one that was shortened."""
+        few = "" if self.epochs >= 1 else "; give it more minutes, or --weights FILE"
+        return (
+            f"dense training shortened to {self.epochs:.3g} of {self.planned:g} epochs to fit "
+            f"--max-minutes {self.max_minutes:g}{few}"
+        )
+
+
+def training_of(run: RunFolder) -> DenseTraining | None:
+    """How the dense network of a run was trained; runs of older versions do not say."""
+    values = read_json(run.config).get(DENSE_TRAINING)
+    return None if values is None else DenseTraining(**values)
+
+
+def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Module:
+    """The network that the settings name, with `--weights` if they are given.
+
+    `say` is told where its weights come from.
+    """
     model = build_model(
         settings.model, classes=data.classes, input_shape=data.input_shape, seed=settings.seed
     )
-    if settings.weights is not None:
-        load_weights(model, settings.weights)
+    given = settings.weights
+    notes = stock_notes(settings.model) if given is None else load_weights(model, given)
+    if say is not None:
+        for note in notes:
+            say(note)
     return model
 
 
@@ -67,25 +110,35 @@ def dense_weights(
             weights = as_safetensors(state_of(on.model))
         else:
             checkpoint = run.dense_checkpoint.resolve()
-            (weights,) = hands.do([single(partial(train_dense, machine, checkpoint))], on)
+            errand = single(partial(train_dense, machine, checkpoint))
+            ((weights, training),) = hands.do([errand], on)
+            keep(run, **{DENSE_TRAINING: asdict(training)})
         write_bytes(run.dense, weights)
         run.dense_checkpoint.unlink(missing_ok=True)
     on.model.load_state_dict(from_safetensors(run.dense.read_bytes()))
     on.model.eval()
 
 
-def train_dense(machine: Machine, checkpoint: Path, on: Untrained, say: Say) -> bytes:
-    """Its weights after the dense training, as safetensors.
+def train_dense(
+    machine: Machine, checkpoint: Path, on: Untrained, say: Say
+) -> tuple[bytes, DenseTraining]:
+    """Its weights after the dense training, as safetensors, and how long that was.
 
     Where the run folder is seen, a training that was broken off goes on from its checkpoint.
+    With --max-minutes, the schedule is shortened to fit into a share of them.
     """
-    epochs = dense_epochs(on.settings, on.data)
-    say(f"training the dense network for {epochs:g} epochs; --weights FILE would skip this")
+    epochs, minutes = dense_epochs(on.settings, on.data), on.settings.max_minutes
+    seconds = None if minutes is None else 60 * DENSE * minutes
+    most = "" if seconds is None else f", or {seconds:.3g} s ({DENSE:.0%} of --max-minutes)"
+    say(f"training the dense network for {epochs:g} epochs{most}; --weights FILE would skip this")
     tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
     def each_epoch(progress: Progress) -> bool:
-        if progress.epoch % math.ceil(epochs / 8) == 0 or progress.epoch == epochs:
-            say(f"  epoch {progress.epoch:g}/{epochs:g}, loss {progress.loss:.4f}")
+        planned = progress.steps / session.steps_per_epoch if seconds else epochs
+        over = progress.step == progress.steps if seconds else progress.epoch == epochs
+        if progress.epoch % math.ceil(planned / 8) == 0 or over:
+            place = f"{round(progress.epoch, 2):g}/{round(planned, 2):g}"
+            say(f"  epoch {place}, loss {progress.loss:.4f}")
         return True
 
     seed = on.settings.seed
@@ -96,14 +149,19 @@ def train_dense(machine: Machine, checkpoint: Path, on: Untrained, say: Say) -> 
         say(f"  going on after epoch {session.epoch:g}")
     seen = checkpoint.parent.is_dir()
     save = partial(saving, session, checkpoint, asked, SAVE_SECONDS)
+    report = save(each_epoch) if seen else each_epoch
     try:
-        run_session(session, save(each_epoch) if seen else each_epoch)
+        run_session(session, report if seconds is None else within(session, seconds, report))
     except Diverged as error:
         said = str(error).partition(";")[0]
         raise UserError(
             f"{said}; train it with paretoprune train --learning-rate 0.01 and pass its --weights"
         ) from error
-    return as_safetensors(state_of(on.model))
+    shortened = session.step < round(epochs * session.steps_per_epoch)
+    training = DenseTraining(session.epoch if shortened else epochs, epochs, minutes)
+    if shortened:
+        say(training.line())
+    return as_safetensors(state_of(on.model)), training
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -10,6 +10,8 @@ from rich.table import Table
 from torch import nn
 
 from ..spaces.errors import UserError
+from ..spaces.fields import fits
+from ..spaces.forms import WHOLE
 from ..spaces.recipe import Recipe, read_recipe
 from ..trainers.export import FORMATS, Exported, ExportTask, export_network, noise
 from ..trainers.latency import Latency, time_in_turn
@@ -36,7 +38,9 @@ class Wanted:
                 f"--batch must be dynamic or a number, got {self.batch!r}; write --batch dynamic"
             )
         batch = None if self.batch == "dynamic" else int(self.batch)
-        task = ExportTask(self.to, recipe.source.input_shape, batch, self.threads)
+        task = ExportTask(
+            self.to, recipe.source.input_shape, batch, self.threads, recipe.source.classes
+        )
         task.check()
         return task
 
@@ -59,6 +63,8 @@ def export_command(wanted: Wanted) -> None:
         f"at batches of {sizes}",
         flush=True,
     )
+    if exported.element != WHOLE:
+        print(f"the file returns {exported.element} alone", flush=True)
     dense, pruned = both_latencies(loaded.dense, exported, task)
     show_latencies(dense, pruned, task)
 
@@ -105,6 +111,15 @@ def export_small(
     endings = {ending: name for name, ending in FORMATS.items()}
     if to is None and path.suffix not in endings:
         raise UserError(f"path must end in {' or '.join(endings)}, got {path}; or pass to='onnx'")
+    if to is not None and path.suffix in endings and endings[path.suffix] != to:
+        raise UserError(
+            f"path must end in {FORMATS.get(to, to)} for to={to!r}, got {path}; rename it"
+        )
+    if not fits(batch, "int | None"):
+        raise UserError(f"batch must be a whole number, got {batch!r}; write 1, or leave it out")
     check_path(path)
-    task = ExportTask(to or endings[path.suffix], recipe.source.input_shape, batch)
+    source = recipe.source
+    task = ExportTask(
+        to or endings[path.suffix], source.input_shape, batch, classes=source.classes
+    )
     return export_network(model, path, task).path

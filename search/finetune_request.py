@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES
+from ..spaces.policy import check_choice
 from ..spaces.recipe import FineTune, Recipe, data_named, read_recipe
 from ..trainers.data import Data
+from ..trainers.image_options import ImageOptions, image_options, options_in
 from ..trainers.saved import NEXT, PICKED, RECIPE
 from ..trainers.together import Team
 from .picked import unwritable
@@ -32,6 +36,10 @@ class Asked:
     weights: Path | None = None
     model: str | None = None
     out: Path | None = None
+    mean: str | None = None
+    std: str | None = None
+    augment: str | None = None
+    outputs: str | None = None  # None: as the recipe says
 
     @property
     def target(self) -> Path:
@@ -54,6 +62,13 @@ class Asked:
                 bound, _, remedy = rule.partition("; ")
                 raise UserError(f"{name} must be {bound}, got {value}; {remedy}")
         weights_exist(self.weights)
+        self.images()
+        if self.outputs is not None:
+            check_choice("--outputs", self.outputs, CHOICES)
+
+    def images(self) -> ImageOptions:
+        """--mean, --std and --augment."""
+        return image_options(self.mean, self.std, self.augment)
 
     def command(self, processes: int = 1) -> str:
         """The line that asks for the same again."""
@@ -79,8 +94,8 @@ def check_target(asked: Asked) -> None:
         return
     begun = asked.out / WORK
     try:
-        asked.out.mkdir(parents=True, exist_ok=True)
-        busy = any(path != begun for path in asked.out.iterdir())
+        there = os.path.isdir(asked.out)
+        busy = there and any(path != begun for path in asked.out.iterdir())
     except OSError as error:
         raise UserError(unwritable(asked.out, error)) from None
     if busy and not (asked.out / RECIPE).is_file():
@@ -114,14 +129,32 @@ def settings_of(asked: Asked, data: Data, team: Team) -> FineTune:
     )
 
 
+def recorded_images(recipe: Recipe) -> ImageOptions:
+    """What the recipe says of normalisation and augmentation; older ones say less."""
+    source = recipe.source
+    return ImageOptions(source.mean or None, source.std or None, source.augment)
+
+
+def images_as_in(recipe: Recipe, data: Data) -> bool:
+    """True if the data are normalised and augmented as the recipe says, where it says it."""
+    noted, found = recorded_images(recipe), options_in(data)
+    return all(
+        getattr(noted, name) in (None, getattr(found, name)) for name in ("mean", "std", "augment")
+    )
+
+
 def finished(asked: Asked, data: Data, team: Team) -> Recipe | None:
     """The recipe of a fine-tune with these settings that came to its end, tidied up."""
     if not (asked.target / RECIPE).is_file():
         return None
     recipe = read_recipe(asked.target / RECIPE)
     past = recipe.fine_tune
-    if past is None or replace(past, best_epoch=0.0, accuracy_before=0.0) != settings_of(
-        asked, data, team
+    same = past is not None and recipe.source.outputs == data.outputs.form
+    if (
+        past is None
+        or not same
+        or replace(past, best_epoch=0.0, accuracy_before=0.0) != settings_of(asked, data, team)
+        or not images_as_in(recipe, data)
     ):
         if asked.out is not None:
             raise UserError(

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, as_called
+from ..spaces.forms import PROBABILITIES, SCORES
 from ..spaces.price import Price
 from ..spaces.recipe import Figures, Recipe, read_recipe
 from ..trainers.checkpoint import weights_digest
@@ -24,8 +25,16 @@ from ..trainers.distillation import Teacher
 from ..trainers.evaluate import Score
 from ..trainers.export import FORMATS
 from ..trainers.full_tune import Best, FullTune, tune
+from ..trainers.image_options import (
+    options_in,
+    told_augmentation,
+    told_normalisation,
+    with_options,
+    with_recorded,
+)
 from ..trainers.loop import Diverged, Progress, Tuning
 from ..trainers.machine import detect_machine
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.saved import (
     RECIPE,
     Loaded,
@@ -37,9 +46,17 @@ from ..trainers.saved import (
 )
 from ..trainers.together import Team, joined
 from .card import counted, kept
-from .finetune_request import WORK, Asked, check_fits, check_target, finished, settings_of
+from .finetune_request import (
+    WORK,
+    Asked,
+    check_fits,
+    check_target,
+    finished,
+    recorded_images,
+    settings_of,
+)
 from .picked import publish, unwritable
-from .run_folder import RunFolder, locked
+from .run_folder import RunFolder, locked, not_there, remove_empty, take_back
 from .setup import data_digest
 from .stopping import Stopped, Stopping
 from .training import progress_bar
@@ -79,6 +96,17 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     check_target(asked)
     data = given.data or load_data(asked.data)
     check_fits(data, recipe)
+    for note in () if quiet else data.notes:
+        print(note)
+    data, lines = as_trained(data, asked, recipe)
+    data, notes = outputs_read(asked, loaded, data)
+    if not quiet:
+        print("\n".join((*lines, *notes)))
+    if asked.distill == 0 and asked.weights is not None and not quiet:
+        print(as_called("--weights has no effect with --distill 0: nothing is distilled"))
+    if asked.batch_size > len(data.train) and not quiet:
+        held = f"--batch-size {asked.batch_size} is taken as {len(data.train)}, all of train"
+        print(as_called(held))
     wanted_teacher = asked.distill is None or asked.distill > 0
     teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
     if asked.distill and teacher is None:
@@ -87,16 +115,40 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
             "add --weights FILE"
         )
     if wanted_teacher and teacher is None and not quiet:
-        print("no distillation: the dense network is not beside the recipe; add --weights FILE")
+        said = "no distillation: the dense network is not beside the recipe; add --weights FILE"
+        print(as_called(said))
     asked = replace(asked, distill=0.0 if teacher is None else asked.distill or DISTILL)
     done = finished(asked, data, team)
     if done is not None:
         if not quiet:
-            print("this fine-tune was finished before; another --epochs or --seed trains it on")
+            said = "this fine-tune was finished before; another --epochs or --seed trains it on"
+            print(as_called(said))
         return done
     with worked_in(asked.target / WORK, team):
         job = job_of(asked, loaded, data, teacher, team)
         return run_tune(job, asked, loaded, team, quiet=quiet)
+
+
+def as_trained(data: Data, asked: Asked, recipe: Recipe) -> tuple[Data, tuple[str, str]]:
+    """The data normalised and augmented as asked, else as the recipe says; two lines about it."""
+    images, noted = asked.images(), recorded_images(recipe)
+    data = with_options(with_recorded(data, noted), images)
+    found = options_in(data)
+    same = (noted.mean, noted.std) == (found.mean, found.std)
+    return data, (
+        told_normalisation(data, images, "the recipe" if same else None),
+        told_augmentation(data, images, None if noted.augment is None else "the recipe"),
+    )
+
+
+def outputs_read(asked: Asked, loaded: Loaded, data: Data) -> tuple[Data, tuple[str, ...]]:
+    """The data with what the network returns, by its recipe or by --outputs."""
+    kept = loaded.recipe.source.outputs
+    choice = asked.outputs or (SCORES if kept == SCORES else PROBABILITIES)
+    data, notes = read_outputs(loaded.model, data, choice)
+    if kept != SCORES and choice == PROBABILITIES:
+        data = replace(data, outputs=replace(data.outputs, form=kept))
+    return data, notes
 
 
 @contextmanager
@@ -105,12 +157,19 @@ def worked_in(work: Path, team: Team) -> Iterator[None]:
     if not team.leads:
         yield
         return
+    made = not_there(work)
     try:
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(unwritable(work, error)) from None
+        raise UserError(unwritable(work.parent, error)) from None
     with locked(RunFolder(work), what="fine-tune"):
-        yield
+        try:
+            yield
+        except UserError:
+            if made:  # nothing that an earlier call left
+                take_back(work)
+                remove_empty(made)
+            raise
     shutil.rmtree(work)
 
 
@@ -137,12 +196,15 @@ def job_of(
             "network": loaded.recipe.weights_sha256,
             "teacher": None if teacher is None else weights_digest(teacher),
             "data": data_digest(data),
+            "std": list(data.std),
+            "augment": data.augment,
             "epochs": tuning.epochs,
             "learning_rate": tuning.learning_rate,
             "batch_size": tuning.batch_size,
             "distill": tuning.distill,
             "seed": asked.seed,
             "processes": team.size,
+            **({"outputs": data.outputs.form} if data.outputs.exact else {}),
             **{f"machine {name}": value for name, value in asdict(machine).items()},
         },
     )
@@ -163,10 +225,19 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
 
             best, test = tune(job, team, report)
     except Diverged as error:
-        raise UserError(f"{error}; begin again after deleting {job.work}") from None
+        if team.leads:
+            take_back(job.work)  # its session would lead there again
+        said = str(error).partition(";")[0]
+        raise UserError(f"{said}; begin again with a lower --learning-rate") from None
     weights = tensors_of(job.model)
     recipe = replace(
         loaded.recipe,
+        source=replace(
+            loaded.recipe.source,
+            **asdict(options_in(job.data)),
+            outputs=job.data.outputs.form,
+            element=job.data.outputs.element,
+        ),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         versions=versions(),
         figures=figures_after(loaded, best, test, asked),

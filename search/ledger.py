@@ -78,6 +78,7 @@ class Ledger:
         for job, params in settle_unfinished(self.record):
             self._enqueue(job, params)
         self._fresh = deque(unstarted(asked.plan, self.record))
+        self._early = False
         controls = unsettled(control_jobs(asked), "controls", self.record)
         self._waiting = {"controls": deque(controls), "finals": deque[Job]()}
 
@@ -97,6 +98,11 @@ class Ledger:
     def running(self) -> int:
         """Trials that run now."""
         return len(self._running)
+
+    @property
+    def may_end_early(self) -> bool:
+        """Whether a time limit may still leave planned trials out."""
+        return bool(self._fresh) and not self._early
 
     @property
     def over(self) -> bool:
@@ -170,6 +176,7 @@ class Ledger:
         plan = self._asked.plan
         late = {slot.index for slot in unstarted(plan, self.record)}
         begun = [slot for slot in plan if slot.index not in late]
+        self._early = True
         self._asked = replace(self._asked, plan=begun or plan[:1])
         self._fresh = deque(() if begun else plan[:1])
 

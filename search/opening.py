@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from ..analysis.pieces import single
+from ..analysis.gathering import Do, Measuring, OnProgress, Task, tell_nobody
+from ..analysis.pieces import Piece, single
 from ..analysis.rehearsal import rehearse
 from ..spaces.bias import stages_of
 from ..spaces.decode import Space
@@ -25,10 +26,11 @@ from .run_folder import RunFolder
 from .screening import Masks, Rehearse, Screen, Values
 from .settings import SearchSettings
 from .setup import Prepared
-from .telling import Say
+from .telling import Say, telling
 from .transfer import fitting, warm_start_of
 
 PART = 16  # masks that one task rehearses
+MASKS = "masks of policies"
 
 
 def policy_space_of(settings: SearchSettings, space: Space) -> PolicySpace:
@@ -55,11 +57,12 @@ def open_ledger(
     space, seed = context.space, settings.seed
     plan = make_plan(settings.trials, target, space, spread=spread_asked(settings, space, say))
     policies = policy_space_of(settings, space)
+    rehearsal = rehearsing(prepared.do, prepared.measuring, telling(say))
     proposer = make_proposer(
         plan,
         policies,
         Screen(space, context.evidence),
-        rehearsing(prepared) if settings.screening else None,
+        rehearsal if settings.screening else None,
         sampler=settings.sampler,
         seed=seed,
         also=fitting(warm_start_of(run), policies, say),
@@ -82,15 +85,33 @@ def open_ledger(
     return ledger
 
 
-def rehearsing(prepared: Prepared) -> Rehearse:
-    """How masks are rehearsed: in small parts, so that all workers take part."""
+def rehearsing(do: Do, on: Measuring, tell: OnProgress) -> Rehearse:
+    """How masks are rehearsed: in small parts, so that all workers take part.
+
+    `tell` counts the masks of all parts and of all calls: a worker knows of one part alone.
+    """
+    done = total = 0
+
+    def counted(part: Masks) -> Piece[Task]:
+        nonlocal done
+        found = yield from single(partial(rehearse_part, part))
+        done += len(part)
+        tell(MASKS, done, total)
+        return found
 
     def rehearsed(masks: Masks) -> Values:
+        nonlocal total
+        total += len(masks)
+        tell(MASKS, done, total)
         parts = [masks[start : start + PART] for start in range(0, len(masks), PART)]
-        tasks = [single(partial(rehearse, part)) for part in parts]
-        return np.concatenate(prepared.do(tasks, prepared.measuring))
+        return np.concatenate(do([counted(part) for part in parts], on))
 
     return rehearsed
+
+
+def rehearse_part(masks: Masks, on: Measuring, tell: OnProgress) -> Values:
+    """Rehearse a part of the masks; who asked for it tells of it."""
+    return rehearse(masks, on, tell_nobody)
 
 
 def spread_asked(settings: SearchSettings, space: Space, say: Say) -> tuple[float, float]:

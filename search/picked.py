@@ -6,6 +6,7 @@ It needs nothing of the run that it came from, and may move to another machine.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ..spaces.recipe import Recipe, figures_of, read_recipe
 from ..trainers.saved import DENSE, RECIPE, read_weights, save_network, versions
 from .artifacts import with_weights
 from .card import card
-from .run_folder import RunFolder
+from .run_folder import RunFolder, as_it_was
 
 MOST_BYTES_A_PARAMETER, SPARE_BYTES = 16, 64 << 20  # of a file that can be a small network's
 
@@ -27,14 +28,18 @@ def write_picked(run: Path, point: Evaluation, dense: Dense, out: Path) -> None:
     """Write the point's network into a new or empty folder."""
     inside(run, point.path)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        busy = any(out.iterdir())
+        busy = os.path.isdir(out) and any(out.iterdir())
     except OSError as error:
         raise UserError(unwritable(out, error)) from None
     if busy:
         raise UserError(f"--out must be an empty folder, got {out}; name a new one")
-    source = with_weights(run, point.path)
-    copy_network(source, point, dense, out, RunFolder(run).dense)
+    with as_it_was(out, whatever=True):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(unwritable(out, error)) from None
+        source = with_weights(run, point.path)
+        copy_network(source, point, dense, out, RunFolder(run).dense)
 
 
 def inside(run: Path, path: str) -> Path:

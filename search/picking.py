@@ -35,6 +35,8 @@ class Wish:
                 raise UserError(f"{name} must be a finite number, got {value!r}; write 0.9")
         if not fits(self.trial, "int | None"):
             raise UserError(f"--trial must be a whole number, got {self.trial!r}; write 3")
+        if not isinstance(self.knee, bool):
+            raise UserError(f"--knee must be true or false, got {self.knee!r}; leave it out")
         if self.knee and self.trial is not None:
             raise UserError(
                 f"--trial and --knee each name a point, got both (--trial {self.trial}); "

@@ -32,7 +32,7 @@ LEAST_IMAGES = 1024
 LEAST_CURVE_IMAGES, PER_CURVE_IMAGE = 128, 32  # of those that an ensemble may take
 OF_A_PASS = 0.5  # what a probe of a loss curve takes: from the group's place on
 EVIDENCE = 0.15  # of the minutes: what measuring evidence may take
-SCREENING = 0.3  # of the minutes: when screening is to be over
+SCREENING = 0.3  # of the minutes, besides dense training: when screening is to be over
 TIMED = 128  # images
 
 

@@ -13,11 +13,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..spaces.errors import as_called
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Dense, best_at_target, front_volume, non_dominated
+from ..spaces.policy import CONTROLS
 from ..spaces.target import Target
 from .job import Job, named
 from .ledger import Ledger
+
+WARNING = "warning:"  # what such a line begins with
 
 
 class Progress:
@@ -25,7 +29,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._stream: IO[str] = open_own_stdout()
+        self._stream: IO[str] = open_own(sys.stdout)
+        self._errors: IO[str] = open_own(sys.stderr)
         self._console = Console(file=self._stream, highlight=False)
         self._live: Live | None = None
         self._start = time.monotonic()
@@ -34,6 +39,7 @@ class Progress:
         self._until: float | None = None
         self._standing: dict[str, str] = {}
         self._end: float | None = None  # foretold
+        self._over = False
 
     def __enter__(self) -> Progress:
         return self
@@ -54,9 +60,11 @@ class Progress:
         self._stream.flush()
 
     def say(self, line: str) -> None:
-        """One line that stays."""
+        """One line that stays; a warning is told on stderr where nothing else is."""
+        if self._quiet and line.startswith(WARNING):
+            print(line, file=self._errors, flush=True)
         if not self._quiet:
-            self._console.print(Text(line), soft_wrap=True)
+            self._console.print(Text(as_called(line)), soft_wrap=True)
             self._stream.flush()
 
     def begin(
@@ -109,7 +117,7 @@ class Progress:
         evaluations = record.evaluations()
         best = best_at_target(evaluations, target, (dense.macs, dense.params))
         self._standing = {
-            "trials": f"{ledger.settled}/{ledger.total}",
+            "trials": self._count(ledger),
             "best at target": f"{best.accuracy:.4f}" if best else "-",
             "front": str(len(non_dominated(evaluations))),
             "hypervolume": f"{front_volume(evaluations):.4f}",
@@ -117,22 +125,40 @@ class Progress:
             "known": str(record.repeats()),
             "failed": str(len(record.failures())),
         }
-        self._end = self._foretold_end(ledger)
+        self._over, self._end = ledger.over, self._foretold_end(ledger)
+
+    def _count(self, ledger: Ledger) -> str:
+        """Trials that are over, and those that there will be: a time limit may allow fewer than
+        are planned.
+        """
+        settled, total = ledger.settled, ledger.total
+        if self._until is None or not ledger.may_end_early:
+            return f"{settled}/{total}"
+        now, done = time.monotonic(), settled - self._settled_before
+        if done:
+            pace = (now - self._start) / done
+            fit = settled + int(max(0.0, self._until - now) / max(pace, 1e-9))
+            expected = max(fit, settled + ledger.running, len(CONTROLS) + 1)
+            if expected < total:
+                return f"{settled} of about {expected}"
+        return f"{settled} of up to {total}"
 
     def _foretold_end(self, ledger: Ledger) -> float | None:
-        """When all is over at the pace of this launch, or sooner, where time is limited."""
+        """When all is over at the pace of this launch, or at the time limit, if that is sooner."""
         now, done = time.monotonic(), ledger.settled - self._settled_before
         ends = []
         if done:
             ends.append(now + (now - self._start) / done * (ledger.total - ledger.settled))
-        if self._until is not None and now < self._until:  # after it, only what must be goes on
+        if self._until is not None:
             ends.append(self._until)
         return min(ends, default=None)
 
     def remaining(self) -> str:
-        """Time to go."""
+        """Time to go; never more than is left of the time limit."""
         if self._end is None:
             return "--:--"
+        if self._until is not None and time.monotonic() > self._until and not self._over:
+            return "0:00 (over the time limit)"
         seconds = int(max(0.0, self._end - time.monotonic()))
         return f"{seconds // 60}:{seconds % 60:02d}"
 
@@ -148,10 +174,10 @@ def describe(job: Job, outcome: Evaluation | str) -> str:
     )
 
 
-def open_own_stdout() -> IO[str]:
-    """A stream of our own onto the present stdout, unaffected when file descriptor 1 moves."""
+def open_own(stream: IO[str]) -> IO[str]:
+    """A stream of our own onto the present one, unaffected when its file descriptor moves."""
     try:
-        number = os.dup(sys.stdout.fileno())
+        number = os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError):
-        return sys.stdout  # a notebook's, a test's: no file descriptor behind it
+        return stream  # a notebook's, a test's: no file descriptor behind it
     return os.fdopen(number, "w", encoding="utf-8", errors="replace", closefd=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..spaces.durable import write_json
 from ..spaces.errors import UserError
 from ..spaces.evaluation import Evaluation
+from ..spaces.fields import shown
 from ..spaces.front import Dense
 from ..spaces.policy import CONTROLS, Policy, policy_from_json, presets_for
 from ..spaces.target import Target
@@ -20,6 +22,7 @@ from ..trainers.machine import Machine, threads
 from .context import Context
 from .crew import Here, alone
 from .finish import measured
+from .idle import without_effect
 from .job import Job
 from .picked import copy_network
 from .plan import seed_of_trials
@@ -27,8 +30,8 @@ from .plugins import Plugin, plugged, read_plugin
 from .progress import Progress
 from .reading import DENSE, with_figures
 from .reporting import course_in
-from .run import Given
-from .run_folder import RunFolder, create_run, locked
+from .run import Given, check_by_object
+from .run_folder import RunFolder, create_run, given_back, locked, not_there
 from .settings import SearchSettings
 from .setup import (
     Inputs,
@@ -97,6 +100,10 @@ def policy_named(
     known = {**presets_for(target), **CONTROLS}
     if isinstance(name, Policy):
         policy = name
+    elif not isinstance(name, str):
+        raise UserError(
+            f"--policy must be a name or a Policy, got {shown(name)}; pass Policy('l2')"
+        )
     elif name in known:
         policy = known[name]
     elif name.endswith(".json"):
@@ -133,11 +140,16 @@ def prune_command(request: PruneRequest) -> int:
 def prune(request: PruneRequest, given: Given) -> tuple[Evaluation, Dense]:
     """Prepare, carry out the one trial, measure it on the test split, write the folder."""
     request.check()
+    check_by_object(request.settings, given)
     plugins = tuple(read_plugin(path) for path in request.settings.plugin)
     with plugged(plugins):
         inputs = load_inputs(request.settings, model=given.model, data=given.data)
+        for line in without_effect(request.settings, model_given=given.model is not None):
+            given.progress.say(line)
+        made = not_there(request.out / WORK)
         run = open_work(request, inputs)
-        with locked(run), threads(Machine()):
+        refusing = given_back(run, made) if made else nullcontext()  # what was begun before stays
+        with locked(run), refusing, threads(Machine()):
             evaluation, dense = prune_in(run, request, inputs, plugins, given.progress.say)
     shutil.rmtree(run.root)
     return evaluation, dense

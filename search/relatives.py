@@ -10,20 +10,28 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ..spaces.durable import partial_name, take_name
-from .run_folder import RunFolder
+from .dense import DENSE_TRAINING, DenseTraining, training_of
+from .run_folder import RunFolder, keep
 
 
-def take_over(run: RunFolder, relatives: Sequence[Path], *, dense: bool) -> None:
+def take_over(
+    run: RunFolder, relatives: Sequence[Path], *, dense: bool, max_minutes: float | None = None
+) -> None:
     """Link the evidence of the relatives into a run, and their `dense` network if they trained it.
 
-    Weights that the user gave are read anew: their file may have changed.
+    Weights that the user gave are read anew: their file may have changed. A network whose training
+    was shortened serves runs with the same --max-minutes only.
     """
     for other in map(RunFolder, relatives):
         if dense and other.dense.is_file() and not run.dense.exists():
-            link(other.dense, run.dense)
+            training = training_of(other) or DenseTraining(0.0, 0.0, None)
+            if training.serves(max_minutes):
+                keep(run, **{DENSE_TRAINING: asdict(training)})
+                link(other.dense, run.dense)
         tables = sorted(other.evidence.glob("*.npz"))
         if tables:
             run.evidence.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +14,26 @@ from torch import nn
 from .. import __version__
 from ..spaces.decode import Space
 from ..spaces.durable import write_json
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, as_called
 from ..spaces.evaluation import Evaluation
 from ..spaces.front import Front
 from ..spaces.policy import CONTROLS, Policy
+from ..trainers.image_options import options_in
 from ..trainers.machine import Machine, threads
 from ..trainers.split import Data
-from .again import resume_command, same_again
+from .again import IMAGES, resume_command, same_again, with_kept
 from .artifacts import check_place, lasting
 from .context import Context
 from .crew import Crew, Workers, crew_of
 from .deaths import WorkersDied
 from .efficiency import efficiency_of
 from .finish import conclude, drop_weights, write_results
+from .idle import without_effect
 from .job import Job
 from .journal import mend
 from .ledger import Ledger
 from .local_ray import RayStart, ray_for
-from .opening import open_ledger, policy_space_of
+from .opening import open_ledger, policy_space_of, spread_asked
 from .output import output_to
 from .plugins import Plugin, plugged, read_plugin
 from .preparing import SCREENING, with_images
@@ -47,6 +49,7 @@ from .run_folder import (
     given_back,
     keep_settings,
     locked,
+    not_there,
     open_run,
 )
 from .screening import WORTH, Proposal
@@ -54,6 +57,7 @@ from .settings import SearchSettings
 from .setup import (
     Inputs,
     Prepared,
+    check_images,
     data_digest,
     load_inputs,
     prepare_search,
@@ -61,7 +65,7 @@ from .setup import (
 )
 from .spans import Watch
 from .stopping import Stopped, Stopping
-from .time_limit import TimeLimit
+from .time_limit import DENSE, TimeLimit
 from .transfer import WARM_START, warm_start_json
 
 
@@ -84,22 +88,44 @@ def new_search(settings: SearchSettings, given: Given) -> tuple[RunFolder, Front
     """Run a new search in a new folder."""
     watch = Watch()
     settings.check()
+    check_by_object(settings, given)
+    asked = settings
     settings = replace(with_images(settings), artifacts=lasting(settings.artifacts))
     weights_exist(settings.weights)
+    check_images(settings.images(), settings.data, given.data)
     plugins = tuple(read_plugin(path) for path in settings.plugin)
     data_name = settings.data if given.data is None else given.data.name
     model_name = settings.model if given.model is None else "model"
-    run = create_run(settings.out or default_folder(data_name, model_name))
+    folder = settings.out or default_folder(data_name, model_name)
+    made = not_there(folder)
+    with plugged(plugins):
+        idle = list(without_effect(asked, model_given=given.model is not None))
+    run = create_run(folder)
 
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
+        for line in idle:
+            given.progress.say(line)
         write_json(run.config, config_of(inputs, run, plugins, given))
-        take_over(run, given.relatives, dense=settings.weights is None)
+        take_over(
+            run, given.relatives, dense=settings.weights is None, max_minutes=settings.max_minutes
+        )
         return inputs
 
-    with locked(run), given_back(run), plugged(plugins):
+    with locked(run), given_back(run, made), plugged(plugins):
         check_place(settings.artifacts, run.root)
         return run, drive(Beginning(settings, load, watch), run, plugins, given.progress)
+
+
+def check_by_object(settings: SearchSettings, given: Given) -> None:
+    """Refuse a file for what came as an object, which nobody would read."""
+    if given.model is not None and settings.weights is not None:
+        raise UserError(
+            f"--weights must be left out where the model is a network, got {settings.weights}; "
+            "load them into the network, or name the model"
+        )
+    if given.data is not None and settings.download:
+        raise UserError("--download is for data by name, got data as objects; leave it out")
 
 
 def config_of(
@@ -113,6 +139,7 @@ def config_of(
         "model_given": given.model is not None,
         "data_given": given.data is not None,
         "data_sha256": data_digest(inputs.data),
+        IMAGES: asdict(options_in(inputs.data)),
         "plugins": [{"path": p.path, "sha256": p.sha256} for p in plugins],
         WARM_START: warm_start_json(given.warm_start),
     }
@@ -132,6 +159,7 @@ def resume_search(
 
     def load() -> Inputs:
         inputs = load_inputs(settings, model=given.model, data=given.data)
+        inputs = replace(inputs, data=with_kept(inputs.data, config))
         if data_digest(inputs.data) != config["data_sha256"]:
             raise UserError(
                 f"a resumed run must be given the data it began with, got other data for {path}; "
@@ -213,9 +241,9 @@ def drive(
 def goes_on_after(trouble: str, remedy: str, run: RunFolder) -> str:
     """The one line about what ended a search that is not over."""
     if not run.config.exists():
-        return f"{trouble}; {remedy} and start again"
+        return as_called(f"{trouble}; {remedy} and start again")
     again = resume_command(run.root, open_run(run.root)[1])
-    return f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}"
+    return as_called(f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}")
 
 
 def prepare(
@@ -225,11 +253,13 @@ def prepare(
     settings = inputs.settings
 
     def reading(space: Space) -> list[Policy]:
+        spread_asked(settings, space, lambda _: None)  # refused before anything is trained
         screened = [Policy(WORTH)] if settings.screening else []
         return [*policy_space_of(settings, space).read, *CONTROLS.values(), *screened]
 
+    trained = inputs.model is not None or settings.weights is not None or run.dense.exists()
     prepared = prepare_search(inputs, run, plugins, reading, crew)
-    late = partial(limit.past, SCREENING)
+    late = partial(limit.past, SCREENING if trained else DENSE + SCREENING)
     return prepared, open_ledger(prepared, settings, run, crew.say, late)
 
 

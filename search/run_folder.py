@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,17 +130,66 @@ def check_local(path: Path) -> None:
         )
 
 
+def not_there(path: Path) -> tuple[Path, ...]:
+    """The folders that making this one makes, the inner ones first."""
+    return tuple(one for one in (path, *path.parents) if not os.path.lexists(one))
+
+
 @contextmanager
-def given_back(run: RunFolder) -> Iterator[None]:
-    """If the block fails before the run has a config, leave nothing of it."""
+def given_back(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator[None]:
+    """Leave nothing of a run that is refused before its first trial, or ends without a config.
+
+    The caller holds the run, which was empty before; `made`: the folders that were not there.
+    """
+    refused = False
     try:
         yield
+    except UserError:
+        refused = not run.journal.exists()
+        raise
     finally:
-        if not run.config.exists():
-            with suppress(OSError):
-                for name in FIRST:
-                    (run.root / name).unlink(missing_ok=True)
-                run.root.rmdir()
+        if refused or not run.config.exists():
+            names = None if refused else FIRST
+            take_back(run.root, names=names)
+            remove_empty((run.root, *made))
+
+
+def take_back(
+    root: Path, *, names: Collection[str] | None = None, but: Collection[str] = ()
+) -> None:
+    """Delete the entries of a folder: those of these names, or all but some."""
+    with suppress(OSError):
+        for entry in list(root.iterdir()):
+            if entry.name in but or (names is not None and entry.name not in names):
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Delete those of the folders that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def as_it_was(folder: Path, *, whatever: bool = False) -> Iterator[None]:
+    """If the block refuses what was asked, the folder has what it had before and no more.
+
+    `whatever`: so too if the block ends in any other way than well.
+    """
+    made = not_there(folder)
+    before = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    try:
+        yield
+    except BaseException as error:
+        if whatever or isinstance(error, UserError):
+            take_back(folder, but=before)
+            remove_empty(made)
+        raise
 
 
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:

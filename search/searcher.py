@@ -49,8 +49,7 @@ class LedgerSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none now, FINISHED if there will be none."""
         with room_needed():
-            if self._until is not None and time.monotonic() + self._longest > self._until:
-                self._ledger.end_early()
+            self._look_at_the_clock()
             job = self._ledger.next_job()
         if job is None:
             return str(Searcher.FINISHED) if self._ledger.over else None
@@ -78,6 +77,7 @@ class LedgerSearcher(Searcher):
             self._longest = max(self._longest, result.get("time_total_s", 0.0))
             with room_needed():
                 outcome = self._settle(started, result, error)
+                self._look_at_the_clock()  # before it is shown how many trials are left
             self._listener(started.job, outcome)
 
     def abandon(self, reason: str) -> bool:
@@ -88,6 +88,11 @@ class LedgerSearcher(Searcher):
                 outcome = self._fail(started.job, reason)
             self._listener(started.job, outcome)
         return bool(lost)
+
+    def _look_at_the_clock(self) -> None:
+        """End the plan if no other trial would end in time."""
+        if self._until is not None and time.monotonic() + self._longest > self._until:
+            self._ledger.end_early()
 
     def _settle(self, started: Started, result: dict[str, Any], error: bool) -> Outcome:
         """Tell the ledger; return what it was told."""

@@ -22,15 +22,22 @@ from ..spaces.channels import ChannelMap
 from ..spaces.curves import Curves, CurveSettings, curves_name, rise_tables
 from ..spaces.durable import write_bytes, write_json
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES, SCORES
 from ..spaces.parts import Scores, combine
+from ..spaces.policy import check_choice
 from ..spaces.price import Price
 from ..spaces.summary import summarise
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
 from ..trainers.data import load_data
+from ..trainers.evaluate import evaluate
+from ..trainers.image_options import told_chance, told_normalisation, with_options
+from ..trainers.reading_outputs import read_outputs
+from .again import imports_code
 from .dense import build
+from .run_folder import as_it_was
 from .settings import SearchSettings
-from .setup import weights_exist
+from .setup import check_images, weights_exist
 from .show import plain_console
 from .stopping import Stopped, Stopping
 
@@ -47,6 +54,9 @@ class Sensitivity:
     score: str
     combine: str
     out: Path
+    mean: str | None = None
+    std: str | None = None
+    outputs: str = SCORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +73,14 @@ class Row:
 def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
     """Probe, print, store, and return the exit code."""
     weights_exist(asked.weights)
+    check_choice("--outputs", asked.outputs, CHOICES)
     if asked.out.exists() and not asked.out.is_dir():
         raise UserError(f"--out must be a folder, got the file {asked.out}; name another")
     try:
-        with Stopping().listening():
+        with as_it_was(asked.out), Stopping().listening():
             subject = build_subject(asked)
+            if settings.images > len(subject.data.train):
+                print(f"--images {settings.images}: train has {len(subject.data.train)}, all used")
             order = order_by(asked, subject)
             with bar() as on_progress:
                 curves = measure_curves(
@@ -89,13 +102,24 @@ def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
 
 def build_subject(asked: Sensitivity) -> Subject:
     """The network, its data and its map."""
-    data = load_data(asked.data, seed=0)
-    settings = SearchSettings(model=asked.model, weights=asked.weights)
-    model, notes = working_copy(build(settings, data))
-    for note in notes:
+    settings = SearchSettings(
+        model=asked.model, weights=asked.weights, mean=asked.mean, std=asked.std
+    )
+    images = settings.images()
+    check_images(images, asked.data, None)
+    data = with_options(load_data(asked.data, seed=0), images)
+    for note in (*data.notes, told_normalisation(data, images)):
         print(note)
-    if asked.weights is None and ":" not in asked.model:
+    model, notes = working_copy(build(settings, data, print))
+    data, more = read_outputs(model, data, asked.outputs)
+    for note in (*notes, *more):
+        print(note)
+    if asked.weights is None and not imports_code(asked.model):
         print("no --weights: the rises are those of a network that was never trained")
+    if asked.weights is not None:
+        found = evaluate(model, data.validation, data)
+        if warning := told_chance(found.accuracy, data):
+            print(warning)
     return Subject(model, trace_channels(model, tuple(data.input_shape)), data)
 
 

@@ -8,8 +8,16 @@ from typing import Any
 
 from ..spaces.errors import UserError
 from ..spaces.fields import optional, read_record
+from ..spaces.forms import CHOICES, SCORES
 from ..spaces.policy import ALLOCATIONS, SCHEDULES, check_choice
 from ..spaces.target import Target, parse_size
+from ..trainers.image_options import (
+    AUGMENT_HELP,
+    MEAN_HELP,
+    STD_HELP,
+    ImageOptions,
+    image_options,
+)
 
 ABOVE_ZERO = (
     "epochs",
@@ -43,14 +51,21 @@ class SearchSettings:
     model: str = option("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
     data: str = option("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
     download: bool = option(False, "Let torchvision fetch the data into their directory first.")
+    mean: str | None = option(None, f"{MEAN_HELP}; default: by the data.")
+    std: str | None = option(None, STD_HELP)
+    augment: str | None = option(None, f"{AUGMENT_HELP}; default: by the data.")
     weights: Path | None = option(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
+    )
+    outputs: str = option(
+        SCORES, "What the network returns: scores (unnormalised), or probabilities."
     )
     trials: int = option(24, "Sampled trials; the two controls come on top.")
     max_minutes: float | None = option(
         None,
-        "Start no trial but the first that, as long as the longest before it, would end after so "
-        "many minutes.",
+        "Time limit in minutes. Training the dense network takes a quarter of it at most; after "
+        "the first trial, a trial starts only if it would finish in time at the slowest duration "
+        "seen so far.",
     )
     workers: int | None = option(None, "Trials at a time; default: one a core.")
     seed: int = option(0, "Same seed, same machine, one worker: same front.")
@@ -154,12 +169,18 @@ class SearchSettings:
                 "for ninety percent write 0.9"
             )
         self.check_choices()
+        self.images()
         self.size_limits()
         self.sizes_between()
+
+    def images(self) -> ImageOptions:
+        """--mean, --std and --augment."""
+        return image_options(self.mean, self.std, self.augment)
 
     def check_choices(self) -> None:
         """Refuse words that name nothing."""
         check_choice("--sampler", self.sampler, SAMPLERS)
+        check_choice("--outputs", self.outputs, CHOICES)
         for name in self.objective:
             check_choice("--objective", name, ("latency",))
         for name in ("allocations", "schedules", "scores"):
@@ -191,8 +212,8 @@ class SearchSettings:
         parts = [parse_size("--spread", part) for part in self.spread.split(",")]
         if len(parts) != 2 or not all(isinstance(part, float) for part in parts):
             raise UserError(f"--spread must be LOW,HIGH, got {self.spread}; write 0.2,0.8")
-        low, high = sorted(float(part) for part in parts if part is not None)
-        if low == high:
+        low, high = (float(part) for part in parts if part is not None)
+        if low >= high:
             raise UserError(
                 f"--spread must be a LOW below a HIGH, got {self.spread}; write 0.2,0.8"
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ..analysis.evidence import measure_evidence
 from ..analysis.gathering import Do, Measuring, check_known, gather_evidence
 from ..analysis.pieces import single
 from ..spaces.channels import ChannelMap, map_digest
@@ -25,21 +26,35 @@ from ..spaces.price import Price
 from ..spaces.recipe import Source, data_named
 from ..spaces.trace import trace_channels
 from ..spaces.working_copy import working_copy
+from ..trainers.batches import draw
 from ..trainers.data import load_data
 from ..trainers.distillation import MEMORY, Teacher
+from ..trainers.image_options import (
+    ImageOptions,
+    check_for_source,
+    told_augmentation,
+    told_chance,
+    told_normalisation,
+    with_options,
+)
 from ..trainers.machine import Machine
-from ..trainers.models import check_fits
+from ..trainers.models import check_fits, surplus_notes
+from ..trainers.reading_outputs import read_outputs
 from ..trainers.split import Data
+from ..trainers.weights import check_finite
 from .context import Context
 from .crew import Crew, measuring_by
 from .dense import Untrained, build, dense_weights, machine_of, measure_dense
 from .effort import effort_of
 from .plugins import Plugin
+from .policy_space import own_scores
 from .preparing import affordable, limits_of, runs_an_image
 from .run_folder import RunFolder, keep
 from .settings import SearchSettings
-from .telling import telling
+from .telling import Say, telling
 from .versions import versions
+
+TRIED = 64  # images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +84,15 @@ def prepare_search(
     crew: Crew,
 ) -> Prepared:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
-    settings, data = inputs.settings, inputs.data
-    model, notes = working_copy(network_of(inputs, run))
-    for note in notes:
+    settings = inputs.settings
+    for note in inputs.data.notes:
+        crew.say(note)
+    crew.say(told_normalisation(inputs.data, settings.images()))
+    crew.say(told_augmentation(inputs.data, settings.images()))
+    model, notes = working_copy(network_of(inputs, run, crew.say))
+    data, more = read_outputs(model, inputs.data, settings.outputs)
+    inputs = replace(inputs, data=data)
+    for note in (*notes, *more, *surplus_notes(scored_by(model, inputs), data.classes)):
         crew.say(note)
     space = space_of(model, data, settings)
     check_target(settings, space)
@@ -85,6 +106,8 @@ def prepare_search(
     (detected,) = crew.dense.do([single(machine_of)], untrained)
     machine = remembered_machine(run, detected)
     trained = inputs.model is not None or settings.weights is not None
+    if not trained and not run.dense.exists():
+        try_own_scores(wanted, untrained, space.channel_map)
     dense_weights(untrained, run, machine, crew.dense, trained=trained)
     crew.watch.note("dense")
     runs = runs_an_image(wanted, len(space.channel_map.groups))
@@ -109,20 +132,38 @@ def prepare_search(
         plugins=plugins,
     )
     dense = measure_dense(context, crew.dense, crew.say)
+    if trained and (warning := told_chance(dense.accuracy, data)):
+        crew.say(warning)
     crew.watch.note("dense")
     return Prepared(context, dense, measuring, do)
 
 
-def network_of(inputs: Inputs, run: RunFolder) -> nn.Module:
+def try_own_scores(wanted: Iterable[Policy], on: Untrained, channel_map: ChannelMap) -> None:
+    """Let a fault in a score of the user's show on a few images, before a network is trained."""
+    names = own_scores(sorted({policy.score for policy in wanted}))
+    if names:
+        few = replace(on.data, train=draw(on.data.train, TRIED))
+        seed = on.settings.seed
+        measure_evidence(on.model, channel_map, few, folder=None, seed=seed, names=names)
+
+
+def network_of(inputs: Inputs, run: RunFolder, say: Say | None = None) -> nn.Module:
     """The user's object, or what the name builds; weights that the run has are read here only."""
     if inputs.model is not None:
-        data, name = inputs.data, type(inputs.model).__name__
-        check_fits(inputs.model, name, data.classes, tuple(data.input_shape))
+        name = type(inputs.model).__name__
+        scored_by(inputs.model, inputs)
+        check_finite(inputs.model, inputs.model.state_dict(), f"model {name!r}")
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
-        settings = replace(settings, weights=None)
-    return build(settings, inputs.data)
+        return build(replace(settings, weights=None), inputs.data)
+    return build(settings, inputs.data, say)
+
+
+def scored_by(model: nn.Module, inputs: Inputs) -> int:
+    """How many classes the network scores."""
+    data = inputs.data
+    return check_fits(model, type(model).__name__, data.classes, tuple(data.input_shape))
 
 
 def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:
@@ -167,6 +208,9 @@ def source_of(inputs: Inputs) -> Source:
         std=tuple(map(float, inputs.data.std)),
         data=data_named(inputs.data.name),
         data_sha256=data_digest(inputs.data),
+        augment=inputs.data.augment,
+        outputs=inputs.data.outputs.form,
+        element=inputs.data.outputs.element,
     )
 
 
@@ -208,7 +252,15 @@ def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data
     """The inputs by name where they were not given in Python."""
     if data is None:
         data = load_data(settings.data, seed=0, download=settings.download)
-    return Inputs(settings, data, model)
+    return Inputs(settings, with_options(data, settings.images()), model)
+
+
+def check_images(options: ImageOptions, name: str, data: Data | None) -> None:
+    """Refuse a normalisation or augmentation that the data cannot have, as early as it shows."""
+    if data is None:
+        check_for_source(options, name)
+    else:
+        with_options(data, options)
 
 
 def weights_exist(path: Path | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from ..spaces.errors import UserError
-from ..spaces.fields import fits
+from ..spaces.fields import fits, shown
 from ..spaces.policy import Policy
 from ..spaces.recipe import Figures, Recipe
 from ..trainers.datasets.user import user_data
@@ -17,6 +18,7 @@ from ..trainers.together import joined
 from .exporting import export_small
 from .finetune_request import Asked
 from .finetuning import Given, finetune_network
+from .typed import typed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,21 @@ def check_numbers(**values: object) -> None:
             raise UserError(f"{name} must be a number, got {value!r}; write it without quotes")
 
 
+def check_whole(**values: object) -> None:
+    """Refuse 64.5 and "64", which would be taken for something else."""
+    for name, value in values.items():
+        if not fits(value, "int"):
+            raise UserError(f"{name} must be a whole number, got {value!r}; write 64")
+
+
+def check_network(model: object) -> None:
+    """Refuse a name, which is built on the command line only."""
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model must be the dense network itself, got {shown(model)}; build it, pass that"
+        )
+
+
 def finetune(
     path: str | Path,
     data: object,
@@ -62,15 +79,24 @@ def finetune(
     weights: str | Path | None = None,
     model: nn.Module | None = None,
     out: str | Path | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
+    augment: str | None = None,
+    outputs: str | None = None,
     quiet: bool = False,
 ) -> Shipped:
     """Fine-tune the network in a picked folder, in full; the same call goes on after a stop.
 
     `data` as of `search`; `model`: the dense network where no name rebuilds it; `weights`: a file
     of the dense network to distill from, where the folder has none; `out`: a new folder for the
-    result, which otherwise replaces the network in `path`.
+    result, which otherwise replaces the network in `path`; `mean`, `std` and `augment` as of
+    `search`, the recipe's where they are left out; `outputs`: scores or probabilities,
+    where the network does not return what it returned when it was pruned.
     """
     check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
+    check_whole(batch_size=batch_size, seed=seed)
+    if model is not None:
+        check_network(model)
     asked = Asked(
         folder=Path(path),
         data=data if isinstance(data, str) else "",
@@ -81,6 +107,10 @@ def finetune(
         seed=seed,
         weights=None if weights is None else Path(weights),
         out=None if out is None else Path(out),
+        mean=typed("mean", mean, "finetune"),
+        std=typed("std", std, "finetune"),
+        augment=augment,
+        outputs=outputs,
     )
     given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
     with joined() as team:

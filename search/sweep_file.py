@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..spaces.errors import UserError
+from ..spaces.errors import UserError, with_arguments
 from ..spaces.intake import read_bounded
 from .settings import SearchSettings
 from .typed import typed
@@ -39,7 +39,9 @@ class Entry:
     def dense_key(self) -> tuple[object, ...]:
         """Equal for entries of the same dense network and data."""
         s = self.settings
-        return s.model, s.data, s.seed, s.weights, s.dense_epochs, s.gpus_per_trial == 0
+        images = s.mean, s.std, s.augment
+        on_cpu = s.gpus_per_trial == 0
+        return s.model, s.data, s.seed, s.weights, s.outputs, s.dense_epochs, on_cpu, images
 
 
 def read_sweep(path: Path) -> tuple[Entry, ...]:
@@ -47,7 +49,7 @@ def read_sweep(path: Path) -> tuple[Entry, ...]:
     try:
         return entries_of(read_toml(path))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {with_arguments(str(error))}") from None
 
 
 def read_toml(path: Path) -> Values:
@@ -67,6 +69,7 @@ def entries_of(values: Values) -> tuple[Entry, ...]:
     check_keys("the file", values, KEYS)
     for_all = settings_in(values.get(SEARCH, {}), f"[{SEARCH}]", SETTINGS)
     axes = [axis_of(values[key], key, name) for key, name in AXES.items() if key in values]
+    check_once(for_all, values)
     overrides = [Override.read(table) for table in tables_in(values.get(OVERRIDE, []))]
     entries: dict[str, Entry] = {}
     seen: dict[tuple[object, ...], str] = {}
@@ -144,6 +147,18 @@ def merged(parts: Iterable[Values]) -> Values:
     for part in parts:
         found |= part
     return found
+
+
+def check_once(for_all: Values, values: Values) -> None:
+    """Refuse a setting for all runs that a list would replace in each of them."""
+    for key, name in AXES.items():
+        names = ("target_flops", "target_params") if key == "targets" else (name,)
+        for one in names if key in values else ():
+            if one in for_all:
+                raise UserError(
+                    f"[{SEARCH}] must not have {one!r} where there is a list of {key}, got both; "
+                    "leave one out"
+                )
 
 
 def axis_of(values: object, key: str, name: str) -> list[Values]:

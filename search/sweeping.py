@@ -38,9 +38,19 @@ from .run import (
     new_search,
     resume_search,
 )
-from .run_folder import RunFolder, check_local, locked, open_run
+from .run_folder import (
+    FIRST,
+    RunFolder,
+    as_it_was,
+    check_local,
+    locked,
+    not_there,
+    open_run,
+    remove_empty,
+    take_back,
+)
 from .settings import SearchSettings, settings_from_json
-from .setup import weights_exist
+from .setup import check_images, weights_exist
 from .show import plain_console, say
 from .stopping import Stopped, Stopping
 from .sweep_file import Entry
@@ -62,12 +72,20 @@ def sweep_command(
         for row, entry in zip(state.rows(), entries, strict=True):
             say(describe(row, entry), console)
         return 0
+    made = not_there(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_writable(root, error) from None
     with locked(RunFolder(root), "sweep"):
-        return carry_out(SweepState(root, entries), console, again, quiet=quiet)
+        try:
+            with as_it_was(root):
+                return carry_out(SweepState(root, entries), console, again, quiet=quiet)
+        except UserError:
+            if made:
+                take_back(root, names=FIRST)
+                remove_empty(made)
+            raise
 
 
 def check_sources(entries: Sequence[Entry]) -> None:
@@ -75,6 +93,7 @@ def check_sources(entries: Sequence[Entry]) -> None:
     for entry in entries:
         settings = entry.settings
         weights_exist(settings.weights)
+        check_images(settings.images(), settings.data, None)
         words = settings.words
         with plugged([read_plugin(path) for path in settings.plugin]):
             space_from(words("scores"), words("allocations"), words("schedules"), stages=1)

@@ -1,9 +1,11 @@
-"""--max-minutes: when a search is to be over, and what of it has passed."""
+"""--max-minutes: when a search is to be over, how it is divided, and what of it has passed."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+
+DENSE = 0.25  # of the minutes: what training the dense network may take
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,16 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 
 from ..spaces.errors import UserError
+from ..spaces.forms import CHOICES
+from ..spaces.policy import check_choice
 from ..trainers.baseline import FROM_SCRATCH, Baseline, DenseJob, train_dense
 from ..trainers.data import load_data
+from ..trainers.image_options import (
+    check_for_source,
+    told_augmentation,
+    told_normalisation,
+    with_options,
+)
 from ..trainers.loop import Diverged, Progress
 from .setup import weights_exist
 from .stopping import Stopped, Stopping
@@ -26,15 +34,21 @@ def train_command(
 ) -> int:
     """Train, show the figures, and return the exit code."""
     check_job(job, epochs)
-    if download:
-        load_data(job.data, download=True)
+    data = with_options(load_data(job.data, download=download), job.images)
+    for note in data.notes:
+        print(note)
+    print(told_normalisation(data, job.images))
+    print(told_augmentation(data, job.images))
     rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
     job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
     stopping = Stopping()
     try:
         with stopping.listening(), progress_bar() as bar:
-            baseline = train_dense(job, on_report=lambda now: bar(now, "") is None)
+            baseline = train_dense(
+                job, data=data, say=print, on_report=lambda now: bar(now, "") is None
+            )
     except Diverged as error:
+        job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
     except Stopped as stop:
@@ -46,7 +60,9 @@ def train_command(
 
 def check_job(job: DenseJob, epochs: float) -> None:
     """Refuse what could not be written or trained."""
+    check_for_source(job.images, job.data)
     weights_exist(job.weights)
+    check_choice("--outputs", job.outputs, CHOICES)
     if not 0 < epochs < 1e6:
         raise UserError(
             f"--epochs must be finite and above 0, got {epochs}; 30 is usual from scratch"

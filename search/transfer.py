@@ -33,6 +33,22 @@ def policies_like(run: Path) -> tuple[Proposal, ...]:
     return tuple(front_proposals(front))
 
 
+def images_like(run: Path, data: object, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, with the run's normalisation and augmentation where its data are the same.
+
+    Those that the user gave hold.
+    """
+    kept = open_run(run)[1]
+    settings = kept["settings"]
+    if kept["data_given"] or data != settings.get("data"):
+        return options
+    found = {name: settings.get(name) for name in ("mean", "std", "augment")}
+    if options.get("mean") is not None or options.get("std") is not None:
+        found.pop("mean")
+        found.pop("std")
+    return {name: value for name, value in found.items() if value is not None} | options
+
+
 def front_proposals(front: Front) -> list[Proposal]:
     """Each policy of the front once: the answer at the target, then those nearest to it in size.
 

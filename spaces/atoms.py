@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .channels import ChannelMap, Group, Layer, Protected
+from .channels import ChannelMap, Group, Layer, Protected, Unread
 from .errors import UserError
 from .labels import Couplings, Ids, Site
 from .leaves import Slot
@@ -26,7 +26,7 @@ class Trace:
 
     slots: dict[str, Slot]
     known: Couplings
-    fixed_macs: int  # of weights outside of leaves
+    unread: tuple[Unread, ...]  # modules with weights outside of leaves
 
 
 def keep_layers(trace: Trace, patterns: Sequence[str]) -> None:
@@ -72,7 +72,8 @@ def build_map(
         group_of=group_of,
         protected=tuple(_protected(trace, atom_of, root, reasons)),
         input_shape=input_shape,
-        fixed_macs=trace.fixed_macs,
+        fixed_macs=sum(one.macs for one in trace.unread),
+        unread=trace.unread,
         fixed_params=sum(p.numel() for p in model.parameters()) - described,
     )
 

@@ -38,6 +38,17 @@ class Labels:
             self._of[tensor] = labels
 
 
+def argument(op: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> Any:
+    """An argument of an aten operation by its name in the schema; None if it has no such one.
+
+    The dispatcher leaves out trailing arguments that equal their defaults.
+    """
+    for place, declared in enumerate(op._schema.arguments):
+        if declared.name == name:
+            return args[place] if place < len(args) else kwargs.get(name, declared.default_value)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One aten operation as it ran."""
@@ -55,6 +66,10 @@ class Call:
         """The labels of the first argument; -1 where it has none."""
         found = self.labels.get(self.args[0])
         return unlabelled(self.args[0]) if found is None else found
+
+    def argument(self, name: str) -> Any:
+        """An argument by its name in the operation's schema, defaults included."""
+        return argument(self.op, self.args, self.kwargs, name)
 
     def protect(self, labels: Tensor | None, why: str) -> None:
         """Protect labels and say where."""

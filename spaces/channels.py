@@ -52,6 +52,15 @@ class Protected:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A module whose weights no layer describes: what it does with them is not known."""
+
+    module: str
+    macs: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelMap:
     """All atoms of one network at one input shape. Atoms are numbered group by group."""
@@ -63,6 +72,7 @@ class ChannelMap:
     input_shape: tuple[int, ...]  # of one sample
     fixed_macs: int = 0  # of weights that no layer describes
     fixed_params: int = 0
+    unread: tuple[Unread, ...] = ()  # where the fixed MACs are
 
     @property
     def atoms(self) -> int:

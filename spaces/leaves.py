@@ -18,12 +18,26 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import is_parametrized
 
 from .attention import Heads
-from .calls import Labels
+from .calls import Call, Labels, aten
 from .channels import Kind
 from .labels import Couplings, channel_vector
 from .shortcut import Shortcut
 
 PLAIN_WEIGHTS = {"weight", "bias"}
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+BATCH_NORMS = {
+    getattr(aten, name)
+    for name in (
+        "native_batch_norm",
+        "cudnn_batch_norm",
+        "miopen_batch_norm",
+        "batch_norm_with_update",
+        "_batch_norm_no_update",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+    )
+    if hasattr(aten, name)
+}
 
 
 @dataclass(slots=True)
@@ -61,6 +75,40 @@ def leaf_kind(module: nn.Module) -> Kind | None:
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
         return "channelwise"
     return None
+
+
+def runs_its_norm(call: Call, module: nn.Module) -> bool:
+    """Whether an operation is the batch norm of a module's own weight, bias and statistics.
+
+    So norms with a forward of their own are known, as those that apply an activation too: what
+    else they do is traced operation by operation.
+    """
+    if call.op.overloadpacket not in BATCH_NORMS:
+        return False
+    own = [getattr(module, name, None) for name in NORM_TENSORS]
+    given = [call.argument(name) for name in NORM_TENSORS]
+    return any(t is not None for t in own) and all(
+        one is other for one, other in zip(own, given, strict=True)
+    )
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Whether a module is a convolution or linear layer that is not read as one."""
+    return isinstance(module, _ConvNd | nn.Linear) and leaf_kind(module) is None
+
+
+def why_unread(module: nn.Module) -> str:
+    """Why a module that multiplies by weights is not read as a layer."""
+    kind = type(module).__name__
+    if not isinstance(module, _ConvNd | nn.Linear):
+        return f"the code of {kind} multiplies by weights itself"
+    if is_parametrized(module):
+        return f"a parameter of {kind} is parametrised"
+    source = nn.modules.conv if isinstance(module, _ConvNd) else nn.modules.linear
+    if not _unchanged(module, source):
+        return f"{kind} has a forward of its own, which may change its weights or channels"
+    others = ", ".join(sorted(set(module._parameters) - PLAIN_WEIGHTS))
+    return f"{kind} has parameters besides weight and bias: {others}"
 
 
 _NORM_FORWARDS = (_BatchNorm.forward, _InstanceNorm.forward, nn.SyncBatchNorm.forward)

@@ -27,7 +27,7 @@ def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.train().momentum = 1.0
+        norm.training, norm.momentum = True, 1.0  # not what it applies besides
     try:
         with torch.no_grad():
             model(torch.randn(BATCH, *input_shape, generator=rng))
@@ -38,7 +38,7 @@ def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn
             f"({first[:160]}); take the batch size from its input's shape"
         ) from problem
     for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval().momentum = momentum
+        norm.training, norm.momentum = False, momentum
     return model
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .errors import UserError
 from .evaluation import Evaluation
 from .fields import is_finite, optional, read_record, shown
+from .forms import FORMS, SCORES, WHOLE
 from .front import Dense
 from .intake import read_json
 from .policy import Policy, policy_from_json
@@ -35,7 +36,10 @@ class Source:
     """Where the dense network comes from. `name` is None for a module that the user passed in.
 
     `mean` and `std` are per channel, of images scaled to 0..1; empty where nobody noted them.
+    `augment`: the augmentation of training; None where nobody noted it.
     `data` is what accuracies were measured on, as the user named it, and a hash of it.
+    `outputs` is the form of what it returns (scores, softmax or sigmoid), `element` where in its
+    output the class scores are.
     """
 
     name: str | None
@@ -46,6 +50,9 @@ class Source:
     std: tuple[float, ...] = ()
     data: str | None = None
     data_sha256: str | None = None
+    augment: str | None = None
+    outputs: str = SCORES
+    element: str = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +196,11 @@ def check_sizes(recipe: Recipe, where: str) -> None:
         raise UserError(
             f"{where} must name its model in at most {MOST_LETTERS} letters, got "
             f"{shown(source.name)}; write it again"
+        )
+    if source.outputs not in FORMS:
+        raise UserError(
+            f"{where} must have outputs of {', '.join(FORMS)}, got {shown(source.outputs)}; "
+            "write it again"
         )
     shape = source.input_shape
     if not 1 <= len(shape) <= 4 or min(shape) < 1 or prod(shape) > MOST_VALUES:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from . import shape_rules  # noqa: F401  (its rules register themselves)
-from .calls import RULES, Call, aten, rule, steady
+from .calls import RULES, Call, rule, steady
 from .labels import channel_vector, compact, varying
 
 
@@ -79,10 +79,9 @@ def _without_broadcast(call: Call, known: list[Tensor], ndim: int) -> list[Tenso
 def reduced(call: Call) -> None:
     """Reduce the dimensions in which the labels do not vary."""
     labels, out = call.first, call.out[0] if isinstance(call.out, tuple | list) else call.out
-    position = 2 if call.op.overloadpacket is aten.linalg_vector_norm else 1
-    dims = call.kwargs.get("dim", call.args[position] if len(call.args) > position else None)
-    if isinstance(dims, Tensor):
+    if call.argument("other") is not None:  # the larger or smaller of two tensors
         return elementwise(call)
+    dims = call.argument("dim")
     dims = [dims] if isinstance(dims, int) else dims or range(labels.ndim)
     kept = steady(call, labels, [d % labels.ndim for d in dims])
     if kept is not None:

@@ -22,14 +22,14 @@ def same(call: Call) -> None:
     """Keep the labels of the first argument: one output of its shape."""
     labels: Tensor | None = call.first
     if labels is not None and call.op.overloadpacket is aten.flip:
-        labels = steady(call, labels, [d % labels.ndim for d in call.args[1]])
+        labels = steady(call, labels, [d % labels.ndim for d in call.argument("dims")])
     call.labels.put(call.out, labels)
 
 
 @rule("roll")
 def rolled(call: Call) -> None:
     """Roll where the labels do not vary."""
-    dims = call.args[2] if len(call.args) > 2 else range(call.first.ndim)
+    dims = call.argument("dims") or range(call.first.ndim)
     labels = steady(call, call.first, [d % call.first.ndim for d in dims])
     call.labels.put(call.out, labels)
 
@@ -58,10 +58,7 @@ def viewed(call: Call) -> None:
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unbind")
 def divided(call: Call) -> None:
     """Divide the labels; equal parts of a channel dimension are tied by position."""
-    dim = call.kwargs.get("dim", call.args[-1] if call.op.overloadpacket is aten.unbind else None)
-    if dim is None:
-        dim = call.args[2] if len(call.args) > 2 else 0
-    _share(call, call.first, dim % call.first.ndim, list(call.out))
+    _share(call, call.first, call.argument("dim") % call.first.ndim, list(call.out))
 
 
 def _share(call: Call, labels: Tensor, dim: int, outs: list[Tensor]) -> None:
@@ -94,13 +91,12 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 @rule("slice")
 def sliced(call: Call) -> None:
     """Slice the labels; one of several equal parts of a channel dimension ties them all."""
-    labels, dim = call.first, (call.args[1] if len(call.args) > 1 else 0) % call.first.ndim
+    labels, dim = call.first, call.argument("dim") % call.first.ndim
     whole, size = labels.shape[dim], call.out.shape[dim]
     if size != whole and dim in varying(labels):
-        start = call.args[2] if len(call.args) > 2 and call.args[2] is not None else 0
+        start = call.argument("start") or 0
         start = start + whole if start < 0 else start
-        step = call.args[4] if len(call.args) > 4 else 1
-        if step != 1 or size == 0 or whole % size or start % size:
+        if call.argument("step") != 1 or size == 0 or whole % size or start % size:
             call.protect(labels, "takes some of the channels")
             return
         call.couplings.mark_fragile(labels, call.place)
@@ -113,17 +109,18 @@ def sliced(call: Call) -> None:
 @rule("select")
 def selected(call: Call) -> None:
     """Take one position of a dimension that is no channel dimension."""
-    labels = steady(call, call.first, [call.args[1] % call.first.ndim])
+    dim = call.argument("dim") % call.first.ndim
+    labels = steady(call, call.first, [dim])
     if labels is not None:
-        call.labels.put(call.out, labels.select(call.args[1], 0))
+        call.labels.put(call.out, labels.select(dim, 0))
 
 
 @rule("cat", "concat", "stack")
 def joined(call: Call) -> None:
     """Concatenate the labels; an activation without labels counts as -1."""
-    dim = call.kwargs.get("dim", call.args[1] if len(call.args) > 1 else 0) % call.out.ndim
+    dim = call.argument("dim") % call.out.ndim
     parts = []
-    for tensor in call.args[0]:
+    for tensor in call.argument("tensors"):
         found = call.labels.get(tensor)
         labels = unlabelled(tensor) if found is None else found
         parts.append(labels.unsqueeze(dim) if labels.ndim < call.out.ndim else labels)
@@ -133,7 +130,7 @@ def joined(call: Call) -> None:
 @rule("constant_pad_nd")
 def padded(call: Call) -> None:
     """Pad where the labels do not vary; padding in the channel dimension is fixed in the code."""
-    pads, ndim = call.args[1], call.first.ndim
+    pads, ndim = call.argument("pad"), call.first.ndim
     dims = [ndim - 1 - i // 2 for i, amount in enumerate(pads) if amount]
     labels = steady(call, call.first, dims)
     if labels is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
-from .channels import ChannelMap, Protected
+from .channels import ChannelMap, Layer, Protected
 from .price import Price
 
 
@@ -22,6 +24,16 @@ class GroupSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the channels of some layers stay; `macs_share` is theirs of dense, in [0, 1]."""
+
+    reason: str
+    layers: tuple[str, ...]
+    macs_share: float
+    unread: bool  # no layer of the map: what the module does with its weights is not known
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A whole network."""
 
@@ -32,6 +44,7 @@ class Summary:
     params: int
     lowest_macs: float  # the lowest reachable fractions, each alone
     lowest_params: float
+    causes: tuple[Cause, ...] = ()  # the largest share first
 
 
 def summarise(
@@ -56,4 +69,27 @@ def summarise(
         params=int(dense[1]),
         lowest_macs=float(least[0]),
         lowest_params=float(least[1]),
+        causes=causes_of(channel_map, int(dense[0])),
     )
+
+
+def causes_of(channel_map: ChannelMap, macs: int) -> tuple[Cause, ...]:
+    """Why channels stay: layers of one reason together, the largest share of `macs` first."""
+    layers = {layer.name: layer for layer in channel_map.layers}
+    found: dict[tuple[str, bool], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for kept in channel_map.protected:
+        layer = layers[kept.layer]
+        reason = re.sub(r" in [^()]*\)$", ")", kept.reason)  # the operation without its module
+        found[reason, False][layer.name] += _macs(layer) * kept.channels / len(layer.out_atoms)
+    for one in channel_map.unread:
+        found[one.reason, True][one.module] += one.macs
+    causes = [
+        Cause(reason, tuple(own), sum(own.values()) / max(macs, 1), unread)
+        for (reason, unread), own in found.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: -cause.macs_share))
+
+
+def _macs(layer: Layer) -> int:
+    pairs = len(layer.out_atoms) * len(layer.in_atoms) // layer.conv_groups
+    return layer.macs_per_pair * pairs

@@ -18,10 +18,11 @@ from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, keep_layers, tie_shortcuts
 from .calls import Call, Labels
-from .channels import ChannelMap
+from .channels import ChannelMap, Unread
 from .errors import UserError
 from .labels import Couplings
-from .leaves import Slot, leaf_kind, record_call
+from .leaves import Slot, is_opaque, leaf_kind, record_call, runs_its_norm, why_unread
+from .outputs import tensors_in
 from .products import product_macs
 from .rules import carry
 from .verify import verified
@@ -66,18 +67,23 @@ def run_traced(model: nn.Module, sample: Tensor) -> Trace:
                 recorder.known.protect(
                     ids, f"the code also uses the weights of {slot.name} itself"
                 )
-    outputs = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+    outputs = tensors_in(out)
+    if not outputs:
+        raise Untraceable(
+            f"the network must return tensors, got {type(out).__name__} without one; return its "
+            "outputs as a tensor, tuple, list, dict or dataclass"
+        )
     for tensor in outputs:
         recorder.known.protect(recorder.labels.get(tensor), "output of the network")
-    return Trace(recorder.slots, recorder.known, recorder.fixed_macs)
+    return Trace(recorder.slots, recorder.known, recorder.unread())
 
 
 def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
-    place = recorder.modules[-1] if recorder.modules else "the network itself"
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"the network must run on one input of shape {tuple(sample.shape[1:])}, but {place} "
-        f"failed ({first[:160]}); give the shape it expects, or wrap it to take one tensor"
+        f"the network must run on one input of shape {tuple(sample.shape[1:])}, but "
+        f"{recorder.place} failed ({first[:160]}); give the shape it expects, or wrap it "
+        "to take one tensor"
     )
 
 
@@ -94,8 +100,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.known = Couplings()
         self.slots: dict[str, Slot] = {}
         self.modules: list[str] = []  # the names of the modules now running
+        self.named = dict(model.named_modules())
         self.inside = 0  # > 0: in a leaf
-        self.fixed_macs = 0
+        self.macs: dict[str, int] = {}  # of weights outside of leaves, by module
         self.weights = {_storage(p) for p in model.parameters()}
         self.raw: set[int] = set()  # weights that the code uses by themselves
 
@@ -105,12 +112,34 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if not self.inside:
-            module = self.modules[-1] if self.modules else ""
-            place = f"{func.overloadpacket.__name__} in {module or 'the network itself'}"
-            carry(Call(func, args, kwargs, out, self.labels, self.known, place))
+            place = f"{func.overloadpacket.__name__} in {self.place}"
+            call = Call(func, args, kwargs, out, self.labels, self.known, place)
+            if runs_its_norm(call, self.named[self.running]):
+                self._record(self.running, "channelwise", (args[:1], {}), out)
+                return out
+            carry(call)
             self.raw |= self.weights & {_storage(t) for t in args if isinstance(t, Tensor)}
-            self.fixed_macs += product_macs(func, args, out, self.weights)
+            macs = product_macs(func, args, kwargs, out, self.weights)
+            if macs:
+                self.macs[self.running] = self.macs.get(self.running, 0) + macs
         return out
+
+    @property
+    def running(self) -> str:
+        """The name of the innermost module now running, empty for the network itself."""
+        return self.modules[-1] if self.modules else ""
+
+    @property
+    def place(self) -> str:
+        """The same for messages: the network itself goes by its class."""
+        return self.running or type(self.named[""]).__name__
+
+    def unread(self) -> tuple[Unread, ...]:
+        """The modules that multiply by weights outside of leaves."""
+        return tuple(
+            Unread(name or type(self.named[""]).__name__, macs, why_unread(self.named[name]))
+            for name, macs in self.macs.items()
+        )
 
     @contextmanager
     def hooked(self, model: nn.Module) -> Iterator[None]:
@@ -134,17 +163,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             self.modules.pop()
             if kind is None:
+                if is_opaque(module) and not self.inside:
+                    self.macs.setdefault(name, 0)
                 return
             self.inside -= 1
             if not self.inside:
-                self._record(name, kind, module, (args, kwargs), out)
+                self._record(name, kind, (args, kwargs), out)
 
         return [
             module.register_forward_pre_hook(enter, prepend=False, with_kwargs=True),
             module.register_forward_hook(leave, prepend=True, with_kwargs=True),
         ]
 
-    def _record(self, name: str, kind: Any, module: nn.Module, args: Any, out: Any) -> None:
+    def _record(self, name: str, kind: Any, args: Any, out: Any) -> None:
+        module = self.named[name]
         slot = self.slots.setdefault(name, Slot(name, kind, module, len(self.slots)))
         inputs = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
         inputs = inputs[: getattr(module, "streams", 1)]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from .atoms import Trace, build_map
 from .channels import ChannelMap
 from .errors import UserError
 from .lively import lively_copy, relative_error
+from .outputs import tensors_in
 from .shortcut import Shortcut
 from .slicing import kept, slice_layers
 
@@ -96,5 +96,4 @@ def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.boo
 
 
 def _flat(out: object) -> Tensor:
-    tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-    return torch.cat([t.flatten().double() for t in tensors])
+    return torch.cat([t.flatten().double() for t in tensors_in(out)])

@@ -19,12 +19,12 @@ def resumed(repeated, **settings):
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
-        ("cpus_per_trial", 0.0, "--cpus-per-trial must be finite and above 0, got 0"),
-        ("workers", -3, "--workers must be at least 1, got -3"),
-        ("gpus_per_trial", -1.0, "--gpus-per-trial must be at least 0, got -1"),
-        ("gpus_per_trial", 1.5, "--gpus-per-trial must be whole above 1, got 1.5"),
-        ("max_minutes", float("nan"), "--max-minutes must be finite and above 0, got nan"),
-        ("trial_timeout", -1.0, "--trial-timeout must be finite and above 0, got -1"),
+        ("cpus_per_trial", 0.0, "cpus_per_trial must be finite and above 0, got 0"),
+        ("workers", -3, "workers must be at least 1, got -3"),
+        ("gpus_per_trial", -1.0, "gpus_per_trial must be at least 0, got -1"),
+        ("gpus_per_trial", 1.5, "gpus_per_trial must be whole above 1, got 1.5"),
+        ("max_minutes", float("nan"), "max_minutes must be finite and above 0, got nan"),
+        ("trial_timeout", -1.0, "trial_timeout must be finite and above 0, got -1"),
     ],
 )
 def test_what_may_change_is_checked_as_at_the_start(name, value, rule):
@@ -41,5 +41,5 @@ def test_a_place_is_the_same_however_it_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kept = {"artifacts": f"{tmp_path}/store", "out": tmp_path / "run"}
     assert resumed({"artifacts": "store", "out": "run"}, **kept).artifacts == f"{tmp_path}/store"
-    with pytest.raises(UserError, match="got another --artifacts"):
+    with pytest.raises(UserError, match="got another artifacts"):
         resumed({"artifacts": "elsewhere"}, **kept)

@@ -33,7 +33,7 @@ def test_a_free_place_is_left_as_it_was(url, tmp_path):
 def test_the_place_of_another_run_of_the_same_name_is_refused(url, tmp_path):
     """Two of one name in one bucket: neither may overwrite the weights of the other."""
     store(f"{url}/mine", "trials/0/weights.safetensors", b"theirs")
-    with pytest.raises(UserError, match=r"^--artifacts must have nothing yet .* got files in"):
+    with pytest.raises(UserError, match=r"^artifacts must have nothing yet .* got files in"):
         check_place(url, tmp_path / "elsewhere" / "mine")
     assert len(files_below(url)) == 1
     check_place(url, tmp_path / "other")
@@ -42,7 +42,7 @@ def test_the_place_of_another_run_of_the_same_name_is_refused(url, tmp_path):
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     for url in (f"file://{tmp_path}/file", "nosuch://bucket"):
-        with pytest.raises(UserError, match=r"^--artifacts must be a URL that can be written"):
+        with pytest.raises(UserError, match=r"^artifacts must be a URL that can be written"):
             check_place(url, tmp_path / "run")
 
 
@@ -55,7 +55,7 @@ def test_a_folder_is_the_same_place_in_every_process(tmp_path, monkeypatch):
     assert lasting("../store") == f"{tmp_path.parent}/store"
     for url in ("s3://bucket/store", "memory://store", "simplecache::s3://bucket/store", None):
         assert lasting(url) == url
-    with pytest.raises(UserError, match=r"^--artifacts must be a URL or a folder, got none"):
+    with pytest.raises(UserError, match=r"^artifacts must be a URL or a folder, got none"):
         lasting("")
 
 

@@ -172,7 +172,9 @@ def test_streamed_crops_depend_on_the_seed_not_on_the_workers(tmp_path: Path) ->
     def first(workers: int, seed: int) -> torch.Tensor:
         data = load_data(name, reading=Reading(memory_limit=1, workers=workers))
         generator = torch.Generator().manual_seed(seed)
-        return next(batches(data.train, data, batch_size=9, generator=generator, augment=True))[0]
+        return next(
+            batches(data.train, data, batch_size=9, generator=generator, augment="flip-crop")
+        )[0]
 
     assert torch.equal(first(0, 1), first(2, 1))
     assert not torch.equal(first(0, 1), first(0, 2))
@@ -202,7 +204,7 @@ def test_augmented_batches_are_shifted_and_mirrored_originals() -> None:
     split = Split(images, torch.zeros(200, dtype=torch.int64))
     data = Data("x", split, split, None, 1, (0.0,), (1.0,), (1, 8, 8))
     generator = torch.Generator().manual_seed(0)
-    seen = next(batches(split, data, batch_size=200, generator=generator, augment=True))[0]
+    seen = next(batches(split, data, batch_size=200, generator=generator, augment="flip-crop"))[0]
     centre = {tuple((row * 255).round().int().tolist()) for row in seen[:, 0, 4, 3:5]}
     plain = [
         a[0, r, c : c + 2].int().tolist() for a in images[:1] for r in (3, 4, 5) for c in (2, 3, 4)
@@ -354,7 +356,7 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def f(:\n", r"--data {}:f must import, got SyntaxError: invalid syntax \({}.py:1\)"),
+        ("def f(:\n", r"data='{}:f' must import, got SyntaxError: invalid syntax \({}.py:1\)"),
         ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); mend"),
         (
             "def f():\n    raise KeyError('x')\n",

@@ -259,7 +259,7 @@ def test_another_option_than_the_runs_own_is_refused_on_resume(run, capsys):
 def test_trials_of_a_resumed_run_may_only_grow():
     kept = SearchSettings(target_flops="0.4", trials=8)
     assert [as_many_or_more(count, kept) for count in (8, 9)] == [8, 9]
-    with pytest.raises(UserError, match="may only grow with --resume, got 7 of 8"):
+    with pytest.raises(UserError, match="may only grow with resume, got 7 of 8"):
         as_many_or_more(7, kept)
 
 

@@ -162,7 +162,7 @@ def test_teacher_that_remembers_is_asked_once_a_batch(trained: nn.Module, digits
     assert torch.equal(first[1], want)
     assert torch.equal(second[1], want)
     assert outcome(teacher, seed=1)[0] == steps  # other batches
-    assert outcome(teacher, data=replace(digits, augment=False))[0] == steps  # other images
+    assert outcome(teacher, data=replace(digits, augment="none"))[0] == steps  # other images
     batch = 128 * 10 * 4
     narrow = Teacher(Counted().eval(), Machine(), memory=2 * batch)
     assert (outcome(narrow)[0], outcome(narrow)[0]) == (steps, steps - 2)

@@ -93,7 +93,7 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 6)
     with pytest.raises(UserError, match=r"must give 6 scores an image, got shape \(5,\)"):
         build_model("my_own_net:wrong", classes=6, input_shape=(1, 8, 8), seed=0)
-    with pytest.raises(UserError, match=r"raises must build, got RuntimeError: boom .*net.py:9"):
+    with pytest.raises(UserError, match=r"raises' must build, got RuntimeError: boom .*net.py:9"):
         build_model("my_own_net:raises", classes=6, input_shape=(1, 8, 8), seed=0)
     with pytest.raises(
         UserError, match=r"got a failure \(NameError: .*my_own_net.py:12\)\); choose"

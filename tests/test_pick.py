@@ -190,7 +190,7 @@ def test_where_nothing_fits_the_nearest_points_are_named_first():
 
 
 def test_an_accuracy_out_of_reach_is_no_matter_of_size():
-    with pytest.raises(UserError, match=r"fine-tune longer: search with more --epochs"):
+    with pytest.raises(UserError, match=r"fine-tune longer: search with more epochs"):
         choose(FRONT, Wish(min_accuracy=0.99))
 
 
@@ -198,7 +198,7 @@ def test_a_named_trial_beyond_the_limits_is_told_with_its_figures_and_who_keeps_
     with pytest.raises(UserError) as error:
         choose(FRONT, Wish(trial=2, max_flops=0.5))
     message = str(error.value)
-    assert message.startswith("--trial 2 must keep every other limit (FLOPs <= 50 %), got acc")
+    assert message.startswith("trial=2 must keep every other limit (FLOPs <= 50 %), got acc")
     assert "FLOPs 70.00%" in message
     assert message.endswith("leave it out: trial 1 does")
 

@@ -130,9 +130,9 @@ def test_allocations_hold_for_every_schedule(allocation):
     ("scores", "allocations", "schedules", "fault"),
     [
         (("tailor",), (), (), "score must be one of"),
-        ((), ("global",), (), "--allocations must be one of"),
-        ((), (), ("twice",), "--schedules must be one of"),
-        ((), ("uniform",), ("gradual",), "needs global-threshold among --allocations"),
+        ((), ("global",), (), "allocations must be one of"),
+        ((), (), ("twice",), "schedules must be one of"),
+        ((), ("uniform",), ("gradual",), "needs global-threshold among allocations"),
     ],
 )
 def test_a_wrong_choice_is_told_in_one_line(scores, allocations, schedules, fault):

@@ -61,7 +61,7 @@ def test_a_wrong_size_is_one_sentence_with_the_value_and_a_remedy(text):
     with pytest.raises(UserError) as error:
         parse_size("--target-flops", text)
     message = str(error.value)
-    assert message.startswith("--target-flops must be")
+    assert message.startswith("target_flops must be")
     assert text in message
     assert ";" in message
     assert "\n" not in message
@@ -71,7 +71,7 @@ def test_forty_is_answered_in_the_contracts_words():
     with pytest.raises(UserError) as error:
         parse_size("--target-flops", "40")
     assert str(error.value) == (
-        "--target-flops must be in (0, 1], got 40; for forty percent write 0.4"
+        "target_flops must be in (0, 1], got 40; for forty percent write 0.4"
     )
 
 

@@ -115,11 +115,13 @@ def test_a_dense_training_whose_loss_is_lost_is_one_line_with_an_option(tmp_path
     data = user_data(((huge, torch.arange(80) % 10), (huge[:20], torch.arange(20) % 10)))
     model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
     on = Untrained(model, data, SearchSettings(target_flops="0.4", dense_epochs=1.0))
-    with pytest.raises(UserError, match=r"got nan at step 1 of .*pass its --weights$") as error:
+    with pytest.raises(UserError, match=r"got nan at step 1 of .*pass its weights$") as error:
         search_dense.train_dense(
             Machine(), tmp_path / "elsewhere" / "unseen", on, list[str]().append
         )
     assert "\n" not in str(error.value)
     asked = DenseJob("digits-resnet", "digits", tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"at step \d+ of .*; begin again with a lower --learning"):
+    with pytest.raises(
+        UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"
+    ):
         train_command(asked, epochs=1, learning_rate=1e30)

@@ -38,6 +38,34 @@ def plain():
     )  # fmt: skip
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm with an activation in a forward of its own, as timm's."""
+
+    def __init__(self, channels, act=None, **options):
+        super().__init__(channels, **options)
+        self.act = act or nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        training = self.training or self.running_mean is None
+        stored = self.track_running_stats or not self.training
+        mean, var = (self.running_mean, self.running_var) if stored else (None, None)
+        step = self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            step = step if step is not None else 1 / float(self.num_batches_tracked)
+        x = functional.batch_norm(
+            x, mean, var, self.weight, self.bias, training, step or 0.0, self.eps
+        )
+        return self.act(x)
+
+
+def normed():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), NormAct(4), nn.Conv2d(4, 5, 3),
+        NormAct(5, act=nn.PReLU(5)), nn.Flatten(), nn.Linear(80, 6), nn.ReLU(), nn.Linear(6, 3),
+    )  # fmt: skip
+
+
 class Residual(nn.Module):
     """A stream that two layers produce and two read; PReLU and no norm."""
 
@@ -84,7 +112,7 @@ def grouped():
 
 
 NETWORKS = {"plain": plain, "residual": Residual, "attention": Attention, "twice": Twice}
-NETWORKS |= {"grouped": grouped}
+NETWORKS |= {"grouped": grouped, "normed": normed}
 
 
 def run_all(network, names=None):

@@ -13,13 +13,15 @@ from torch import Tensor
 PAD_SHARE = 8  # CIFAR's usual 4 pixels of 32
 
 
-def pad_crop_flip(images: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Shift each image [B, C, H, W] by up to an eighth of its side and mirror one in two."""
+def pad_crop_flip(images: Tensor, *, generator: torch.Generator, flip: bool = True) -> Tensor:
+    """Shift each image [B, C, H, W] by up to an eighth of its side; `flip`: mirror one in two."""
     count, _, height, width = images.shape
     pad = max(1, height // PAD_SHARE)
     draws = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).to(images.device)
-    flips = torch.randint(0, 2, (count,), generator=generator).to(images.device, torch.bool)
     crops = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
     rows = torch.arange(count, device=images.device)
     shifted = crops[rows, :, draws[0], draws[1]]
+    if not flip:
+        return shifted
+    flips = torch.randint(0, 2, (count,), generator=generator).to(images.device, torch.bool)
     return torch.where(flips.view(-1, 1, 1, 1), shifted.flip(3), shifted)

@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..spaces.durable import write_json
+from ..spaces.forms import SCORES
 from .checkpoint import restore_session, save_session, save_weights
 from .data import Data, load_data
 from .evaluate import Score, evaluate
+from .image_options import ImageOptions, with_options
 from .loop import Progress, Session, TrainLog, Tuning, run
 from .machine import Machine, detect_machine
-from .models import build_model, load_weights
+from .models import build_model, load_weights, stock_notes
+from .reading_outputs import read_outputs
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
@@ -39,6 +42,8 @@ class DenseJob:
     weights: Path | None = None
     machine: Machine | None = None
     save_seconds: float = SAVE_SECONDS
+    images: ImageOptions = ImageOptions()
+    outputs: str = SCORES  # or probabilities
 
     def settings(self, machine: Machine) -> dict[str, object]:
         """What decides the result, as JSON values."""
@@ -50,6 +55,8 @@ class DenseJob:
             "weights_sha256": source,
             "tuning": asdict(self.tuning),
             "machine": asdict(machine),
+            **({} if self.images == ImageOptions() else {"images": asdict(self.images)}),
+            **({} if self.outputs == SCORES else {"outputs": self.outputs}),
         }
 
 
@@ -70,9 +77,15 @@ def train_dense(
     *,
     data: Data | None = None,
     on_report: Callable[[Progress], bool] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Baseline:
-    """Train, or go on training, and write the network; a finished job is read back."""
+    """Train, or go on training, and write the network; a finished job is read back.
+
+    `say` is told where the first weights come from, and how the network's outputs are read,
+    where that is not plain.
+    """
     data = data or load_data(job.data)  # every command cuts the same validation split
+    data = with_options(data, job.images)
     model = build_model(
         job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
     )
@@ -82,8 +95,11 @@ def train_dense(
     done = None if checkpoint.exists() else read_baseline(job.out)
     if done is not None and done.settings == json.loads(json.dumps(settings)):
         return done
-    if job.weights is not None:
-        load_weights(model, job.weights)
+    notes = stock_notes(job.model) if job.weights is None else load_weights(model, job.weights)
+    data, more = read_outputs(model, data, job.outputs)
+    if say is not None:
+        for note in (*notes, *more):
+            say(note)
     session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)

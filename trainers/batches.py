@@ -19,7 +19,7 @@ def batches(
     *,
     batch_size: int,
     generator: torch.Generator | None = None,
-    augment: bool = False,
+    augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (float images, labels) on the device: in order, or shuffled by a generator.
@@ -27,7 +27,7 @@ def batches(
     A shuffled pass leaves out what does not fill the last batch (a batch of one sample would spoil
     batch norm); an ordered pass shows everything. Augmentation needs the generator.
     """
-    if augment and generator is None:
+    if augment != "none" and generator is None:
         raise ValueError(
             "augment needs generator=, got None; pass torch.Generator().manual_seed(0)"
         )
@@ -40,8 +40,8 @@ def batches(
         return
     for rows in row_batches(len(split), batch_size, generator):
         images = split.images[rows].to(device, non_blocking=True)
-        if augment and generator is not None and images.ndim == 4:
-            images = pad_crop_flip(images, generator=generator)
+        if augment != "none" and generator is not None and images.ndim == 4:
+            images = pad_crop_flip(images, generator=generator, flip=augment == "flip-crop")
         yield prepare(images, data), split.labels[rows].to(device, non_blocking=True)
 
 

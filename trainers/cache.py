@@ -20,7 +20,7 @@ from torch import Tensor
 from ..spaces.errors import UserError
 from .split import Data, Split
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had a bool for `augment`
 FOLDERS = ("arrays", "unpacked")
 PARTS = ("train", "validation", "test")
 
@@ -82,6 +82,7 @@ def store_data(data: Data, folder: Path) -> None:
         "std": data.std,
         "input_shape": data.input_shape,
         "augment": data.augment,
+        "notes": data.notes,
     }
     (partial / "data.json").write_text(json.dumps(record, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
@@ -109,6 +110,7 @@ def open_data(folder: Path) -> Data:
         std=tuple(record["std"]),
         input_shape=tuple(record["input_shape"]),
         augment=record["augment"],
+        notes=tuple(record.get("notes", ())),
     )
 
 

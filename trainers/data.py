@@ -28,6 +28,11 @@ def load_data(
     """Data by name: `digits`, `cifar10:DIR`, `folder:DIR`, ..., or `module:function`."""
     kind, _, where = name.partition(":")
     settings = reading or Reading(seed=seed, download=download)
+    if settings.download and SOURCES.get(kind) != "torch_files":
+        known = ", ".join(f"{k}:DIR" for k, v in SOURCES.items() if v == "torch_files")
+        raise UserError(f"--download is for {known}, got {name!r}; leave it out")
+    if kind == "digits" and where:
+        raise UserError(f"data 'digits' has no directory, got {name!r}; write digits")
     if kind in SOURCES:
         module = import_module(f".datasets.{SOURCES[kind]}", __package__)
         if not where and kind != "digits":

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..spaces.outputs import element_of
 from .evaluate import logits_of
 from .machine import Machine, lay, place, precision
 from .optimisation import Tuning
+from .split import Data
 
 
 def loss_of(logits: Tensor, labels: Tensor, taught: Tensor | None, tuning: Tuning) -> Tensor:
@@ -66,14 +68,20 @@ class Teacher:
         self._said: dict[Hashable, Tensor] = {}
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, batch: Hashable = None) -> Tensor:
-        """The logits for prepared images; an equal `batch` promises equal images."""
+    def __call__(
+        self, images: Tensor, batch: Hashable = None, *, data: Data | None = None
+    ) -> Tensor:
+        """The logits for prepared images; an equal `batch` promises equal images.
+
+        `data` say how the outputs are read; without, they must be a single tensor of scores.
+        """
         if batch in self._said:
             return self._said[batch]
         if self._folded is None:
             self._folded = place(fold_norms(self.model), self.machine)
-        with precision(self.machine):
-            logits = logits_of(self._folded(lay(images, self.machine)))
+        with precision(self.machine, exact=data is not None and data.outputs.exact):
+            output = self._folded(lay(images, self.machine))
+            logits = element_of(output, 1).tensor if data is None else logits_of(output, data)
         if batch is not None and logits.nbytes <= self.room:
             self.room -= logits.nbytes
             self._said[batch] = logits

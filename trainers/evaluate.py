@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..spaces.forms import SIGMOID, SOFTMAX
+from ..spaces.outputs import element_of
 from .batches import batches
 from .machine import Machine, lay, machine_for, place, precision, threads
 from .modes import evaluating
@@ -24,12 +26,22 @@ class Score:
     images: int
 
 
-def logits_of(output: object) -> Tensor:
-    """The class scores in what a network returns (googlenet and inception return a tuple)."""
-    if isinstance(output, tuple):
-        output = output[0]
-    assert isinstance(output, Tensor), f"a classifier must return a tensor, got {type(output)}"
-    return output
+def logits_of(output: object, data: Data) -> Tensor:
+    """The unnormalised class scores [N, C] in what a network returns."""
+    return as_scores(element_of(output, data.classes).tensor, data.outputs.form)
+
+
+def as_scores(values: Tensor, form: str) -> Tensor:
+    """Unnormalised scores of a network's values: the inverse of the softmax or the sigmoid.
+
+    Of softmax rows p the scores are log p, of sigmoid values the log-odds log(p / (1 - p)). Both
+    keep the order of the classes. Values are clamped where the logarithm is infinite.
+    """
+    if form == SOFTMAX:
+        return values.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    if form == SIGMOID:
+        return torch.logit(values.float(), eps=torch.finfo(torch.float32).eps)
+    return values
 
 
 @torch.no_grad()
@@ -48,10 +60,11 @@ def evaluate(
     loss = 0.0
     with evaluating(model), threads(machine):
         for images, labels in batches(split, data, batch_size=batch_size, device=machine.device):
-            with precision(machine):
-                logits = logits_of(model(lay(images, machine)))
-            logits = logits.float()
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            with precision(machine, exact=data.outputs.exact):
+                logits = element_of(model(lay(images, machine)), data.classes).tensor
+            logits = logits.float()  # they rank the classes in every form
+            scores = as_scores(logits, data.outputs.form)
+            loss += float(F.cross_entropy(scores, labels, reduction="sum"))
             hits += int((logits.argmax(1) == labels).sum())
             if data.classes > 5:
                 best = logits.topk(5, dim=1).indices

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ..spaces.durable import take_name
 from ..spaces.errors import UserError
-from .evaluate import logits_of
+from ..spaces.forms import WHOLE
+from ..spaces.outputs import element_of
 from .machine import Machine, threads
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
@@ -36,13 +37,15 @@ Runner = Callable[[Tensor], Tensor]
 class ExportTask:
     """To which format, for which images, at which batch size (None: any), run on how many threads.
 
-    The threads concern the runner that the check and the timing use, not the file.
+    Of several outputs the file returns the class scores alone, which have at least `classes`
+    columns. The threads concern the runner that the check and the timing use, not the file.
     """
 
     to: str
     input_shape: tuple[int, ...]
     batch: int | None = None
     threads: int = 1
+    classes: int = 1
 
     def check(self) -> None:
         """Refuse what cannot be exported."""
@@ -72,6 +75,7 @@ class Exported:
     runner: Runner
     worst: float  # difference from eager, relative
     batches: tuple[int, ...]
+    element: str = WHOLE  # of the network's output: what the file returns
 
 
 def needed(name: str) -> Any:
@@ -95,6 +99,7 @@ def export_network(model: nn.Module, path: Path, task: ExportTask) -> Exported:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                plain, element = scores_alone(plain, task)
                 write(plain, task, partial)
         except UserError:
             raise
@@ -108,7 +113,28 @@ def export_network(model: nn.Module, path: Path, task: ExportTask) -> Exported:
         batches = BATCHES if task.batch is None else (task.batch,)
         worst = difference(plain, runner, task, batches)
         take_name(partial, path)
-    return Exported(path, runner, worst, batches)
+    return Exported(path, runner, worst, batches, element)
+
+
+@torch.no_grad()
+def scores_alone(model: nn.Module, task: ExportTask) -> tuple[nn.Module, str]:
+    """A network that returns the class scores alone, and which element of the output they are."""
+    output = model(*example(task))
+    if isinstance(output, Tensor):
+        return model, WHOLE
+    return ElementOnly(model, task.classes).eval(), element_of(output, task.classes).path
+
+
+class ElementOnly(nn.Module):
+    """A network that returns one tensor of another's output: its class scores."""
+
+    def __init__(self, model: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.model, self.classes = model, classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The class scores."""
+        return element_of(self.model(images), self.classes).tensor
 
 
 @torch.no_grad()
@@ -119,7 +145,7 @@ def difference(
     worst = 0.0
     for count in batches:
         images = noise(count, task.input_shape)
-        eager, found = logits_of(model(images)), runner(images)
+        eager, found = model(images), runner(images)
         if found.shape != eager.shape:
             raise UserError(
                 f"an exported network must give eager's scores, got shape {tuple(found.shape)} "
@@ -164,7 +190,8 @@ def of_torch(path: Path, task: ExportTask) -> Runner:
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad(), threads(machine):
-            return logits_of(program(images))
+            scores: Tensor = program(images)
+            return scores
 
     return run
 

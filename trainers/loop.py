@@ -77,7 +77,8 @@ def run(session: Session, on_epoch: Callable[[Progress], bool] | None = None) ->
     first = session.step
     history: list[Progress] = []
     ended: Literal["finished", "stopped", "max_seconds"] = "finished"
-    for goal in report_steps(session):
+    while session.step < session.total:
+        goal = report_steps(session)[0]  # anew each time: a report may change the total
         if not session.advance(goal, begin=begin):
             ended = "max_seconds"
         history.append(progress_of(session, first, time.perf_counter() - begin))

@@ -93,10 +93,10 @@ def lay(images: Tensor, machine: Machine) -> Tensor:
     return images
 
 
-def precision(machine: Machine) -> AbstractContextManager[object]:
-    """Autocast to bf16 where the machine gains from it."""
+def precision(machine: Machine, *, exact: bool = False) -> AbstractContextManager[object]:
+    """Autocast to bf16 where the machine gains from it; `exact` keeps float32 in any case."""
     kind = torch.device(machine.device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=machine.bf16)
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=machine.bf16 and not exact)
 
 
 @contextlib.contextmanager

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from importlib import import_module
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..spaces.errors import UserError
-from .evaluate import logits_of
+from ..spaces.outputs import element_of
 from .factory import call_with_known, fault
 from .machine import device_of
 from .modes import evaluating
 from .weights import load_weights
 
-__all__ = ["ZOO", "build_model", "load_weights"]
+__all__ = ["ZOO", "build_model", "load_weights", "stock_notes", "surplus_notes"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO = {
@@ -32,24 +32,36 @@ ZOO = {
 }
 
 
-def build_model(name: str, *, classes: int, input_shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A network by name, with weights drawn under the seed; global random state is untouched."""
+def build_model(
+    name: str,
+    *,
+    classes: int,
+    input_shape: tuple[int, ...],
+    seed: int,
+    any_task: bool = False,
+) -> nn.Module:
+    """A network by name, with weights drawn under the seed; global random state is untouched.
+
+    It must be a classifier that fits the images, unless it may be for any task.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _build(name, classes, input_shape)
-    check_fits(model, name, classes, input_shape)
+    if not any_task:
+        check_fits(model, name, classes, input_shape)
     return model
 
 
 @torch.no_grad()
-def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> None:
+def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> int:
     """Refuse a network that cannot take the images or does not score the classes.
 
-    It may score more: classes that the data lack.
+    Returns:
+        How many classes it scores. These may be more: classes that the data lack.
     """
     try:
         with evaluating(model):
-            scores = logits_of(model(torch.zeros((2, *input_shape), device=device_of(model))))
+            output = model(torch.zeros((2, *input_shape), device=device_of(model)))
     except Exception as error:  # whatever a user's forward raises
         remedy = "choose a network or an image size that fit each other"
         if len(input_shape) == 2:
@@ -58,12 +70,41 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
             f"model {name!r} must take images of shape {input_shape}, got a failure "
             f"({fault(error)}); {remedy}"
         ) from error
-    if scores.ndim != 2 or len(scores) != 2 or scores.shape[1] < classes:
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] < classes:
         raise UserError(
             f"model {name!r} must give {classes} scores an image, got shape "
-            f"{tuple(scores.shape[1:])}; set its number of classes to {classes}, or mend the "
+            f"{tuple(output.shape[1:])}; set its number of classes to {classes}, or mend the "
             f"labels if none should be {classes - 1}"
         )
+    element = element_of(output, classes, who=f"model {name!r}")
+    if len(element.tensor) != 2:
+        raise UserError(
+            f"model {name!r} must return one row of scores an image, got {element} for 2 images; "
+            "keep the batch as the first dimension"
+        )
+    return int(element.tensor.shape[1])
+
+
+def surplus_notes(scored: int, classes: int) -> tuple[str, ...]:
+    """A warning about a network that scores classes which the data lack."""
+    if scored <= classes:
+        return ()
+    return (
+        f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
+        "label + 1); if it should score these alone, set its number of classes (a function gets "
+        "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
+        "in the network",
+    )
+
+
+def stock_notes(name: str) -> tuple[str, ...]:
+    """What a network of torchvision begins with: it depends on torch's cache."""
+    kind, _, rest = name.partition(":")
+    if kind != "torchvision" or not rest:
+        return ()
+    from .zoo.torchvision_models import notes_of
+
+    return notes_of(rest)
 
 
 def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:

@@ -45,7 +45,7 @@ def recalibrate(
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch then averages cumulatively
-            norm.train()
+            norm.training = True  # not what a norm applies besides, as dropout
         for images in islice(calibration_images(data, batch_size, machine), batches):
             model(images)
     for norm, momentum in momenta.items():

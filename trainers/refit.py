@@ -68,7 +68,7 @@ def refit(
             dense(batch)
         for norm in small.modules():
             if isinstance(norm, _BatchNorm):
-                norm.train()
+                norm.training = True
         with ExitStack() as hooks:
             for layer in layers:
                 hook = partial(solve, goals[layer.name], most, pull)

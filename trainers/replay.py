@@ -19,7 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
 from ..spaces.lively import relative_error
+from ..spaces.outputs import tensors_in
 
+PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
 TOLERANCE = 1e-4  # folded norms round differently
 OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
@@ -111,11 +113,11 @@ class Replay:
             self._run(node)
             value = self._runner.env[node]
             versions += [(t, t._version) for t in tree_leaves(value) if isinstance(t, Tensor)]
-        found = tree_leaves(self._runner.env[self._nodes[-1]])
+        found = tensors_in(self._runner.env[self._nodes[-1]])
         if any(tensor._version != version for tensor, version in versions):
             raise NotReplayable("an operation changes its input in place")
-        pairs = zip(tree_leaves(expected), found, strict=True)
-        if any(relative_error(b, a) > TOLERANCE for a, b in pairs if isinstance(a, Tensor)):
+        pairs = zip(tensors_in(expected), found, strict=True)
+        if any(relative_error(b, a) > TOLERANCE for a, b in pairs):
             raise NotReplayable("its operations give another output than the network itself")
 
 
@@ -157,7 +159,7 @@ def _fuse_norms(graph: fx.Graph, model: nn.Module) -> None:
         once = calls.count(node.target) == calls.count(source.target) == len(source.users) == 1
         if not (once and isinstance(convolution, _ConvNd) and isinstance(norm, _BatchNorm)):
             continue
-        if norm.running_mean is None:
+        if norm.running_mean is None or type(norm).forward not in PLAIN_NORMS:
             continue
         fused = fuse_conv_bn_eval(convolution, norm, convolution.transposed)
         model.set_submodule(str(source.target), fused)

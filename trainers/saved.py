@@ -78,8 +78,7 @@ def build_named(recipe: Recipe) -> nn.Module:
     if source.name is None or (":" in source.name and not source.name.startswith("torchvision:")):
         what = f"model {source.name!r}" if source.name else "a model passed in Python"
         raise UserError(
-            f"a recipe's own code is never imported, got {what}; pass it: load(path, model=...), "
-            "or --model module:function on the command line"
+            f"a recipe's own code is never imported, got {what}; pass it: --model module:function"
         )
     return build_model(source.name, classes=source.classes, input_shape=source.input_shape, seed=0)
 

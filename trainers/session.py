@@ -139,9 +139,10 @@ class Session:
             group["lr"] = self.rate if own is None else own(share)
         taught = None
         if self.teacher is not None:
-            taught = self.teacher(images, (self.data, self.seed, self.step, self.batch_size))
-        with precision(self.machine):
-            logits = logits_of(self.forward(images))
+            step = (self.data, self.seed, self.step, self.batch_size)
+            taught = self.teacher(images, step, data=self.data)
+        with precision(self.machine, exact=self.data.outputs.exact):
+            logits = logits_of(self.forward(images), self.data)
         loss = loss_of(logits, labels, taught, self.tuning)
         if self.penalty is not None:
             loss = loss + self.penalty(share)
@@ -172,7 +173,7 @@ class Session:
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss must stay finite, got {loss} at step {step} of {self.total} with "
-                    f"learning rate {self.rate:.4g}; lower it or set clip=1.0"
+                    f"learning rate {self.rate:.4g}; lower it"
                 )
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..spaces.errors import UserError
+from ..spaces.outputs import Outputs
+from .image_options import check_augment
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def _rebuild(
 class Data:
     """Train, validation (never cut from test) and test, with what a network must know of them.
 
-    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1.
+    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1
+    unless the user gives others. `augment`: one of AUGMENTATIONS, for training.
     """
 
     name: str
@@ -79,7 +82,12 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
-    augment: bool = False
+    augment: str = "none"
+    outputs: Outputs = Outputs()  # of the network: how its outputs are read
+    notes: tuple[str, ...] = ()  # what the user is told of how the data were read
+
+    def __post_init__(self) -> None:
+        check_augment(self.augment)
 
 
 def prepare(images: Tensor, data: Data) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..spaces.errors import UserError
 from .split import Data, Source, Split, prepare
 
+GREY = ("L", "1", "LA", "La")  # PIL's modes
 Row = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
 
 
@@ -30,18 +31,35 @@ def decode(files: Sequence[Path], source: Source) -> Tensor:
 
 
 def open_image(file: Path, channels: int) -> Any:
-    """The file as a PIL image, RGB or grey; a broken one is named."""
+    """The file as a PIL image, RGB or grey; one that is broken or would lose values is named."""
     from PIL import Image
 
     broken = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
     try:
         with Image.open(file) as image:
+            check_mode(file, image.mode, channels)
             return image.convert("RGB" if channels == 3 else "L")
+    except UserError:
+        raise
     except broken as error:
         raise UserError(
             f"every image must be readable, got {file} which is not ({error}); "
             "remove or replace that file"
         ) from None
+
+
+def check_mode(file: Path, mode: str, channels: int) -> None:
+    """Refuse what a conversion would spoil: deep pixels are clipped, colours become grey."""
+    if mode.startswith(("I", "F")):
+        raise UserError(
+            f"every image must have 8 bits a channel, got {file} of mode {mode}, which would be "
+            "clipped; scale it to 8 bits, or pass arrays"
+        )
+    if channels == 1 and mode not in GREY:
+        raise UserError(
+            f"every image must be grey where most are, got {file} of mode {mode}; convert it to "
+            "grey, or all images to RGB"
+        )
 
 
 def stream(
@@ -50,13 +68,13 @@ def stream(
     *,
     batch_size: int,
     generator: torch.Generator | None,
-    augment: bool,
+    augment: str,
     device: str | torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over a split of files; see `batches`."""
     assert split.source is not None
     loader = DataLoader(
-        _Rows(split),
+        _Rows(split, flip=augment == "flip-crop"),
         batch_sampler=list(_plan(len(split), batch_size, generator, augment)),
         num_workers=split.source.workers,
         pin_memory=torch.device(device).type == "cuda",
@@ -71,13 +89,13 @@ def stream(
 
 
 def _plan(
-    count: int, batch_size: int, generator: torch.Generator | None, augment: bool
+    count: int, batch_size: int, generator: torch.Generator | None, augment: str
 ) -> Iterator[list[Row]]:
     from .batches import row_batches
 
     for rows in row_batches(count, batch_size, generator):
         chosen = torch.arange(count)[rows].tolist()
-        if augment and generator is not None:
+        if augment != "none" and generator is not None:
             seeds = torch.randint(0, 2**31, (len(chosen),), generator=generator).tolist()
             yield list(zip(chosen, seeds, strict=True))
         else:
@@ -87,10 +105,10 @@ def _plan(
 class _Rows(Dataset[tuple[Tensor, Tensor]]):
     """A split's files, indexed by `Row`."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, *, flip: bool) -> None:
         assert split.source is not None
         self.source, self.labels = split.source, split.labels
-        self.still, self.moved = _centre(split.source), _random_crop(split.source)
+        self.still, self.moved = _centre(split.source), _random_crop(split.source, flip=flip)
 
     def __getitem__(self, row: Row) -> tuple[Tensor, Tensor]:
         index, seed = row
@@ -116,8 +134,9 @@ def _centre(source: Source) -> Callable[[Any], Tensor]:
     return still
 
 
-def _random_crop(source: Source) -> Callable[[Any], Tensor]:
+def _random_crop(source: Source, *, flip: bool) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
-    steps = [v2.RandomResizedCrop(source.size, antialias=True), v2.RandomHorizontalFlip()]
+    steps = [v2.RandomResizedCrop(source.size, antialias=True)]
+    steps += [v2.RandomHorizontalFlip()] if flip else []
     return v2.Compose([*steps, v2.PILToTensor()])  # type: ignore[no-any-return]

@@ -13,28 +13,50 @@ from ..spaces.errors import UserError
 
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "ema")
 TORCH_FILES = (b"PK", b"\x80")  # an archive, or a pickle as torch wrote them before
+STATISTICS = ("running_mean", "running_var")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Fill the model, in place, from a file; every key and shape must match."""
+def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
+    """Fill the model, in place, from a file; every key and shape must match.
+
+    Returns:
+        Notes for the user: which of several state dicts in the file was used.
+    """
     path = Path(path)
-    state = match_prefix(read_weights(path), model.state_dict())
+    found, notes = read_weights(path)
+    state = match_prefix(found, model.state_dict())
     problem = first_mismatch(state, model.state_dict())
     if problem is not None:
         raise UserError(
             f"weights must fit the network, got {path.name} where {problem}; "
             "name the architecture that they were trained on"
         )
-    model.load_state_dict(state, strict=False)
+    check_finite(model, state, path.name)
+    model.load_state_dict(state, strict=False)  # only counters of batch norms may be missing
+    return notes
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name in a .safetensors, .pth or .th file, out of any known wrapper."""
+def check_finite(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights and statistics of norms that are NaN or infinite; other buffers may be."""
+    parameters = dict(model.named_parameters())
+    for key, tensor in state.items():
+        if key not in parameters and not key.endswith(STATISTICS):
+            continue
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            value = float(tensor[~tensor.isfinite()].flatten()[0])
+            raise UserError(
+                f"weights must be finite, got {value} in {key!r} of {what}; use a checkpoint from "
+                "before the training diverged"
+            )
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors by name in a .safetensors, .pth or .th file, out of any known wrapper; notes."""
     if not path.is_file():
         raise UserError(f"weights must be a file, got {path} which does not exist; check the path")
     if path.suffix == ".safetensors":
-        return _read_safetensors(path)
+        return _read_safetensors(path), ()
     with path.open("rb") as file:
         begins = file.read(4)
     if not begins.startswith(TORCH_FILES):
@@ -73,21 +95,36 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a training script saved."""
+def unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict in what a training script saved, and a note if there were others."""
+    notes: tuple[str, ...] = ()
     for _ in range(3):
         if not isinstance(content, Mapping):
             break
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
         inner = next((w for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
         if inner is None and tensors:
-            return tensors
+            return tensors, notes
         if inner is None:
             break
+        others = [str(k) for k, v in content.items() if k != inner and holds_weights(v)]
+        if others:
+            notes += (
+                f"weights: {inner!r} of {path.name} is used, {', '.join(map(repr, others))} is "
+                "not; save the one that you mean as a file of its own",
+            )
         content = content[inner]
     raise UserError(
         f"weights must hold a state dict, got {path} without one; save model.state_dict()"
     )
+
+
+def holds_weights(value: object) -> bool:
+    """Whether a part of a checkpoint is a state dict, maybe in a wrapper; no optimiser is one."""
+    if not isinstance(value, Mapping):
+        return False
+    inner = next((value[w] for w in WRAPPERS if isinstance(value.get(w), Mapping)), value)
+    return any(isinstance(tensor, Tensor) for tensor in inner.values())
 
 
 def match_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -118,7 +118,7 @@ class Prober:
             output = self._model(images)
         else:
             output = self._replay.finish(state)
-        logits = logits_of(output).double()
+        logits = logits_of(output, self._data).double()
         return float(functional.cross_entropy(logits, labels, reduction="sum"))
 
     def _move(self, group: int) -> None:

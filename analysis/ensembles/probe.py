@@ -146,8 +146,11 @@ class Probe:
         index = torch.from_numpy(rows)
         images = prepare(self.split.images[index].to(self.machine.device), self.data)
         labels = self.split.labels[index].to(self.machine.device)
-        with masked(self.model, self.channel_map, masks), precision(self.machine):
-            logits = logits_of(self.model(lay(images, self.machine)))
+        with (
+            masked(self.model, self.channel_map, masks),
+            precision(self.machine, exact=self.data.outputs.exact),
+        ):
+            logits = logits_of(self.model(lay(images, self.machine)), self.data)
         self.forwards += len(rows)
         return logits.float(), labels
 

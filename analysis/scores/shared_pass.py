@@ -144,8 +144,8 @@ def _look(
             sources += weights.values()
         if "inputs" in needs:
             inputs = enter(_watched(model, channel_map))
-        with precision(machine):
-            logits = logits_of(model(images))
+        with precision(machine, exact=network.data.outputs.exact):
+            logits = logits_of(model(images), network.data)
         loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
         if not torch.isfinite(loss):
             raise UserError(

@@ -6,6 +6,7 @@ name, and validation is cut from train: what chooses must not be what reports.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,22 @@ import torch
 from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
+from ..image_options import PRESETS
 from ..partition import cut
 from ..split import Data, Source, Split
 from ..streaming import decode, open_image
 from .archive import find_root
+from .notes import cut_note, split_notes
 from .reading import Reading
 from .stored import read_stored
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-# The scale that published weights for photographs expect.
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+USUAL_GREY, USUAL_COLOUR = "half", "imagenet"  # as published weights for photographs expect
 LARGEST_NATIVE = 96  # pixels; images of one size up to this stay as they are
 USUAL_SIZE, USUAL_RESIZE = 224, 256
 PROBES = 64
+PARTS = ("train", "val", "test")
+SHOWN = 3  # folders in a note
 
 Listing = tuple[list[Path], NDArray[np.int64]]
 
@@ -43,6 +47,7 @@ def _make(path: Path, reading: Reading) -> Data:
             "lay the images out as train/CLASS/ and test/CLASS/"
         )
     names = class_names(root / "train")
+    notes = layout_notes(root)
     train = list_images(root / "train", names)
     others = [root / part for part in ("val", "test") if (root / part).is_dir()]
     held = [list_images(folder, names) for folder in others]
@@ -51,19 +56,25 @@ def _make(path: Path, reading: Reading) -> Data:
     else:
         train, validation = _cut(train, reading)
         test = held[0] if held else ([], np.empty(0, np.int64))
-    source = _source(train[0], reading)
+        used = f"; {others[0].name}/ is the test split" if held else ""
+        notes.append(cut_note(len(validation[0]), len(train[0])) + used)
+    sizes, modes = _probe(train[0])
+    source = _source(sizes, modes, reading)
+    notes += image_notes(source, sizes, modes)
     streamed = _bytes(source, train, validation, test) > reading.memory_limit
-    grey = source.channels == 1
+    mean, std = PRESETS[USUAL_GREY if source.channels == 1 else USUAL_COLOUR]
+    splits = [_split(part, source, streamed) for part in (train, validation)]
+    notes += split_notes(splits[0], splits[1], None, len(names))
     return Data(
         name="folder",
-        train=_split(train, source, streamed),
-        validation=_split(validation, source, streamed),
+        train=splits[0],
+        validation=splits[1],
         test=_split(test, source, streamed) if test[0] else None,
         classes=len(names),
-        mean=(0.5,) if grey else IMAGENET_MEAN,
-        std=(0.5,) if grey else IMAGENET_STD,
+        mean=mean,
+        std=std,
         input_shape=(source.channels, *source.size),
-        augment=True,
+        notes=tuple(notes),
     )
 
 
@@ -109,17 +120,78 @@ def _cut(whole: Listing, reading: Reading) -> tuple[Listing, Listing]:
     return kept, held
 
 
-def _source(files: list[Path], reading: Reading) -> Source:
-    """How to bring every file to one size: small uniform images stay, others are cropped."""
+def layout_notes(root: Path) -> list[str]:
+    """What lies in the folder and is not read as its name may say."""
+    notes = []
+    aside = sorted(p.name for p in root.iterdir() if p.is_dir() and is_visible(p.name))
+    aside = [name for name in aside if name not in PARTS]
+    if aside:
+        notes.append(
+            f"not read: {', '.join(aside[:SHOWN])}/ beside train/; validation images lie in val/, "
+            "test images in test/"
+        )
+    skipped, deeper = [], []
+    for part in PARTS:
+        for folder, _, files in os.walk(root / part):
+            depth = len(Path(folder).relative_to(root).parts)
+            visible = [name for name in files if is_visible(name)]
+            images = [name for name in visible if Path(name).suffix.lower() in IMAGES]
+            read = set(images) if depth > 1 else set()
+            skipped += [f"{folder}/{name}" for name in visible if name not in read]
+            if images and depth > 2:
+                deeper.append(Path(folder).relative_to(root))
+    if skipped:
+        notes.append(
+            f"skipped: {len(skipped):,} files that are no images in a class folder, "
+            f"{min(skipped)} first; images end in {', '.join(sorted(IMAGES))}"
+        )
+    if deeper:
+        first = min(deeper)
+        notes.append(
+            f"warning: images below a class folder count as that class: {first} is class "
+            f"{first.parts[1]!r}; if it is a class of its own, move it to {first.parts[0]}/"
+        )
+    return notes
+
+
+def is_visible(name: str) -> bool:
+    """Whether a name is no hidden one, nor one that archives from macOS have besides."""
+    return not name.startswith((".", "__"))
+
+
+def image_notes(source: Source, sizes: set[tuple[int, int]], modes: set[str]) -> list[str]:
+    """How images are changed: their size, and their colours."""
+    notes = []
+    if sizes != {source.size}:
+        height, width = source.size
+        notes.append(
+            f"images are resized: the short side to {source.resize}, then the centre {height}x"
+            f"{width} is used"
+        )
+    kept = {"L", "1"} if source.channels == 1 else {"RGB"}
+    if modes - kept:
+        notes.append(
+            f"images of mode {', '.join(sorted(modes - kept))} are converted to RGB; transparency "
+            "is dropped"
+        )
+    return notes
+
+
+def _probe(files: list[Path]) -> tuple[set[tuple[int, int]], set[str]]:
+    """Sizes (H, W) and modes of some of the files."""
     from PIL import Image
 
-    probes = files[:: max(1, len(files) // PROBES)]
     sizes, modes = set(), set()
-    for file in probes:
+    for file in files[:: max(1, len(files) // PROBES)]:
         open_image(file, 3)  # names the file if it is broken
         with Image.open(file) as image:
             sizes.add((image.height, image.width))
             modes.add(image.mode)
+    return sizes, modes
+
+
+def _source(sizes: set[tuple[int, int]], modes: set[str], reading: Reading) -> Source:
+    """How to bring every file to one size: small uniform images stay, others are cropped."""
     channels = 1 if modes <= {"L", "1"} else 3
     first = next(iter(sizes))
     if reading.image_size is None and len(sizes) == 1 and max(first) <= LARGEST_NATIVE:

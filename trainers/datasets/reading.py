@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from ...spaces.errors import UserError
+
 
 def memory_limit() -> int:
     """Bytes of decoded images that may be kept as arrays: PARETOPRUNE_MEMORY_GB, default 8."""
-    return int(float(os.environ.get("PARETOPRUNE_MEMORY_GB", "8")) * 2**30)
+    text = os.environ.get("PARETOPRUNE_MEMORY_GB", "8")
+    try:
+        return int(float(text) * 2**30)
+    except (ValueError, OverflowError):
+        raise UserError(
+            f"PARETOPRUNE_MEMORY_GB must be a number of GiB, got {text!r}; write 8"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
+from ..image_options import CIFAR10
 from ..partition import cut
 from ..split import Data, Split
 from .archive import find_root
+from .notes import cut_note
 from .reading import Reading
 from .stored import read_stored
 
@@ -26,7 +28,7 @@ class Format:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augment: bool
+    augment: str
 
 
 FORMATS = {
@@ -34,9 +36,8 @@ FORMATS = {
         "CIFAR10",
         "cifar-10-batches-py",
         10,
-        (0.4914, 0.4822, 0.4465),
-        (0.2470, 0.2435, 0.2616),
-        True,
+        *CIFAR10,
+        "flip-crop",
     ),
     "cifar100": Format(
         "CIFAR100",
@@ -44,10 +45,10 @@ FORMATS = {
         100,
         (0.5071, 0.4865, 0.4409),
         (0.2673, 0.2564, 0.2762),
-        True,
+        "flip-crop",
     ),
-    "mnist": Format("MNIST", "MNIST", 10, (0.1307,), (0.3081,), False),
-    "fashion-mnist": Format("FashionMNIST", "FashionMNIST", 10, (0.2860,), (0.3530,), False),
+    "mnist": Format("MNIST", "MNIST", 10, (0.1307,), (0.3081,), "none"),
+    "fashion-mnist": Format("FashionMNIST", "FashionMNIST", 10, (0.2860,), (0.3530,), "none"),
 }
 
 
@@ -81,6 +82,7 @@ def _make(kind: str, path: Path, reading: Reading) -> Data:
         std=known.std,
         input_shape=tuple(images.shape[1:]),
         augment=known.augment,
+        notes=(cut_note(len(away), len(stay)),),
     )
 
 

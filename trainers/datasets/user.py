@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,9 +12,12 @@ from ...spaces.errors import UserError
 from ..factory import fault
 from ..partition import cut
 from ..split import Data, Split
+from .loaders import batches_of, loader_notes
+from .notes import cut_note, layout_note, split_notes
 from .reading import Reading
 
 AT_ONCE = 4096  # images that are looked at
+SPLITS = ("train", "validation", "test")
 FORMS = "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
 
 
@@ -24,9 +26,12 @@ def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
     if isinstance(data, Data):
         check_finite(data.train, data.validation, data.test)
         return data
-    parts = [_read(part) for part in _parts(data)]
+    given = _parts(data)
+    parts = [_read(part) for part in given]
+    notes = _reading_notes(given, parts)
     if len(parts) == 1:
         parts = list(_halves(parts[0], seed))
+        notes.append(cut_note(len(parts[1]), len(parts[0])))
     train, validation = parts[0], parts[1]
     test = parts[2] if len(parts) == 3 else None
     _check(train, validation, test)
@@ -34,7 +39,19 @@ def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
     shape = tuple(train.images.shape[1:])
     mean, std = _statistics(train.images)
     classes = int(train.labels.max()) + 1
-    return Data(name, train, validation, test, classes, mean, std, shape)
+    notes += split_notes(train, validation, test, classes)
+    if layout := layout_note(shape):
+        notes.append(layout)
+    return Data(name, train, validation, test, classes, mean, std, shape, notes=tuple(notes))
+
+
+def _reading_notes(given: Sequence[object], parts: Sequence[Split]) -> list[str]:
+    """What one reading cannot keep of loaders; asked only once everything was read."""
+    notes: list[str] = []
+    for name, part, split in zip(SPLITS, given, parts, strict=False):
+        if isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+            notes += loader_notes(part, name, len(split))
+    return notes
 
 
 def _parts(data: object) -> Sequence[object]:
@@ -55,20 +72,15 @@ def _is_array_pair(part: object) -> bool:
 
 
 def _read(part: object) -> Split:
-    """One split in memory. Datasets are read in order, loaders as they yield, once."""
+    """One split in memory; Datasets and DataLoaders are read once, see `loaders`."""
     if isinstance(part, Split):
         return part
     if isinstance(part, (tuple, list)) and _is_array_pair(part):
         return Split(_images(part[0]), _labels(part[1]))
-    loader: Iterable[Any]
-    if isinstance(part, torch.utils.data.Dataset):
-        loader = torch.utils.data.DataLoader(part, batch_size=256)
-    elif isinstance(part, torch.utils.data.DataLoader):
-        loader = part
-    else:
+    if not isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
         raise UserError(f"data must be {FORMS}, got {type(part).__name__}; convert it to one")
     try:
-        batches = [(_images(x), _labels(y)) for x, y in loader]
+        batches = [(_images(x), _labels(y)) for x, y in batches_of(part)]
         if not batches:
             raise UserError("a split must hold images, got an empty dataset; pass at least one")
         return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
@@ -81,8 +93,21 @@ def _read(part: object) -> Split:
         ) from error
 
 
+def _tensor(value: object, what: str) -> Tensor:
+    """A tensor on the CPU without a gradient, of a tensor, an array or numbers."""
+    try:
+        if isinstance(value, np.ndarray):
+            value = np.require(value, value.dtype.newbyteorder("="), "C")
+        return torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"{type(value).__name__} ({' '.join(str(error).split())[:160]})"
+        raise UserError(
+            f"{what} must be a tensor or an array of numbers, got {found}; convert them"
+        ) from None
+
+
 def _images(value: object) -> Tensor:
-    images = torch.as_tensor(value)
+    images = _tensor(value, "images")
     if images.dtype not in (torch.uint8, torch.float32):
         if not images.is_floating_point():
             raise UserError(
@@ -93,11 +118,12 @@ def _images(value: object) -> Tensor:
 
 
 def _labels(value: object) -> Tensor:
-    labels = torch.as_tensor(value)
-    if labels.is_floating_point() or labels.ndim != 1:
+    labels = _tensor(value, "labels")
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise UserError(
             "labels must be one class number per image, got "
-            f"{labels.dtype} of shape {tuple(labels.shape)}; pass integers of shape [N]"
+            f"{labels.dtype} of shape {tuple(labels.shape)}; pass integers of shape [N], "
+            "without a collate_fn that mixes labels"
         )
     return labels.to(torch.int64)
 
@@ -151,7 +177,7 @@ def _check(train: Split, *others: Split | None) -> None:
 
 def check_finite(*splits: Split | None) -> None:
     """Refuse float images with a NaN or an infinity: of one, every network's loss is none."""
-    for name, split in zip(("train", "validation", "test"), splits, strict=True):
+    for name, split in zip(SPLITS, splits, strict=True):
         if split is None or not split.images.is_floating_point():
             continue
         for start in range(0, len(split.images), AT_ONCE):

@@ -5,6 +5,7 @@ Stock weights are used when they already lie in torch's cache; nothing is ever d
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,7 +13,9 @@ from torch import nn
 
 from ...spaces.errors import UserError
 
-WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
+# Names in DenseNets' stock files, norm.1 where the network has norm1.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+SCALED_BY_HALF = WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
 
 
 def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -34,8 +37,22 @@ def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) 
     model: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **extra)
     file = stock_weights(name)
     if file is not None:
-        _fill(model, file)
+        _fill(model, file, classes)
     return model
+
+
+def notes_of(name: str) -> tuple[str, ...]:
+    """Which weights `build_torchvision` gives a model."""
+    file = stock_weights(name)
+    if file is None:
+        return (
+            f"torchvision:{name} begins with random weights: torch's cache has no stock weights "
+            "of it",
+        )
+    found = f"torchvision:{name} begins with the stock weights {file.name} from torch's cache"
+    if name in SCALED_BY_HALF:
+        return (f"warning: {found}, which were trained on images of mean 0.5 and std 0.5",)
+    return (found,)
 
 
 def stock_weights(name: str) -> Path | None:
@@ -47,11 +64,22 @@ def stock_weights(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _fill(model: nn.Module, file: Path) -> None:
-    """Copy the stock tensors that fit; only a head for other classes may be left out."""
-    stock = torch.load(file, map_location="cpu", weights_only=True)
-    own = model.state_dict()
-    fits = {k: v for k, v in stock.items() if k in own and own[k].shape == v.shape}
+def _fill(model: nn.Module, file: Path, classes: int) -> None:
+    """Copy the stock tensors; only heads for another number of classes may be left out."""
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    stock = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in loaded.items()}
+    fits = {}
+    for key, own in model.state_dict().items():
+        tensor = stock.get(key)
+        if tensor is not None and tensor.shape == own.shape:
+            fits[key] = tensor
+        elif not key.endswith("num_batches_tracked") and (
+            tensor is None or own.shape[:1] != (classes,) or own.shape[1:] != tensor.shape[1:]
+        ):
+            raise UserError(
+                f"stock weights must fit the network, got {file} without a {key!r} of shape "
+                f"{tuple(own.shape)}; delete the file, or pass --weights"
+            )
     model.load_state_dict(fits, strict=False)
 
 
