@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from paretoprune.search.cli import main
+from paretoprune.search.cli.app import main
 
 if __name__ == "__main__":
     main(["search", *sys.argv[1:]])

@@ -23,9 +23,9 @@ from typing import Any
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import baseline_folder
-from paretoprune.trainers.baseline import Baseline, DenseJob, train_dense
-from paretoprune.trainers.data import Data
-from paretoprune.trainers.loop import Progress, Tuning
+from paretoprune.trainers.data.sources.load import Data
+from paretoprune.trainers.training.loop import Progress, Tuning
+from paretoprune.trainers.training.train_dense import Baseline, DenseJob, train_dense
 
 EVERY = tuple(i / 4 for i in range(400))  # reports, and chances to save, within the epochs
 

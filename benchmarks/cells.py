@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paretoprune.spaces.durable import write_json
+from paretoprune.spaces.io.atomic_write import write_json
 
 Cell = Callable[[], dict[str, Any]]
 

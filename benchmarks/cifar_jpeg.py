@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paretoprune.trainers.data import Data, Split, load_data
-from paretoprune.trainers.partition import cut
+from paretoprune.trainers.data.sources.load import Data, Split, load_data
+from paretoprune.trainers.data.stratified import cut
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "cifar10-jpeg.tar.gz"

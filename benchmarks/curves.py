@@ -22,14 +22,14 @@ import torch
 
 from benchmarks import cifar_jpeg
 from benchmarks.cells import fill
-from paretoprune.analysis.curves.measure import measure_curves
-from paretoprune.analysis.curves.prober import Prober, Subject
-from paretoprune.spaces.curves import Curves, CurveSettings
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.analysis.loss_curves.measure import measure_curves
+from paretoprune.analysis.loss_curves.prober import Prober, Subject
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.runtime.device import Machine
 
 PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 

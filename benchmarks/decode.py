@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode_many
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.parts import Parts
-from paretoprune.spaces.policy import COMBINATIONS, NORMALISATIONS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56
+from paretoprune.spaces.allocations.decode import Space, decode_many
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import Parts
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 
 NETWORKS = {"resnet20": resnet20, "resnet56": resnet56}
 NORMS = {"l1": 1, "l2": 2, "max": float("inf")}

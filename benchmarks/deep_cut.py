@@ -17,13 +17,13 @@ from typing import Any
 
 from benchmarks.cells import Cell, fill, named
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.loop import Tuning
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.training.loop import Tuning
 
 SIZE = Target(flops=0.36, params=0.40)
 WAYS = {

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paretoprune.search.efficiency import efficiency_of, start_of
-from paretoprune.search.reading import read_record
+from paretoprune.search.results.utilization import efficiency_of, start_of
+from paretoprune.search.storage.trial_records import read_record
 
 ROOT = Path(__file__).parent.parent
 

@@ -27,20 +27,20 @@ import torch
 
 from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline, digits
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.analysis.report.course import course_drawing
-from paretoprune.search.context import Context
-from paretoprune.search.effort import Effort
-from paretoprune.search.job import Job
-from paretoprune.search.trial import carry_out
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.course import COURSE, course_from_json
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy, presets_for
-from paretoprune.spaces.recipe import Source
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.saved import load_small
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.analysis.report.gate_plot import course_drawing
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.budget import Effort
+from paretoprune.search.trial.context import Context
+from paretoprune.search.trial.run import carry_out
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import map_digest
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, presets_for
+from paretoprune.spaces.records.gate_history import COURSE, course_from_json
+from paretoprune.spaces.records.recipe import Source
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.pruning.serialization import load_small
 
 BUDGET = Policy("taylor", allocation="loss-budget", floor=2, probe="batch")
 WAYS = {

@@ -26,21 +26,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.data import Data, Split
-from paretoprune.trainers.export import FORMATS, ExportTask, export_network, noise
-from paretoprune.trainers.latency import Latency, time_in_turn
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.trainers.data.sources.load import Data, Split
+from paretoprune.trainers.metrics.latency import Latency, time_in_turn
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.export import FORMATS, ExportTask, export_network, noise
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine
 
 Shape = tuple[int, ...]
 Masks = dict[tuple[str, int], NDArray[np.bool_]]  # by allocation and multiple of widths

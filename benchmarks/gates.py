@@ -26,26 +26,26 @@ from torch import nn
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import Scene, accuracies, baseline, digits, price_of
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.ordering import Ordering
-from paretoprune.spaces.policy import PRESETS
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.data import Data, Split
-from paretoprune.trainers.gates.indicators import INDICATORS
-from paretoprune.trainers.gates.network import GatedNetwork
-from paretoprune.trainers.gates.settings import GateSettings, GateTask
-from paretoprune.trainers.gates.size import SizeTerm
-from paretoprune.trainers.gates.training import train_gates
-from paretoprune.trainers.loop import Guidance, Session, Tuning, train
-from paretoprune.trainers.machine import detect_machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.optimisation import OwnRate
-from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.allocations.ordering import Ordering
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.policy import PRESETS
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.data.sources.load import Data, Split
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.gates.indicators import INDICATORS
+from paretoprune.trainers.pruning.gates.network import GatedNetwork
+from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTask
+from paretoprune.trainers.pruning.gates.size_penalty import SizeTerm
+from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.runtime.device import detect_machine
+from paretoprune.trainers.training.loop import Guidance, Session, Tuning, train
+from paretoprune.trainers.training.optimizer import OwnRate
 
 Cell = dict[str, object]
 NETWORKS = {  # name: input, rows and batch of the random images

@@ -38,16 +38,16 @@ from benchmarks.scene import (
     with_tuning,
     without_tuning,
 )
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.search.schedules import present_space
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import CONTROLS, Policy
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.search.trial.schedules import present_space
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import CONTROLS, Policy
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.training.loop import Tuning, train
 
 SIZES = (0.6, 0.4)
 SCORES = (

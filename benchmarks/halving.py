@@ -23,11 +23,11 @@ import numpy as np
 
 from benchmarks.cells import fill
 from benchmarks.steering import options_of_searches, small_search
-from paretoprune.search import effort
-from paretoprune.search.halving import Halving
-from paretoprune.search.job import Rung
-from paretoprune.search.reading import job_of
-from paretoprune.spaces.hypervolume import hypervolume
+from paretoprune.search.optimizer.pareto_halving import Halving
+from paretoprune.search.storage.trial_records import job_of
+from paretoprune.search.storage.trial_spec import Rung
+from paretoprune.search.trial import budget as effort
+from paretoprune.spaces.records.hypervolume import hypervolume
 
 OUT = Path("benchmarks/results/halving.json")
 SHARES = (0.0, 0.1, 0.25, 0.5)  # of the epochs, where trials are judged

@@ -33,26 +33,26 @@ from numpy.typing import NDArray
 from benchmarks.cells import fill, named
 from benchmarks.cifar_jpeg import whole
 from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
-from paretoprune.analysis.curves.evidence import with_curves
-from paretoprune.analysis.curves.interactions import compare, reprobe
-from paretoprune.analysis.curves.measure import measure_curves
-from paretoprune.analysis.curves.prober import Subject
-from paretoprune.analysis.evidence import measure_evidence
+from paretoprune.analysis.loss_curves.interactions import compare, reprobe
+from paretoprune.analysis.loss_curves.measure import measure_curves
+from paretoprune.analysis.loss_curves.prober import Subject
+from paretoprune.analysis.loss_curves.store import with_curves
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
 from paretoprune.spaces.allocations.loss_budget import cuts_under, mask_under, threshold_of
-from paretoprune.spaces.curves import Curves, CurveSettings, curves_name
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.parts import combine
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.distillation import Teacher
-from paretoprune.trainers.loop import Tuning
-from paretoprune.trainers.machine import detect_machine
-from paretoprune.trainers.models import build_model
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.layer_scores import combine
+from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings, curves_name
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import detect_machine
+from paretoprune.trainers.training.distillation import Teacher
+from paretoprune.trainers.training.loop import Tuning
 
 PARTS = ("raw", "paper", "rounds", "tuned")
 SIZES = (0.6, 0.4)

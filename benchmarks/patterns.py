@@ -20,12 +20,12 @@ from scipy.stats import spearmanr
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.cache import cache_folder
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.trainers.data.cache import cache_folder
 
 BUDGET = Policy("taylor", allocation="loss-budget")
 GLOBAL = {

@@ -15,10 +15,10 @@ import torch
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.zoo.resnet import resnet20, resnet56, resnet110
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56, resnet110
 
 NETWORKS = {
     "resnet20": (resnet20, (3, 32, 32)),

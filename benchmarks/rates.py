@@ -18,14 +18,14 @@ import torch
 import torchvision
 
 from benchmarks.cells import fill
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.policy import PRESETS
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.trainers.datasets.user import user_data
-from paretoprune.trainers.models import build_model
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import PRESETS
+from paretoprune.trainers.data.sources.user import user_data
+from paretoprune.trainers.models.build import build_model
 
 RATES = {"resnet50": (0.7002, 0.5424), "resnet34": (0.7,), "alexnet": (0.44,)}
 SHAPE = (3, 224, 224)

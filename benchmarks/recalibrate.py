@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline, published_resnet20
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.recalibrate import recalibrate
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
 
 
 def accuracy(scene: Scene, augment: str | None) -> dict[str, float]:

@@ -19,10 +19,10 @@ from typing import Any
 from benchmarks import equal_epochs
 from benchmarks.cells import Cell, fill, named
 from benchmarks.scene import Scene, accuracies, baseline, price_of, small_network
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.loop import Tuning, train
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.trainers.training.loop import Tuning, train
 
 NONE = "none"
 

@@ -27,21 +27,21 @@ from numpy.typing import NDArray
 from benchmarks.cells import Cell, fill
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
 from benchmarks.screening import DEEP
-from paretoprune.analysis.ensembles import measure_ensemble, surrogate_of
-from paretoprune.analysis.ensembles.scoring import rank_correlation
-from paretoprune.analysis.gathering import Limits, Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.rehearsal import foretelling, rehearse
-from paretoprune.search.opening import policy_space_of
-from paretoprune.search.plan import make_plan
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.screening import Screen, at_random, candidates, screen
-from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.decode import decode, decode_many
-from paretoprune.spaces.parts import combine
-from paretoprune.spaces.policy import CONTROLS, PRESETS, Policy
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.loop import Tuning
+from paretoprune.analysis.mask_ensembles import measure_ensemble, surrogate_of
+from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
+from paretoprune.analysis.untrained_loss import foretelling, rehearse
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.initial_trials import policy_space_of
+from paretoprune.search.optimizer.screening import Screen, at_random, candidates, screen
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.target_plan import make_plan
+from paretoprune.spaces.allocations.decode import decode, decode_many
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.layer_scores import combine
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.training.loop import Tuning
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MASKS, TESTED = 360, 120

@@ -22,18 +22,18 @@ from typing import Any
 from benchmarks.cells import fill
 from benchmarks.rehearsal import Bench, bench_on
 from benchmarks.scene import baseline
-from paretoprune.analysis.gathering import tell_nobody
-from paretoprune.analysis.rehearsal import rehearse
-from paretoprune.search.job import Job
-from paretoprune.search.ledger import Ledger
-from paretoprune.search.plan import make_plan
-from paretoprune.search.proposing import Proposer, look
-from paretoprune.search.rounds import Undertaking
-from paretoprune.search.settings import SAMPLERS
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import Dense, front_volume
-from paretoprune.spaces.target import Target
+from paretoprune.analysis.measure import tell_nobody
+from paretoprune.analysis.untrained_loss import rehearse
+from paretoprune.search.config.settings import SAMPLERS
+from paretoprune.search.optimizer.proposer import Proposer, look
+from paretoprune.search.optimizer.target_plan import make_plan
+from paretoprune.search.optimizer.trial_queue import Undertaking
+from paretoprune.search.optimizer.trial_store import Ledger
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import Dense, front_volume
 
 OUT = Path("benchmarks/results/samplers.json")
 TARGET = Target(flops=0.4)

@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks import cifar_jpeg
-from paretoprune.spaces.decode import Space
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.baseline import (
+from paretoprune.spaces.allocations.decode import Space
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.least_squares_refit import refit
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine, detect_machine
+from paretoprune.trainers.training.distillation import MEMORY, Teacher
+from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.trainers.training.train_dense import (
     Baseline,
     DenseJob,
     file_hash,
     read_baseline,
     train_dense,
 )
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.data import Data, load_data
-from paretoprune.trainers.distillation import MEMORY, Teacher
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model, load_weights
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.refit import refit
-from paretoprune.trainers.surgery import cut
 
 KEPT = Path(__file__).parent / "networks"
 FROM_SCRATCH = ("resnet20", "vgg16-short", "resnet110-short")

@@ -21,17 +21,17 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.cifar_jpeg import weights_folder, whole
-from paretoprune.analysis.evidence import calibration_split
 from paretoprune.analysis.scores import all_scores
+from paretoprune.analysis.scores.calibration_pass import batch_size_for, share_pass
+from paretoprune.analysis.scores.measure import calibration_split
 from paretoprune.analysis.scores.registry import BatchScore, Network
-from paretoprune.analysis.scores.shared_pass import batch_size_for, share_pass
-from paretoprune.spaces.bias import ranks
-from paretoprune.spaces.parts import combine
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.batches import batches, draw, take
-from paretoprune.trainers.machine import Machine, cpu_has_bf16, lay, place, precision
-from paretoprune.trainers.models import build_model, load_weights
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.policy.layer_scores import combine
+from paretoprune.spaces.policy.normalization import ranks
+from paretoprune.trainers.data.batches import batches, draw, take
+from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.runtime.device import Machine, cpu_has_bf16, lay, place, precision
 
 Row = dict[str, float | int]
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.cells import fill
 from benchmarks.global_pruning import CHOSEN_BY, SIZES, mask, policies
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.ensembles import EnsembleSettings, measure_ensemble, surrogate_of
-from paretoprune.analysis.ensembles.scoring import rank_correlation
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, measure_ensemble, surrogate_of
+from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
 
 OUT = Path("benchmarks/results/screening.json")
 DEEP = EnsembleSettings(

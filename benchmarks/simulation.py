@@ -23,23 +23,23 @@ from typing import Any, cast
 import numpy as np
 from ray import tune
 
-from paretoprune.search.context import Context
-from paretoprune.search.efficiency import efficiency
-from paretoprune.search.halving import Halving
-from paretoprune.search.ledger import Ledger
-from paretoprune.search.local_ray import RayStart
-from paretoprune.search.plan import Slot
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.proposing import Proposer
-from paretoprune.search.rounds import Undertaking
-from paretoprune.search.searcher import LedgerSearcher
-from paretoprune.search.settings import SearchSettings
-from paretoprune.search.stopping import Stopping
-from paretoprune.search.tuning import StopBetweenSteps, tune_trials
-from paretoprune.spaces.durable import write_json
-from paretoprune.spaces.front import Dense
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.machine import Machine
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.execution.ray_runtime import RayStart
+from paretoprune.search.execution.signals import Stopping
+from paretoprune.search.execution.tune_runner import StopBetweenSteps, tune_trials
+from paretoprune.search.execution.tune_searcher import LedgerSearcher
+from paretoprune.search.optimizer.pareto_halving import Halving
+from paretoprune.search.optimizer.proposer import Proposer
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.target_plan import Slot
+from paretoprune.search.optimizer.trial_queue import Undertaking
+from paretoprune.search.optimizer.trial_store import Ledger
+from paretoprune.search.results.utilization import efficiency
+from paretoprune.search.trial.context import Context
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.records.pareto_front import Dense
+from paretoprune.trainers.runtime.device import Machine
 
 
 def accuracy_of(policy: dict[str, Any], target: dict[str, Any]) -> float:

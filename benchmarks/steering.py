@@ -24,11 +24,11 @@ from typing import Any
 import paretoprune as pp
 from benchmarks.cells import fill
 from benchmarks.scene import digits_baseline
-from paretoprune.search.foretold import agreement
-from paretoprune.search.halving import KEPT
-from paretoprune.search.reading import Record, is_repeat, read_record
-from paretoprune.spaces.evaluation import Evaluation
-from paretoprune.spaces.front import front_volume
+from paretoprune.search.optimizer.pareto_halving import KEPT
+from paretoprune.search.results.screening_quality import agreement
+from paretoprune.search.storage.trial_records import Record, is_repeat, read_record
+from paretoprune.spaces.records.evaluation import Evaluation
+from paretoprune.spaces.records.pareto_front import front_volume
 
 OUT = Path("benchmarks/results/steering.json")
 WAYS: dict[str, dict[str, Any]] = {

@@ -26,18 +26,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.policy import CONTROLS
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.trainers.data import Data, load_data
-from paretoprune.trainers.distillation import MEMORY, Teacher
-from paretoprune.trainers.loop import Guidance, Session, Tuning
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.surgery import cut
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.policy import CONTROLS
+from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.runtime.device import Machine, detect_machine
+from paretoprune.trainers.training.distillation import MEMORY, Teacher
+from paretoprune.trainers.training.loop import Guidance, Session, Tuning
 
 BATCH = 128
 WORKERS = 4

@@ -20,9 +20,9 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.zoo.resnet import resnet56
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.trainers.models.zoo.resnet import resnet56
 
 SIZES = {"resnet56": 32, "inception_v3": 128, "vit_b_16": 224, "swin_t": 224}
 NETWORKS = [

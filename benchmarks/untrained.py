@@ -44,16 +44,16 @@ from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import searched
 from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradients
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.search.plan import Slot
-from paretoprune.search.screening import screen
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.policy import PRESETS, Policy
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.trainers.cache import cache_folder
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.refit import PULL
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.search.optimizer.screening import screen
+from paretoprune.search.optimizer.target_plan import Slot
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.policy.policy import PRESETS, Policy
+from paretoprune.trainers.data.cache import cache_folder
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.pruning.least_squares_refit import PULL
 
 FIXED = (
     "taylor / price",

@@ -27,21 +27,21 @@ from torch import nn
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, accuracies, price_of, with_tuning
-from paretoprune.analysis.ensembles import PRESETS, measure_ensemble, with_ensemble
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.trainers.data import Data, Split, load_data
-from paretoprune.trainers.distillation import MEMORY, Teacher
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.loop import Tuning, train
-from paretoprune.trainers.machine import Machine
-from paretoprune.trainers.models import build_model
+from paretoprune.analysis.mask_ensembles import PRESETS, measure_ensemble, with_ensemble
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.trainers.data.sources.load import Data, Split, load_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.distillation import MEMORY, Teacher
+from paretoprune.trainers.training.loop import Tuning, train
 
 OUT = Path("benchmarks/results/without_loss.json")
 SHARES = (0.2, 0.1, 0.05, 0.026)  # of the parameters; the paper's LeNet-5 keeps 2.6 %

@@ -49,7 +49,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 def command_reference() -> str:
     """Every command with its arguments and options, as Typer documents them."""
-    from paretoprune.search.cli import app
+    from paretoprune.search.cli.app import app
 
     command = typer.main.get_command(app)
     context = typer.Context(command)

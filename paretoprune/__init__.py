@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from .spaces.version import VERSION
 
 if TYPE_CHECKING:
+    from .analysis.scores.batch_view import Seen
     from .analysis.scores.registry import Network, batch_score, score
-    from .analysis.scores.seen import Seen
-    from .search.answers import Asked
     from .search.api import Picked, Result, load, prune, read_run, resume
     from .search.api import search as search
-    from .search.policy_space import policy_space
-    from .search.shipping import Shipped, finetune
+    from .search.deploy.finetune_api import Shipped, finetune
+    from .search.optimizer.search_space import policy_space
+    from .search.optimizer.suggesters import Asked
     from .spaces.errors import UserError
-    from .spaces.policy import Policy
+    from .spaces.policy.policy import Policy
 
 __version__ = VERSION
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 
 _HOMES = {
     "Network": ".analysis.scores.registry",
-    "Seen": ".analysis.scores.seen",
+    "Seen": ".analysis.scores.batch_view",
     "batch_score": ".analysis.scores.registry",
     "score": ".analysis.scores.registry",
     "Picked": ".search.api",
@@ -57,12 +57,12 @@ _HOMES = {
     "prune": ".search.api",
     "read_run": ".search.api",
     "resume": ".search.api",
-    "Shipped": ".search.shipping",
-    "finetune": ".search.shipping",
+    "Shipped": ".search.deploy.finetune_api",
+    "finetune": ".search.deploy.finetune_api",
     "UserError": ".spaces.errors",
-    "Policy": ".spaces.policy",
-    "Asked": ".search.answers",
-    "policy_space": ".search.policy_space",
+    "Policy": ".spaces.policy.policy",
+    "Asked": ".search.optimizer.suggesters",
+    "policy_space": ".search.optimizer.search_space",
 }
 
 

@@ -10,33 +10,33 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..analysis.report import Drawing
+from ..spaces.cost.target import parse_size
 from ..spaces.errors import UserError
-from ..spaces.evaluation import Evaluation
-from ..spaces.fields import shown
-from ..spaces.front import Dense, Front
-from ..spaces.policy import Policy
-from ..spaces.recipe import read_recipe
-from ..spaces.target import parse_size
-from ..trainers.datasets.user import FORMS, user_data
-from ..trainers.saved import RECIPE, load_network
-from ..trainers.split import Data
-from .artifacts import with_weights
-from .commands import read_front
-from .exporting import export_small
-from .notebook import figure_of, frame_of, html_of
-from .options import OF_ONE_POLICY
-from .picked import inside, write_picked
-from .picking import Wish, choose, measured
-from .progress import Progress
-from .pruning import PruneRequest, policy_named
-from .pruning import prune as prune_one
-from .run import Given, new_search, resume_search
-from .run_folder import RunFolder, default_folder
-from .settings import SearchSettings
-from .show import answer
-from .stopping import Stopped
-from .transfer import images_like, policies_like
-from .typed import typed
+from ..spaces.io.validation import shown
+from ..spaces.policy.policy import Policy
+from ..spaces.records.evaluation import Evaluation
+from ..spaces.records.pareto_front import Dense, Front
+from ..spaces.records.recipe import read_recipe
+from ..trainers.data.sources.user import FORMS, user_data
+from ..trainers.data.types import Data
+from ..trainers.pruning.serialization import RECIPE, load_network
+from .cli.handlers import read_front
+from .cli.options import OF_ONE_POLICY
+from .config.settings import SearchSettings
+from .config.settings_parsing import typed
+from .deploy.export import export_small
+from .driver.progress import Progress
+from .driver.search import Given, new_search, resume_search
+from .driver.single_policy import PruneRequest, policy_named
+from .driver.single_policy import prune as prune_one
+from .driver.warm_start import images_like, policies_like
+from .execution.signals import Stopped
+from .results.formatting import answer
+from .results.model_folder import inside, write_picked
+from .results.notebook import figure_of, frame_of, html_of
+from .results.selection import Wish, choose, measured
+from .storage.artifacts import with_weights
+from .storage.run_folder import RunFolder, default_folder
 
 if TYPE_CHECKING:
     import pandas

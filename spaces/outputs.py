@@ -15,7 +15,7 @@ from math import prod
 from torch import Tensor
 
 from .errors import UserError
-from .forms import SCORES, WHOLE
+from .output_forms import SCORES, WHOLE
 
 MOST_SHOWN = 4  # elements in a message
 # In training mode these return auxiliary scores too; the main ones are `.logits`.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from door import call
+from command_line import call
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What a reader sees of a run: one self-contained page, and a still figure of the front."""
 
-from .drawing import Drawing
-from .figure import front_drawing
+from .front_plot import front_drawing
 from .page import page
-from .record import EvidencePlots, Insights, Report, Shown
+from .report_data import EvidencePlots, Insights, Report, Shown
+from .svg_png import Drawing
 
 __all__ = [
     "Drawing",

@@ -13,12 +13,12 @@ import re
 from importlib.resources import files
 from typing import Any
 
-from ...spaces.evaluation import Evaluation
-from ...spaces.front import Dense, Front
-from .drawing import to_svg
-from .figure import front_drawing
-from .record import Report
-from .values import report_values
+from ...spaces.records.evaluation import Evaluation
+from ...spaces.records.pareto_front import Dense, Front
+from .front_plot import front_drawing
+from .page_data import report_values
+from .report_data import Report
+from .svg_png import to_svg
 
 SCRIPTS = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
 DANGEROUS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # within a script element

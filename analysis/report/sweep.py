@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ...spaces.front import Front, front_volume
-from .drawing import Drawing, Line, Marker, Shape, Words, to_svg
-from .figure import (
+from ...spaces.records.pareto_front import Front, front_volume
+from .front_plot import (
     ACCURACY,
     HEIGHT,
     INK,
@@ -23,6 +22,7 @@ from .figure import (
     span,
     upper_edge,
 )
+from .svg_png import Drawing, Line, Marker, Shape, Words, to_svg
 
 # Okabe and Ito's colours without yellow, which white swallows.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")

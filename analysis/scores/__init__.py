@@ -1,6 +1,7 @@
 """Scores: one module a score, found by name. They say what an atom is worth, higher = keep."""
 
-from . import (
+from .batch_view import Seen
+from .methods import (
     activation_mean,
     activation_zeros,
     bn_scale,
@@ -14,7 +15,6 @@ from . import (
     weight_gradient_rank,
 )
 from .registry import Network, all_scores, batch_score, score
-from .seen import Seen
 
 __all__ = [
     "Network",

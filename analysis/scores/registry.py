@@ -13,12 +13,12 @@ from typing import TypeVar, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from ...spaces.channels import ChannelMap, Layer
 from ...spaces.errors import UserError
-from ...spaces.parts import Parts, Scores
-from ...trainers.split import Data, Split
-from .filters import filters_of, parts_of, weight_of
-from .seen import Need, Seen
+from ...spaces.graph.channels import ChannelMap, Layer
+from ...spaces.policy.layer_scores import Parts, Scores
+from ...trainers.data.types import Data, Split
+from .batch_view import Need, Seen
+from .filter_ops import filters_of, parts_of, weight_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,8 +42,8 @@ from benchmarks.ensembles.quality import (
 from benchmarks.ensembles.scaling import SCALED, scaling_cell
 from benchmarks.ensembles.trust import RANGES, ROUNDS, range_cell, rounds_cell
 from benchmarks.scene import Scene, baseline, published_resnet20, scene_of
-from paretoprune.trainers.baseline import file_hash
-from paretoprune.trainers.batches import take
+from paretoprune.trainers.data.batches import take
+from paretoprune.trainers.training.train_dense import file_hash
 
 SECTIONS = ("quality", "variants", "images", "range", "rounds", "scaling")
 

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.scene import Scene, price_of
-from paretoprune.analysis.ensembles import (
+from paretoprune.analysis.mask_ensembles import (
     Ensemble,
     EnsembleSettings,
     measure_ensemble,
     with_ensemble,
 )
-from paretoprune.spaces.decode import decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.target import Target
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.split import Split
-from paretoprune.trainers.surgery import cut
+from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.trainers.data.types import Split
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.surgery import cut
 
 TARGETS = (0.6, 0.5, 0.4)
 FOUND = Policy("found", price_power=1.0, price_at="present", floor=2)

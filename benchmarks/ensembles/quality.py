@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.ensembles.bench import FOUND, WHOLE, Bench
-from paretoprune.analysis.ensembles import EnsembleSettings
-from paretoprune.analysis.evidence import measure_evidence
-from paretoprune.spaces.policy import CONTROLS, Policy
+from paretoprune.analysis.mask_ensembles import EnsembleSettings
+from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.spaces.policy.policy import CONTROLS, Policy
 
 KNOWN = {  # no ensembles
     "taylor / price": Policy("taylor", price_power=1.0, price_at="present", floor=2),

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoprune.analysis.ensembles import EnsembleSettings, Surrogate, surrogate_of
-from paretoprune.analysis.ensembles.campaign import begin
-from paretoprune.analysis.ensembles.chunks import Draws, measure_part
-from paretoprune.analysis.ensembles.masks import draw_masks
-from paretoprune.analysis.ensembles.measure import conclude
-from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.spaces.working_copy import working_copy
-from paretoprune.trainers.machine import Machine, detect_machine
-from paretoprune.trainers.models import build_model
-from paretoprune.trainers.split import Data, Split
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, Surrogate, surrogate_of
+from paretoprune.analysis.mask_ensembles.chunks import Draws, measure_part
+from paretoprune.analysis.mask_ensembles.estimator import begin
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.masks import draw_masks
+from paretoprune.analysis.mask_ensembles.measure import conclude
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine, detect_machine
 
 SCALED = {
     "resnet20": (3, 32, 32),

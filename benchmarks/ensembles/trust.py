@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.ensembles.bench import FOUND, WHOLE, Bench
-from paretoprune.analysis.ensembles import (
+from paretoprune.analysis.mask_ensembles import (
     Ensemble,
     EnsembleSettings,
     measure_ensemble,
     surrogate_of,
     with_ensemble,
 )
-from paretoprune.analysis.ensembles.masks import Masks, draw_masks
-from paretoprune.analysis.ensembles.probe import Probe
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.decode import Space, decode
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.reduce import expand_mask, reduce_map
-from paretoprune.spaces.target import Target, targets_between
-from paretoprune.trainers.batches import draw
-from paretoprune.trainers.gradual import Present, Steps, prune_gradually
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.surgery import cut
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.masks import Masks, draw_masks
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.reduce import expand_mask, reduce_map
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.trainers.data.batches import draw
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
+from paretoprune.trainers.pruning.surgery import cut
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6)
 RANGES = {

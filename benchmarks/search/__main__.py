@@ -16,7 +16,7 @@ from benchmarks.search.contenders import CONTENDERS, cell_name, measure
 from benchmarks.search.plot import draw
 from benchmarks.search.rules import Rules
 from benchmarks.search.table import table
-from paretoprune.trainers.cache import cache_folder
+from paretoprune.trainers.data.cache import cache_folder
 
 RESULTS = Path("benchmarks/results")
 SEEDS = (0, 1, 2)  # whose cells are missing until they are there

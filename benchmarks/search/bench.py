@@ -17,8 +17,8 @@ from benchmarks.search.figures import Point, front_of
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import Rules
 from benchmarks.search.worker import Task, Tuned, settle, tune
-from paretoprune.search.plan import seed_of_trials
-from paretoprune.trainers.evaluate import evaluate
+from paretoprune.search.optimizer.target_plan import seed_of_trials
+from paretoprune.trainers.metrics.evaluate import evaluate
 
 
 @dataclass(slots=True, eq=False)

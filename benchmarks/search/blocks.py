@@ -11,10 +11,10 @@ import numpy as np
 from torch import nn
 
 from benchmarks.scene import Scene
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.spaces.trace import trace_channels
-from paretoprune.trainers.surgery import cut
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.trainers.pruning.surgery import cut
 
 STREAMS = ("conv1", "layer*.*.conv2")  # layers whose outputs are the residual streams
 

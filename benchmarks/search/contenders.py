@@ -21,7 +21,7 @@ from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import fastnas
 from benchmarks.search.with_nni import nni_pruners
 from benchmarks.search.with_torch_pruning import torch_pruning
-from paretoprune.spaces.policy import CONTROLS, PRESETS
+from paretoprune.spaces.policy.policy import CONTROLS, PRESETS
 
 Contender = Callable[[Bench], dict[str, Any]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.rules import HIGH, LEAST_ACCURACY, SIZES
-from paretoprune.spaces.hypervolume import hypervolume
+from paretoprune.spaces.records.hypervolume import hypervolume
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
-from paretoprune.analysis.rehearsal import IMAGES
-from paretoprune.search.plan import make_plan
-from paretoprune.search.proposing import SCREENED, turns_of
-from paretoprune.search.reading import Record, read_record
-from paretoprune.search.screening import FEW, FIRST, GENERATIONS
-from paretoprune.spaces.policy import CONTROLS
-from paretoprune.spaces.target import Target
+from paretoprune.analysis.untrained_loss import IMAGES
+from paretoprune.search.optimizer.proposer import SCREENED, turns_of
+from paretoprune.search.optimizer.screening import FEW, FIRST, GENERATIONS
+from paretoprune.search.optimizer.target_plan import make_plan
+from paretoprune.search.storage.trial_records import Record, read_record
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.policy import CONTROLS
 
 
 def ours(bench: Bench) -> dict[str, Any]:

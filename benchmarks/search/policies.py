@@ -10,21 +10,21 @@ import numpy as np
 from benchmarks.search.bench import Bench
 from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import PolicyTask
-from paretoprune.analysis.gathering import Measuring, gather_evidence
-from paretoprune.search.answers import Drawn
-from paretoprune.search.context import Context
-from paretoprune.search.effort import Effort
-from paretoprune.search.job import Job
-from paretoprune.search.opening import policy_space_of
-from paretoprune.search.plan import make_plan
-from paretoprune.search.policy_space import PolicySpace
-from paretoprune.search.preparing import ENSEMBLE_IMAGES, limits_of
-from paretoprune.search.settings import SearchSettings
-from paretoprune.spaces.channels import map_digest
-from paretoprune.spaces.evidence import Evidence
-from paretoprune.spaces.policy import Policy
-from paretoprune.spaces.recipe import Source
-from paretoprune.spaces.target import Target
+from paretoprune.analysis.measure import Measuring, gather_evidence
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.calibration_budget import ENSEMBLE_IMAGES, limits_of
+from paretoprune.search.driver.initial_trials import policy_space_of
+from paretoprune.search.optimizer.search_space import PolicySpace
+from paretoprune.search.optimizer.suggesters import Drawn
+from paretoprune.search.optimizer.target_plan import make_plan
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.budget import Effort
+from paretoprune.search.trial.context import Context
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.graph.channels import map_digest
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.spaces.records.recipe import Source
 
 MOST_TRIALS = 2000  # more than any budget here affords
 SETTINGS = SearchSettings(target_flops=str(SIZES[0]), ensemble_images=ENSEMBLE_IMAGES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Literal
 
-from paretoprune.trainers.optimisation import Tuning
+from paretoprune.trainers.training.optimizer import Tuning
 
 SIZES = (0.4, 0.6)  # shares of the FLOPs at which accuracy is quoted; the first is our target
 LOW, HIGH = 0.2, 0.8  # where fronts are compared: what a search for 0.4 spreads over

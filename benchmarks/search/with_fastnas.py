@@ -20,9 +20,9 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.trainers.batches import batches, draw
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.machine import lay, precision, threads
+from paretoprune.trainers.data.batches import batches, draw
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.runtime.device import lay, precision, threads
 
 DIVISOR = 4
 CALIBRATION_BATCHES, BATCH = 50, 64

@@ -22,10 +22,10 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import streams_kept
 from benchmarks.search.with_torch_pruning import GRADIENT_BATCHES, MOST, best_over_sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.spaces.channels import ChannelMap
-from paretoprune.spaces.price import Price
-from paretoprune.trainers.batches import batches
-from paretoprune.trainers.surgery import cut
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.trainers.data.batches import batches
+from paretoprune.trainers.pruning.surgery import cut
 
 Keep = NDArray[np.bool_]
 MaskAt = Callable[[float], Keep]

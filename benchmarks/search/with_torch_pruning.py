@@ -19,8 +19,8 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.trainers.batches import batches
-from paretoprune.trainers.counting import count
+from paretoprune.trainers.data.batches import batches
+from paretoprune.trainers.metrics.flops import count
 
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{importance} {scope}": {"importance": importance, **options}

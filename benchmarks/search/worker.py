@@ -14,13 +14,13 @@ from torch import nn
 
 from benchmarks.scene import Scene
 from benchmarks.search.rules import Rules
-from paretoprune.search.context import Context
-from paretoprune.search.job import Job
-from paretoprune.search.trial import carry_out
-from paretoprune.trainers.evaluate import evaluate
-from paretoprune.trainers.loop import train
-from paretoprune.trainers.recalibrate import recalibrate
-from paretoprune.trainers.saved import load_small
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.context import Context
+from paretoprune.search.trial.run import carry_out
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.serialization import load_small
+from paretoprune.trainers.training.loop import train
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..channels import ChannelMap
+from ..cost.cost import Price
 from ..errors import UserError
-from ..price import Price
+from ..graph.channels import ChannelMap
 from .fill import fill
 from .units import rank_by_score, units_of
 

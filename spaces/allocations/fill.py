@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..channels import ChannelMap
-from ..kinds import Kinds
-from ..price import Price
+from ..cost.atom_kinds import Kinds
+from ..cost.cost import Price
+from ..graph.channels import ChannelMap
 from .units import Index, Ranks
 
 Masks = NDArray[np.bool_]

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bias import TINY, stage_table, stages_of
-from ..channels import ChannelMap
-from ..curves import Curves, bisect_cut, curves_name, rise_table, rise_tables
+from ..cost.cost import Price
 from ..errors import UserError
-from ..parts import Scores
-from ..policy import Policy
-from ..price import Price
+from ..graph.channels import ChannelMap
+from ..policy.layer_scores import Scores
+from ..policy.loss_curves import Curves, bisect_cut, curves_name, rise_table, rise_tables
+from ..policy.normalization import TINY, stage_table, stages_of
+from ..policy.policy import Policy
 from .units import rank_by_score, units_of
 
 Mask = NDArray[np.bool_]

@@ -15,7 +15,7 @@ from math import gcd, lcm
 import numpy as np
 from numpy.typing import NDArray
 
-from ..channels import ChannelMap
+from ..graph.channels import ChannelMap
 
 Index = NDArray[np.int64]
 Ranks = NDArray[np.int32]  # [B, A], an atom's place in the order of removal; A if it stays

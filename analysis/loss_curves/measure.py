@@ -1,0 +1,149 @@
+"""Measure the loss curves of a network: every group probed alone, each probe kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Scores
+from ...spaces.policy.loss_curves import (
+    Curves,
+    CurveSettings,
+    curves_from_tables,
+    curves_to_tables,
+    removal_places,
+)
+from ...spaces.policy.measurements import load_tables, save_tables
+from ..scores.measure import calibration_split, evidence_key
+from .probe_log import WHOLE, ProbeJournal
+from .probe_points import STRATEGIES
+from .prober import Mask, Prober, Subject
+
+LossOf = Callable[[int, Sequence[Mask]], list[float]]  # group, masks -> losses
+OnProgress = Callable[[int, int], None]  # groups done, groups in all
+
+
+def measure_curves(
+    subject: Subject,
+    order: Scores,
+    settings: CurveSettings,
+    *,
+    folder: Path | None = None,
+    around: Mask | None = None,
+    on_progress: OnProgress | None = None,
+) -> Curves:
+    """The curves of all groups, their lowest atoms by `order` [A] going first.
+
+    With a `folder`, probes are read that were made before, also by a run that was killed. `around`
+    is a mask that the other groups have meanwhile; default: they are whole. Only images of train
+    are looked at.
+    """
+    channel_map = subject.channel_map
+    around = np.ones(channel_map.atoms, dtype=bool) if around is None else around
+    split = calibration_split(subject.data, settings.images)
+    base = evidence_key(subject.model, channel_map, subject.data, split, 0)
+    place = removal_places(order, channel_map)
+    key = curves_key(base, settings, (place, around))
+    known = load_tables(key, folder) if folder else None
+    if known is not None:
+        return curves_from_tables(known)
+    prober = Prober(subject, split, settings, around=around)
+    journal = ProbeJournal(folder / f"{key}.probes.jsonl" if folder else None)
+    probing = Probing(channel_map, place, around, settings, prober.losses, journal)
+    groups = sorted(range(len(channel_map.groups)), key=prober.place_of)
+    curves = probing.run(groups, on_progress)
+    if folder:
+        save_tables(key, curves_to_tables(curves), folder)
+        journal.discard()
+    return curves
+
+
+def curves_key(base: str, settings: CurveSettings, arrays: Iterable[NDArray[np.generic]]) -> str:
+    """A hash of all that the probes depend on: `base` is that of network and images."""
+    asked = {name: value for name, value in asdict(settings).items() if name != "memory"}
+    digest = hashlib.sha256(json.dumps([base, asked], sort_keys=True).encode())
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probing:
+    """The probes of one network by one strategy: what was measured is in the journal."""
+
+    channel_map: ChannelMap
+    place: NDArray[np.int32]  # [A], when an atom goes within its group
+    around: Mask
+    settings: CurveSettings
+    loss_of: LossOf
+    journal: ProbeJournal
+
+    def run(self, groups: Sequence[int], on_progress: OnProgress | None = None) -> Curves:
+        """Probe the groups, in this order."""
+        sizes = np.bincount(self.channel_map.group_of, minlength=len(groups)).tolist()
+        self._check_base(groups)
+        for done, group in enumerate(groups, 1):
+
+            def rises(removed: Sequence[int], group: int = group) -> list[float]:
+                whole = self._whole(group)
+                return [finite_rise(loss, whole) for loss in self._losses(group, removed)]
+
+            STRATEGIES[self.settings.method](sizes[group], rises, self.settings)
+            if on_progress is not None:
+                on_progress(done, len(groups))
+        return self._curves()
+
+    def _losses(self, group: int, removed: Sequence[int]) -> list[float]:
+        """The losses with so many atoms of a group gone; what is known is not measured again."""
+        missing = [k for k in removed if self.journal.get((group, k)) is None]
+        if missing:
+            losses = self.loss_of(group, [self._mask(group, k) for k in missing])
+            for k, loss in zip(missing, losses, strict=True):
+                self.journal.put((group, k), loss)
+        return [self.journal.known((group, k)) for k in removed]
+
+    def _mask(self, group: int, removed: int) -> Mask:
+        own = self.channel_map.group_of == group
+        return np.where(own, self.place > removed, self.around)
+
+    def _whole(self, group: int) -> float:
+        """The loss that a group's rises start from: it is whole, the others are as they are."""
+        if self.around[self.channel_map.group_of == group].all():
+            return self.journal.known(WHOLE)
+        return self._losses(group, [0])[0]
+
+    def _check_base(self, groups: Sequence[int]) -> None:
+        if self.journal.get(WHOLE) is None:
+            self.journal.put(WHOLE, self.loss_of(groups[0], [self.around])[0])
+        loss = self.journal.known(WHOLE)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the network's loss must be finite before curves are measured, got {loss}; "
+                "look for NaN in its weights or in the images"
+            )
+
+    def _curves(self) -> Curves:
+        rows = [(g, k, loss) for (g, k), loss in self.journal.items() if g >= 0 and k > 0]
+        return Curves(
+            base=self.journal.known(WHOLE),
+            place=self.place,
+            group=np.array([g for g, _, _ in rows], dtype=np.int32),
+            removed=np.array([k for _, k, _ in rows], dtype=np.int32),
+            rise=np.array([finite_rise(loss, self._whole(g)) for g, _, loss in rows]),
+            around=self.around,
+            settings=self.settings,
+        )
+
+
+def finite_rise(loss: float, whole: float) -> float:
+    """The rise of a probe; NaN and infinity are infinite rises."""
+    return loss - whole if math.isfinite(loss) else math.inf

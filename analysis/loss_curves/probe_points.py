@@ -1,0 +1,59 @@
+"""Which cuts of a group are probed. A strategy sees the loss only through the probes it asks for.
+
+paper   bisection for one threshold: k = step = n // 2, then k +- step with the step halved;
+        exactly floor(log2 n) probes (Li et al. 2020)
+curve   log-spaced k from 1 to n - 1, then, one by one, the middle of the gap where the curve is
+        least known: the widest one on a log scale of the rise
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from ...spaces.policy.loss_curves import CurveSettings, bisect_cut
+
+Probe = Callable[[Sequence[int]], list[float]]  # numbers removed -> rises of the loss
+Strategy = Callable[[int, Probe, CurveSettings], None]
+TINY_RISE = 1e-3  # below it, rises are noise
+
+
+def probe_by_bisection(size: int, probe: Probe, settings: CurveSettings) -> None:
+    """The paper's probes of a group of `size` atoms."""
+    bisect_cut(size, lambda removed: abs(probe([removed])[0]) <= settings.threshold)
+
+
+def probe_along_curve(size: int, probe: Probe, settings: CurveSettings) -> None:
+    """Log-spaced probes, refined where the curve bends."""
+    if size < 2:
+        return
+    spaced = np.geomspace(1, size - 1, settings.points).round().astype(int)
+    first = sorted(set(spaced.tolist()))
+    known = {0: 0.0} | dict(zip(first, probe(first), strict=True))
+    for _ in range(settings.refine):
+        middle = least_known(known)
+        if middle is None:
+            return
+        known[middle] = probe([middle])[0]
+
+
+def least_known(known: dict[int, float]) -> int | None:
+    """The middle of the widest gap: its atoms times its step in log(rise); None: no gap left."""
+    at = sorted(known)
+    gaps = [(a, b) for a, b in pairwise(at) if b - a > 1]
+    if not gaps:
+        return None
+    low, high = max(gaps, key=lambda gap: (gap[1] - gap[0]) * step_between(known, gap))
+    return (low + high) // 2
+
+
+def step_between(known: dict[int, float], gap: tuple[int, int]) -> float:
+    """How far the rise climbs within a gap, in powers of e; much, where it becomes infinite."""
+    low, high = (math.log(abs(known[k]) + TINY_RISE) for k in gap)
+    return abs(high - low) if math.isfinite(high) and math.isfinite(low) else 1e3
+
+
+STRATEGIES: dict[str, Strategy] = {"curve": probe_along_curve, "paper": probe_by_bisection}

@@ -1,0 +1,87 @@
+"""Masked gradients: of a loss multilinear in the mask, their mean is the linear model itself.
+
+mean      s_i = E[-dy/dm_i]        absolute  s_i = E|dy/dm_i|        square  s_i = E (dy/dm_i)^2
+
+over random masks m, with y the transformed loss of one sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...spaces.policy.measurements import Tables
+from .masks import Masks
+from .normal_equations import halves
+from .ridge import Fit, Prior
+
+Values = NDArray[np.float64]
+PLACE = {"mean": (0, 2), "absolute": (1, 2), "square": (2, 3)}  # of a variant and of its square
+
+
+@dataclass(slots=True, eq=False)
+class GradientSums:
+    """Sums over the samples, in two halves."""
+
+    powers: Values  # [2, 4, A]: g, |g|, g^2, g^4
+    count: Values  # [2]
+    removed: Values  # [A], sum of the removed atoms
+    target: Values  # [2], sum y, sum y^2
+
+    @property
+    def samples(self) -> int:
+        """How many samples were added."""
+        return int(self.count.sum())
+
+    def add(self, masks: Masks, targets: Values, gradients: Values) -> None:
+        """Take in masks bool [n, A], their loss changes [n] and the gradients there [n, A]."""
+        for half, part in enumerate(halves(len(gradients))):
+            g = gradients[part]
+            sums = (g.sum(0), np.abs(g).sum(0), (g**2).sum(0), (g**4).sum(0))
+            self.powers[half] += np.stack(sums)
+            self.count[half] += len(g)
+        self.removed += len(masks) - masks.sum(axis=0)
+        self.target += (targets.sum(), targets @ targets)
+
+    def merge(self, other: GradientSums) -> None:
+        """Take in what was summed up elsewhere."""
+        for name in ARRAYS:
+            mine: Values = getattr(self, name)
+            mine += getattr(other, name)
+
+    def scores(self, variant: str) -> tuple[Values, Values, Values]:
+        """Of one variant: the mean [A], its standard error [A], and the means of both halves."""
+        value, square = PLACE[variant]
+        count = max(self.samples, 1)
+        mean, second = self.powers.sum(axis=0)[[value, square]] / count
+        error = np.sqrt(np.maximum(second - mean**2, 0) / count)
+        return mean, error, self.powers[:, value] / np.maximum(self.count, 1)[:, None]
+
+    def model(self) -> Fit:
+        """The linear model that the mean gradients are, through the mean loss change."""
+        mean, error, _ = self.scores("mean")
+        count = max(self.samples, 1)
+        level, square = self.target / count
+        noise = max(square - level**2, 0.0)
+        no_prior = Prior(np.zeros((len(mean), 0)), np.ones(len(mean)))
+        start = (self.removed / count, float(level), float(np.sqrt(noise / count)))
+        return Fit(mean, *start, noise, 0.0, np.zeros(0), no_prior, error)
+
+    def tables(self) -> Tables:
+        """The arrays by name, to be saved."""
+        return {f"gradients/{name}": getattr(self, name) for name in ARRAYS}
+
+    def restore(self, tables: Tables) -> None:
+        """Become what `tables` saved."""
+        for name in ARRAYS:
+            setattr(self, name, np.array(tables[f"gradients/{name}"], dtype=np.float64))
+
+
+ARRAYS = ("powers", "count", "removed", "target")
+
+
+def empty_gradients(atoms: int) -> GradientSums:
+    """Sums of no samples."""
+    return GradientSums(np.zeros((2, 4, atoms)), np.zeros(2), np.zeros(atoms), np.zeros(2))

@@ -1,0 +1,196 @@
+"""Run a network under masks and say what each of them costs: losses, and their gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
+from ...trainers.data.types import Data, Split, prepare
+from ...trainers.metrics.evaluate import logits_of
+from ...trainers.pruning.masking import masked
+from ...trainers.runtime.device import Machine, half_of, lay, precision, threads
+from ...trainers.runtime.modes import evaluating
+from .masks import Masks
+from .result import Effort
+from .settings import EnsembleSettings
+
+Values = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+@dataclass(slots=True, eq=False)
+class Probe:
+    """A network, its calibration images, and how much was run through it."""
+
+    model: nn.Module
+    channel_map: ChannelMap
+    data: Data
+    split: Split
+    settings: EnsembleSettings
+    machine: Machine
+    forwards: int = 0  # images
+    backwards: int = 0  # images
+    halvings: int = 0  # of the batch, when memory ran out
+    size: int = 0
+    dense: Values = field(default_factory=lambda: np.zeros(0))  # unmasked losses, transformed
+
+    def __post_init__(self) -> None:
+        """Begin with the batch that was asked for."""
+        self.size = min(self.settings.batch, len(self.split))
+
+    def effort(self, seconds: float) -> Effort:
+        """What was run so far, in so many seconds."""
+        return Effort(
+            forwards=self.forwards,
+            backwards=self.backwards,
+            halvings=self.halvings,
+            seconds=seconds,
+        )
+
+    def sample_changes(self, masks: Masks, rows: Rows) -> Values:
+        """How much each row's transformed loss rises when it carries its own mask: [n]."""
+        self.measure_dense()
+        losses = self._in_pieces(len(rows), lambda part: self._losses(masks[part], rows[part]))
+        return self._transform(losses) - self.dense[rows]
+
+    def sample_gradients(self, masks: Masks, rows: Rows) -> tuple[Values, Values]:
+        """The same rises, and minus the gradient in each mask: [n], [n, A]."""
+        self.measure_dense()
+
+        def both(part: slice) -> Values:
+            losses, gradients = self._gradients(masks[part], rows[part])
+            return np.concatenate((losses[:, None], gradients), axis=1)
+
+        found = self._in_pieces(len(rows), both)
+        return found[:, 0] - self.dense[rows], found[:, 1:]
+
+    def set_change(self, mask: Masks) -> float:
+        """How much worse the whole set is under one mask [A], by the settings' measure."""
+        self.measure_dense()
+        rows = np.arange(len(self.split))
+        values = self._in_pieces(len(rows), lambda part: self._losses(mask, rows[part]))
+        means = np.array([values.mean(), self.dense.mean()])
+        masked_mean, dense_mean = self._transform(means)
+        return float(masked_mean - dense_mean)
+
+    def taylor(self) -> Values:
+        """The mean over images of |gradient| in the atoms' gates, unmasked: [A].
+
+        A network that regroups its batch has one gate a batch instead of one a sample.
+        """
+        rows = np.arange(len(self.split))
+        own = self.takes_own_masks()
+
+        def absolute(part: slice) -> Values:
+            count = len(rows[part])
+            gates = np.ones((count, self.channel_map.atoms) if own else self.channel_map.atoms)
+            found = np.abs(self._gradients(gates > 0, rows[part])[1])
+            finite = np.isfinite(found).all(axis=1)
+            return np.asarray(found[finite].sum(axis=0, keepdims=True))
+
+        return np.asarray(self._in_pieces(len(rows), absolute).sum(axis=0) / len(rows))
+
+    def takes_own_masks(self) -> bool:
+        """Whether every sample can carry its own mask: not where a network regroups its batch."""
+        count = min(3, len(self.split))
+        try:
+            self._losses(np.ones((count, self.channel_map.atoms), dtype=bool), np.arange(count))
+        except UserError:
+            return False
+        return True
+
+    def measure_dense(self) -> None:
+        """Measure the unmasked losses, unless they were given."""
+        if not len(self.dense):
+            rows = np.arange(len(self.split))
+            whole = np.ones(self.channel_map.atoms, dtype=bool)
+            values = self._in_pieces(len(rows), lambda part: self._losses(whole, rows[part]))
+            self.dense = values if self.settings.per == "batch" else self._transform(values)
+
+    def _transform(self, losses: Values) -> Values:
+        plain = self.settings.transform == "plain" or self.settings.measure == "accuracy"
+        return losses if plain else np.log1p(losses)
+
+    def _losses(self, masks: Masks, rows: Rows) -> Values:
+        """The loss of each row, or whether it is wrong: [n]; one mask [A], or one a row."""
+        with torch.no_grad(), self._running():
+            logits, labels = self._forward(torch.from_numpy(np.array(masks)), rows)
+            if self.settings.measure == "accuracy":
+                values = logits.argmax(1) != labels
+            else:
+                values = functional.cross_entropy(logits, labels, reduction="none")
+        return _numpy(values)
+
+    def _gradients(self, masks: Masks, rows: Rows) -> tuple[Values, Values]:
+        """Transformed losses [n] and minus their gradients in the masks, [n, A] or [1, A]."""
+        gates = torch.from_numpy(masks.astype(np.float32)).requires_grad_()
+        with self._running():
+            logits, labels = self._forward(gates, rows)
+            losses = functional.cross_entropy(logits, labels, reduction="none")
+            values = losses.log1p() if self.settings.transform == "log1p" else losses
+            (gradients,) = torch.autograd.grad(values.sum(), gates)
+        self.backwards += len(rows)
+        return _numpy(values.detach()), np.atleast_2d(-_numpy(gradients))
+
+    def _forward(self, masks: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        index = torch.from_numpy(rows)
+        images = prepare(self.split.images[index].to(self.machine.device), self.data)
+        labels = self.split.labels[index].to(self.machine.device)
+        with (
+            masked(self.model, self.channel_map, masks),
+            precision(self.machine, exact=self.data.outputs.exact),
+        ):
+            logits = logits_of(self.model(lay(images, self.machine)), self.data)
+        self.forwards += len(rows)
+        return logits.float(), labels
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        with evaluating(self.model), threads(self.machine):
+            if self.settings.norms == "running":
+                yield
+                return
+            with batch_statistics(self.model):
+                yield
+
+    def _in_pieces(self, count: int, run: Callable[[slice], Values]) -> Values:
+        """Run all rows, as many at once as memory holds: [count, ...]."""
+        parts: list[Values] = []
+        done = 0
+        while done < count:
+            part = slice(done, min(done + self.size, count))
+            try:
+                parts.append(run(part))
+            except (MemoryError, RuntimeError) as error:
+                self.size, self.halvings = half_of(self.size, error), self.halvings + 1
+                continue
+            done = part.stop
+        return np.concatenate(parts)
+
+
+def _numpy(values: Tensor) -> Values:
+    return np.asarray(values.double().cpu().numpy())
+
+
+@contextlib.contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Let batch norms use each batch's own statistics and leave their running ones alone."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    modes = [norm.training for norm in norms]
+    try:
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False
+        yield
+    finally:
+        for norm, training in zip(norms, modes, strict=True):
+            norm.training, norm.track_running_stats = training, True

@@ -1,0 +1,59 @@
+"""From coefficients to scores: what is expected of them before, and what ranks the atoms after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...spaces.policy.normalization import ranks
+from .ridge import Prior
+
+Values = NDArray[np.float64]
+LEAST_SPREAD = 0.1  # of a coefficient whose Taylor score is 0, relative to one of mean score
+
+
+def priors_of(taylor: Values | None, known: Sequence[Values], count: int) -> tuple[Prior, ...]:
+    """Priors of `count` coefficients, the first of which are the atoms'.
+
+    Their mean is a combination of the Taylor score, a constant and what else is known. Their
+    spread is the same for all atoms or, as what barely matters cannot be far off, follows the
+    Taylor score: the evidence chooses.
+    """
+    given = list(known) if taylor is None else [taylor, np.ones_like(taylor), *known]
+    columns = np.zeros((count, len(given)))
+    for index, values in enumerate(given):
+        columns[: len(values), index] = relative(values)
+    flat = Prior(columns, np.ones(count))
+    if taylor is None:
+        return (flat,)
+    spread = np.ones(count)
+    spread[: len(taylor)] = relative(taylor) + LEAST_SPREAD
+    return flat, Prior(columns, np.mean(spread**2) / spread**2)
+
+
+def expected(mean: Values, error: Values, variant: str) -> tuple[Values, Values]:
+    """Mean and standard deviation of b, |b| or b^2 for normal coefficients b."""
+    if variant == "mean":
+        return mean, error
+    second = mean**2 + error**2
+    if variant == "square":
+        return second, np.sqrt(2 * error**4 + 4 * (mean * error) ** 2)
+    ratio = mean / np.maximum(error, 1e-30)
+    tail = np.array([math.erf(value) for value in (ratio / 2**0.5).ravel()]).reshape(mean.shape)
+    size = error * (2 / np.pi) ** 0.5 * np.exp(-(ratio**2) / 2) + mean * tail
+    return size, np.sqrt(np.maximum(second - size**2, 0))
+
+
+def relative(values: Values) -> Values:
+    """Values over their mean size."""
+    return np.asarray(values / max(float(np.abs(values).mean()), 1e-30))
+
+
+def rank_correlation(one: Values, other: Values) -> float:
+    """Spearman's, ties by index."""
+    if len(one) < 2:
+        return 1.0
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])

@@ -1,0 +1,213 @@
+"""One pass over the calibration images for all scores of data together.
+
+Each batch costs one forward and at most one backward, in eval mode: a gate of 1 for every sample
+and atom, the weights and the inputs of layers are all looked at in the same run. It computes in
+bf16 where the machine gains from it: the atoms' order stays (benchmarks/scores.py measures it).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...spaces.errors import UserError
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Parts
+from ...trainers.data.batches import batches
+from ...trainers.metrics.evaluate import logits_of
+from ...trainers.pruning.masking import READERS, Regrouped, masked
+from ...trainers.runtime.device import (
+    Machine,
+    half_of,
+    lay,
+    machine_for,
+    place,
+    precision,
+    threads,
+)
+from ...trainers.runtime.modes import evaluating
+from .batch_view import Need, Seen
+from .filter_ops import weight_of
+from .registry import BatchScore, Network
+from .validation import call_score
+
+BATCH = 128
+BATCH_NUMBERS = BATCH * 3 * 64 * 64  # larger images come in smaller batches, or memory runs out
+OnProgress = Callable[[int, int], None]  # images done, images in all
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The parts found by name, and what they cost: forwards, backwards and images."""
+
+    scores: dict[str, Parts]
+    counts: dict[str, int]
+
+
+def batch_size_for(input_shape: tuple[int, ...]) -> int:
+    """Images a batch: 128, fewer of large ones."""
+    return max(1, min(BATCH, BATCH_NUMBERS // prod(input_shape)))
+
+
+def share_pass(
+    network: Network,
+    wanted: Mapping[str, BatchScore],
+    *,
+    machine: Machine | None = None,
+    on_progress: OnProgress | None = None,
+) -> Passed:
+    """All wanted scores from one pass; a network that regroups its batch sees single images.
+
+    Where memory runs out, the pass begins again with half of the batch.
+    """
+    if not wanted:
+        return Passed({}, {"forwards": 0, "backwards": 0, "images": 0})
+    shape = tuple(network.data.input_shape)
+    machine = machine or machine_for(network.model, shape)
+    size = batch_size_for(shape)
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(place(network.model, machine)))
+        stack.enter_context(threads(machine))
+        while True:
+            try:
+                return _pass(network, wanted, size, machine, on_progress)
+            except Regrouped:
+                size = 1
+            except (MemoryError, RuntimeError) as error:
+                size = half_of(size, error)
+
+
+def _pass(
+    network: Network,
+    wanted: Mapping[str, BatchScore],
+    size: int,
+    machine: Machine,
+    on_progress: OnProgress | None,
+) -> Passed:
+    atoms, total = network.channel_map.atoms, len(network.calibration)
+    sums: dict[str, Parts] = {}
+    done = count = 0
+    for images, labels in batches(
+        network.calibration, network.data, batch_size=size, device=machine.device
+    ):
+        seen = _look(network, wanted, lay(images, machine), labels, machine)
+        for name, method in wanted.items():
+            parts = call_score(name, method.function, seen, atoms)
+            weight = len(labels) / total if method.average else 1.0
+            sums[name] = _add(name, sums.get(name), parts, weight)
+        count, done = count + 1, done + len(labels)
+        if on_progress:
+            on_progress(done, total)
+    backwards = count if _needs(wanted) & {"gates", "weights"} else 0
+    return Passed(sums, {"forwards": count, "backwards": backwards, "images": done})
+
+
+def _needs(wanted: Mapping[str, BatchScore]) -> set[Need]:
+    return {need for method in wanted.values() for need in method.needs}
+
+
+def _add(name: str, total: Parts | None, parts: Parts, weight: float) -> Parts:
+    """The sum so far with a batch's parts; every batch must have the same ones."""
+    value = parts.value * weight
+    if total is None:
+        return replace(parts, value=value)
+    same = (np.array_equal(getattr(total, k), getattr(parts, k)) for k in ("atom", "layer"))
+    if not all(same):
+        raise UserError(
+            f"score {name!r} must find the same parts in every batch, got others in a later one; "
+            "return a zero where there is nothing to see"
+        )
+    return replace(parts, value=total.value + value)
+
+
+def _look(
+    network: Network,
+    wanted: Mapping[str, BatchScore],
+    images: Tensor,
+    labels: Tensor,
+    machine: Machine,
+) -> Seen:
+    """One forward, and one backward if gradients are needed."""
+    model, channel_map, needs = network.model, network.channel_map, _needs(wanted)
+    with ExitStack() as stack:
+        enter = stack.enter_context
+        enter(torch.set_grad_enabled(bool(needs & {"gates", "weights"})))
+        sources: list[Tensor] = []
+        weights: dict[int, Tensor] | None = None
+        inputs: dict[int, list[Tensor]] | None = None
+        if "gates" in needs:
+            sources.append(_gates(images, channel_map.atoms))
+            enter(masked(model, channel_map, sources[0]))
+        if "weights" in needs:
+            weights = enter(_requiring_gradients(model, channel_map))
+            sources += weights.values()
+        if "inputs" in needs:
+            inputs = enter(_watched(model, channel_map))
+        with precision(machine, exact=network.data.outputs.exact):
+            logits = logits_of(model(images), network.data)
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"scores {', '.join(wanted)} must see a finite loss, got {loss.item()}; "
+                "check the network's weights and the calibration images"
+            )
+        found = list(torch.autograd.grad(loss, sources, materialize_grads=True)) if sources else []
+    gates = found.pop(0).view(-1, channel_map.atoms) if "gates" in needs else None
+    gradients = None if weights is None else dict(zip(weights, found, strict=True))
+    return Seen(model, channel_map, gates, gradients, inputs)
+
+
+def _gates(images: Tensor, atoms: int) -> Tensor:
+    """Ones that want gradients: [N, A], or [A] for a single image, which may be regrouped."""
+    shape = (len(images), atoms) if len(images) > 1 else (atoms,)
+    return torch.ones(shape, device=images.device, requires_grad=True)
+
+
+@contextmanager
+def _requiring_gradients(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, Tensor]]:
+    """The weights of layers that produce atoms, by layer index; frozen ones thaw for a while."""
+    weights = {
+        index: weight_of(model.get_submodule(layer.name))
+        for index, layer in enumerate(channel_map.layers)
+        if layer.kind in ("conv", "linear") and (layer.out_atoms >= 0).any()
+    }
+    frozen = [weight for weight in weights.values() if not weight.requires_grad]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        yield weights
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
+
+
+@contextmanager
+def _watched(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, list[Tensor]]]:
+    """What the layers that read atoms are given, by layer index."""
+    inputs: dict[int, list[Tensor]] = defaultdict(list)
+
+    def watch(index: int) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            inputs[index].append(args[0].detach())
+
+        return hook
+
+    handles = [
+        model.get_submodule(layer.name).register_forward_pre_hook(watch(index))
+        for index, layer in enumerate(channel_map.layers)
+        if layer.kind in READERS and (layer.in_atoms >= 0).any()
+    ]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()

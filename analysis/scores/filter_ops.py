@@ -1,0 +1,57 @@
+"""Filters, and how numbers that belong to channels become the parts of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from ...spaces.graph.channels import ChannelMap
+from ...spaces.policy.layer_scores import Parts
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a layer as a tensor, in the module's own layout."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def filters_of(module: nn.Module, tensor: Tensor) -> Tensor:
+    """A layer's weight, or a tensor laid out like it, with one row a filter: [C_out, ...].
+
+    A transposed convolution stores [C_in, C_out / groups, ...].
+    """
+    if not isinstance(module, _ConvTransposeNd):
+        return tensor
+    by_group = tensor.reshape(module.groups, -1, *tensor.shape[1:])
+    return by_group.transpose(1, 2).flatten(0, 1)
+
+
+def parts_of(
+    channels: Mapping[int, Tensor],
+    channel_map: ChannelMap,
+    side: Literal["out", "in"] = "out",
+    *,
+    average: bool = False,
+) -> Parts:
+    """The parts of atoms from numbers [C] by layer index, C the channels on one side of the layer.
+
+    Where an atom has several channels in one layer, their numbers are added up, or averaged.
+    """
+    empty = np.zeros(0, dtype=np.int32)
+    values, atoms, layers = [empty.astype(np.float64)], [empty], [empty]
+    for index, numbers in channels.items():
+        layer = channel_map.layers[index]
+        atom_of = layer.out_atoms if side == "out" else layer.in_atoms
+        owned = atom_of >= 0
+        own, place = np.unique(atom_of[owned], return_inverse=True)
+        value = np.bincount(place, numbers.detach().to("cpu", torch.float64).numpy()[owned])
+        values.append(value / (np.bincount(place) if average else 1))
+        atoms.append(own)
+        layers.append(np.full(len(own), index, dtype=np.int32))
+    return Parts(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))

@@ -1,0 +1,1 @@
+"""The scores themselves: one module per score, each registered by name."""

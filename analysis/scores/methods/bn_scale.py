@@ -1,0 +1,40 @@
+"""Scale of the batch norm behind a channel (Liu et al. 2017, "Network Slimming").
+
+s_i = |gamma_i|
+
+We differ in: an atom without any batch norm scores the L2 norm of its filters, so that networks
+with few norms can still be ranked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from ....spaces.graph.channels import Layer
+from ....spaces.policy.layer_scores import Parts
+from ..filter_ops import weight_of
+from ..registry import Network, score
+from .l2 import l2
+
+
+@score("bn-scale")
+def bn_scale(network: Network) -> Parts:
+    """|gamma| of each channel; a part for each norm of an atom."""
+    normed = network.per_atom_of_layers(scale, kinds=("channelwise",))
+    bare = l2(network)
+    rest = ~np.isin(bare.atom, normed.atom)
+    return Parts(
+        np.concatenate((normed.value, bare.value[rest])),
+        np.concatenate((normed.atom, bare.atom[rest])),
+        np.concatenate((normed.layer, bare.layer[rest])),
+    )
+
+
+def scale(layer: Layer, module: nn.Module) -> Tensor | None:
+    """A norm's |gamma|, ones where it has no affine part; a PReLU is no norm."""
+    if not isinstance(module, _NormBase):
+        return None
+    return weight_of(module).abs() if module.affine else torch.ones(len(layer.out_atoms))

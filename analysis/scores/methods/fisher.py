@@ -1,0 +1,21 @@
+"""Fisher information of the atom's gate: the squared Taylor term (Theis et al. 2018; Liu et al.
+2021, "Group Fisher Pruning").
+
+s_i = sum over samples n of (dL_n / dm_i)^2,   m_i = a gate of 1 on atom i
+
+The gate covers every place where the atom is consumed, so coupled layers are squared together.
+
+We differ in: no factor 1 / 2N, which changes no order; price is a choice apart from the score.
+"""
+
+from __future__ import annotations
+
+from ....spaces.policy.layer_scores import Scores
+from ..batch_view import Seen
+from ..registry import batch_score
+
+
+@batch_score("fisher", "gates")
+def fisher(seen: Seen) -> Scores:
+    """Sum over images of (dL/dgate)^2."""
+    return seen.per_gate(lambda gradients: gradients.square().sum(0))

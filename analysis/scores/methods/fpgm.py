@@ -1,0 +1,29 @@
+"""Distance to the other filters (FPGM, He et al. 2019: "Filter pruning via geometric median").
+
+s_il = sum over the filters j of layer l of |w_i - w_j|_2
+
+The filter nearest to the geometric median has the lowest sum: the others can stand in for it.
+
+We differ in: filters that are never removed count among the others too; biases and norms are left
+out. A layer's only filter scores 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ....spaces.policy.layer_scores import Parts
+from ..registry import Network, score
+
+
+@score("fpgm")
+def fpgm(network: Network) -> Parts:
+    """Sum of Euclidean distances of each filter, a part for each layer of an atom."""
+    return network.per_atom(distances)
+
+
+def distances(weight: Tensor) -> Tensor:
+    """The sum of each filter's distances to all filters of its layer."""
+    filters = weight.detach().flatten(1)
+    return torch.cdist(filters, filters).sum(1)

@@ -1,0 +1,17 @@
+"""Mean absolute weight of a filter (Salama et al. 2019, "Pruning at a Glance").
+
+s_i = (1 / n) sum |w|   over the n weights of filter i
+
+A filter of a coupled atom adds up over the layers that share it.
+"""
+
+from __future__ import annotations
+
+from ....spaces.policy.layer_scores import Parts
+from ..registry import Network, score
+
+
+@score("mean-abs-weight")
+def mean_abs_weight(network: Network) -> Parts:
+    """Mean |w| of each filter, a part for each layer of an atom."""
+    return network.per_atom(lambda weight: weight.abs().flatten(1).mean(1))

@@ -1,0 +1,21 @@
+"""First-order Taylor expansion in the weights of a filter: gradient times weight.
+
+s_il = sum over mini-batches b of sum over the weights w of filter i in layer l of |g_b * w|
+
+A coupled atom has a part in every layer that produces it.
+
+We differ in: g_b is of the batch's summed loss, so a short last batch counts for its images only;
+biases and norms are left out, the weights of convolutions and linear layers are all there is.
+"""
+
+from __future__ import annotations
+
+from ....spaces.policy.layer_scores import Parts
+from ..batch_view import Seen
+from ..registry import batch_score
+
+
+@batch_score("weight-gradient", "weights")
+def weight_gradient(seen: Seen) -> Parts:
+    """Sum of |gradient * weight| of each filter, a part for each layer of an atom."""
+    return seen.per_filter(lambda weight, gradient: (gradient * weight).abs().flatten(1).sum(1))

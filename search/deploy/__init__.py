@@ -1,0 +1,1 @@
+"""After the front: the full fine-tune, export, training of a dense baseline."""

@@ -1,0 +1,1 @@
+"""One request from settings to result: a search, one policy, a sensitivity analysis."""

@@ -1,0 +1,1 @@
+"""Ray: its runtime, Tune's runner and searcher, remote calls, resources, files, signals."""

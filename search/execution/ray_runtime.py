@@ -1,0 +1,288 @@
+"""Ray for one run: started with a token and without its dashboard, or a cluster's, or given."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import joblib
+
+from ...spaces.errors import UserError
+from ..config.settings import SearchSettings
+from ..storage.run_folder import RunFolder
+from .orphan_reaper import Reaper
+
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+KNOCK_SECONDS = 5.0
+SOCKET = "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
+LONGEST = (103 if sys.platform == "darwin" else 107) - len(SOCKET)  # of the folder above it
+SHORT_PLACE = "/tmp"
+
+
+class RayStart:
+    """Ray, starting in a thread of its own while the driver does other things.
+
+    Left, it ends the Ray that it started; one that was there before stays, and the environment
+    is as it was.
+    """
+
+    def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
+        self._address, self._cpus = address, cpus
+        settings = settings_for(address, token)
+        self._scratch = make_scratch(hosts=address is None and not is_running())
+        self._reaper = Reaper(self._scratch)
+        self._ours = self._begun = False
+        self._error: Exception | None = None
+        self._started, self._left = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
+        self._environment = ExitStack()
+        self._environment.enter_context(environment_with(settings))
+
+    def __enter__(self) -> RayStart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._environment:
+            if self._begun:
+                self._end()
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._reaper.leave()
+
+    def begin(self) -> None:
+        """Start it, unless it is started already."""
+        if not self._begun:
+            self._begun = True
+            self._thread.start()
+
+    def _end(self) -> None:
+        self._started.wait()
+        if self._ours:
+            import ray
+
+            ray.shutdown()
+        self._left.set()
+        self._thread.join()
+
+    def wait(self) -> Path:
+        """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
+        self.begin()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+        return self._scratch
+
+    def _start(self) -> None:
+        try:
+            import ray
+
+            # It warns of not being the main thread.
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            if not ray.is_initialized():
+                connect(self._address, self._cpus, self._scratch)
+                self._ours = True
+                if self._address is None:
+                    warm_up(self._cpus)
+        except Exception as error:
+            self._error = error
+        self._started.set()
+        importlib.import_module(".tune_runner", __package__)  # Tune takes a second
+        self._left.wait()  # Ray's processes are killed when the thread that made them ends
+
+
+def make_scratch(*, hosts: bool) -> Path:
+    """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
+    asked = place = tempfile.gettempdir()
+    if hosts and len(os.fsencode(asked)) > LONGEST:
+        place = SHORT_PLACE
+    try:
+        return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
+    except OSError as error:
+        if place == asked:
+            raise
+        raise UserError(
+            f"TMPDIR must be a folder of at most {LONGEST} characters for Ray's sockets, got "
+            f"{asked}, and {place} in its place is none to write to ({error.strerror}); "
+            "set a shorter TMPDIR"
+        ) from None
+
+
+@contextmanager
+def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
+    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
+    with RayStart(address=settings.address, cpus=cpus_of(settings), token=run.token) as start:
+        if settings.address is not None:
+            start.wait()
+        yield start
+
+
+def cpus_of(settings: SearchSettings) -> int:
+    """What a local Ray is told to have: as many as the trials at a time need."""
+    return math.ceil(slots_of(settings) * settings.cpus_per_trial)
+
+
+def slots_of(settings: SearchSettings) -> int:
+    """Trials at a time on the cores that this process may use, a container's quota regarded."""
+    return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
+
+
+def settings_for(address: str | None, token: Path) -> dict[str, str]:
+    """What of the environment Ray and its workers are to find changed; the user's own stays."""
+    wanted = {name: value for name, value in QUIET.items() if name not in os.environ}
+    if address is None and not is_running():
+        if "RAY_AUTH_MODE" not in os.environ:
+            write_token(token)
+            wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
+        wanted |= path_of_workers()
+    return wanted
+
+
+@contextmanager
+def environment_with(settings: Mapping[str, str]) -> Iterator[None]:
+    """Change the environment, and give the former one back."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    let_ray_read()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        let_ray_read()
+
+
+def write_token(path: Path) -> None:
+    """Ray listens on every address of the machine; with a token nobody else can run code there."""
+    path.unlink(missing_ok=True)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(file, secrets.token_hex(32).encode())
+    os.close(file)
+
+
+def let_ray_read() -> None:
+    """A Ray that was imported before has read its settings already, and keeps a token."""
+    if "ray" in sys.modules and not is_running():
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+def is_running() -> bool:
+    """Whether this process has a Ray already: then that is used as it is."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def path_of_workers() -> dict[str, str]:
+    """Let worker processes find this package where it runs from a clone that is not installed."""
+    home = str(Path(__file__).resolve().parents[2])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if home in paths or not (Path(home) / "paretoprune").is_dir():
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([home, *filter(None, paths)])}
+
+
+def connect(address: str | None, cpus: int, scratch: Path) -> None:
+    """Start a local Ray, or join the one at `address`."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        if address is None:
+            start_local(cpus, scratch)
+        else:
+            join(address)
+    except AuthenticationError as error:  # raised before anything starts: no token to be had
+        first = str(error).partition(". ")[0]
+        raise UserError(
+            f"RAY_AUTH_MODE=token must come with a token, got none ({first}); "
+            "set RAY_AUTH_TOKEN_PATH to a file with the cluster's, or unset RAY_AUTH_MODE"
+        ) from None
+
+
+def start_local(cpus: int, scratch: Path) -> None:
+    """A Ray of our own on this machine, its files in the scratch folder."""
+    import ray
+
+    ray.init(
+        "local",  # without the word, Ray joins any cluster that it finds on this machine
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=str(scratch),
+    )
+
+
+def join(address: str) -> None:
+    """Become a driver of the cluster at `address`."""
+    import ray
+
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address must be a cluster that this machine is a node of, got {address}; send the "
+            "search there with ray job submit --working-dir . -- python search.py ..."
+        )
+    if address in ("", "local"):  # to Ray: one of its own, outside all that we set up for ours
+        raise UserError(
+            f"--address must be a running Ray cluster, got {address or 'none'}; "
+            "leave it out for a Ray of this search's own"
+        )
+    try:
+        knock(address)
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"--address must be a running Ray cluster, got {address} ({first}); "
+            "start one with ray start --head, set RAY_AUTH_MODE=token if it asks for a token, "
+            "or leave --address out"
+        ) from None
+
+
+def warm_up(workers: int) -> None:
+    """Let the workers import what evidence needs, beside what the driver does meanwhile.
+
+    Trials run in processes of their own: Ray makes no actor of a process that had a task.
+    """
+    import ray
+
+    send = ray.remote(get_ready).options(num_cpus=1)
+    for _ in range(workers):
+        send.remote()
+
+
+def get_ready() -> None:
+    """In a worker: the imports of an errand, the longest part of its start."""
+    importlib.import_module("paretoprune.search.execution.remote_calls")
+
+
+def knock(address: str) -> None:
+    """Raise at once where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()

@@ -1,0 +1,101 @@
+"""The run folder as a worker anywhere in the cluster reaches it.
+
+Where the folder is on a disk that the worker's node sees too, files are simply there. Where not,
+they travel through Ray's object store to a task on the driver's node, which writes or reads them.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ...spaces.io.atomic_write import write_bytes
+
+NONCE = ".nonce"  # new at every start: another machine's folder of the same name has another
+
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where the run folder is."""
+
+    root: Path
+    node: str  # Ray's name for the driver's node
+    nonce: str
+
+    @property
+    def logs(self) -> Path:
+        """What the workers print."""
+        return self.root / "logs"
+
+    def is_here(self) -> bool:
+        """True on a node that sees the very folder."""
+        try:
+            return (self.root / NONCE).read_text() == self.nonce
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def write(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write files to a folder of the run; they are on the disk when this returns."""
+        if self.is_here():
+            write_files(self.root / folder, files)
+        else:
+            ray.get(self.there(write_files).remote(self.root / folder, files))
+
+    def read(self, folder: str) -> Files:
+        """The files in a folder of the run."""
+        if self.is_here():
+            return read_files(self.root / folder)
+        found: Files = ray.get(self.there(read_files).remote(self.root / folder))
+        return found
+
+    def append(self, path: Path, content: bytes) -> None:
+        """Add to a file of the run."""
+        ray.get(self.there(append_to).remote(path, content))
+
+    def there(self, work: Callable[..., Any]) -> Any:
+        """A function as a task or a class as an actor, on the driver's node, which ends last."""
+        where = NodeAffinitySchedulingStrategy(self.node, soft=False)
+        return ray.remote(work).options(num_cpus=0, scheduling_strategy=where)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """What all workers of a run are given: the same for every trial."""
+
+    context: Any  # Ray's reference to it: wrapped here, it is not fetched again every trial
+    home: Home
+    artifacts: str | None
+
+
+def make_home(root: Path) -> Home:
+    """Called by the driver, on the node that has the folder."""
+    nonce = secrets.token_hex(16)
+    write_bytes(root / NONCE, nonce.encode())
+    return Home(root, ray.get_runtime_context().get_node_id(), nonce)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write each durably, in their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+
+
+def append_to(path: Path, content: bytes) -> None:
+    """Add to a file."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "ab") as file:
+        file.write(content)
+
+
+def read_files(folder: Path) -> Files:
+    """What is in a folder by its names."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

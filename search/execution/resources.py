@@ -1,0 +1,69 @@
+"""What of a cluster each worker gets, and how many of them that makes."""
+
+from __future__ import annotations
+
+import math
+
+import ray
+
+from ...spaces.errors import UserError
+from ..config.settings import SearchSettings
+
+ROUNDING = 1e-6  # 1 / 0.1 must be 10
+
+
+def workers_in(settings: SearchSettings, gpus: float) -> int:
+    """Trials at a time that fit into the nodes there are now, unless the user wants fewer."""
+    nodes = nodes_now()
+    fitting = fitting_in(nodes, settings, gpus)
+    if not fitting and settings.address is None:
+        most = max((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
+        raise UserError(
+            f"a trial must fit into this machine's {most[1]:g} CPUs and {most[0]:g} GPUs, got "
+            f"{settings.cpus_per_trial:g} and {gpus:g}; lower --cpus-per-trial or --gpus-per-trial"
+        )
+    most_workers = max(1, fitting)
+    return min(settings.workers or most_workers, most_workers)
+
+
+def wanting(settings: SearchSettings, gpus: float) -> str | None:
+    """What is said where no node is large enough for a trial: one may still come."""
+    if fitting_in(nodes_now(), settings, gpus):
+        return None
+    cpus = settings.cpus_per_trial
+    return f"no node has {cpus:g} CPUs and {gpus:g} GPUs now; waiting for one"
+
+
+def nodes_now() -> list[dict[str, float]]:
+    """The resources of each node, those in use too."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def fitting_in(nodes: list[dict[str, float]], settings: SearchSettings, gpus: float) -> int:
+    """How many trials fit into the nodes."""
+    return sum(room_in(node, settings.cpus_per_trial, gpus) for node in nodes)
+
+
+def room_in(node: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many trials that need so much fit into a node's resources."""
+    needs = {"CPU": cpus, "GPU": gpus}
+    return min(int(node.get(name, 0) / n + ROUNDING) for name, n in needs.items() if n)
+
+
+def gpus_each(settings: SearchSettings) -> float:
+    """The GPUs of one trial: as asked for, or an even share."""
+    if settings.gpus_per_trial is not None:
+        return settings.gpus_per_trial
+    return share_of_gpus(resource("GPU"), workers_in(settings, 0))
+
+
+def resource(name: str) -> float:
+    """How much of it all nodes have together."""
+    return float(ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]
+
+
+def share_of_gpus(gpus: float, workers: int) -> float:
+    """Whole GPUs while there are enough, else an even share of one, rounded down for Ray."""
+    if gpus >= workers:
+        return 1.0
+    return math.floor(1000 * gpus / workers) / 1000

@@ -1,0 +1,93 @@
+"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a ledger entry.
+
+A second one, while Ray is being ended, leaves as a kill would: the journal takes that.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ..storage.run_folder import RunFolder
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ONE_SIGNAL = 0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
+IMPORTS = "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
+A_MOMENT = 0.05  # seconds, until it is over
+
+
+class Stopped(BaseException):
+    """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.exit_code = 128 + signum
+        self.run: RunFolder | None = None
+
+
+class Stopping:
+    """Whether a signal has come, and whether it may be raised now."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._since = 0.0
+        self._shields = 0
+        self._ended = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Raise Stopped in the main thread at a signal; a second signal ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self._on_signal) for each in SIGNALS}
+        try:
+            yield
+        finally:
+            self._ended = True
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def listen_again(self) -> None:
+        """Take the signals back from a library that took them (Ray does, when it starts)."""
+        if threading.current_thread() is threading.main_thread():
+            for each in SIGNALS:
+                signal.signal(each, self._on_signal)
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold a signal back until the block is over."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if not self._shields:
+            self.raise_if_asked()
+
+    def raise_if_asked(self) -> None:
+        """Raise Stopped if a signal has come: for the safe points within a shield."""
+        if self._signum is not None:
+            raise Stopped(self._signum)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._signum is not None:
+            if time.monotonic() - self._since > ONE_SIGNAL:
+                os._exit(128 + signum)
+            return
+        if frame is not None and frame.f_code.co_filename == IMPORTS:
+            threading.Thread(target=self._send_later, args=(signum,), daemon=True).start()
+            return
+        self._signum, self._since = signum, time.monotonic()
+        if not self._shields and not self._ended:
+            raise Stopped(signum)
+
+    def _send_later(self, signum: int) -> None:
+        time.sleep(A_MOMENT)
+        if not self._ended:
+            os.kill(os.getpid(), signum)

@@ -1,0 +1,1 @@
+"""What to try next: search space, proposer, screening, samplers, halving, trial store."""

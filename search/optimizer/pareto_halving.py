@@ -1,0 +1,118 @@
+"""Successive halving with several objectives: stop a trial that its like leave behind.
+
+At each rung a trial is compared with the latest of its schedule and of like FLOPs that have come
+as far: who is cut late has been trained at its size for less. Of n of them, the best
+ceil(KEPT * n) go on, in the order of
+
+    non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
+
+and so does the most accurate of those that cost no more FLOPs: good trials lie close together and
+contribute little each, so that a handful of odd ones would crowd out the best.
+
+Asynchronous, as in ASHA (Li et al. 2020): nobody waits for a rung to fill; the first few pass.
+We differ in: the order is of fronts, not of one number; a trial is only held against its like.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ray.tune.schedulers import FIFOScheduler
+
+from ...spaces.records.hypervolume import contributions, front_ranks
+from ..storage.trial_spec import Rung
+
+KEPT = 1 / 3
+LIKE = 1.25  # like FLOPs: apart at most by this factor
+SAME = 0.01  # the same size: apart by no more, as two trials at one target are
+LEAST, MOST = 3, 64  # trials at a rung: before it stops any, and that one is held against
+
+
+class Halving:
+    """Who has come to which rung, and who may go on."""
+
+    def __init__(self, seen: Iterable[Rung] = (), *, kept: float = KEPT) -> None:
+        self._kept = kept
+        self._rungs: dict[int, list[Rung]] = {}
+        for rung in seen:
+            self._rungs.setdefault(rung.index, []).append(rung)
+
+    def goes_on(self, rung: Rung) -> bool:
+        """Enter a trial's standing; False if it is to stop."""
+        others = self._rungs.setdefault(rung.index, [])
+        others.append(rung)
+        like = [as_seen_from(rung, one) for one in others if alike(one, rung)][-MOST:]
+        if len(like) < LEAST:
+            return True
+        return leads(like) or is_among_best(like, math.ceil(self._kept * len(like)))
+
+
+def alike(one: Rung, other: Rung) -> bool:
+    """Whether they came by the same schedule to about the same FLOPs."""
+    apart = max(one.flops / other.flops, other.flops / one.flops)
+    return one.schedule == other.schedule and apart <= LIKE
+
+
+def as_seen_from(rung: Rung, one: Rung) -> Rung:
+    """The other with the rung's own sizes where they are the same: a hair less is no merit."""
+    return replace(
+        one, flops=snapped(one.flops, rung.flops), params=snapped(one.params, rung.params)
+    )
+
+
+def snapped(size: float, to: float) -> float:
+    """The second size if they are the same."""
+    return to if math.isclose(size, to, rel_tol=SAME) else size
+
+
+def leads(like: list[Rung]) -> bool:
+    """True if the last of these is more accurate than all others that cost no more FLOPs."""
+    *others, last = like
+    rivals = [one.accuracy for one in others if one.flops <= last.flops]
+    return all(last.accuracy > accuracy for accuracy in rivals)
+
+
+def is_among_best(like: list[Rung], kept: int) -> bool:
+    """True if the last of these is one of the `kept` best; of equals, the earlier are better."""
+    goals = np.array([(one.accuracy, -one.flops, -one.params) for one in like])
+    ranks = front_ranks(goals)
+    beside = goals[ranks == ranks[-1]]  # the last of these is the one in question
+    worth = contributions(beside, goals.min(axis=0) - 1e-3)
+    return bool((ranks < ranks[-1]).sum() + (worth[:-1] >= worth[-1]).sum() < kept)
+
+
+class HalvingScheduler(FIFOScheduler):
+    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on.
+
+    A worker that has become free goes to the trial that was just added. Tune would give it to the
+    oldest that still waits for a worker of its own to start, and kill that worker: where trials
+    end more often than a worker takes to start, none ever would again.
+    """
+
+    def __init__(self, halving: Halving) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._halving = halving
+        self._added: Any = None
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Nothing starts for it yet."""
+        self._added = trial
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The trial that was just added; Tune itself starts workers for all that lack one."""
+        added, self._added = self._added, None
+        return added
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Go on or stop."""
+        text = result.get("rung")
+        if not text:
+            return str(self.CONTINUE)
+        goes_on = self._halving.goes_on(Rung(**json.loads(text)))
+        exempt = bool(trial.config["exempt"])
+        return str(self.CONTINUE if goes_on or exempt else self.STOP)

@@ -1,0 +1,1 @@
+"""Many searches: the file that describes them, the runner, its state."""

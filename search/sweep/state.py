@@ -1,0 +1,163 @@
+"""Where a sweep stands: the states of its runs, kept in sweep.json, and the joint report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...analysis.report.sweep import Row, sweep_page
+from ...spaces.errors import UserError
+from ...spaces.io.atomic_write import write_bytes, write_json
+from ...spaces.io.bounded_read import read_json
+from ...spaces.records.pareto_front import front_volume
+from ..results.formatting import requested
+from ..results.run_summary import saved_front
+from ..storage.run_folder import RunFolder
+from ..storage.trial_records import front_in
+from .config import Entry
+
+SCHEMA = 1
+WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
+FINISHED, FAILED = "finished", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far one run is, the reason if it failed, and what it took in all its launches."""
+
+    state: str = WAITING
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class SweepState:
+    """The runs of a sweep by name. Every change is in sweep.json and the page before it counts."""
+
+    def __init__(self, root: Path, entries: Sequence[Entry]) -> None:
+        self.root, self.entries = root, tuple(entries)
+        self._statuses = dict.fromkeys((entry.name for entry in entries), Status())
+        self._statuses |= self._saved()
+
+    def run(self, entry: Entry) -> RunFolder:
+        """The folder of one run."""
+        return RunFolder(self.root / entry.name)
+
+    def unfinished(self) -> list[Entry]:
+        """The runs that still have to be run, in order."""
+        return [e for e in self.entries if self._statuses[e.name].state != FINISHED]
+
+    def failed(self) -> list[Row]:
+        """The runs that failed."""
+        return [row for row in self.rows() if row.state == FAILED]
+
+    def reopen(self, entry: Entry) -> None:
+        """A finished run is asked for more trials."""
+        before = self._statuses[entry.name]
+        self._statuses[entry.name] = Status(seconds=before.seconds)
+
+    def change(self, entry: Entry, state: str, *, reason: str = "", seconds: float = 0.0) -> None:
+        """A run has come to another state; `seconds` are added to what it took before."""
+        before = self._statuses[entry.name]
+        self._statuses[entry.name] = Status(state, reason, before.seconds + seconds)
+        self.write()
+
+    def interrupt(self) -> None:
+        """What runs is stopped."""
+        for name, status in self._statuses.items():
+            if status.state == RUNNING:
+                self._statuses[name] = replace(status, state=INTERRUPTED)
+        self.write()
+
+    def rows(self) -> list[Row]:
+        """What the table shows."""
+        return [self._row(entry) for entry in self.entries]
+
+    def write(self) -> None:
+        """sweep.json and the page: both are derived, but for the states."""
+        rows = self.rows()
+        values = [self._json(row, entry) for row, entry in zip(rows, self.entries, strict=True)]
+        page = sweep_page(self.root.resolve().name, rows)
+        try:
+            write_json(self.root / "sweep.json", {"schema": SCHEMA, "runs": values})
+            write_bytes(self.root / "report.html", page.encode())
+        except OSError as error:
+            raise not_writable(self.root, error) from None
+
+    def _row(self, entry: Entry) -> Row:
+        settings, status, run = entry.settings, self._statuses[entry.name], self.run(entry)
+        front = saved_front(run) if status.state == FINISHED else None
+        seed = f", seed {settings.seed}" if settings.seed else ""
+        return Row(
+            name=entry.name,
+            model=settings.model,
+            data=settings.data,
+            target=requested(settings.target()).replace(" <= ", " ") + seed,
+            state=status.state,
+            minutes=status.seconds / 60,
+            reason=status.reason,
+            front=front or front_in(run.journal),
+            link=f"{entry.name}/report.html" if run.report.exists() else None,
+        )
+
+    def _json(self, row: Row, entry: Entry) -> dict[str, Any]:
+        front, status = row.front, self._statuses[row.name]
+        figures: dict[str, Any] = {}
+        if front is not None:
+            answer = front.at_target
+            figures = {
+                "dense": asdict(front.dense),
+                "at_target": answer.to_json() if answer else None,
+                "controls": {name: c.to_json() for name, c in sorted(front.controls.items())},
+                "front_size": len(front.points),
+                "hypervolume": front_volume(front.points),
+            }
+        settings = entry.settings
+        return {
+            "name": row.name,
+            "model": settings.model,
+            "data": settings.data,
+            "seed": settings.seed,
+            "target": settings.target().to_json(),
+            **asdict(status),
+            **figures,
+        }
+
+    def _saved(self) -> dict[str, Status]:
+        """The states of an earlier launch; a finished run without its front is run again."""
+        try:
+            values = read_json(self.root / "sweep.json")
+        except FileNotFoundError:
+            return {}
+        try:
+            if values["schema"] != SCHEMA:
+                raise UserError(
+                    f"sweep.json must have schema {SCHEMA}, got {values['schema']!r}; "
+                    "update paretoprune"
+                )
+            return dict(self._believed(values["runs"]))
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{self.root / 'sweep.json'} must hold the runs of a sweep, got {error!r}; "
+                "delete it: finished runs end at once"
+            ) from None
+
+    def _believed(self, runs: Sequence[dict[str, Any]]) -> Iterable[tuple[str, Status]]:
+        for values in runs:
+            name = str(values["name"])
+            status = Status(str(values["state"]), str(values["reason"]), float(values["seconds"]))
+            if status.state == RUNNING:  # its driver was killed
+                status = replace(status, state=INTERRUPTED)
+            elif status.state == FINISHED and not RunFolder(self.root / name).front.exists():
+                status = Status()
+            if name in self._statuses:
+                yield name, status
+
+
+def not_writable(root: Path, error: OSError) -> UserError:
+    """The folder of the sweep cannot be made, or its disk is full."""
+    return UserError(
+        f"--out must be a folder that can be written, got {root} ({error.strerror}); make room, "
+        "or name another folder"
+    )

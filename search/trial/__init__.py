@@ -1,0 +1,1 @@
+"""One trial in a worker: its context, schedules, training budget and memory retries."""

@@ -1,0 +1,132 @@
+"""The order of removal when each price is that of the network as it is by then.
+
+Whoever leaves makes its neighbours cheaper, so with the marginal price p_i(m) of the present mask
+m, the next unit to go is the one with the least
+
+    s_i / p_i(m)^power,   m <- m without it,   until the budget is met
+
+A group's units leave in the order of their scores, so only the groups' heads compete. A unit of
+several atoms has their mean score and, as its price, that of its first atom. At the first step
+this is the division by the dense price (Group Fisher, Liu et al. 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cost.cost import Price
+from ..policy.layer_scores import Scores
+from ..policy.normalization import divide, price_scale, price_weights
+from .units import Index, Ranks, Units, by_atom
+
+LOOK = 32  # steps between two looks at which rows have met their limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Division:
+    """By which price the scores of each row are divided."""
+
+    power: Scores  # [B]
+    blend: Scores  # [B], 0 = MACs, 1 = params
+
+
+@dataclass(slots=True, eq=False)
+class _Rows:
+    """Where each of the rows that still remove atoms stands."""
+
+    index: Index  # [R]
+    slot: Index  # [R, G], of each group's head
+    worth: Scores  # [R, G], of each head
+    kind: Index  # [R, G], of each head
+    saving: Scores  # [2, R, C], by kind; whole numbers below 2^53, hence exact
+    excess: Scores  # [2, R], above the limits
+    weights: Scores  # [R, 2], of macs and params in the price
+    power: Scores  # [R, 1]
+
+    def only(self, wanted: NDArray[np.bool_]) -> _Rows:
+        """These rows alone."""
+        return _Rows(
+            self.index[wanted],
+            self.slot[wanted],
+            self.worth[wanted],
+            self.kind[wanted],
+            self.saving[:, wanted],
+            self.excess[:, wanted],
+            self.weights[wanted],
+            self.power[wanted],
+        )
+
+    def cheapest_heads(self) -> Index:
+        """The group [R] whose head has the least worth for its price; of equals the first."""
+        macs, params = self.saving
+        if self.kind.shape[1] < macs.shape[1]:  # groups of several kinds
+            macs = np.take_along_axis(macs, self.kind, axis=1)
+            params = np.take_along_axis(params, self.kind, axis=1)
+        price = self.weights[:, :1] * macs + self.weights[:, 1:] * params
+        ratio = divide(self.worth, price_scale(price, self.power))
+        return np.asarray(ratio.argmin(axis=1))
+
+
+def rank_at_present(
+    scores: Scores, units: Units, price: Price, division: Division, limits: Index
+) -> Ranks:
+    """Ranks [B, A] in the order of removal, as far as the limits [B, 2] need it; else A."""
+    finite = np.clip(scores, -1e200, 1e200)  # of which quotients can be taken
+    atoms = units.sort_slots(finite)
+    worth = _worth_of_slots(finite, units, atoms)
+    kind = price.kinds.of_atom[atoms]
+    rank = np.full(scores.shape, scores.shape[1], dtype=np.int32)
+    change = price.kinds.change.astype(np.float64)
+    rows = _begin(worth, kind, units, price, division, limits)
+    for step in range(int(units.size.sum())):
+        if step % LOOK == 0:
+            rows = rows.only(np.asarray((rows.excess > 0).any(axis=0)))
+            each = np.arange(len(rows.index))
+            if not len(each):
+                break
+        group = rows.cheapest_heads()
+        slot, leaving = rows.slot[each, group], rows.kind[each, group]
+        rank[rows.index, slot] = step
+        rows.excess -= rows.saving[:, each, leaving]
+        rows.saving -= change[:, leaving]
+        rows.slot[each, group] = slot + 1
+        rows.worth[each, group] = worth[rows.index, slot + 1]
+        rows.kind[each, group] = kind[rows.index, slot + 1]
+    return by_atom(_of_whole_units(rank, units), atoms)
+
+
+def _worth_of_slots(scores: Scores, units: Units, atoms: Index) -> Scores:
+    """A unit's worth in its first slot, -inf in its others (they follow), inf for who stays."""
+    stays = units.of_slot == len(units.start)
+    worth = np.tile(np.where(stays, np.inf, -np.inf), (len(scores), 1))
+    worth[:, units.start] = units.worth(scores, atoms)
+    return worth
+
+
+def _of_whole_units(rank: Ranks, units: Units) -> Ranks:
+    """All slots of a unit have the rank of its first, even if the limits were met half-way."""
+    first = np.arange(rank.shape[1])
+    moved = units.of_slot < len(units.start)
+    first[moved] = units.start[units.of_slot[moved]]
+    return rank[:, first]
+
+
+def _begin(
+    worth: Scores, kind: Index, units: Units, price: Price, division: Division, limits: Index
+) -> _Rows:
+    """All rows at the dense network."""
+    count, heads = len(worth), units.bounds[:-1]
+    sizes, dense = price.kinds.size, np.ones(worth.shape[1], dtype=bool)
+    return _Rows(
+        index=np.arange(count),
+        slot=np.tile(heads, (count, 1)),
+        worth=worth[:, heads],
+        kind=kind[:, heads],
+        saving=np.repeat(price.kinds.savings(sizes[None]), count, axis=1).astype(np.float64),
+        excess=(np.array(price.dense) - limits).T.astype(np.float64),
+        weights=price_weights(price.marginal(dense), division.blend),
+        power=division.power[:, None],
+    )

@@ -1,0 +1,87 @@
+"""The scores that the threshold sees, of many policies at once: bias removed, divided by price."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..cost.cost import Price
+from ..errors import UserError
+from ..graph.channels import ChannelMap
+from ..policy.layer_scores import Scores, combine
+from ..policy.loss_curves import curves_name
+from ..policy.measurements import Evidence
+from ..policy.normalization import (
+    divide_by_fan_in,
+    divide_by_price,
+    normalise,
+    rescale_stages,
+    stage_table,
+    stages_of,
+)
+from ..policy.policy import Policy, check_score
+from .loss_budget import curves_of, loss_order
+
+
+class Ordering:
+    """Orders atoms by policies; what policies share is computed once."""
+
+    def __init__(self, evidence: Evidence, channel_map: ChannelMap, price: Price) -> None:
+        self._evidence = evidence
+        self._channel_map, self._price = channel_map, price
+        stages = stages_of(channel_map)
+        self._stage_count = int(stages.max(initial=0)) + 1
+        self._stage = stages[channel_map.group_of]
+        self._marginal = price.marginal(np.ones(channel_map.atoms, dtype=bool))
+        self._known: dict[tuple[str, str, str, float], Scores] = {}
+
+    def scores(self, policies: Sequence[Policy]) -> Scores:
+        """One row a policy [B, A]; prices at present are left to the allocation."""
+        free = np.array([policy.allocation != "global-threshold" for policy in policies])
+        scores = np.stack([self._normalised(policy) for policy in policies])
+        staged = [row for row, p in enumerate(policies) if p.stages and not free[row]]
+        if staged:
+            tables = [stage_table(policies[row].stages, self._stage_count) for row in staged]
+            scores[staged] = rescale_stages(scores[staged], self._stage, np.stack(tables))
+        present = np.array([policy.price_at == "present" for policy in policies])
+        power = np.array([policy.price_power for policy in policies]) * ~(free | present)
+        blend = np.array([policy.price_blend for policy in policies])
+        return divide_by_price(scores, self._marginal, power=power, blend=blend)
+
+    def _normalised(self, policy: Policy) -> Scores:
+        """One score an atom [A], comparable between groups; read-only."""
+        if policy.allocation == "loss-budget":
+            return self._by_curves(policy)
+        how = "rank" if policy.allocation == "uniform" else policy.normalisation
+        fan_in = policy.normalisation == "fan-in"
+        key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
+        if key not in self._known:
+            check_score(policy.score, self._evidence.scores)
+            parts = self._evidence.scores[policy.score]
+            if fan_in:
+                parts = divide_by_fan_in(parts, self._channel_map)
+            combined = combine(parts, self._channel_map, policy.combine)
+            if policy.caution:
+                combined = combined - policy.caution * self._errors(policy)
+            self._known[key] = normalise(combined, self._channel_map, how)
+        return self._known[key]
+
+    def _by_curves(self, policy: Policy) -> Scores:
+        """The order that its loss curves give [A]; its stages are in it already."""
+        name = curves_name(policy.score, policy.combine, policy.probe)
+        key = f"curves of {name}", policy.curves, repr(policy.stages), policy.price_blend
+        if key not in self._known:
+            curves = curves_of(policy, self._evidence.curves)
+            self._known[key] = loss_order(policy, curves, self._price, self._channel_map)
+        return self._known[key]
+
+    def _errors(self, policy: Policy) -> Scores:
+        """The standard errors of the policy's score [A]."""
+        errors = self._evidence.errors
+        if policy.score not in errors:
+            raise UserError(
+                f"caution must be 0 for a score without standard errors, got {policy.caution} "
+                f"with {policy.score!r}; errors are known of {', '.join(errors) or 'no score'}"
+            )
+        return errors[policy.score]

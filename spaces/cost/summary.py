@@ -1,0 +1,95 @@
+"""What `inspect` shows: a network's groups, what each is worth, what must stay and why."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..graph.channels import ChannelMap, Layer, Protected
+from .cost import Price
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSummary:
+    """One group. Shares are what would go if it went alone and whole; they may overlap."""
+
+    name: str
+    layers: tuple[str, ...]  # the layers coupled in it
+    atoms: int
+    macs_share: float  # of dense, in [0, 1]
+    params_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why the channels of some layers stay; `macs_share` is theirs of dense, in [0, 1]."""
+
+    reason: str
+    layers: tuple[str, ...]
+    macs_share: float
+    unread: bool  # no layer of the map: what the module does with its weights is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A whole network."""
+
+    groups: tuple[GroupSummary, ...]
+    protected: tuple[Protected, ...]
+    atoms: int
+    macs: int
+    params: int
+    lowest_macs: float  # the lowest reachable fractions, each alone
+    lowest_params: float
+    causes: tuple[Cause, ...] = ()  # the largest share first
+
+
+def summarise(
+    channel_map: ChannelMap, price: Price, *, lowest: tuple[int, int] | None = None
+) -> Summary:
+    """All that is to be said of a network without data."""
+    dense = np.array(price.dense, dtype=np.int64)
+    without = np.ones((len(channel_map.groups), channel_map.atoms), dtype=bool)
+    without[channel_map.group_of, np.arange(channel_map.atoms)] = False
+    shares = (dense - price.of(without)) / np.maximum(dense, 1)
+    sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
+    groups = tuple(
+        GroupSummary(group.name, group.layers, int(size), float(macs), float(params))
+        for group, size, (macs, params) in zip(channel_map.groups, sizes, shares, strict=True)
+    )
+    least = np.array(lowest or price.lowest()) / np.maximum(dense, 1)
+    return Summary(
+        groups=groups,
+        protected=channel_map.protected,
+        atoms=channel_map.atoms,
+        macs=int(dense[0]),
+        params=int(dense[1]),
+        lowest_macs=float(least[0]),
+        lowest_params=float(least[1]),
+        causes=causes_of(channel_map, int(dense[0])),
+    )
+
+
+def causes_of(channel_map: ChannelMap, macs: int) -> tuple[Cause, ...]:
+    """Why channels stay: layers of one reason together, the largest share of `macs` first."""
+    layers = {layer.name: layer for layer in channel_map.layers}
+    found: dict[tuple[str, bool], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for kept in channel_map.protected:
+        layer = layers[kept.layer]
+        reason = re.sub(r" in [^()]*\)$", ")", kept.reason)  # the operation without its module
+        found[reason, False][layer.name] += _macs(layer) * kept.channels / len(layer.out_atoms)
+    for one in channel_map.unread:
+        found[one.reason, True][one.module] += one.macs
+    causes = [
+        Cause(reason, tuple(own), sum(own.values()) / max(macs, 1), unread)
+        for (reason, unread), own in found.items()
+    ]
+    return tuple(sorted(causes, key=lambda cause: -cause.macs_share))
+
+
+def _macs(layer: Layer) -> int:
+    pairs = len(layer.out_atoms) * len(layer.in_atoms) // layer.conv_groups
+    return layer.macs_per_pair * pairs

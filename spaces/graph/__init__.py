@@ -1,0 +1,1 @@
+"""The channel map: which channels of a network can be removed, and only together."""

@@ -1,0 +1,212 @@
+"""From what a trace has learnt to the channel map: which ids are one atom, which atoms a group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import UserError
+from .channels import ChannelMap, Group, Layer, Protected, Unread
+from .labels import Couplings, Ids, Site
+from .rules.layers import Slot
+from .rules.option_a_shortcut import Shortcut
+
+PRODUCERS = ("conv", "linear", "shortcut")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One traced run: the leaves in forward order, and what was tied and protected."""
+
+    slots: dict[str, Slot]
+    known: Couplings
+    unread: tuple[Unread, ...]  # modules with weights outside of leaves
+
+
+def keep_layers(trace: Trace, patterns: Sequence[str]) -> None:
+    """Protect the outputs of the layers that match a pattern, or lie in a block that does."""
+    for pattern in patterns:
+        found = [
+            slot
+            for slot in trace.slots.values()
+            if fnmatchcase(slot.name, pattern) or fnmatchcase(slot.name, f"{pattern}.*")
+        ]
+        if not found:
+            some = ", ".join(list(trace.slots)[:3])
+            raise UserError(
+                f"keep must match a layer, got {pattern!r}; layers here are named like {some}"
+            )
+        for slot in found:
+            trace.known.protect(slot.ids_out, f"kept by {pattern!r}")
+
+
+def tie_shortcuts(trace: Trace) -> None:
+    """Make one atom of each channel and its copy behind a zero-padded shortcut."""
+    for slot in trace.slots.values():
+        if isinstance(slot.module, Shortcut):
+            assert slot.ids_in is not None
+            assert slot.ids_out is not None
+            copied = slot.module.index >= 0
+            inputs = slot.ids_in[slot.module.index[copied]]
+            trace.known.unite(inputs, slot.ids_out[copied], f"twin of a fixed one ({slot.name})")
+
+
+def build_map(
+    model: nn.Module, trace: Trace, input_shape: tuple[int, ...], suspects: Sequence[int] = ()
+) -> ChannelMap:
+    """Number the atoms; `suspects` are fragile sites whose channels are protected too."""
+    root = _roots(trace.known)
+    reasons = _reasons(trace, root, suspects)
+    atom_of, groups, group_of = _number(trace, root, reasons)
+    layers = tuple(_layer(slot, atom_of) for slot in trace.slots.values())
+    described = sum(_params(layer) for layer in layers)
+    return ChannelMap(
+        layers=layers,
+        groups=groups,
+        group_of=group_of,
+        protected=tuple(_protected(trace, atom_of, root, reasons)),
+        input_shape=input_shape,
+        fixed_macs=sum(one.macs for one in trace.unread),
+        unread=trace.unread,
+        fixed_params=sum(p.numel() for p in model.parameters()) - described,
+    )
+
+
+def _roots(known: Couplings) -> Ids:
+    """The smallest id that each id is tied to."""
+    root = np.arange(known.size)
+    if not known.pairs:
+        return root
+    one, other = np.concatenate(known.pairs).T
+    while True:
+        low = np.minimum(root[one], root[other])
+        before = root.copy()
+        for side in (one, other):
+            np.minimum.at(root, before[side], low)
+            np.minimum.at(root, side, low)
+        root = root[root]
+        if np.array_equal(root, before):
+            return root
+
+
+def _reasons(trace: Trace, root: Ids, suspects: Sequence[int]) -> dict[int, str]:
+    """For every set of tied ids that must stay, why."""
+    fixed = [trace.known.fragile[index] for index in suspects]
+    fixed = [Site(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
+    unread = Site(_unread(trace, root), "no layer reads it")
+    found: dict[int, str] = {}
+    for site in (*trace.known.protected, *_tied_parameters(trace), *fixed, unread):
+        for r in np.unique(root[site.ids]).tolist():
+            found.setdefault(r, site.reason)
+    return found
+
+
+def _unread(trace: Trace, root: Ids) -> Ids:
+    """Ids that no layer has for its input, even by way of what they are tied to."""
+    read = np.zeros(len(root), dtype=bool)
+    for slot in trace.slots.values():
+        if slot.kind in PRODUCERS:
+            read[root[_ids(slot.ids_in)]] = True
+    return np.flatnonzero(~read[root])
+
+
+def _tied_parameters(trace: Trace) -> list[Site]:
+    """The channels of layers that share a weight with another layer."""
+    users: dict[int, list[Slot]] = defaultdict(list)
+    for slot in trace.slots.values():
+        for parameter in slot.module._parameters.values():
+            if parameter is not None:
+                users[id(parameter)].append(slot)
+    return [
+        Site(_ids(ids), f"shares its weight with {_names(slots, slot)}")
+        for slots in users.values()
+        if len(slots) > 1
+        for slot in slots
+        for ids in (slot.ids_out, slot.ids_in)
+    ]
+
+
+def _names(slots: list[Slot], but: Slot) -> str:
+    return " and ".join(slot.name for slot in slots if slot is not but)
+
+
+def _ids(labels: Tensor | None) -> Ids:
+    assert labels is not None
+    ids: Ids = labels.numpy()
+    return ids[ids >= 0]
+
+
+def _number(
+    trace: Trace, root: Ids, reasons: dict[int, str]
+) -> tuple[NDArray[np.int32], tuple[Group, ...], NDArray[np.int32]]:
+    """Atom of every id (-1: protected), the groups, and the group of every atom."""
+    makers: dict[int, set[int]] = defaultdict(set)
+    if trace.known.producer:
+        for r, layer in zip(root.tolist(), np.concatenate(trace.known.producer), strict=True):
+            makers[r].add(int(layer))
+    members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for r in sorted(set(makers) - set(reasons)):
+        members[tuple(sorted(makers[r]))].append(r)
+    for alone in [key for key, roots in members.items() if len(roots) == 1]:
+        reasons[members.pop(alone)[0]] = "its channels can only go all together"
+    names = list(trace.slots)
+    order = sorted(members)
+    groups = tuple(Group(names[key[0]], tuple(names[i] for i in key)) for key in order)
+    numbered = [r for key in order for r in members[key]]
+    atom_of_root = np.full(len(root) + 1, -1, dtype=np.int32)  # the last is for id -1
+    atom_of_root[numbered] = np.arange(len(numbered), dtype=np.int32)
+    group_of = np.repeat(np.arange(len(order), dtype=np.int32), [len(members[k]) for k in order])
+    return atom_of_root[np.append(root, len(root))], groups, group_of
+
+
+def _layer(slot: Slot, atom_of: NDArray[np.int32]) -> Layer:
+    assert slot.ids_in is not None
+    assert slot.ids_out is not None
+    module, per_pair, per_out = slot.module, 0, 0
+    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+    if slot.kind in ("conv", "linear"):
+        assert weight is not None
+        per_pair = weight[0, 0].numel()
+        per_out = int(bias is not None)
+    elif slot.kind == "channelwise":
+        per_out = int(weight is not None) + int(bias is not None)
+    else:
+        table = module._parameters.get("table")
+        per_out = 0 if table is None else len(table)
+    return Layer(
+        name=slot.name,
+        kind=slot.kind,
+        out_atoms=atom_of[slot.ids_out.numpy()],
+        in_atoms=atom_of[slot.ids_in.numpy()],
+        conv_groups=getattr(module, "groups", 1) if slot.kind == "conv" else 1,
+        macs_per_pair=slot.macs_per_pair,
+        params_per_pair=per_pair,
+        params_per_out=per_out,
+    )
+
+
+def _params(layer: Layer) -> int:
+    pairs = len(layer.out_atoms) * len(layer.in_atoms) // layer.conv_groups
+    return pairs * layer.params_per_pair + len(layer.out_atoms) * layer.params_per_out
+
+
+def _protected(
+    trace: Trace, atom_of: NDArray[np.int32], root: Ids, reasons: dict[int, str]
+) -> list[Protected]:
+    found = []
+    for slot in trace.slots.values():
+        if slot.kind not in PRODUCERS:
+            continue
+        assert slot.ids_out is not None
+        ids = slot.ids_out.numpy()
+        why: dict[str, int] = defaultdict(int)
+        for i in ids[atom_of[ids] < 0].tolist():
+            why[reasons[int(root[i])]] += 1
+        found += [Protected(slot.name, channels, reason) for reason, channels in why.items()]
+    return found

@@ -1,0 +1,89 @@
+"""The layout: names and widths of a network's groups, so that a mask can be shown without it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .channels import ChannelMap
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One group: its layers with their dense output channels, and the atoms `first`..`end` - 1."""
+
+    name: str
+    layers: tuple[str, ...]
+    channels: tuple[int, ...]  # of each of the layers, dense
+    first: int
+    end: int
+
+    @property
+    def atoms(self) -> int:
+        """How many atoms the group has."""
+        return self.end - self.first
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All groups, in the order of their atoms."""
+
+    groups: tuple[Stretch, ...] = ()
+
+    @property
+    def atoms(self) -> int:
+        """A, the number of atoms."""
+        return self.groups[-1].end if self.groups else 0
+
+    def kept(self, keep: NDArray[np.bool_]) -> tuple[int, ...]:
+        """How many atoms of each group a mask [A] keeps."""
+        return tuple(int(keep[g.first : g.end].sum()) for g in self.groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values, as space.json holds it."""
+        return {"schema": SCHEMA, "groups": [asdict(group) for group in self.groups]}
+
+
+def layout_of(channel_map: ChannelMap) -> Layout:
+    """The layout of a map; its atoms are numbered group by group."""
+    widths = {layer.name: len(layer.out_atoms) for layer in channel_map.layers}
+    ends = np.cumsum(np.bincount(channel_map.group_of, minlength=len(channel_map.groups)))
+    firsts = [0, *ends[:-1].tolist()]
+    return Layout(
+        tuple(
+            Stretch(g.name, g.layers, tuple(widths[name] for name in g.layers), first, int(end))
+            for g, first, end in zip(channel_map.groups, firsts, ends, strict=True)
+        )
+    )
+
+
+def layout_from_json(values: Any, where: str = "space.json") -> Layout:
+    """Read a layout; a newer schema is refused, and so are atoms that leave gaps."""
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise UserError(f"{where} must have schema {SCHEMA}, got {schema!r}; update paretoprune")
+    try:
+        groups = tuple(stretch_from_json(group) for group in values["groups"])
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        raise UserError(f"{where} must hold groups, got {error!r}; delete it") from None
+    firsts = [0, *(group.end for group in groups[:-1])]
+    if any(g.first != first or g.end <= first for g, first in zip(groups, firsts, strict=False)):
+        raise UserError(f"{where} must number its atoms group by group, got gaps; delete it")
+    return Layout(groups)
+
+
+def stretch_from_json(values: Any) -> Stretch:
+    """One group of a layout."""
+    return Stretch(
+        name=str(values["name"]),
+        layers=tuple(str(name) for name in values["layers"]),
+        channels=tuple(int(n) for n in values["channels"]),
+        first=int(values["first"]),
+        end=int(values["end"]),
+    )

@@ -1,0 +1,58 @@
+"""Weights under which every channel matters, to try a network's structure on.
+
+A fresh network's outputs often hang on its last bias alone (zero-initialised norms and heads,
+signals that fade layer by layer), and then a wrong cut goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import copy
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from ..errors import UserError
+
+BATCH = 4
+
+
+def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn.Module:
+    """A copy with random weights of the right scale and norms fitted to random inputs."""
+    model, rng = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        _randomise(module, rng)
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.training, norm.momentum = True, 1.0  # not what it applies besides
+    try:
+        with torch.no_grad():
+            model(torch.randn(BATCH, *input_shape, generator=rng))
+    except Exception as problem:
+        first = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise UserError(
+            f"the network must take batches of any size, but failed on {BATCH} samples "
+            f"({first[:160]}); take the batch size from its input's shape"
+        ) from problem
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.training, norm.momentum = False, momentum
+    return model
+
+
+def _randomise(module: nn.Module, rng: torch.Generator) -> None:
+    with torch.no_grad():
+        for name, parameter in module.named_parameters(recurse=False):
+            noise = torch.randn(parameter.shape, generator=rng)
+            if name == "weight" and isinstance(module, nn.Linear | _ConvNd):
+                parameter.copy_(noise * (2 / max(1, prod(parameter.shape[1:]))) ** 0.5)
+            elif bool((parameter == parameter.flatten()[0]).all()) or name == "bias":
+                parameter.add_(0.1 * noise)
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest number expected."""
+    scale = float(expected.abs().max()) or 1.0
+    return float((found - expected).abs().max()) / scale

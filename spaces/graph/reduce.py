@@ -1,0 +1,55 @@
+"""The channel map of a cut network, without tracing it: the atoms left, numbered anew.
+
+Whoever cuts step by step goes on with the reduced map; `expand_mask` brings a mask of the smaller
+network back to the atoms of the first one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .channels import ChannelMap, Layer
+
+
+def reduce_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> ChannelMap:
+    """The map of the network that is cut to a mask [A]: its atoms are the kept ones, in order.
+
+    Groups of which no atom is kept disappear; every other record stays as it was.
+    """
+    if keep.shape != (channel_map.atoms,):
+        raise UserError(
+            f"a mask must have one bool an atom, [{channel_map.atoms}], got {list(keep.shape)}; "
+            "make it from the channel map of this network"
+        )
+    present, group_of = np.unique(channel_map.group_of[keep], return_inverse=True)
+    number = np.full(channel_map.atoms + 1, -1, dtype=np.int32)  # the last is for atom -1
+    number[:-1][keep] = np.arange(keep.sum(), dtype=np.int32)
+    return replace(
+        channel_map,
+        layers=tuple(_reduced(layer, number, keep) for layer in channel_map.layers),
+        groups=tuple(channel_map.groups[group] for group in present),
+        group_of=group_of.astype(np.int32),
+    )
+
+
+def expand_mask(keep: NDArray[np.bool_], inner: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask [A] that cuts at once what `keep` [A] and then `inner` [kept atoms] cut."""
+    whole = keep.copy()
+    whole[keep] = inner
+    return whole
+
+
+def _reduced(layer: Layer, number: NDArray[np.int32], keep: NDArray[np.bool_]) -> Layer:
+    stays = np.append(keep, True)
+    out_atoms = layer.out_atoms[stays[layer.out_atoms]]
+    in_atoms = layer.in_atoms[stays[layer.in_atoms]]
+    conv_groups = layer.conv_groups
+    if conv_groups > 1:  # whole convolution groups go; their width stays
+        conv_groups = conv_groups * len(in_atoms) // len(layer.in_atoms)
+    return replace(
+        layer, out_atoms=number[out_atoms], in_atoms=number[in_atoms], conv_groups=conv_groups
+    )

@@ -1,0 +1,1 @@
+"""Rules of the trace: how operations and layers carry channel labels."""

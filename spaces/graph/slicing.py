@@ -1,0 +1,96 @@
+"""Index the tensors of a network's layers with the kept channels, in place.
+
+Both the surgery of a network and the proof that a channel map is right use it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from ..errors import UserError
+from .channels import ChannelMap, Layer
+from .rules.attention import Heads
+from .rules.option_a_shortcut import Shortcut
+
+
+def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
+    """Keep the channels of a mask [A] in every layer of `model`."""
+    for layer in channel_map.layers:
+        kept_out, kept_in = kept(layer.out_atoms, keep), kept(layer.in_atoms, keep)
+        if not (kept_out.all() and kept_in.all()):
+            _slice(model.get_submodule(layer.name), layer, kept_out, kept_in)
+
+
+def kept(atoms: NDArray[np.int32], keep: NDArray[np.bool_]) -> Tensor:
+    """Which channels of one side of a layer a mask keeps: bool [C]."""
+    return torch.from_numpy(np.append(keep, True)[atoms])
+
+
+def _slice(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
+    if not kept_out.any() or not kept_in.any():
+        raise UserError(
+            f"a mask must keep a channel of every layer, got none of {layer.name}; "
+            "keep one atom of each group"
+        )
+    match layer.kind:
+        case "conv":
+            _slice_conv(module, layer, kept_out, kept_in)
+        case "linear":
+            _index(module, "weight", kept_out, kept_in)
+            _index(module, "bias", kept_out)
+            _set(module, out_features=_count(kept_out), in_features=_count(kept_in))
+        case "channelwise":
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                _index(module, name, kept_out)
+            width = "num_parameters" if isinstance(module, nn.PReLU) else "num_features"
+            _set(module, **{width: _count(kept_out)})
+        case "shortcut":
+            assert isinstance(module, Shortcut)
+            module.cut(kept_out.to(module.index.device), kept_in.to(module.index.device))
+        case "heads":
+            assert isinstance(module, Heads)
+            module.cut(kept_out)
+            _index(module, "table", slice(None), kept_out)
+
+
+def _slice_conv(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
+    out: Tensor | slice = kept_out
+    into: Tensor | slice = kept_in
+    if layer.conv_groups > 1:  # whole convolution groups go: the other side is one group's width
+        _set(module, groups=layer.conv_groups * _count(kept_in) // len(kept_in))
+        if isinstance(module, _ConvTransposeNd):
+            out = slice(None)
+        else:
+            into = slice(None)
+    sides = (into, out) if isinstance(module, _ConvTransposeNd) else (out, into)
+    _index(module, "weight", *sides)
+    _index(module, "bias", kept_out)
+    _set(module, out_channels=_count(kept_out), in_channels=_count(kept_in))
+
+
+def _set(module: nn.Module, **widths: int) -> None:
+    for name, width in widths.items():
+        setattr(module, name, width)
+
+
+def _count(kept: Tensor) -> int:
+    return int(kept.sum())
+
+
+def _index(module: nn.Module, name: str, *sides: Tensor | slice) -> None:
+    """Replace a parameter or buffer of a module by its kept rows (and columns)."""
+    tensor = getattr(module, name, None)
+    if tensor is None:
+        return
+    small = tensor.detach()
+    for dim, side in enumerate(sides):
+        if isinstance(side, Tensor):
+            small = small.index_select(dim, side.nonzero().flatten().to(small.device))
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, nn.Parameter(small.clone(), requires_grad=tensor.requires_grad))
+    else:
+        setattr(module, name, small.clone())

@@ -1,0 +1,1 @@
+"""A policy and the measurements that it reads: scores, loss curves, normalisation."""

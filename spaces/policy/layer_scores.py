@@ -1,0 +1,74 @@
+"""A score before its layers are combined: an atom has a part in every layer that shares it.
+
+sum    s_i = sum_l s_il         mean   s_i = mean_l s_il        max   s_i = max_l s_il
+later  s_i = sum_l max(j, 1) / (J - 1) s_il,   j = 0..J-1 the place of l among the group's layers
+       (Li et al. 2020: a coupled stage's later blocks weigh more)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph.channels import ChannelMap
+
+Scores = NDArray[np.float64]  # [A]
+WHOLE = -1  # the layer of a part that is of the atom as a whole
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """One value a (layer, atom) pair, float64 [P]; `layer` is an index into the map's layers."""
+
+    value: Scores
+    atom: NDArray[np.int32]
+    layer: NDArray[np.int32]
+
+
+def whole(scores: Scores) -> Parts:
+    """Scores [A] that have no parts."""
+    atoms = np.arange(len(scores), dtype=np.int32)
+    return Parts(scores, atoms, np.full(len(scores), WHOLE, dtype=np.int32))
+
+
+def _sum(parts: Parts, channel_map: ChannelMap) -> Scores:
+    return np.bincount(parts.atom, parts.value, channel_map.atoms).astype(np.float64)
+
+
+def _mean(parts: Parts, channel_map: ChannelMap) -> Scores:
+    counts = np.bincount(parts.atom, minlength=channel_map.atoms)
+    return _sum(parts, channel_map) / np.maximum(counts, 1)
+
+
+def _max(parts: Parts, channel_map: ChannelMap) -> Scores:
+    highest = np.full(channel_map.atoms, -np.inf)
+    np.maximum.at(highest, parts.atom, parts.value)
+    return np.where(np.isneginf(highest), 0.0, highest)
+
+
+def _later(parts: Parts, channel_map: ChannelMap) -> Scores:
+    weight = np.ones(len(parts.value))
+    group_of_part = channel_map.group_of[parts.atom]
+    for group in range(len(channel_map.groups)):
+        own = (group_of_part == group) & (parts.layer != WHOLE)
+        layers = np.unique(parts.layer[own])
+        if len(layers) > 1:
+            place = np.searchsorted(layers, parts.layer[own])
+            weight[own] = np.maximum(place, 1) / (len(layers) - 1)
+    return np.bincount(parts.atom, parts.value * weight, channel_map.atoms).astype(np.float64)
+
+
+COMBINE: dict[str, Callable[[Parts, ChannelMap], Scores]] = {
+    "sum": _sum,
+    "mean": _mean,
+    "max": _max,
+    "later": _later,
+}
+
+
+def combine(parts: Parts, channel_map: ChannelMap, how: str) -> Scores:
+    """One score an atom, by one of the rules above."""
+    return COMBINE[how](parts, channel_map)

@@ -1,0 +1,95 @@
+"""Evidence: tables measured once on the trained network. Numbers only, saved under a hash."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..io.atomic_write import partial_name, take_name
+from ..io.bounded_read import open_plain
+from .layer_scores import Parts
+from .loss_curves import Curves
+
+SCHEMA = 2
+MOST_TABLES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
+Tables = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What was measured of one network: scores by name, their standard errors [A] and loss curves.
+
+    `key` is the hash of all that they were computed from. `counts` says what measuring took this
+    time (forwards and backwards of batches, their images; masks, and images under masks; probes of
+    loss curves); what was read from disk took nothing.
+    """
+
+    key: str
+    scores: dict[str, Parts]
+    errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    curves: dict[str, Curves] = field(default_factory=dict)  # by `curves_name`
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def save_tables(key: str, tables: Tables, folder: Path) -> Path:
+    """Write arrays as one npz under their hash; it appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{key}.npz"
+    partial = partial_name(path)
+    meta = json.dumps({"schema": SCHEMA, "key": key})
+    with open(partial, "wb") as file:
+        np.savez(file, allow_pickle=False, meta=np.array(meta), **tables)
+    take_name(partial, path)
+    return path
+
+
+def load_tables(key: str, folder: Path) -> Tables | None:
+    """Read the arrays with this hash; None if they were never saved or are not whole."""
+    path = folder / f"{key}.npz"
+    try:
+        with open_plain(path, MOST_TABLES) as file, np.load(file, allow_pickle=False) as tables:
+            if is_packed(tables.zip):
+                return None
+            meta = json.loads(str(tables["meta"]))
+            found = {name: tables[name] for name in tables.files if name != "meta"}
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError, KeyError, EOFError, MemoryError, BadZipFile):
+        return None
+    if not isinstance(meta, dict) or meta.get("key") != key or meta["schema"] < SCHEMA:
+        return None  # older evidence is measured again
+    if meta["schema"] > SCHEMA:
+        raise UserError(
+            f"evidence must have schema {SCHEMA}, got {meta['schema']!r} in {path}; "
+            "update paretoprune"
+        )
+    return found
+
+
+def is_packed(archive: ZipFile) -> bool:
+    """Compressed, as `save_tables` never does: what is unpacked could be of any size."""
+    return any(member.compress_type != ZIP_STORED for member in archive.infolist())
+
+
+def scores_to_tables(scores: dict[str, Parts]) -> Tables:
+    """Three arrays a score."""
+    return {
+        f"{name}/{part}": getattr(parts, part)
+        for name, parts in scores.items()
+        for part in ("value", "atom", "layer")
+    }
+
+
+def scores_from_tables(tables: Tables) -> dict[str, Parts]:
+    """The scores that `scores_to_tables` took apart."""
+    names = [name.removesuffix("/value") for name in tables if name.endswith("/value")]
+    return {
+        name: Parts(*(tables[f"{name}/{part}"] for part in ("value", "atom", "layer")))  # type: ignore[arg-type]
+        for name in names
+    }

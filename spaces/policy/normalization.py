@@ -1,0 +1,121 @@
+"""Bias removal: make the scores of different groups comparable before one threshold ranks them.
+
+none   s
+max    s / max of its group          mean   s / mean of its group
+l2     s / L2 norm of its group      rank   (rank within its group + 1) / size of the group
+
+fan-in    each part of s / the number of weights of one filter in its layer
+
+a * s + b with a and b of the group's stage: one stage a resolution, the finest first (LeGR, Chin
+et al. 2020, has a pair a layer);
+
+and, apart from that, division by the price of the atom:  s / price^power,
+price = (1 - blend) * macs / sum of macs + blend * params / sum of params, over its dense mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph.channels import ChannelMap
+from .layer_scores import WHOLE, Parts, Scores
+
+TINY = np.finfo(np.float64).tiny
+
+
+def ranks(scores: Scores) -> Scores:
+    """Rank in (0, 1], the lowest first; ties by index."""
+    order = np.argsort(scores, kind="stable")
+    result = np.empty(len(scores))
+    result[order] = np.arange(1, len(scores) + 1) / len(scores)
+    return result
+
+
+WITHIN_GROUP: dict[str, Callable[[Scores], Scores]] = {
+    "none": lambda s: s,
+    "max": lambda s: s / max(np.abs(s).max(), TINY),
+    "mean": lambda s: s / max(np.abs(s).mean(), TINY),
+    "l2": lambda s: s / max(float(np.linalg.norm(s)), TINY),
+    "rank": ranks,
+    "fan-in": lambda s: s,  # done where the parts are still apart
+}
+
+
+def normalise(scores: Scores, channel_map: ChannelMap, how: str) -> Scores:
+    """Apply one of the rules above within each group."""
+    result = np.empty_like(scores)
+    for group in range(len(channel_map.groups)):
+        atoms = np.flatnonzero(channel_map.group_of == group)
+        result[atoms] = WITHIN_GROUP[how](scores[atoms])
+    return result
+
+
+def divide_by_fan_in(parts: Parts, channel_map: ChannelMap) -> Parts:
+    """Each layer's part over the number of weights that one filter has there."""
+    sizes = [
+        layer.params_per_pair * len(layer.in_atoms) // layer.conv_groups
+        for layer in channel_map.layers
+    ]
+    weights = np.array([*sizes, 1])[np.where(parts.layer == WHOLE, -1, parts.layer)]
+    return replace(parts, value=parts.value / np.maximum(weights, 1))
+
+
+def stages_of(channel_map: ChannelMap) -> NDArray[np.int64]:
+    """The stage of every group [G]: its place among the resolutions, the finest first."""
+    positions = {
+        layer.name: layer.macs_per_pair // max(layer.params_per_pair, 1)
+        for layer in channel_map.layers
+    }
+    finest = [max(positions[name] for name in group.layers) for group in channel_map.groups]
+    return np.unique(-np.array(finest, dtype=np.int64), return_inverse=True)[1]
+
+
+def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> Scores:
+    """a * s + b for scores [B, A] of atoms in stages [A], with the pairs in tables [B, S, 2]."""
+    factor, shift = (tables[..., part].take(stage, axis=1) for part in (0, 1))
+    return np.asarray(factor * scores + shift)
+
+
+def stage_table(pairs: tuple[float, ...], stages: int) -> Scores:
+    """The pair of each stage [S, 2]: the last serves the stages beyond it too."""
+    table = np.array(pairs).reshape(-1, 2)
+    return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
+
+
+def divide_by_price(
+    scores: Scores, marginal: Scores, *, power: float | Scores, blend: float | Scores
+) -> Scores:
+    """Scores [A] over the marginal price [A, 2] of each atom, to a power.
+
+    Or scores [B, A], each row with its own power and blend [B].
+    """
+    weights = price_weights(marginal, blend)
+    price = weights[..., :1] * marginal[:, 0] + weights[..., 1:] * marginal[:, 1]
+    return divide(scores, price_scale(price, np.asarray(power)[..., None]))
+
+
+def price_weights(dense: Scores, blend: float | Scores) -> Scores:
+    """What macs and params of an atom count [..., 2], if the dense network's atoms [A, 2] have a
+    price of 1 in the mean.
+    """
+    total = dense.sum(axis=0)
+    shares = np.where(total > 0, 1 / np.maximum(total, 1), 0.0)
+    weights = np.stack((1 - np.asarray(blend), np.asarray(blend)), axis=-1) * shares
+    mean = (weights * dense.mean(axis=0)).sum(axis=-1, keepdims=True)
+    return np.asarray(weights / np.maximum(mean, TINY))
+
+
+def price_scale(price: Scores, power: Scores) -> Scores:
+    """What scores are divided by; an atom that costs nothing counts as nearly free."""
+    return np.asarray(np.maximum(price, 1e-12) ** power)
+
+
+def divide(scores: Scores, scale: Scores) -> Scores:
+    """Scores over their scale; negative ones times it, so that the dear still go first."""
+    if (scores >= 0).all():
+        return scores / scale
+    return np.where(scores < 0, scores * scale, scores / scale)

@@ -1,0 +1,1 @@
+"""Records of a search: evaluation, recipe, Pareto front, hypervolume."""

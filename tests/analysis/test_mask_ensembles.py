@@ -1,0 +1,533 @@
+"""Ensembles find the truth where it is known, say how sure they are, and survive accidents."""
+
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from paretoprune.analysis.mask_ensembles import (
+    EnsembleSettings,
+    Surrogate,
+    measure_ensemble,
+    surrogate_of,
+    with_ensemble,
+)
+from paretoprune.analysis.mask_ensembles import estimator as campaigns
+from paretoprune.analysis.mask_ensembles import jobs as steps
+from paretoprune.analysis.mask_ensembles import measure as measuring
+from paretoprune.analysis.mask_ensembles.chunks import Draws, measure_part
+from paretoprune.analysis.mask_ensembles.design_matrix import Columns
+from paretoprune.analysis.mask_ensembles.estimator import begin
+from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.masks import draw_masks
+from paretoprune.analysis.mask_ensembles.normal_equations import empty_sums
+from paretoprune.analysis.mask_ensembles.posterior import expected, priors_of
+from paretoprune.analysis.mask_ensembles.ridge import Prior, fit_sums
+from paretoprune.analysis.mask_ensembles.ridge_cg import empty_rows, fit_rows
+from paretoprune.analysis.mask_ensembles.settings import ENOUGH
+from paretoprune.analysis.mask_ensembles.settings import PRESETS as ENSEMBLES
+from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
+from paretoprune.spaces.allocations.decode import Space, decode
+from paretoprune.spaces.allocations.ordering import Ordering
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.normalization import ranks
+from paretoprune.spaces.policy.policy import PRESETS, Policy
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.types import Data, Split, prepare
+from paretoprune.trainers.pruning.masking import masked
+from paretoprune.trainers.runtime.device import Machine
+
+HIDDEN, IMAGES = 24, 256
+FEW = EnsembleSettings(transform="plain", samples=2048, agreement=1.0)
+
+
+def data_of(images, labels, classes):
+    split = Split(images, labels)
+    shape = tuple(images.shape[1:])
+    return Data("made", split, split, None, classes, (0.0,), (1.0,), shape)
+
+
+@pytest.fixture(scope="module")
+def additive():
+    """A network whose loss is linear in its masks: the right class is hopelessly behind, and there
+    the cross-entropy is the distance to the class that leads.
+    """
+    rng = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.randn(HIDDEN, 8, generator=rng))
+        model[2].weight.copy_(torch.randn(2, HIDDEN, generator=rng) * 0.3)
+        model[2].bias.copy_(torch.tensor([0.0, 60.0]))
+    images = torch.randn(IMAGES, 8, generator=rng)
+    data = data_of(images, torch.zeros(IMAGES, dtype=torch.int64), 2)
+    weight = (model[2].weight[0] - model[2].weight[1]).detach()
+    truth = (torch.relu(model[0](images)) * weight).mean(0).detach().double().numpy()
+    return model, trace_channels(model, (8,)), data, truth
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network trained on digits."""
+    data = load_data("digits")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    images = prepare(data.train.images, data)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(80):
+        optimiser.zero_grad()
+        functional.cross_entropy(model(images), data.train.labels).backward()
+        optimiser.step()
+    return model.eval(), trace_channels(model, (1, 8, 8)), data
+
+
+def campaign_of(scene, settings, seed=0):
+    model, channel_map, data = scene[:3]
+    probe = Probe(model, channel_map, data, data.train, settings, Machine())
+    draws = Draws(settings, channel_map.group_of, len(data.train), seed)
+    campaign = begin(draws)
+    campaign.taylor = probe.taylor()
+    return campaign, lambda *chunks: campaign.take(measure_part(probe, draws, chunks))
+
+
+def measure(scene, settings, **options):
+    options = {"folder": None, "seed": 0, "machine": Machine(), **options}
+    return measure_ensemble(*scene[:3], settings, **options)
+
+
+# --- the truth, where it is known
+
+
+@pytest.mark.parametrize("prior", ["none", "taylor"])
+def test_true_coefficients_lie_within_the_stated_errors_as_often_as_stated(prior, additive):
+    truth, inside = additive[3], []
+    settings = replace(FEW, prior=prior, samples=16_384)
+    for seed in range(200):
+        campaign, take = campaign_of(additive, settings, seed)
+        take(*range(5))
+        score, errors = campaign.scores(campaign.fit())
+        inside.append(np.abs(score - truth) <= 1.96 * errors)
+    assert 0.90 <= np.mean(inside) <= 0.99
+
+
+@pytest.mark.parametrize("per", ["sample", "batch", "gradient"])
+def test_every_way_finds_the_true_coefficients(per, additive):
+    settings = replace(FEW, per=per, samples=512 if per == "batch" else 4096, prior="none")
+    found = measure(additive, settings)
+    assert np.corrcoef(found.score, additive[3])[0, 1] > 0.98
+    if per != "sample":  # no noise from one image to the next
+        np.testing.assert_allclose(found.score, additive[3], rtol=0.05, atol=0.01)
+
+
+def test_ranking_agrees_with_leaving_out_one_after_the_other(trained):
+    model, channel_map, data = trained
+    images, labels = prepare(data.train.images, data), data.train.labels
+
+    def loss(keep):
+        with torch.no_grad(), masked(model, channel_map, keep):
+            return functional.cross_entropy(model(images), labels, reduction="none").log1p().mean()
+
+    whole_loss = loss(np.ones(channel_map.atoms, dtype=bool))
+    alone = [float(loss(~row) - whole_loss) for row in np.eye(channel_map.atoms, dtype=bool)]
+    settings = EnsembleSettings(keep=0.95, samples=16_384, images=len(labels), agreement=1.0)
+    found = measure(trained, settings)
+    assert np.corrcoef(ranks(found.score), ranks(np.array(alone)))[0, 1] > 0.9
+
+
+def test_the_prior_helps_where_samples_are_few(additive):
+    def error(prior):
+        settings = replace(FEW, prior=prior, samples=2048)
+        misses = []
+        for seed in range(20):
+            campaign, take = campaign_of(additive, settings, seed)
+            campaign.taylor = np.abs(additive[3])  # what it is where losses are linear and alike
+            take(0)
+            misses.append(campaign.fit(errors=False).coefficients[:HIDDEN] - additive[3])
+        return np.square(misses).mean()
+
+    assert error("taylor") < error("none")
+
+
+def test_evidence_finds_the_noise_and_the_strength():
+    rng = np.random.default_rng(0)
+    group_of = np.zeros(60, dtype=np.int32)
+    sums = empty_sums(Columns(group_of))
+    truth = 0.5 + 0.2 * rng.standard_normal(60)
+    for _ in range(16):
+        masks = draw_masks(128, group_of, keep=0.8, rng=rng)
+        sums.add(masks, ~masks @ truth + 0.7 * rng.standard_normal(128))
+    fit = fit_sums(sums, [Prior(np.ones((60, 1)), np.ones(60))])
+    assert fit.noise**0.5 == pytest.approx(0.7, rel=0.05)
+    assert (fit.noise / fit.strength) ** 0.5 == pytest.approx(0.2, rel=0.3)
+    assert fit.weights[0] == pytest.approx(0.5, abs=0.1)
+
+
+def test_without_the_matrix_the_model_is_the_same():
+    rng = np.random.default_rng(0)
+    group_of = np.repeat(np.arange(4, dtype=np.int32), 15)
+    columns = Columns(group_of)
+    sums, rows = empty_sums(columns), empty_rows(columns)
+    truth = rng.random(60)
+    for _ in range(20):
+        masks = draw_masks(100, group_of, keep=0.9, rng=rng)
+        targets = ~masks @ truth + rng.standard_normal(100)
+        sums.add(masks, targets)
+        rows.add(masks, targets)
+    priors = [Prior(np.ones((60, 1)), np.ones(60))]
+    dense, free = fit_sums(sums, priors), fit_rows(rows, priors)
+    np.testing.assert_allclose(free.coefficients, dense.coefficients, atol=0.1)
+    errors = [np.linalg.norm(fit.root, axis=1) for fit in (dense, free)]
+    np.testing.assert_allclose(errors[1], errors[0], rtol=0.5)
+    assert errors[1].mean() == pytest.approx(errors[0].mean(), rel=0.1)
+
+
+def test_a_network_too_large_for_the_matrix_is_measured_alike(trained, tmp_path, monkeypatch):
+    settings = EnsembleSettings(samples=4096, agreement=1.0)
+    dense = measure(trained, settings)
+    monkeypatch.setattr(campaigns, "LARGEST_GRAM", 1)
+    half = measure(trained, replace(settings, samples=2048), folder=tmp_path)
+    assert half.root.shape[1] == 64 + 2  # draws, and the uncertainty of the prior's two weights
+    free = measure(trained, settings, folder=tmp_path)  # goes on from the saved masks
+    assert free.effort.samples == 4096
+    assert np.corrcoef(free.score, dense.score)[0, 1] > 0.99
+    np.testing.assert_allclose(free.errors, dense.errors, rtol=0.6)
+
+
+def test_the_evidence_chooses_the_spread_that_the_coefficients_have():
+    rng = np.random.default_rng(0)
+    group_of = np.zeros(80, dtype=np.int32)
+    taylor = rng.exponential(size=80) ** 2
+    for truth, chosen in (
+        (rng.standard_normal(80) * taylor, 1),
+        (rng.standard_normal(80), 0),
+    ):
+        sums = empty_sums(Columns(group_of))
+        for _ in range(8):
+            masks = draw_masks(128, group_of, keep=0.9, rng=rng)
+            sums.add(masks, ~masks @ truth + rng.standard_normal(128))
+        priors = priors_of(taylor, [], 80)
+        assert fit_sums(sums, priors).prior is priors[chosen]
+
+
+@pytest.mark.parametrize(
+    ("variant", "function"), [("mean", np.asarray), ("absolute", np.abs), ("square", np.square)]
+)
+def test_scores_of_uncertain_coefficients_are_expectations(variant, function):
+    mean, error = np.array([-2.0, 0.0, 0.3, 4.0]), np.array([1.0, 0.5, 2.0, 0.1])
+    draws = function(mean + error * np.random.default_rng(0).standard_normal((400_000, 4)))
+    score, spread = expected(mean, error, variant)
+    np.testing.assert_allclose(score, draws.mean(axis=0), rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(spread, draws.std(axis=0), rtol=0.02)
+
+
+# --- masks
+
+
+@pytest.mark.parametrize("how", ["bernoulli", "antithetic", "stratified"])
+def test_masks_keep_their_share_and_something_of_every_group(how):
+    group_of = np.repeat(np.arange(5, dtype=np.int32), [1, 2, 7, 16, 30])
+    rng = np.random.default_rng(0)
+    masks = draw_masks(4000, group_of, keep=0.6, how=how, rng=rng)
+    for group, size in enumerate([1, 2, 7, 16, 30]):
+        kept = masks[:, group_of == group]
+        assert kept.any(axis=1).all()
+        if size > 2:
+            assert kept.mean() == pytest.approx(0.6, abs=0.02)
+        if how == "stratified":
+            assert np.abs(kept.sum(axis=1) - 0.6 * size).max() < 1 + 1e-9
+    if how == "antithetic":
+        assert np.corrcoef(masks[0::2, 30], masks[1::2, 30])[0, 1] < -0.5
+
+
+def test_spread_varies_the_share_from_mask_to_mask():
+    group_of = np.zeros(400, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    shares = draw_masks(500, group_of, keep=0.7, spread=0.2, rng=rng).mean(axis=1)
+    assert shares.min() < 0.55
+    assert shares.max() > 0.85
+
+
+# --- accidents
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.mark.parametrize("per", ["sample", "gradient"])
+def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkeypatch):
+    settings = EnsembleSettings(per=per, joined=per == "gradient", samples=4096, agreement=1.0)
+    unbroken = measure(trained, settings)
+    monkeypatch.setattr(measuring, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "PART", 1)
+    taken = []
+    take = steps.measure_part
+
+    def dying(probe, draws, chunks):
+        taken.extend(chunks)
+        if len(taken) in (6, 18):
+            raise Killed
+        return take(probe, draws, chunks)
+
+    monkeypatch.setattr(steps, "measure_part", dying)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            measure(trained, settings, folder=tmp_path)
+    found = measure(trained, settings, folder=tmp_path)
+    assert taken == [*range(6), *range(12), *range(8, 16)]  # checks are after 8, 12 and 16
+    assert np.array_equal(found.score, unbroken.score)
+    assert np.array_equal(found.root, unbroken.root)
+    assert found.checks == unbroken.checks
+
+
+def test_a_finished_ensemble_is_read_and_a_raised_limit_goes_on(trained, tmp_path, monkeypatch):
+    settings = EnsembleSettings(samples=2048, agreement=1.0)
+    first = measure(trained, settings, folder=tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        Probe, "sample_changes", spy(Probe.sample_changes, lambda masks, rows: seen.append(rows))
+    )
+    again = measure(trained, settings, folder=tmp_path)
+    assert not seen
+    assert asdict(again.settings) == asdict(first.settings)
+    assert np.array_equal(again.score, first.score)
+    more = measure(trained, replace(settings, samples=3072), folder=tmp_path)
+    assert len(seen) == 4
+    assert np.array_equal(more.score, measure(trained, replace(settings, samples=3072)).score)
+
+
+def spy(function, look):
+    def spying(self, *arguments):
+        look(*arguments)
+        return function(self, *arguments)
+
+    return spying
+
+
+def test_images_without_a_finite_loss_are_left_out_and_counted(additive):
+    model, channel_map, data, truth = additive
+    images = data.train.images.clone()
+    images[:3] = torch.nan
+    broken = data_of(images, data.train.labels, 2)
+    settings = replace(FEW, samples=4096)
+    found = measure((model, channel_map, broken), settings)
+    assert found.effort.dropped == 3 * 4096 // IMAGES
+    assert any("48 of 4096" in note for note in found.notes)
+    assert np.corrcoef(found.score, truth)[0, 1] > 0.95
+    images[:] = torch.nan
+    with pytest.raises(UserError, match="got none of"):
+        measure((model, channel_map, data_of(images, data.train.labels, 2)), settings)
+
+
+class Hungry(nn.Sequential):
+    """Runs out of memory with more than 50 images."""
+
+    def forward(self, x):
+        if len(x) > 50:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("per", ["sample", "gradient", "batch"])
+def test_a_batch_that_does_not_fit_is_halved(per, additive):
+    model, *rest = additive
+    settings = replace(FEW, per=per, samples=256)
+    found, usual = measure((Hungry(*model), *rest), settings), measure(additive, settings)
+    assert found.effort.halvings == 3
+    assert any("memory ran out" in note for note in found.notes)
+    np.testing.assert_allclose(found.score, usual.score, rtol=1e-3, atol=1e-5)
+
+
+class Regrouping(nn.Module):
+    """Looks at both halves of an image as images of their own, as windows do."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x):
+        parts = self.last(torch.relu(self.first(x.reshape(-1, 4))))
+        return parts.reshape(len(x), 2, 2).sum(1)
+
+
+@pytest.mark.parametrize("per", ["sample", "gradient"])
+def test_a_network_that_regroups_its_batch_gets_one_mask_a_set(per, additive):
+    model, data = Regrouping().eval(), additive[2]
+    found = measure((model, trace_channels(model, (8,)), data), replace(FEW, per=per, samples=64))
+    assert found.settings.per == "batch"
+    assert any("regroups its batch" in note for note in found.notes)
+    assert np.isfinite(found.score).all()
+
+
+def test_fewer_images_than_a_batch_are_enough(additive):
+    model, channel_map, data, _ = additive
+    few = data_of(data.train.images[:5], data.train.labels[:5], 2)
+    found = measure((model, channel_map, few), replace(FEW, samples=1024))
+    assert found.effort.samples == 1024
+    assert np.isfinite(found.errors).all()
+
+
+def test_a_network_with_nothing_to_remove_is_one_line(additive):
+    model = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
+    with pytest.raises(UserError, match="a group of two atoms or more, got"):
+        measure((model, trace_channels(model, (8,)), additive[2]), FEW)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"keep": 1.0}, "keep must be in"),
+        ({"per": "image"}, "per must be one of"),
+        ({"measure": "accuracy"}, "must be of whole sets"),
+        ({"joined": True}, "must come with per 'gradient'"),
+        ({"keep": 0.9, "spread": 0.2}, "spread must be in"),
+        ({"samples": 3}, "samples must be in"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        EnsembleSettings(**values)
+
+
+# --- stopping, norms, scores
+
+
+def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
+    seen = []
+    settings = replace(FEW, samples=65_536, agreement=0.9)
+    found = measure(additive, settings, on_progress=seen.append)
+    assert found.settled
+    assert found.effort.samples < 65_536
+    assert [c.agreement >= 0.9 for c in seen] == [False] * (len(seen) - 1) + [True]
+    assert seen[-1].held_out_r2 > 0.1
+    assert not measure(additive, replace(settings, samples=2048, agreement=1.0)).settled
+    late = measure(additive, replace(settings, agreement=1.0, seconds=0.0))
+    assert late.effort.samples < 1000
+
+
+def test_the_users_limits_hold_for_every_ensemble():
+    assert Limits(images=4096).of(ENSEMBLES["ensemble"]).most_samples == 4096
+    assert Limits(images=4096, samples=100).of(ENSEMBLES["ensemble"]).most_samples == 100
+    assert Limits(samples=100_000).of(ENSEMBLES["ensemble"]).most_samples == 100_000
+    batch = Limits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
+    assert (batch.images, batch.most_samples) == (64, 100)
+
+
+def test_seconds_end_an_ensemble_with_what_it_has(trained):
+    model, channel_map, data = trained
+    quick = Measuring(model, channel_map, data, 0, limits=Limits(seconds=1e-3))
+    found = gather_evidence([Policy("ensemble")], quick)
+    assert 0 < found.counts["masks"] < ENOUGH["sample"]
+    assert np.isfinite(found.errors["ensemble"]).all()
+
+
+def test_batch_statistics_leave_no_trace(additive):
+    model = nn.Sequential(
+        nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2), nn.BatchNorm1d(2)
+    ).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    scene = (model, trace_channels(model, (8,)), additive[2])
+    settings = replace(FEW, samples=512)
+    running = measure(scene, settings)
+    batch = measure(scene, replace(settings, norms="batch"))
+    assert not np.allclose(running.score, batch.score)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(module.training for module in model.modules())
+
+
+def test_an_ensemble_becomes_scores_with_errors_and_decodes(trained):
+    channel_map = trained[1]
+    found = measure(trained, EnsembleSettings(per="batch", samples=128, images=64))
+    evidence = with_ensemble(Evidence("k", {}), "ensemble-batch", found)
+    space = Space(channel_map, Price(channel_map))
+    keep = decode(PRESETS["linear-ensembles"], Target(0.5), evidence, space)
+    assert 0 < keep.sum() < channel_map.atoms
+    assert found.score[keep].min() >= found.score[~keep].max()
+
+
+def test_caution_takes_off_standard_errors_where_they_are_known(trained):
+    space = Space(trained[1], Price(trained[1]))
+    scores, errors = np.linspace(0, 1, 16), np.linspace(1, 0, 16)
+    evidence = Evidence("k", {"a": whole(scores), "b": whole(scores)}, {"a": errors})
+    ordering = Ordering(evidence, space.channel_map, space.price)
+    found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
+    np.testing.assert_allclose(found, [scores - 2 * errors, scores])
+    with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
+        ordering.scores([Policy("b", caution=2.0)])
+    with pytest.raises(UserError, match="caution must be in"):
+        Policy("a", caution=-1.0)
+
+
+# --- the surrogate
+
+
+def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
+    channel_map, truth = additive[1], additive[3]
+    found = measure(additive, replace(FEW, samples=8192))
+    surrogate = surrogate_of(found, channel_map)
+    masks = draw_masks(500, channel_map.group_of, keep=0.85, rng=np.random.default_rng(1))
+    mean, error = surrogate.predict(masks)
+    np.testing.assert_allclose(surrogate.means(masks), mean, atol=1e-5)
+    inside = np.abs(mean - ~masks @ truth) <= 1.96 * error
+    assert inside.mean() > 0.85
+    some = np.ones((2, channel_map.atoms), dtype=bool)
+    some[1, 1:] = False
+    assert surrogate.beyond(some).tolist() == [False, True]
+
+
+@pytest.mark.slow
+def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
+    rng, atoms, groups = np.random.default_rng(0), 1120, 30
+    group_of = np.sort(rng.integers(0, groups, atoms)).astype(np.int32)
+    root = rng.standard_normal((atoms, atoms + 2)).astype(np.float32)
+    reach = np.ones(groups + 1)
+    vector = np.zeros(atoms, dtype=np.float32)
+    surrogate = Surrogate(Columns(group_of), vector, 0.0, 0.1, vector, root, reach)
+    masks = draw_masks(20_000, group_of, keep=0.6, rng=rng)
+    for predict, rate in ((surrogate.means, 100_000), (surrogate.predict, 10_000)):
+        predict(masks[:1024])
+        start = time.process_time()
+        predict(masks)
+        assert len(masks) / (time.process_time() - start) > rate / 2  # on a busy machine
+
+
+def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
+    model, channel_map, data = trained
+    found = measure(trained, EnsembleSettings(keep=0.9, samples=32_768, agreement=1.0))
+    surrogate, rng = surrogate_of(found, channel_map), np.random.default_rng(0)
+    images, labels = prepare(data.train.images, data), data.train.labels
+
+    def loss(mask):
+        with torch.no_grad(), masked(model, channel_map, mask):
+            losses = functional.cross_entropy(model(images), labels, reduction="none")
+        return float(losses.log1p().mean())
+
+    for share, least, most in (
+        (0.05, 0.9, 1.0),
+        (0.1, 0.9, 1.0),
+        (0.2, 0.8, 1.0),
+        (0.4, 0.7, 1.0),
+        (0.6, 0.0, 0.8),  # here the loss levels off, and the model knows nothing of it
+    ):
+        masks = draw_masks(60, channel_map.group_of, keep=1 - share, rng=rng)
+        rises = [loss(mask) for mask in masks]
+        correlation = np.corrcoef(rises, surrogate.means(masks))[0, 1]
+        assert least < correlation <= most, share
+        beyond = surrogate.beyond(masks).mean()
+        assert beyond > 0.5 if share == 0.6 else beyond < 0.3, share
+
+
+def test_curvature_predicts_losses_that_bend(trained):
+    settings = EnsembleSettings(keep=0.7, spread=0.25, samples=8192, agreement=1.0, prior="none")
+    straight, bent = (measure(trained, replace(settings, curvature=c)) for c in (False, True))
+    assert bent.checks[-1].held_out_r2 > straight.checks[-1].held_out_r2

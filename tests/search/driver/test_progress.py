@@ -1,0 +1,206 @@
+"""What a running search shows of the time to go."""
+
+import io
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from completed_trials import complete
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_networks import network_of, plain
+from trial_stores import measured, open_ledger
+
+from paretoprune.analysis.measure import Measuring, here
+from paretoprune.search.driver import progress as module
+from paretoprune.search.driver.initial_trials import rehearsing
+from paretoprune.search.driver.progress import Progress
+from paretoprune.search.execution import messages as telling_module
+from paretoprune.search.execution.messages import once, telling
+from paretoprune.search.execution.tune_searcher import LedgerSearcher
+from paretoprune.search.storage.trial_records import DIED
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.records.pareto_front import Dense
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A time that stands still until it is set."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def begun(tmp_path, until=None):
+    ledger, progress = open_ledger(tmp_path / "journal.log"), Progress(quiet=True)
+    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+    return ledger, progress
+
+
+def finish_one(ledger, progress):
+    job = ledger.next_job()
+    ledger.finish(job, measured(job), {})
+    progress.on_trial(job, measured(job))
+
+
+def test_the_time_to_go_is_that_of_the_pace_and_runs_down_between_trials(tmp_path, clock):
+    ledger, progress = begun(tmp_path)
+    assert progress.remaining() == "--:--"
+    clock.seconds += 60
+    finish_one(ledger, progress)
+    left = ledger.total - 1
+    assert progress.remaining() == f"{left}:00"
+    clock.seconds += 45
+    assert progress.remaining() == f"{left - 1}:15"
+
+
+def test_a_limit_in_minutes_bounds_the_time_to_go(tmp_path, clock):
+    ledger, progress = begun(tmp_path, until=clock.seconds + 120)
+    assert progress.remaining() == "2:00"
+    clock.seconds += 60
+    finish_one(ledger, progress)
+    assert progress.remaining() == "1:00"
+    clock.seconds += 70  # what still runs is over when it is over
+    finish_one(ledger, progress)
+    assert progress.remaining() == "0:00 (over the time limit)"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "shown"),
+    [
+        (100, "1 of up to 6 trials"),
+        (3.5, "1 of about 3 trials"),  # two controls and the one at the target
+        (5, "1 of about 5 trials"),
+        (None, "1/6 trials"),
+    ],
+)
+def test_a_time_limit_promises_no_more_trials_than_it_lets_start(tmp_path, clock, minutes, shown):
+    until = None if minutes is None else clock.seconds + 60 * minutes
+    ledger, progress = begun(tmp_path, until=until)
+    clock.seconds += 60
+    finish_one(ledger, progress)
+    assert str(progress.line()).startswith(shown)
+
+
+def test_the_trial_that_time_ends_with_is_shown_with_what_is_left_of_the_plan(tmp_path):
+    ledger, progress = open_ledger(tmp_path / "journal.log", slots=24), Progress(quiet=True)
+    until, shown = time.monotonic() + 0.2, []
+    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+
+    def on_trial(job, outcome):
+        progress.on_trial(job, outcome)
+        shown.append(str(progress.line()).partition(" trials")[0])
+
+    searcher = LedgerSearcher(ledger, tmp_path, on_trial, until=until)
+    while isinstance(config := searcher.suggest("a"), dict):
+        complete(searcher, "a", config, seconds=0.3)
+    assert shown == ["1/3", "2/3", "3/3"]
+
+
+STEPS = ("start", "finish", "fail", "die", "prune", "time", "resume", "leave")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(STEPS), max_size=25), st.booleans())
+def test_the_count_of_trials_never_falls_and_never_exceeds_the_total(steps, limited):
+    with tempfile.TemporaryDirectory() as folder:
+        journal, before, running = Path(folder) / "journal.log", 0, []
+        ledger = open_ledger(journal)
+        for step in ("resume", *steps):
+            if step == "start" and (job := ledger.next_job()):
+                running.append(job)
+            elif step == "time":
+                ledger.end_early()
+            elif step in ("resume", "leave"):
+                if step == "leave":
+                    ledger.leave()
+                ledger, running = open_ledger(journal), []
+                progress = Progress(quiet=True)
+                until = time.monotonic() + 1e3 if limited else None
+                progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+            elif running and (step != "prune" or not running[0].control):
+                job = running.pop(0)
+                if step == "finish":
+                    ledger.finish(job, measured(job), {})
+                elif step == "prune":
+                    ledger.stop(job, {})
+                else:
+                    ledger.fail(job, "CUDA" if step == "fail" else DIED)
+                progress.on_trial(job, step)
+            done, total = map(int, re.findall(r"\d+", str(progress.line()).partition(" tr")[0]))
+            assert before <= done <= total
+            before = done
+
+
+class Terminal(io.StringIO):
+    """What is written to it, as to a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_each_trial_has_a_line_and_the_table_says_how_many_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    ledger, progress = open_ledger(tmp_path / "journal.log"), Progress(quiet=False)
+    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100))
+    try:
+        jobs = [ledger.next_job() for _ in range(3)]
+        ledger.finish(jobs[0], measured(jobs[0]), {})
+        progress.on_trial(jobs[0], measured(jobs[0]))
+        table = progress.table()
+    finally:
+        progress.close()
+    shown = sys.stdout.getvalue()
+    assert "control uniform: accuracy" in shown
+    columns = {str(column.header): next(iter(column.cells)) for column in table.columns}
+    assert columns["running"] == "2"
+    assert columns["trials"] == f"1/{ledger.total}"
+
+
+def test_the_count_of_a_measurement_never_falls_and_never_exceeds_the_total(monkeypatch):
+    """Whoever measures: two workers, one whose work is done again, or one that counts too far."""
+    monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
+    lines = []
+    say = once(lines.append)
+    first, second = telling(say), telling(say)
+    for tell, done in [(first, 0), (first, 15), (second, 0), (second, 12), (first, 14),
+                       (second, 16), (first, 17)]:  # fmt: skip
+        tell("scores, of images", done, 16)
+    assert lines == ["measuring scores", *(f"  scores, of images: {n} of 16" for n in (15, 16))]
+
+
+def test_rehearsed_masks_are_counted_over_all_parts_and_rounds(monkeypatch):
+    monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
+    network, lines = network_of(plain()), []
+    on = Measuring(network.model, network.channel_map, network.data, 0)
+
+    def backwards(pieces, on):
+        """The parts end in another order than they begin in, as with several workers."""
+        return here(list(reversed(pieces)), on)[::-1]
+
+    rehearsed = rehearsing(backwards, on, telling(once(lines.append)))
+    masks = np.ones((37, network.channel_map.atoms), dtype=bool)
+    losses = rehearsed(masks)
+    assert len(rehearsed(masks[:4])) == 4
+    assert np.allclose(losses, losses[0])
+    counts = [tuple(map(int, re.findall(r"\d+", line))) for line in lines[1:]]
+    assert counts == [(5, 37), (21, 37), (37, 37), (41, 41)]
+
+
+def test_what_is_measured_in_rounds_is_announced_once():
+    lines = []
+    say = once(lines.append)
+    for _ in range(3):
+        telling(say)("masks of policies", 1, 16)
+    telling(say)("scores", 1, 1)
+    for _ in range(2):
+        say("dense network")
+    assert lines == ["measuring masks of policies", "measuring scores", *["dense network"] * 2]

@@ -1,0 +1,158 @@
+"""A stop by a signal: what is printed, and what a second signal does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from command_line import ROOT
+from run_folders import RunWriter, hostile_network
+
+from paretoprune.search.cli.handlers import stopped
+from paretoprune.search.execution.signals import ONE_SIGNAL, Stopped
+from paretoprune.search.storage.run_folder import RunFolder
+
+SIGNALLED = """
+import os, signal, sys, time
+from paretoprune.search.execution.signals import Stopped, Stopping
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+
+try:
+    with Stopping().listening():
+        try:
+            interrupt()
+        except Stopped:
+            time.sleep(float(sys.argv[1]))
+            interrupt()
+            print("cleared up")
+            raise
+except Stopped as stop:
+    raise SystemExit(stop.exit_code)
+"""
+
+
+WITHIN_AN_IMPORT = """
+import os, signal, sys, threading, time
+from paretoprune.search.execution.signals import Stopped, Stopping
+
+sys.path.insert(0, sys.argv[1])
+
+def importing():
+    import slow_to_import
+
+try:
+    with Stopping().listening():
+        other = threading.Thread(target=importing)
+        other.start()
+        time.sleep(0.3)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        import slow_to_import  # waits within Python's import machinery for the other thread
+        print("imported")
+        time.sleep(10)
+except Stopped as stop:
+    other.join()
+    raise SystemExit(stop.exit_code)
+"""
+
+
+IN_A_RAY_OF_ONES_OWN = """
+import os, signal, sys, threading, time
+from pathlib import Path
+import ray
+import paretoprune as pp
+
+def cpus():
+    return ray.available_resources().get("CPU", 0)
+
+def interrupt():
+    while not (journal.exists() and '"job"' in journal.read_text() and cpus() == 0):
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGINT)
+
+run = Path(sys.argv[1])
+journal = run / "journal.log"
+ray.init("local", num_cpus=2, include_dashboard=False)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    pp.search(
+        "digits-resnet", "digits", target_flops=0.4, trials=20, epochs=500, dense_epochs=1,
+        schedules="one-shot", allocations="global-threshold", scores="l2", screening=False,
+        halving=False, ensemble_images=1024, out=run,
+    )
+except KeyboardInterrupt:
+    end = time.monotonic() + 10
+    while cpus() < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    print("free:", cpus())
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    return RunWriter(tmp_path / "run", hostile_network())
+
+
+def stop_in(writer, capsys, **asked):
+    """What a stop of this run prints."""
+    stop = Stopped(signal.SIGINT)
+    stop.run = RunFolder(writer.folder)
+    assert stopped(stop, **asked) == 130
+    return capsys.readouterr()
+
+
+def test_a_stopped_search_prints_json_alone_where_json_is_asked_for(writer, capsys):
+    nothing = stop_in(writer, capsys, as_json=True, quiet=True)
+    assert nothing.out == ""
+    writer.add()
+    printed = stop_in(writer, capsys, as_json=True, quiet=True)
+    assert json.loads(printed.out) == json.loads((writer.folder / "front.json").read_text())
+    assert printed.err.startswith("stopped; to go on: paretoprune search --resume")
+
+
+def test_a_stopped_quiet_search_prints_its_result_alone(writer, capsys):
+    writer.add()
+    loud = stop_in(writer, capsys, as_json=False, quiet=False)
+    quiet = stop_in(writer, capsys, as_json=False, quiet=True)
+    assert loud.err == ""
+    assert loud.out == quiet.out + quiet.err
+    assert "to pick:" in quiet.out
+    assert "to go on" not in quiet.out
+
+
+def test_a_stop_keeps_what_was_measured_of_the_front_before(writer, capsys):
+    writer.add()
+    before = writer.conclude()["points"]
+    stop_in(writer, capsys, as_json=True, quiet=True)
+    assert json.loads((writer.folder / "front.json").read_text())["points"] == before
+
+
+@pytest.mark.parametrize(("pause", "rest"), [(0.0, "cleared up\n"), (2 * ONE_SIGNAL, "")])
+def test_a_second_signal_leaves_at_once_but_one_that_came_twice_does_not(pause, rest):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(pause)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, rest)
+
+
+def test_a_signal_in_the_midst_of_an_import_waits_until_it_is_over(tmp_path):
+    (tmp_path / "slow_to_import.py").write_text("import time\n\ntime.sleep(1.5)\n")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHIN_AN_IMPORT, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "imported\n"), done.stderr
+
+
+def test_an_interrupted_search_leaves_the_cpus_of_a_ray_that_was_there_before(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_RAY_OF_ONES_OWN, str(tmp_path / "run")],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},  # else Ray leaves a token in $HOME
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == ["free: 2.0"], done.stdout + done.stderr

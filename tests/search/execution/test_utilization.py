@@ -1,0 +1,92 @@
+"""How busy the workers were: the arithmetic of spans, and what a real search reaches."""
+
+import re
+import time
+
+import pytest
+from search_process import finish, start, studies
+from trial_stores import measured, open_ledger
+
+from paretoprune.search.results.utilization import Start, efficiency, efficiency_of, start_of
+from paretoprune.search.storage.trial_records import read_record
+from paretoprune.search.trial.timing import Watch
+
+
+def span(begin, **seconds):
+    return {"begin": begin, "seconds": seconds}
+
+
+def test_compute_is_set_against_all_workers_from_the_first_begin_to_the_last_end():
+    spans = [
+        span(10.0, schedule=1.0, training=2.0, evaluation=0.5, saving=0.5),  # until 14
+        span(10.0, training=4.0),
+        span(15.0, training=5.0),  # until 20; the other worker has nothing to do
+    ]
+    busy = efficiency(spans, workers=2)
+    assert busy.wall == 10.0
+    assert busy.compute == 12.5
+    assert busy.share == pytest.approx(12.5 / 20)
+    assert busy.sentence() == "model compute took 62% of the time of 2 workers in 10 s"
+
+
+def test_of_no_trial_nothing_is_said():
+    assert efficiency([], workers=2) is None
+    assert efficiency([{"rungs": []}], workers=2) is None
+
+
+def test_stopped_trials_count_and_those_of_an_earlier_start_do_not(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = [ledger.next_job() for _ in range(4)]
+    ledger.finish(jobs[0], measured(jobs[0]), span(50.0, training=9.0))
+    ledger.finish(jobs[1], measured(jobs[1]), span(100.0, training=4.0))
+    ledger.finish(jobs[2], measured(jobs[2]), {})
+    ledger.stop(jobs[3], {**span(104.0, until_rung=2.0), "rungs": []})
+    busy = efficiency_of(ledger.record, workers=1, since=99.0)
+    assert (busy.wall, busy.compute) == (6.0, 6.0)
+    assert efficiency_of(ledger.record, workers=1, since=200.0) is None
+
+
+def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = [ledger.next_job() for _ in range(3)]
+    work = {"data": 2.0, "dense": 30.0, "evidence": 5.0, "screening": 1.0}
+    ledger.note_start(span(100.0, start=3.5, **work))
+    assert start_of(ledger.record, since=140.0) is None
+    ledger.finish(jobs[0], measured(jobs[0]), span(90.0, training=9.0))  # of an earlier launch
+    ledger.finish(jobs[1], measured(jobs[1]), span(144.0, training=9.0))
+    ledger.finish(jobs[2], measured(jobs[2]), span(143.0, training=9.0))
+    start = start_of(ledger.record, since=140.0)
+    assert start == Start(43.0, 38.0)
+
+
+def test_what_is_counted_apart_is_no_part_of_what_is_noted_next():
+    watch = Watch()
+    time.sleep(0.05)
+    for _ in range(2):
+        with watch.apart("start"):
+            time.sleep(0.1)
+    time.sleep(0.05)
+    watch.note("evidence")
+    assert watch.seconds["start"] == pytest.approx(0.2, abs=0.05)
+    assert watch.seconds["evidence"] == pytest.approx(0.1, abs=0.05)
+
+
+@pytest.mark.slow
+def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
+    folder, begin = tmp_path / "run", time.time()
+    code, out, err = finish(
+        start(folder, "--trials", 24, "--workers", 2, "--epochs", 40, "--no-halving"), 500
+    )
+    assert code == 0, err
+    spans = [t.user_attrs["spans"] for study in studies(folder) for t in study.trials
+             if "spans" in t.user_attrs]  # fmt: skip
+    seconds = sorted(sum(one["seconds"].values()) for one in spans)
+    assert seconds[len(seconds) // 2] > 2, "the claim is of trials of two seconds and more"
+    said = re.search(r"model compute took (\d+)% of the time of 2 workers", out)
+    assert int(said[1]) >= 90
+    kept = studies(folder)[0].user_attrs["start"]
+    work = sum(kept["seconds"][name] for name in ("data", "dense", "evidence", "screening"))
+    first = min(one["begin"] for one in spans)
+    assert first - begin - work < 15  # from the start of the process, imports and all
+    told = start_of(read_record(folder / "journal.log"), 0.0)
+    assert told.seconds - told.work < first - begin - work + 0.1

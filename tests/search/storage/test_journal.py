@@ -1,0 +1,202 @@
+"""The journal after a kill: torn at any byte, locked by the dead, and still the whole truth."""
+
+import json
+import os
+
+import optuna
+import pytest
+from trial_stores import measured, open_ledger, run_to_the_end
+
+from paretoprune.search.storage.journal_repair import cut_torn_tail
+from paretoprune.search.storage.trial_records import AGAIN, INTERRUPTED, front_in
+from paretoprune.spaces.errors import UserError
+
+
+def finished_slots(ledger):
+    return sorted(
+        t.user_attrs["job"]["slot"]
+        for t in ledger.record.trials("search", optuna.trial.TrialState.COMPLETE)
+    )
+
+
+def test_every_slot_and_control_is_run_once(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    jobs = run_to_the_end(ledger)
+    assert len(jobs) == ledger.total == ledger.settled == 6
+    assert finished_slots(ledger) == [0, 1, 2, 3]
+    assert set(ledger.record.controls()) == {"uniform", "random"}
+
+
+def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
+    run_to_the_end(open_ledger(tmp_path / "journal.log"))
+    ledger = open_ledger(tmp_path / "journal.log")
+    assert ledger.next_job() is None
+    assert ledger.settled == ledger.total
+
+
+def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
+    whole = tmp_path / "whole.log"
+    ledger = open_ledger(whole, slots=3)
+    for _ in range(4):
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    content = whole.read_bytes()
+    starts = [0, *(i + 1 for i, byte in enumerate(content) if byte == 10)]
+    ends = {*range(starts[-4], len(content), 149), *range(len(content) - 40, len(content) + 1)}
+    for end in sorted({*ends, *(start + by for start in starts[-4:] for by in (0, 1))}):
+        path = tmp_path / str(end) / "journal.log"
+        path.parent.mkdir()
+        path.write_bytes(content[:end])
+        (path.parent / "journal.log.lock").symlink_to(path)
+        before = {
+            json.loads(line)["trial_id"]
+            for line in content[:end].splitlines()
+            if is_whole(line)
+            and json.loads(line).get("state") == 1
+            and "values" in json.loads(line)
+        }
+        resumed = open_ledger(path, slots=3)
+        jobs = run_to_the_end(resumed)
+        assert resumed.settled == resumed.total == 5
+        assert finished_slots(resumed) == [0, 1, 2]
+        assert len(jobs) == 5 - len(before), (end, before)
+        assert not resumed.record.trials("search", optuna.trial.TrialState.RUNNING)
+
+
+def is_whole(line):
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def test_what_is_cut_off_is_kept_beside(tmp_path):
+    path = tmp_path / "journal.log"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
+    kept = cut_torn_tail(path)
+    assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
+    assert kept.read_bytes() == b'{"c"'
+    assert cut_torn_tail(path) is None
+
+
+def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
+    path = tmp_path / "journal.log"
+    content = b'{"a": 1}\n{"b"\n{"c": 3}\n{"d": 4}\n'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="broken line 2"):
+        cut_torn_tail(path)
+    assert path.read_bytes() == content
+
+
+def test_an_interrupted_policy_is_queued_again_under_a_new_number(tmp_path):
+    first = open_ledger(tmp_path / "journal.log")
+    for _ in range(3):  # both controls, then trial 0
+        job = first.next_job()
+        first.finish(job, measured(job), {})
+    lost = first.next_job()
+    second = open_ledger(tmp_path / "journal.log")
+    again = second.next_job()
+    assert (again.slot, again.identity) == (lost.slot, lost.identity)
+    assert again.number != lost.number
+    assert again.attempt == 1
+
+
+def test_an_interrupted_control_runs_again(tmp_path):
+    lost = open_ledger(tmp_path / "journal.log").next_job()
+    assert lost.control
+    again = open_ledger(tmp_path / "journal.log").next_job()
+    assert (again.control, again.attempt) == (lost.control, 1)
+
+
+def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
+    path = tmp_path / "journal.log"
+    for control in (True, True, False):
+        for _ in range(AGAIN[INTERRUPTED] + 1):
+            ledger = open_ledger(path, slots=1)
+            job = ledger.next_job()
+            assert (job.control is not None, job.attempt) == (control, 0)
+            ledger.leave()
+        ledger = open_ledger(path, slots=1)
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    assert ledger.over
+    assert ledger.record.failures() == {}
+
+
+def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path, slots=1)
+    for _ in range(2):
+        job = ledger.next_job()
+        ledger.finish(job, measured(job), {})
+    for _ in range(AGAIN[INTERRUPTED]):
+        assert ledger.next_job() is not None
+        ledger = open_ledger(path, slots=1)
+    assert ledger.next_job() is None
+    assert len(ledger.record.failures()) == 1
+    assert ledger.settled == ledger.total
+
+
+def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
+    path = tmp_path / "journal.log"
+    identities = []
+    for _ in range(6):
+        ledger = open_ledger(path, slots=22)
+        for _ in range(4):
+            job = ledger.next_job()
+            ledger.finish(job, measured(job), {})
+            if not job.control:
+                identities.append(job.identity)
+    assert ledger.next_job() is None
+    assert len(set(identities)) == len(identities) == 22
+
+
+def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_path):
+    path = tmp_path / "journal.log"
+    first = [(job.slot, job.identity) for job in run_to_the_end(open_ledger(path, slots=4))]
+    before = open_ledger(path, slots=4).record.evaluations()
+    longer = open_ledger(path, slots=10)
+    assert not longer.over
+    more = [(job.slot, job.identity) for job in run_to_the_end(longer)]
+    assert [slot for slot, _ in more] == [4, 5, 6, 7, 8, 9]
+    assert not {identity for _, identity in first} & {identity for _, identity in more}
+    assert longer.record.evaluations()[:4] == before
+    assert longer.over
+
+
+def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
+    unbroken = [job.identity for job in run_to_the_end(open_ledger(tmp_path / "a.log", 12))]
+    broken = []
+    for _ in range(7):
+        ledger = open_ledger(tmp_path / "b.log", 12)
+        for _ in range(2):
+            job = ledger.next_job()
+            ledger.finish(job, measured(job), {})
+            broken.append(job.identity)
+    assert broken == unbroken
+
+
+def test_a_failed_trial_keeps_its_reason_and_is_not_run_again(tmp_path):
+    ledger = open_ledger(tmp_path / "journal.log")
+    job = ledger.next_job()
+    ledger.fail(job, "ArithmeticError: loss must be finite")
+    assert ledger.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    run_to_the_end(ledger)
+    reopened = open_ledger(tmp_path / "journal.log")
+    assert reopened.next_job() is None
+    assert reopened.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+
+
+def test_the_front_is_rebuilt_from_the_journal_alone(tmp_path):
+    path = tmp_path / "journal.log"
+    ledger = open_ledger(path)
+    run_to_the_end(ledger)
+    assert front_in(path) == ledger.front()
+    os.truncate(path, path.stat().st_size - 3)
+    assert front_in(path) is not None  # reading tolerates a torn line; it repairs nothing
+
+
+def test_a_journal_without_a_finished_trial_has_no_front(tmp_path):
+    assert front_in(tmp_path / "journal.log") is None
+    open_ledger(tmp_path / "journal.log")
+    assert front_in(tmp_path / "journal.log") is None

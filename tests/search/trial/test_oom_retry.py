@@ -1,0 +1,119 @@
+"""A trial that runs out of memory, wherever it is: it begins again with half of every batch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.prepare import Inputs, prepare_search
+from paretoprune.search.execution.executor import alone
+from paretoprune.search.storage.run_folder import create_run
+from paretoprune.search.storage.trial_spec import Job
+from paretoprune.search.trial.run import carry_out
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.policy.policy import Policy
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.runtime.device import half_of, ran_out_of_memory
+
+TOO_MUCH = 1 << 60  # bytes: no machine has them, and torch says so as at any other size
+POLICIES = {
+    "one-shot": Policy("l2"),
+    "refitted": Policy("l2", refit=True),
+    "gradual": Policy("taylor", schedule="gradual", steps=2, step_share=0.5),
+    "curves": Policy("taylor", allocation="loss-budget", schedule="gradual", steps=2),
+    "holistic": Policy("l2", schedule="holistic", gate_share=0.5),
+}
+
+
+class Hungry(nn.Module):
+    """It takes no more than `room` images at once."""
+
+    room = None
+    only_training = False
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 12, 3, padding=1)
+        self.norm = nn.BatchNorm2d(12)
+        self.second = nn.Conv2d(12, 12, 3, padding=1)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.norm(self.first(x)).relu()
+        watched = self.training or not Hungry.only_training
+        if watched and Hungry.room is not None and len(x) > Hungry.room:
+            torch.empty(TOO_MUCH, dtype=torch.uint8)
+        return self.last(self.second(x).relu().mean((2, 3)))
+
+
+def real_error():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(TOO_MUCH, dtype=torch.uint8)
+    return caught.value
+
+
+def test_only_what_torch_says_of_memory_counts():
+    assert ran_out_of_memory(real_error())
+    assert ran_out_of_memory(MemoryError())
+    assert ran_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert ran_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert ran_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    for other in ("pin_memory must be a bool", "an illegal memory access was encountered",
+                  "unsupported memory format option"):  # fmt: skip
+        assert not ran_out_of_memory(RuntimeError(other))
+
+
+def test_half_of_a_batch_ends_at_the_least():
+    assert half_of(9, real_error()) == 4
+    with pytest.raises(RuntimeError, match="memory"):
+        half_of(15, real_error(), least=8)
+    with pytest.raises(RuntimeError, match="shape"):
+        half_of(64, RuntimeError("shape"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("within") / "run"
+    settings = SearchSettings(target_flops="0.5", epochs=0.5)
+    inputs = Inputs(settings, load_data("digits", seed=0), Hungry())
+    run = create_run(folder)
+    run.config.write_text("{}")
+    wanted = list(POLICIES.values())
+    return prepare_search(inputs, run, (), lambda _: wanted, alone(lambda line: None)).context
+
+
+def carried(prepared, policy, number, room, monkeypatch):
+    monkeypatch.setattr(Hungry, "room", room)
+    rungs = []
+    job = Job(0, policy, Target(flops=0.5), 7, number=number)
+    evaluation = carry_out(job, prepared, on_rung=rungs.append).evaluation
+    left = sorted(path.name for path in (prepared.root / "trials" / str(number)).iterdir())
+    return evaluation, left
+
+
+@pytest.mark.parametrize("schedule", POLICIES)
+def test_a_trial_halves_its_batches_wherever_memory_runs_out(schedule, prepared, monkeypatch):
+    number = 10 * list(POLICIES).index(schedule)
+    first, left = carried(prepared, POLICIES[schedule], number, 40, monkeypatch)
+    again, _ = carried(prepared, POLICIES[schedule], number + 1, 40, monkeypatch)
+    assert first.flops_fraction <= 0.5
+    assert (first.accuracy, first.loss) == (again.accuracy, again.loss)
+    assert not [name for name in left if "gradual" in name or "gates" in name]
+
+
+def test_a_rung_is_judged_once_however_often_a_trial_begins(prepared, monkeypatch):
+    judged = replace(prepared, effort=replace(prepared.effort, rungs=(0.0, 0.5)))
+    monkeypatch.setattr(Hungry, "room", 40)
+    monkeypatch.setattr(Hungry, "only_training", True)
+    rungs = []
+    job = Job(0, POLICIES["one-shot"], Target(flops=0.5), 7, number=70)
+    carry_out(job, judged, on_rung=rungs.append)
+    assert [rung.index for rung in rungs] == [0, 1]
+
+
+def test_what_fits_in_no_batch_is_an_error(prepared, monkeypatch):
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        carried(prepared, POLICIES["one-shot"], 80, 4, monkeypatch)

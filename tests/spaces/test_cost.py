@@ -1,0 +1,175 @@
+"""The price is exact, fast and smooth."""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from numpy.typing import NDArray
+from torch import nn
+
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.summary import summarise
+from paretoprune.spaces.graph.channels import ChannelMap
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.verify import random_mask
+from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.models.zoo.densenet import densenet40
+from paretoprune.trainers.models.zoo.lenet import lenet5
+from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
+from paretoprune.trainers.pruning.surgery import cut, widths
+
+torch.set_num_threads(1)
+# Salama et al. 2019, the released ResNet-50s: stem; per stage the stream, then a-b of each block
+PUBLISHED = {
+    (17_895_662, 3_137_690_945): (
+        63,
+        (199, "59-56 60-64 64-64"),
+        (353, "128-128 62-76 128-128 128-128"),
+        (918, "256-251 205-211 231-235 255-235 256-243 256-253"),
+        (1921, "512-222 511-315 512-186"),
+    ),
+    (13_862_067, 2_825_600_492): (
+        63,
+        (198, "59-56 60-63 64-64"),
+        (348, "128-128 51-61 128-128 128-128"),
+        (905, "256-241 174-150 189-176 250-209 256-208 256-233"),
+        (1098, "512-221 508-302 512-186"),
+    ),
+}
+
+
+def published_widths(listed: tuple) -> dict[str, int]:
+    stem, *stages = listed
+    wanted = {"conv1": stem}
+    for stage, (stream, blocks) in enumerate(stages, start=1):
+        for block, pair in enumerate(blocks.split()):
+            name = f"layer{stage}.{block}"
+            wanted[f"{name}.conv1"], wanted[f"{name}.conv2"] = map(int, pair.split("-"))
+            wanted[f"{name}.conv3"] = stream
+    return wanted
+
+
+def mask_of_widths(channel_map: ChannelMap, wanted: dict[str, int]) -> NDArray[np.bool_]:
+    keep = np.ones(channel_map.atoms, dtype=bool)
+    for layer in channel_map.layers:
+        if layer.name in wanted:
+            keep[layer.out_atoms[wanted[layer.name] :]] = False
+    return keep
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> tuple[nn.Module, ChannelMap]:
+    model, _ = working_copy(torchvision.models.resnet50(weights=None))
+    return model, trace_channels(model, (3, 224, 224))
+
+
+def test_dense_resnet50_has_the_published_price(resnet50: tuple[nn.Module, ChannelMap]) -> None:
+    assert Price(resnet50[1]).dense == (4_089_184_256, 25_557_032)
+
+
+@pytest.mark.parametrize(("figures", "listed"), PUBLISHED.items())
+def test_published_widths_of_resnet50_price_and_count_as_published(
+    resnet50: tuple[nn.Module, ChannelMap], figures: tuple[int, int], listed: tuple
+) -> None:
+    model, channel_map = resnet50
+    params, macs = figures
+    wanted = published_widths(listed)
+    keep = mask_of_widths(channel_map, wanted)
+    assert {k: v for k, v in widths(channel_map, keep).items() if k in wanted} == wanted
+    assert tuple(Price(channel_map).of(keep)) == (macs, params)
+    assert count(cut(model, channel_map, keep), (3, 224, 224)) == (macs, params)
+
+
+@pytest.fixture(scope="module", params=[lenet5, resnet20, densenet40])
+def priced(request: pytest.FixtureRequest) -> tuple[ChannelMap, Price]:
+    shape = (1, 28, 28) if request.param is lenet5 else (3, 32, 32)
+    channel_map = trace_channels(request.param(), shape)
+    return channel_map, Price(channel_map)
+
+
+def masks_of(channel_map: ChannelMap, number: int) -> NDArray[np.bool_]:
+    rng = np.random.default_rng(0)
+    return np.stack([random_mask(channel_map, rng.random(), rng) for _ in range(number)])
+
+
+def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = priced
+    masks = masks_of(channel_map, 20)
+    assert np.array_equal(price.of(masks), np.stack([price.of(mask) for mask in masks]))
+    assert price.of(masks).dtype == np.int64
+    assert price.of(masks[:0]).shape == (0, 2)
+
+
+def test_marginal_price_is_the_difference_that_one_atom_makes(
+    priced: tuple[ChannelMap, Price],
+) -> None:
+    channel_map, price = priced
+    for mask in masks_of(channel_map, 3):
+        flipped = np.repeat(mask[None], channel_map.atoms, axis=0)
+        flipped[np.arange(channel_map.atoms), np.arange(channel_map.atoms)] ^= True
+        assert np.array_equal(price.marginal(mask), np.abs(price.of(flipped) - price.of(mask)))
+
+
+def test_soft_price_equals_the_integer_price_at_0_and_1(priced: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = priced
+    for mask in masks_of(channel_map, 5):
+        assert price.soft(torch.from_numpy(mask).double()).tolist() == price.of(mask).tolist()
+
+
+def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, Price]) -> None:
+    channel_map, price = priced
+    mask = torch.rand(channel_map.atoms, dtype=torch.float64, generator=torch.manual_seed(0))
+    gradient = torch.autograd.functional.jacobian(price.soft, mask)
+    step = torch.zeros_like(mask)
+    step[7] = 1e-3
+    slope = (price.soft(mask + step) - price.soft(mask - step)) / 2e-3
+    torch.testing.assert_close(gradient[:, 7], slope, rtol=1e-6, atol=1e-3)
+
+
+def test_no_mask_with_an_atom_a_group_costs_less_than_the_lowest(
+    priced: tuple[ChannelMap, Price],
+) -> None:
+    channel_map, price = priced
+    rng = np.random.default_rng(0)
+    sparse = np.stack([random_mask(channel_map, 0.0, rng) for _ in range(50)])
+    assert (price.of(sparse) >= price.lowest()).all()
+    assert price.lowest(3) > price.lowest(1)
+
+
+def test_price_survives_pickling_without_torch(priced: tuple[ChannelMap, Price]) -> None:
+    _, price = priced
+    packed = pickle.dumps(price)
+    assert b"torch" not in packed
+    assert pickle.loads(packed).dense == price.dense
+
+
+def test_ten_thousand_masks_of_a_resnet56_take_less_than_a_second() -> None:
+    channel_map = trace_channels(resnet56(), (3, 32, 32))
+    price = Price(channel_map)
+    masks = np.random.default_rng(0).random((10_000, channel_map.atoms)) < 0.6
+    start = time.perf_counter()
+    price.of(masks)
+    assert time.perf_counter() - start < 1
+
+
+def test_dense_prices_of_the_trained_resnets_are_those_published() -> None:
+    assert Price(trace_channels(resnet20(), (3, 32, 32))).dense == (40_551_040, 269_722)
+    assert Price(trace_channels(resnet56(), (3, 32, 32))).dense == (125_485_696, 853_018)
+
+
+def test_summary_says_what_each_group_is_worth_and_why_others_stay() -> None:
+    channel_map = trace_channels(lenet5(), (1, 28, 28), keep=["3"])
+    found = summarise(channel_map, price := Price(channel_map))
+    assert [group.name for group in found.groups] == ["0", "7"]
+    assert [(p.layer, p.channels) for p in found.protected] == [("3", 50), ("9", 10)]
+    alone = np.ones(channel_map.atoms, dtype=bool)
+    alone[channel_map.group_of == 1] = False
+    assert found.groups[1].params_share == pytest.approx(1 - price.of(alone)[1] / price.dense[1])
+    assert (found.macs, found.params) == price.dense
+    assert found.lowest_macs == price.lowest()[0] / price.dense[0]

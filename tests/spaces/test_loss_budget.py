@@ -1,0 +1,369 @@
+"""Cuts by loss curves: exact where the loss is known, nested, within the target, least in sum."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.isotonic import IsotonicRegression
+
+from paretoprune.analysis.loss_curves.measure import Probing
+from paretoprune.analysis.loss_curves.probe_log import ProbeJournal
+from paretoprune.spaces.allocations.budget import Unreachable
+from paretoprune.spaces.allocations.decode import Space, decode, decode_many
+from paretoprune.spaces.allocations.loss_budget import (
+    cuts_under,
+    loss_order,
+    mask_under,
+    predicted_loss,
+    threshold_of,
+)
+from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.target import Target
+from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer
+from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.policy.loss_curves import (
+    Curves,
+    CurveSettings,
+    curves_from_tables,
+    curves_name,
+    curves_to_tables,
+    isotonic,
+    removal_places,
+)
+from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
+from paretoprune.trainers.models.zoo.resnet import resnet56
+
+SIZES = (16, 8, 5, 1)
+FACTORS = (0.01, 0.04, 0.02, 1.0)  # the loss of group g with k atoms gone is FACTORS[g] * k
+BUDGET = Policy("taylor", allocation="loss-budget")
+DENSE = CurveSettings(points=16, refine=0)
+
+
+def chain(sizes: tuple[int, ...], costs: tuple[int, ...] = (9, 4, 1, 2)) -> ChannelMap:
+    """Groups that share no layer: the price of each is linear in what it keeps."""
+    starts = np.cumsum([0, *sizes])
+    sides = [np.arange(a, b, dtype=np.int32) for a, b in pairwise(starts)]
+    fixed = np.full(2, -1, dtype=np.int32)
+    layers = [
+        Layer(f"l{i}", "conv", side, fixed, 1, cost, 2)
+        for i, (side, cost) in enumerate(zip(sides, costs, strict=False))
+    ]
+    groups = tuple(Group(f"l{i}", (f"l{i}",)) for i in range(len(sizes)))
+    group_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    return ChannelMap(tuple(layers), groups, group_of, (), (1,))
+
+
+class Additive:
+    """A loss that is a sum over groups of a function of the number removed, and its calls."""
+
+    def __init__(self, channel_map: ChannelMap, of_group=None) -> None:
+        self.channel_map, self.calls = channel_map, 0
+        self.of_group = of_group or (lambda group, removed: FACTORS[group] * removed)
+
+    def __call__(self, group: int, masks: list[NDArray[np.bool_]]) -> list[float]:
+        self.calls += len(masks)
+        groups = range(len(self.channel_map.groups))
+        gone = [np.bincount(self.channel_map.group_of[~m], minlength=len(groups)) for m in masks]
+        return [2.0 + sum(self.of_group(g, int(k[g])) for g in groups) for k in gone]
+
+
+def probe(loss: Additive, how: CurveSettings, order: NDArray[np.float64] | None = None) -> Curves:
+    channel_map = loss.channel_map
+    order = np.arange(channel_map.atoms, dtype=float) if order is None else order
+    around = np.ones(channel_map.atoms, dtype=bool)
+    place = removal_places(order, channel_map)
+    probing = Probing(channel_map, place, around, how, loss, ProbeJournal(None))
+    return probing.run(range(len(channel_map.groups)))
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[ChannelMap, Price, Curves]:
+    channel_map = chain(SIZES)
+    return channel_map, Price(channel_map), probe(Additive(channel_map), DENSE)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.009, 0.0201, 0.055, 0.1001, 5.0])
+@pytest.mark.parametrize("points", [2, 5, 16])
+def test_a_known_additive_loss_is_cut_exactly(threshold: float, points: int) -> None:
+    channel_map = chain(SIZES)
+    curves = probe(Additive(channel_map), CurveSettings(points=points, refine=1))
+    policy = replace(BUDGET, threshold=threshold)
+    exact = [min(int(threshold / f), n - 1) for f, n in zip(FACTORS, SIZES, strict=True)]
+    assert cuts_under(policy, curves, channel_map).tolist() == exact
+    mask = mask_under(policy, curves, Price(channel_map), channel_map)
+    gone = np.bincount(channel_map.group_of[~mask], minlength=len(SIZES))
+    assert gone.tolist() == exact
+    assert predicted_loss(mask, curves, channel_map) == pytest.approx(
+        2 + sum(f * k for f, k in zip(FACTORS, exact, strict=True))
+    )
+
+
+def test_the_papers_bisection_of_a_resnet56_takes_150_evaluations() -> None:
+    channel_map = trace_channels(resnet56(), (3, 32, 32))
+    loss = Additive(channel_map, lambda group, removed: 0.003 * removed)
+    curves = probe(loss, CurveSettings(method="paper", threshold=0.019))
+    assert len(channel_map.groups) == 30
+    assert len(curves.rise) == 150
+    assert loss.calls == 151  # and the original's own loss
+    policy = replace(BUDGET, threshold=0.019)
+    assert set(cuts_under(policy, curves, channel_map).tolist()) == {6}
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_bisection_asks_log2_of_the_size(size: int) -> None:
+    channel_map = chain((size,))
+    loss = Additive(channel_map)
+    curves = probe(loss, CurveSettings(method="paper", threshold=0.055))
+    assert loss.calls - 1 == len(curves.rise) == size.bit_length() - 1
+    if size.bit_count() == 1:  # a power of two, where the bisection reaches every cut
+        policy = replace(BUDGET, threshold=0.055)
+        assert cuts_under(policy, curves, channel_map)[0] == min(5, size - 1)
+
+
+@pytest.mark.parametrize("method", ["paper", "curve"])
+def test_cached_curves_give_the_masks_of_fresh_probes(method: str) -> None:
+    channel_map, rng = chain(SIZES), np.random.default_rng(0)
+    rises = [np.sort(rng.random(size)) - 0.1 for size in SIZES]  # not monotone in absolute value
+    loss = Additive(channel_map, lambda group, k: rises[group][k] - rises[group][0])
+    for threshold in (0.05, 0.2, 0.5):
+        how = CurveSettings(method=method, points=16, refine=0, threshold=threshold)
+        fresh = probe(loss, how)
+        cached = curves_from_tables(curves_to_tables(fresh))
+        policy, price = replace(BUDGET, threshold=threshold), Price(channel_map)
+        masks = [mask_under(policy, c, price, channel_map) for c in (fresh, cached)]
+        assert np.array_equal(*masks)
+        assert cached.settings == how
+        best = [int((abs(r - r[0]) <= threshold).sum()) - 1 for r in rises[:2]]  # powers of two
+        assert cuts_under(policy, cached, channel_map)[:2].tolist() == best
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 9), min_size=1, max_size=12))
+def test_isotonic_is_the_least_squares_fit(values: list[float]) -> None:
+    expected = IsotonicRegression().fit_transform(np.arange(len(values)), values)
+    np.testing.assert_allclose(isotonic(np.array(values)), expected, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=8, max_size=8), min_size=3, max_size=3),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(1, 4),
+)
+def test_a_higher_threshold_removes_all_that_a_lower_one_does(
+    rises: list[list[float]], one: float, other: float, round_to: int
+) -> None:
+    channel_map = chain((8, 8, 8))
+    curves = probe(Additive(channel_map, lambda g, k: rises[g][k] * (k > 0)), DENSE)
+    price = Price(channel_map)
+    low, high = (
+        mask_under(replace(BUDGET, threshold=t), curves, price, channel_map, round_to=round_to)
+        for t in sorted((one, other))
+    )
+    assert not (high & ~low).any()
+
+
+def evidence_of(curves: Curves, policy: Policy) -> Evidence:
+    name = curves_name(policy.score, policy.combine, policy.probe)
+    scores = {policy.score: whole(np.zeros(len(curves.place)))}
+    return Evidence("", scores, curves={name: curves})
+
+
+@pytest.mark.parametrize("way", ["threshold", "least-sum"])
+@pytest.mark.parametrize("target", [Target(0.8), Target(0.4), Target(None, 0.5), Target(0.6, 0.4)])
+def test_the_solved_cut_is_feasible_and_maximal(scene, way: str, target: Target) -> None:
+    channel_map, price, curves = scene
+    policy = replace(PRESETS["balanced-pruning"], curves=way)
+    keep = decode(policy, target, evidence_of(curves, policy), Space(channel_map, price))
+    limits = [limit or 10**9 for limit in target.limits(price.dense)]
+    assert (price.of(keep) <= limits).all()
+    for atom in np.flatnonzero(~keep):
+        more = keep.copy()
+        more[atom] = True
+        assert (price.of(more) > limits).any()
+
+
+def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
+    channel_map, price, curves = scene
+    keep = decode(BUDGET, Target(0.5), evidence_of(curves, BUDGET), Space(channel_map, price))
+    threshold = threshold_of(keep, curves, channel_map)
+    under = mask_under(replace(BUDGET, threshold=threshold), curves, price, channel_map)
+    below = replace(BUDGET, threshold=threshold * (1 - 1e-9) - 1e-9)
+    above = mask_under(below, curves, price, channel_map)
+    assert price.of(under)[0] <= 0.5 * price.dense[0] < price.of(above)[0]
+
+
+def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
+    channel_map, price, curves = scene
+    space, evidence = Space(channel_map, price), evidence_of(curves, BUDGET)
+    loose, tight = (replace(BUDGET, threshold=t) for t in (1e-6, 0.1))
+    assert np.array_equal(
+        decode(tight, Target(0.95), evidence, space), mask_under(tight, curves, price, channel_map)
+    )
+    assert np.array_equal(
+        decode(loose, Target(0.5), evidence, space), decode(BUDGET, Target(0.5), evidence, space)
+    )
+
+
+def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
+    channel_map, price, curves = scene
+    scores = {"taylor": whole(np.random.default_rng(0).random(channel_map.atoms))}
+    evidence = Evidence("", scores, curves={"taylor": curves})
+    policies = [
+        Policy("taylor", price_power=1.0, price_at="present"),
+        BUDGET,
+        replace(BUDGET, curves="least-sum", floor=2),
+        replace(BUDGET, threshold=0.1, price_power=1.0, price_at="present"),
+        replace(BUDGET, stages=(3.0, 0.0)),
+        Policy("taylor", allocation="uniform"),
+    ]
+    targets = [Target(share) for share in (0.5, 0.4, 0.3, 0.9, 0.6, 0.7)]
+    space = Space(channel_map, price)
+    masks, reachable = decode_many(policies, targets, evidence, space)
+    assert reachable.all()
+    for mask, policy, target in zip(masks, policies, targets, strict=True):
+        assert np.array_equal(mask, decode(policy, target, evidence, space))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 1), st.integers(2, 30), st.integers(0, 99))
+def test_groups_keep_their_order_where_curves_are_straight(
+    factor: float, size: int, seed: int
+) -> None:
+    channel_map = chain((size, size))
+    order = np.random.default_rng(seed).random(2 * size)
+    curves = probe(Additive(channel_map, lambda g, k: factor * k / 3), DENSE, order)
+    places = loss_order(
+        replace(BUDGET, curves="least-sum"), curves, Price(channel_map), channel_map
+    )
+    for group in range(2):
+        own = channel_map.group_of == group
+        assert np.array_equal(np.argsort(places[own]), np.argsort(curves.place[own]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_no_cheaper_mask_has_a_lower_sum_than_least_sum(seed: int) -> None:
+    rng, sizes = np.random.default_rng(seed), (5, 4, 4)
+    channel_map = chain(sizes)
+    price = Price(channel_map)
+    rises = [np.cumsum(np.sort(rng.random(size))) for size in sizes]  # convex: every cut on a hull
+    rises = [rise - rise[0] for rise in rises]
+    curves = probe(Additive(channel_map, lambda g, k: float(rises[g][k])), DENSE)
+    order = loss_order(replace(BUDGET, curves="least-sum"), curves, price, channel_map)
+    everything = [
+        (price.of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
+        for cut in product(*(range(size) for size in sizes))
+    ]
+    for removed in range(1, sum(sizes) - len(sizes) + 1):
+        mask = order >= removed
+        cost = price.of(mask)[0]
+        best = min(sum(r[k] for r, k in zip(rises, cut, strict=True))
+                   for macs, cut in everything if macs <= cost)  # fmt: skip
+        assert predicted_loss(mask, curves, channel_map) - 2 == pytest.approx(best)
+
+
+def test_the_least_sum_jumps_over_a_bump_to_the_hull() -> None:
+    channel_map = chain((4, 4), (1, 1))
+    bump, slope = [0.0, 0.3, 0.3, 0.3], [0.0, 0.2, 0.4, 0.6]
+    curves = probe(Additive(channel_map, lambda g, k: (bump, slope)[g][k]), DENSE)
+    policy = replace(BUDGET, curves="least-sum")
+    order = loss_order(policy, curves, Price(channel_map), channel_map)
+    assert set(np.flatnonzero(order < 3)) == {0, 1, 2}  # 0.1 an atom, though the first costs 0.3
+    by_threshold = loss_order(BUDGET, curves, Price(channel_map), channel_map)
+    assert by_threshold[4] == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_probes_that_are_not_finite_are_infinite_rises_and_counted(bad: float) -> None:
+    channel_map = chain(SIZES)
+    loss = Additive(channel_map, lambda g, k: bad if g == 0 and k >= 6 else FACTORS[g] * k)
+    curves = probe(loss, DENSE)
+    assert curves.failures == sum(1 for k in curves.probes(0) if k >= 6)
+    highest = max(k for k in curves.probes(0) if k < 6)
+    policy = replace(BUDGET, threshold=1e9)
+    assert cuts_under(policy, curves, channel_map).tolist() == [highest, 7, 4, 0]
+
+
+def test_a_group_that_no_threshold_cuts_stays_whole_while_others_can_go() -> None:
+    channel_map = chain(SIZES)
+    loss = Additive(channel_map, lambda g, k: np.nan if g == 1 and k else FACTORS[g] * k)
+    for how in (DENSE, CurveSettings(method="paper")):
+        curves = probe(loss, how)
+        policy = replace(BUDGET, threshold=1e9)
+        assert cuts_under(policy, curves, channel_map)[1] == 0
+        keep = decode(
+            BUDGET,
+            Target(0.4),
+            evidence_of(curves, BUDGET),
+            Space(channel_map, Price(channel_map)),
+        )
+        assert keep[channel_map.group_of == 1].all()
+
+
+def test_a_network_without_a_finite_loss_is_refused() -> None:
+    channel_map = chain(SIZES)
+    with pytest.raises(UserError, match="loss must be finite before curves"):
+        probe(Additive(channel_map, lambda g, k: np.nan), DENSE)
+
+
+def test_a_target_beyond_reach_is_refused(scene) -> None:
+    channel_map, price, curves = scene
+    with pytest.raises(Unreachable, match="cannot go below"):
+        decode(BUDGET, Target(0.01), evidence_of(curves, BUDGET), Space(channel_map, price))
+
+
+def test_curves_that_were_not_measured_are_asked_for(scene) -> None:
+    channel_map, price, curves = scene
+    other = replace(BUDGET, probe="batch")
+    with pytest.raises(UserError, match="'taylor, batch statistics'"):
+        decode(other, Target(0.5), evidence_of(curves, BUDGET), Space(channel_map, price))
+
+
+def test_a_stages_factor_multiplies_the_rises_of_its_groups(scene) -> None:
+    channel_map, _, curves = scene
+    finer = replace(channel_map, layers=tuple(  # two resolutions: l0 and l1, l2 and l3
+        replace(layer, macs_per_pair=cost, params_per_pair=1)
+        for layer, cost in zip(channel_map.layers, (4, 4, 1, 1), strict=True)
+    ))  # fmt: skip
+    policy = replace(BUDGET, threshold=0.081, stages=(2.0, 0.0, 0.5, 0.0))
+    assert cuts_under(policy, curves, finer).tolist() == [4, 1, 4, 0]
+
+
+def test_the_atoms_of_a_group_go_in_the_order_of_the_probes() -> None:
+    channel_map = chain((6, 6))
+    order = np.random.default_rng(1).permutation(12).astype(float)
+    curves = probe(Additive(channel_map, lambda g, k: 0.0), DENSE, order)  # all cuts tie
+    mask = mask_under(
+        replace(BUDGET, threshold=0.0), curves, Price(channel_map), channel_map, floor=2
+    )
+    for group in range(2):
+        own = np.flatnonzero(channel_map.group_of == group)
+        best = own[np.argsort(order[own])[-2:]]
+        assert set(np.flatnonzero(mask & (channel_map.group_of == group))) == set(best)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.019, 1])
+def test_a_policy_with_or_without_a_threshold_survives_json(threshold: float | None) -> None:
+    policy = replace(BUDGET, threshold=threshold, curves="least-sum", probe="batch")
+    assert policy_from_json(json.loads(json.dumps(policy.to_json()))) == policy
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("threshold", -0.1), ("threshold", float("nan")), ("curves", "sum"), ("probe", "train")],
+)
+def test_a_policy_that_no_curve_answers_is_refused(field: str, value: object) -> None:
+    with pytest.raises(UserError, match=field):
+        replace(BUDGET, **{field: value})

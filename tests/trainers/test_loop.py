@@ -1,0 +1,223 @@
+"""The loop learns, repeats itself, resumes, and says when and why it stopped."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from paretoprune.spaces.errors import UserError
+from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.metrics.evaluate import evaluate
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.distillation import Teacher, fold_norms
+from paretoprune.trainers.training.loop import (
+    Diverged,
+    Guidance,
+    Progress,
+    Session,
+    Tuning,
+    run,
+    train,
+)
+from paretoprune.trainers.training.optimizer import build_optimiser, learning_rate
+
+TRAIN = Tuning(epochs=10, learning_rate=0.1, batch_size=64)
+SHORT = Tuning(epochs=1, learning_rate=0.1, batch_size=128)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits")
+
+
+def network(seed: int = 0) -> nn.Module:
+    return build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=seed)
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Data) -> nn.Module:
+    model = network()
+    train(model, digits, TRAIN, seed=0)
+    return model
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([t.double().flatten() for t in model.state_dict().values()])
+
+
+def test_digits_are_learned_in_ten_epochs(trained: nn.Module, digits: Data) -> None:
+    assert evaluate(trained, digits.validation, digits).accuracy > 0.97
+
+
+def test_same_seed_gives_same_weights_and_leaves_global_randomness(digits: Data) -> None:
+    before = torch.get_rng_state()
+    a, b, c = network(), network(), network()
+    train(a, digits, SHORT, seed=1)
+    train(b, digits, SHORT, seed=1)
+    train(c, digits, SHORT, seed=2)
+    assert torch.equal(weights(a), weights(b))
+    assert not torch.equal(weights(a), weights(c))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_dropout_repeats_under_a_seed(digits: Data) -> None:
+    torch.manual_seed(0)
+    first = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+    second = copy.deepcopy(first)
+    train(first, digits, SHORT, seed=3)
+    torch.rand(7)
+    train(second, digits, SHORT, seed=3)
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_fractions_of_an_epoch_are_trained(digits: Data) -> None:
+    log = train(network(), digits, Tuning(epochs=0.25, batch_size=64), seed=0)
+    assert log.steps == round(0.25 * (len(digits.train) // 64))
+    assert log.ended == "finished"
+
+
+def test_reports_come_at_the_asked_points_and_false_stops(digits: Data) -> None:
+    seen: list[Progress] = []
+
+    def listen(progress: Progress) -> bool:
+        seen.append(progress)
+        return progress.epoch < 1
+
+    tuning = Tuning(epochs=3, batch_size=64, reports=(0.25, 0.5))
+    log = train(network(), digits, tuning, seed=0, on_epoch=listen)
+    assert [round(p.epoch, 1) for p in seen] == [0.2, 0.5, 1.0]
+    assert log.ended == "stopped"
+    assert log.steps == seen[-1].step
+
+
+def test_reports_do_not_change_the_result(digits: Data) -> None:
+    a, b = network(), network()
+    train(a, digits, SHORT, seed=1)
+    train(b, digits, Tuning(epochs=1, learning_rate=0.1, reports=(0.3, 0.6)), seed=1)
+    assert torch.equal(weights(a), weights(b))
+
+
+def test_divergence_names_the_step(digits: Data) -> None:
+    with pytest.raises(Diverged, match=r"got (nan|inf) at step \d+ of"):
+        train(network(), digits, Tuning(epochs=3, learning_rate=1e20, warmup=0), seed=0)
+
+
+def test_time_limit_ends_the_run(digits: Data) -> None:
+    log = train(network(), digits, Tuning(epochs=100, max_seconds=0.3), seed=0)
+    assert log.ended == "max_seconds"
+    assert 0.3 < log.seconds < 3
+
+
+def test_teacher_beats_labels_alone_on_the_teachers_answers(
+    trained: nn.Module, digits: Data
+) -> None:
+    taught, alone = network(5), network(5)
+    tuning = Tuning(epochs=2, learning_rate=0.1, distill=0.9)
+    state = copy.deepcopy(trained.state_dict())
+    train(taught, digits, tuning, seed=0, teacher=Teacher(trained, Machine()))
+    train(alone, digits, tuning, seed=0)
+    images = (digits.validation.images.float() / 255 - digits.mean[0]) / digits.std[0]
+    with torch.no_grad():
+        want = trained(images).softmax(1)
+        far = [(net(images).softmax(1) - want).abs().sum().item() for net in (taught, alone)]
+    assert far[0] < far[1]
+    assert all(torch.equal(state[k], v) for k, v in trained.state_dict().items())
+
+
+class Branching(nn.Module):
+    """Control flow that torch.fx cannot trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x).flatten(1)[:, :10] if x.sum() > 0 else x.flatten(1)[:, :10]
+
+
+def test_folded_teacher_answers_like_the_network(trained: nn.Module, digits: Data) -> None:
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for model in (trained, Branching().eval()):
+        with torch.no_grad():
+            folded = Teacher(model, Machine())(images)
+            assert torch.allclose(folded, model(images), atol=1e-4)
+    kinds = {type(m) for m in fold_norms(trained).modules()}
+    assert nn.BatchNorm2d not in kinds
+
+
+def test_teacher_that_remembers_is_asked_once_a_batch(trained: nn.Module, digits: Data) -> None:
+    asked: list[int] = []
+
+    def outcome(teacher: Teacher, seed: int = 0, data: Data = digits) -> tuple[int, Tensor]:
+        model, before = network(5), len(asked)
+        train(model, data, Tuning(epochs=1, distill=0.9), seed=seed, teacher=teacher)
+        return len(asked) - before, next(model.parameters()).detach()
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return trained(x)  # type: ignore[no-any-return]
+
+    steps, want = outcome(Teacher(Counted().eval(), Machine()))
+    teacher = Teacher(Counted().eval(), Machine(), memory=2**20)
+    first, second = outcome(teacher), outcome(teacher)
+    assert (first[0], second[0]) == (steps, 0)
+    assert torch.equal(first[1], want)
+    assert torch.equal(second[1], want)
+    assert outcome(teacher, seed=1)[0] == steps  # other batches
+    assert outcome(teacher, data=replace(digits, augment="none"))[0] == steps  # other images
+    batch = 128 * 10 * 4
+    narrow = Teacher(Counted().eval(), Machine(), memory=2 * batch)
+    assert (outcome(narrow)[0], outcome(narrow)[0]) == (steps, steps - 2)
+
+
+def test_penalty_of_a_gate_reaches_its_parameters(digits: Data) -> None:
+    model = network()
+    model.gate = nn.Parameter(torch.ones(3))
+    shares: list[float] = []
+
+    def penalty(share: float) -> Tensor:
+        shares.append(share)
+        gate = model.gate
+        assert isinstance(gate, Tensor)
+        return gate.square().sum()
+
+    run(Session(model, digits, SHORT, seed=0, guidance=Guidance(penalty=penalty)))
+    assert float(model.gate.detach().abs().max()) < 0.9
+    assert shares[0] == 0.0
+    assert shares == sorted(shares)
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    groups = build_optimiser(network(), Tuning(weight_decay=0.1)).param_groups
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+
+
+def test_schedule_warms_up_then_falls_to_zero() -> None:
+    rates = [learning_rate(Tuning(learning_rate=1.0, warmup=0.1), s, 100) for s in range(100)]
+    assert rates[0] < rates[5] < rates[10] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 0.001
+    steps = Tuning(learning_rate=1.0, warmup=0, schedule="step")
+    assert [round(learning_rate(steps, s, 100), 3) for s in (0, 50, 80)] == [1.0, 0.1, 0.01]
+
+
+def test_average_of_weights_is_what_remains(digits: Data) -> None:
+    plain, averaged = network(), network()
+    train(plain, digits, SHORT, seed=0)
+    train(averaged, digits, Tuning(epochs=1, learning_rate=0.1, ema=0.9), seed=0)
+    start = weights(network())
+    moved = [(weights(m) - start).norm() for m in (plain, averaged)]
+    assert 0 < moved[1] < moved[0]
+
+
+def test_wrong_settings_are_refused_in_one_sentence() -> None:
+    with pytest.raises(UserError, match="epochs must be > 0, got -1"):
+        Tuning(epochs=-1)

@@ -1,0 +1,127 @@
+"""A dense baseline survives interruption bit for bit, and its record says what it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.deploy.train_dense import train_command
+from paretoprune.search.driver import dense_model as search_dense
+from paretoprune.search.driver.dense_model import Untrained
+from paretoprune.spaces.errors import UserError
+from paretoprune.trainers.data.sources.load import load_data, user_data
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.training.loop import Progress, Tuning
+from paretoprune.trainers.training.train_dense import DenseJob, file_hash, train_dense
+
+TUNING = Tuning(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
+
+
+def job(out: Path) -> DenseJob:
+    return DenseJob("digits-resnet", "digits", out, TUNING, save_seconds=0)
+
+
+def interrupt_after(epoch: float):  # type: ignore[no-untyped-def]
+    def report(progress: Progress) -> bool:
+        if progress.epoch >= epoch:
+            raise KeyboardInterrupt
+        return True
+
+    return report
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("epoch", [1.0, 1.4])
+def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, epoch: float, optimiser: str
+) -> None:
+    tuning = replace(TUNING, optimiser=optimiser, learning_rate=0.01)  # type: ignore[arg-type]
+    whole = replace(job(tmp_path / "whole.safetensors"), tuning=tuning)
+    broken = replace(job(tmp_path / "broken.safetensors"), tuning=tuning)
+    train_dense(whole)
+    with pytest.raises(KeyboardInterrupt):
+        train_dense(broken, on_report=interrupt_after(epoch))
+    assert not broken.out.exists()
+    seen: list[float] = []
+    train_dense(broken, on_report=lambda p: not seen.append(p.epoch))
+    assert min(seen) > epoch
+    assert file_hash(whole.out) == file_hash(broken.out)
+    assert not list(tmp_path.glob("*.checkpoint"))
+
+
+def test_other_settings_do_not_take_up_a_checkpoint(tmp_path: Path) -> None:
+    first = job(tmp_path / "w.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train_dense(first, on_report=interrupt_after(1))
+    with pytest.raises(UserError, match="got seed = 5 instead of 0; repeat them or delete"):
+        train_dense(replace(first, seed=5))
+
+
+def test_record_names_its_weights_and_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    result = train_dense(job(out))
+    record = json.loads((tmp_path / "w.safetensors.json").read_text())
+    assert record["sha256"] == file_hash(out)
+    assert record["validation"]["accuracy"] == result.validation.accuracy
+    assert "conv1.weight" in load_file(out)
+
+    def never(progress: Progress) -> bool:
+        raise AssertionError(f"trained again: {progress}")
+
+    assert train_dense(job(out), on_report=never) == replace(result, settings=record["settings"])
+
+
+def test_stopped_run_goes_on_later(tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    train_dense(job(out), on_report=lambda p: p.epoch < 1)
+    assert out.exists()
+    early = file_hash(out)
+    seen: list[float] = []
+    train_dense(job(out), on_report=lambda p: not seen.append(p.epoch))
+    assert (min(seen), max(seen)) == (1.5, 3.0)
+    assert file_hash(out) != early
+
+
+def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(search_dense, "SAVE_SECONDS", 0.0)
+    data, settings = load_data("digits"), SearchSettings(target_flops="0.4", dense_epochs=3.0)
+
+    def trained(checkpoint, say):
+        model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
+        on = Untrained(model, data, settings)
+        return search_dense.train_dense(Machine(), checkpoint, on, say)
+
+    def killed(line):
+        if "epoch 2/" in line:
+            raise KeyboardInterrupt
+
+    said: list[str] = []
+    whole = trained(tmp_path / "elsewhere" / "unseen", said.append)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "dense.checkpoint", killed)
+    assert trained(tmp_path / "dense.checkpoint", said.append) == whole
+    assert any("going on after epoch 2" in line for line in said)
+
+
+def test_a_dense_training_whose_loss_is_lost_is_one_line_with_an_option(tmp_path):
+    huge = torch.full((80, 1, 8, 8), 3e38)  # finite, but no sum of it is
+    data = user_data(((huge, torch.arange(80) % 10), (huge[:20], torch.arange(20) % 10)))
+    model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
+    on = Untrained(model, data, SearchSettings(target_flops="0.4", dense_epochs=1.0))
+    with pytest.raises(UserError, match=r"got nan at step 1 of .*pass its weights$") as error:
+        search_dense.train_dense(
+            Machine(), tmp_path / "elsewhere" / "unseen", on, list[str]().append
+        )
+    assert "\n" not in str(error.value)
+    asked = DenseJob("digits-resnet", "digits", tmp_path / "w.safetensors")
+    with pytest.raises(
+        UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"
+    ):
+        train_command(asked, epochs=1, learning_rate=1e30)

@@ -1,0 +1,1 @@
+"""Splits of images with labels, batches, augmentation, streaming and the cache."""

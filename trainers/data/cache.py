@@ -1,0 +1,125 @@
+"""Decoded data on disk: made once under a content hash, then memory-mapped by every worker.
+
+Mapped copy-on-write, the pages of an array are shared by all processes that read it; a worker pays
+for address space, not for memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...spaces.errors import UserError
+from .types import Data, Split
+
+SCHEMA = 2  # 1 had a bool for `augment`
+FOLDERS = ("arrays", "unpacked")
+PARTS = ("train", "validation", "test")
+
+
+def cache_folder() -> Path:
+    """The user's cache: PARETOPRUNE_CACHE, else ~/.cache/paretoprune."""
+    named = os.environ.get("PARETOPRUNE_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "paretoprune"
+
+
+def cached_bytes() -> int:
+    """What the decoded arrays and unpacked archives take on the disk."""
+    files = (path for part in FOLDERS for path in (cache_folder() / part).rglob("*"))
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def clear_cache() -> None:
+    """Delete every decoded array and every unpacked archive; what else lies there stays."""
+    for part in FOLDERS:
+        shutil.rmtree(cache_folder() / part, ignore_errors=True)
+
+
+def cached(key: str, name: str, make: Callable[[], Data]) -> Data:
+    """The data stored under a key, made first if need be by one process while others wait.
+
+    Splits too large for memory are returned as they are made: their files are their own store.
+    """
+    from filelock import FileLock
+
+    folder = cache_folder() / "arrays" / key
+    if not (folder / "data.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "data.json").is_file():
+                data = make()
+                if data.train.source is not None:
+                    return data
+                store_data(data, folder)
+    return replace(open_data(folder), name=name)
+
+
+def store_data(data: Data, folder: Path) -> None:
+    """Write arrays and their record; the folder appears whole or not at all."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for part in PARTS:
+        split: Split | None = getattr(data, part)
+        if split is not None:
+            np.save(partial / f"{part}_images.npy", split.images.cpu().numpy())
+            np.save(partial / f"{part}_labels.npy", split.labels.cpu().numpy())
+    record = {
+        "schema": SCHEMA,
+        "name": data.name,
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+        "input_shape": data.input_shape,
+        "augment": data.augment,
+        "notes": data.notes,
+    }
+    (partial / "data.json").write_text(json.dumps(record, indent=1))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def open_data(folder: Path) -> Data:
+    """Stored data, its arrays mapped instead of read."""
+    record = json.loads((folder / "data.json").read_text())
+    if record["schema"] != SCHEMA:
+        raise UserError(
+            f"stored data must have schema {SCHEMA}, got {record['schema']} in {folder}; "
+            "clear the cache and read the data again"
+        )
+    train, validation, test = (_open_split(folder, part) for part in PARTS)
+    if train is None or validation is None:
+        raise UserError(f"stored data must be whole, got {folder} without arrays; clear the cache")
+    return Data(
+        name=record["name"],
+        train=train,
+        validation=validation,
+        test=test,
+        classes=record["classes"],
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
+        input_shape=tuple(record["input_shape"]),
+        augment=record["augment"],
+        notes=tuple(record.get("notes", ())),
+    )
+
+
+def _open_split(folder: Path, part: str) -> Split | None:
+    if not (folder / f"{part}_images.npy").is_file():
+        return None
+
+    def mapped(what: str) -> Tensor:
+        array = np.load(folder / f"{part}_{what}.npy", mmap_mode="c", allow_pickle=False)
+        return torch.from_numpy(array)
+
+    return Split(mapped("images"), mapped("labels"))

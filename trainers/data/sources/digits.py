@@ -1,0 +1,41 @@
+"""`digits`: scikit-learn's 1,797 handwritten digits, 8x8, one channel; nothing to download."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..stratified import cut
+from ..types import Data, Split
+from .options import Reading
+
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.25  # of the rest: 60 / 20 / 20 of the whole
+TEST_SEED = 0  # the test rows are the same whatever the seed, so that figures compare
+
+
+def read(name: str, where: str, reading: Reading) -> Data:
+    """Load the digits, stratified 60/20/20."""
+    from sklearn.datasets import load_digits
+
+    table = load_digits()
+    images = torch.from_numpy(np.rint(table.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    labels = np.asarray(table.target, np.int64)
+    rest, test = cut(labels, TEST_SHARE, rng=np.random.default_rng(TEST_SEED))
+    stay, away = cut(labels[rest], VALIDATION_SHARE, rng=np.random.default_rng(reading.seed))
+
+    def split(rows: np.ndarray) -> Split:
+        return Split(images[rows].clone(), torch.from_numpy(labels[rows]))
+
+    train = split(rest[stay])
+    scaled = train.images.float() / 255
+    return Data(
+        name=name,
+        train=train,
+        validation=split(rest[away]),
+        test=split(test),
+        classes=10,
+        mean=(round(float(scaled.mean()), 4),),
+        std=(round(float(scaled.std()), 4),),
+        input_shape=(1, 8, 8),
+    )

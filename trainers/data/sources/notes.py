@@ -1,0 +1,69 @@
+"""What a user is told about splits: one line for each thing that was decided for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ..types import Split
+
+PEEK = 64  # images that are compared
+
+
+def cut_note(validation: int, train: int) -> str:
+    """Validation was cut from train, which is smaller by it."""
+    return (
+        f"no validation split is given: {validation:,} of {validation + train:,} training images "
+        "are cut from train for it, the same share of every class"
+    )
+
+
+def split_notes(
+    train: Split, validation: Split, test: Split | None, classes: int
+) -> Iterator[str]:
+    """Classes without images, and splits that hold the same images."""
+    present = set(train.labels.tolist())
+    absent = classes - len(present)
+    if absent:
+        first = next(label for label in range(classes) if label not in present)
+        yield (
+            f"warning: {absent:,} of {classes:,} classes have no image, label {first} first: the "
+            "number of classes is the largest label + 1; number the labels from 0 without gaps, "
+            "or ignore this if the network has these classes"
+        )
+    missing = sorted(present - set(validation.labels.tolist()))
+    if missing:
+        yield (
+            f"warning: {len(missing):,} of {classes:,} classes have no validation image, label "
+            f"{missing[0]} first: no accuracy is measured on them; add images of them there"
+        )
+    if are_same(train, validation):
+        yield (
+            "warning: validation holds the same images as train: its accuracy is that of images "
+            "trained on; pass another split"
+        )
+    if test is not None and are_same(validation, test):
+        yield (
+            "warning: test holds the same images as validation, which chooses: its accuracy is "
+            "optimistic; pass another split"
+        )
+
+
+def are_same(one: Split, other: Split) -> bool:
+    """True if two splits in memory have the same labels, and the same first images."""
+    if one.source is not None or other.source is not None:
+        return False
+    if not torch.equal(one.labels, other.labels):
+        return False
+    return torch.equal(one.images[:PEEK], other.images[:PEEK])
+
+
+def layout_note(shape: tuple[int, ...]) -> str | None:
+    """A warning where the channels of images [C, H, W] seem to be last."""
+    if len(shape) != 3 or shape[2] not in (1, 3, 4) or min(shape[:2]) <= 4:
+        return None
+    return (
+        f"warning: images are read as [channels, height, width], got {shape}, which is "
+        f"{shape[0]} channels; if the channels are last, pass images.permute(0, 3, 1, 2)"
+    )

@@ -1,0 +1,105 @@
+"""`cifar10:DIR`, `cifar100:DIR`, `mnist:DIR`, `fashion-mnist:DIR`: torchvision's own files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....spaces.errors import UserError
+from ..image_options import CIFAR10
+from ..stratified import cut
+from ..types import Data, Split
+from .archive import find_root
+from .notes import cut_note
+from .options import Reading
+from .stored import read_stored
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A torchvision class, the directory it looks for, and what is known of its images."""
+
+    loader: str
+    marker: str
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: str
+
+
+FORMATS = {
+    "cifar10": Format(
+        "CIFAR10",
+        "cifar-10-batches-py",
+        10,
+        *CIFAR10,
+        "flip-crop",
+    ),
+    "cifar100": Format(
+        "CIFAR100",
+        "cifar-100-python",
+        100,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        "flip-crop",
+    ),
+    "mnist": Format("MNIST", "MNIST", 10, (0.1307,), (0.3081,), "none"),
+    "fashion-mnist": Format("FashionMNIST", "FashionMNIST", 10, (0.2860,), (0.3530,), "none"),
+}
+
+
+def read(name: str, where: str, reading: Reading) -> Data:
+    """Read by name; with `download` the directory is made and filled first."""
+    kind = name.partition(":")[0]
+    if reading.download:
+        Path(where).mkdir(parents=True, exist_ok=True)
+        _load(FORMATS[kind], Path(where), train=True, download=True)
+    return read_stored(name, where, reading, lambda path, how: _make(kind, path, how))
+
+
+def _make(kind: str, path: Path, reading: Reading) -> Data:
+    known = FORMATS[kind]
+    root = path.parent if path.name == known.marker else find_root(path, known.marker)
+    if root is None:
+        raise UserError(
+            f"{kind} needs a directory that holds {known.marker}/, got {path} without it; "
+            "name its parent or allow the download"
+        )
+    images, labels = _load(known, root, train=True)
+    rng = np.random.default_rng(reading.seed)
+    stay, away = cut(labels.numpy(), reading.validation_share, rng=rng)
+    return Data(
+        name=kind,
+        train=Split(images[stay], labels[stay]),
+        validation=Split(images[away], labels[away]),
+        test=Split(*_load(known, root, train=False)),
+        classes=known.classes,
+        mean=known.mean,
+        std=known.std,
+        input_shape=tuple(images.shape[1:]),
+        augment=known.augment,
+        notes=(cut_note(len(away), len(stay)),),
+    )
+
+
+def _load(
+    known: Format, root: Path, *, train: bool, download: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One split as uint8 [N, C, H, W] and labels; torchvision checks the files' sums."""
+    from torchvision import datasets
+
+    try:
+        table = getattr(datasets, known.loader)(str(root), train=train, download=download)
+    except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise UserError(
+            f"{known.loader} files must be whole, got {root} where torchvision finds fault "
+            f"({reason}); fetch them again"
+        ) from None
+    images = torch.as_tensor(table.data)
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    return images, torch.as_tensor(table.targets, dtype=torch.int64)

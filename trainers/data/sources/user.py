@@ -1,0 +1,193 @@
+"""Data that the user hands over: arrays, tensors, torch Datasets or DataLoaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....spaces.errors import UserError
+from ...runtime.user_code import fault
+from ..stratified import cut
+from ..types import Data, Split
+from .loaders import batches_of, loader_notes
+from .notes import cut_note, layout_note, split_notes
+from .options import Reading
+
+AT_ONCE = 4096  # images that are looked at
+SPLITS = ("train", "validation", "test")
+FORMS = "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
+
+
+def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
+    """Make a `Data` of what the user has; a missing validation is cut from train, stratified."""
+    if isinstance(data, Data):
+        check_finite(data.train, data.validation, data.test)
+        return data
+    given = _parts(data)
+    parts = [_read(part) for part in given]
+    notes = _reading_notes(given, parts)
+    if len(parts) == 1:
+        parts = list(_halves(parts[0], seed))
+        notes.append(cut_note(len(parts[1]), len(parts[0])))
+    train, validation = parts[0], parts[1]
+    test = parts[2] if len(parts) == 3 else None
+    _check(train, validation, test)
+    check_finite(train, validation, test)
+    shape = tuple(train.images.shape[1:])
+    mean, std = _statistics(train.images)
+    classes = int(train.labels.max()) + 1
+    notes += split_notes(train, validation, test, classes)
+    if layout := layout_note(shape):
+        notes.append(layout)
+    return Data(name, train, validation, test, classes, mean, std, shape, notes=tuple(notes))
+
+
+def _reading_notes(given: Sequence[object], parts: Sequence[Split]) -> list[str]:
+    """What one reading cannot keep of loaders; asked only once everything was read."""
+    notes: list[str] = []
+    for name, part, split in zip(SPLITS, given, parts, strict=False):
+        if isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+            notes += loader_notes(part, name, len(split))
+    return notes
+
+
+def _parts(data: object) -> Sequence[object]:
+    """The one to three splits in what the user gave; a lone (images, labels) is one split."""
+    if _is_array_pair(data) or not isinstance(data, (tuple, list)):
+        return [data]
+    if not 1 <= len(data) <= 3:
+        raise UserError(f"data must be {FORMS}, got {len(data)} parts; pass one to three")
+    return data
+
+
+def _is_array_pair(part: object) -> bool:
+    if not (isinstance(part, (tuple, list)) and len(part) == 2):
+        return False
+    images, labels = part
+    arrays = (Tensor, np.ndarray)
+    return isinstance(images, arrays) and isinstance(labels, arrays) and images.ndim > 1
+
+
+def _read(part: object) -> Split:
+    """One split in memory; Datasets and DataLoaders are read once, see `loaders`."""
+    if isinstance(part, Split):
+        return part
+    if isinstance(part, (tuple, list)) and _is_array_pair(part):
+        return Split(_images(part[0]), _labels(part[1]))
+    if not isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise UserError(f"data must be {FORMS}, got {type(part).__name__}; convert it to one")
+    try:
+        batches = [(_images(x), _labels(y)) for x, y in batches_of(part)]
+        if not batches:
+            raise UserError("a split must hold images, got an empty dataset; pass at least one")
+        return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's dataset raises
+        raise UserError(
+            f"a dataset must yield pairs (image, label), all images of one shape, got "
+            f"{fault(error)}; mend it"
+        ) from error
+
+
+def _tensor(value: object, what: str) -> Tensor:
+    """A tensor on the CPU without a gradient, of a tensor, an array or numbers."""
+    try:
+        if isinstance(value, np.ndarray):
+            value = np.require(value, value.dtype.newbyteorder("="), "C")
+        return torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = f"{type(value).__name__} ({' '.join(str(error).split())[:160]})"
+        raise UserError(
+            f"{what} must be a tensor or an array of numbers, got {found}; convert them"
+        ) from None
+
+
+def _images(value: object) -> Tensor:
+    images = _tensor(value, "images")
+    if images.dtype not in (torch.uint8, torch.float32):
+        if not images.is_floating_point():
+            raise UserError(
+                f"images must be uint8 or float, got {images.dtype}; convert them to one of these"
+            )
+        images = images.to(torch.float32)
+    return images
+
+
+def _labels(value: object) -> Tensor:
+    labels = _tensor(value, "labels")
+    if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
+        raise UserError(
+            "labels must be one class number per image, got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}; pass integers of shape [N], "
+            "without a collate_fn that mixes labels"
+        )
+    return labels.to(torch.int64)
+
+
+def _halves(whole: Split, seed: int) -> tuple[Split, Split]:
+    rng = np.random.default_rng(seed)
+    stay, away = cut(whole.labels.numpy(), Reading().validation_share, rng=rng)
+    rows = (torch.from_numpy(stay), torch.from_numpy(away))
+    train, validation = (Split(whole.images[r], whole.labels[r]) for r in rows)
+    return train, validation
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Float images are the user's own scale and stay so; uint8 ones get their channels' scale."""
+    channels = images.shape[1]
+    if images.is_floating_point():
+        return (0.0,) * channels, (1.0,) * channels
+    return channel_statistics(images)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel of uint8 images scaled to 0..1, from 5,000 at most."""
+    step = max(1, len(images) // 5000)
+    sample = images[::step].to(torch.float32).div_(255).transpose(0, 1).flatten(1)
+    mean, std = sample.mean(1), sample.std(1).clamp_min(1e-3)
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
+
+
+def _check(train: Split, *others: Split | None) -> None:
+    """Refuse what would fail later: empty splits, other shapes, classes that train never shows."""
+    for split in (train, *others):
+        if split is not None and len(split) == 0:
+            raise UserError("a split must hold images, got an empty one; give it at least one")
+    if int(train.labels.min()) < 0:
+        raise UserError(f"labels must be >= 0, got {int(train.labels.min())}; number from 0")
+    for split in others:
+        if split is None:
+            continue
+        if split.images.shape[1:] != train.images.shape[1:]:
+            raise UserError(
+                f"all splits must have images of one shape, got {tuple(train.images.shape[1:])} "
+                f"and {tuple(split.images.shape[1:])}; resize them alike"
+            )
+        unseen = sorted(set(split.labels.tolist()) - set(train.labels.tolist()))
+        if unseen:
+            raise UserError(
+                f"every class must occur in train, got {unseen[0]} only elsewhere; "
+                "add training images of it, remove it, or mend its label"
+            )
+
+
+def check_finite(*splits: Split | None) -> None:
+    """Refuse float images with a NaN or an infinity: of one, every network's loss is none."""
+    for name, split in zip(SPLITS, splits, strict=True):
+        if split is None or not split.images.is_floating_point():
+            continue
+        for start in range(0, len(split.images), AT_ONCE):
+            rows = split.images[start : start + AT_ONCE].flatten(1)
+            finite = rows.isfinite().all(1)
+            if finite.all():
+                continue
+            row = int(finite.int().argmin())
+            value = float(rows[row][~rows[row].isfinite()][0])
+            raise UserError(
+                f"images must be finite, got {value} in image {start + row} of {name}; "
+                "remove it or mend it"
+            )

@@ -1,0 +1,102 @@
+"""The records that trainers read: a split of images with labels, and three of them as data."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...spaces.errors import UserError
+from ...spaces.outputs import Outputs
+from .image_options import check_augment
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Image files of a split too large for memory; they are decoded when a batch needs them.
+
+    The short side is brought to `resize` pixels, then the centre of `size` (H, W) is cut out.
+    """
+
+    files: tuple[Path, ...]
+    size: tuple[int, int]
+    resize: int
+    channels: int = 3
+    workers: int = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Images [N, ...] (uint8, or float already normalised) and int64 labels [N].
+
+    With a `source` the images are an empty tensor [0, ...] of the right shape, and rows come from
+    files: read them with `batches` or `take`, which serve both kinds.
+    """
+
+    images: Tensor
+    labels: Tensor
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        rows = len(self.images) if self.source is None else len(self.source.files)
+        if rows != len(self.labels):
+            raise UserError(
+                f"a split needs one label per image, got {rows} images and {len(self.labels)} "
+                "labels; pass arrays of equal length"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle as numpy arrays: their bytes go out of band, so Ray's workers map one copy."""
+        return _rebuild, (self.images.numpy(), self.labels.numpy(), self.source)
+
+
+def _rebuild(
+    images: NDArray[np.generic], labels: NDArray[np.int64], source: Source | None
+) -> Split:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nobody writes into it
+        return Split(torch.from_numpy(images), torch.from_numpy(labels), source)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Train, validation (never cut from test) and test, with what a network must know of them.
+
+    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1
+    unless the user gives others. `augment`: one of AUGMENTATIONS, for training.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split | None
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_shape: tuple[int, ...]
+    augment: str = "none"
+    outputs: Outputs = Outputs()  # of the network: how its outputs are read
+    notes: tuple[str, ...] = ()  # what the user is told of how the data were read
+
+    def __post_init__(self) -> None:
+        check_augment(self.augment)
+
+
+def prepare(images: Tensor, data: Data) -> Tensor:
+    """Turn stored images into the float32 tensor that networks take, on the images' own device."""
+    if not images.is_floating_point():
+        images = images.to(torch.float32).div_(255.0)
+    if all(m == 0.0 for m in data.mean) and all(s == 1.0 for s in data.std):
+        return images.to(torch.float32)
+    shape = (1, -1) + (1,) * (images.ndim - 2)
+    mean = torch.tensor(data.mean, device=images.device).view(shape)
+    std = torch.tensor(data.std, device=images.device).view(shape)
+    return (images.to(torch.float32) - mean).div_(std)

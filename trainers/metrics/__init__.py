@@ -1,0 +1,1 @@
+"""Measuring a network: accuracy and loss, multiply-adds, latency."""

@@ -1,0 +1,73 @@
+"""How good a network is on a split: top-1, top-5 and loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...spaces.output_forms import SIGMOID, SOFTMAX
+from ...spaces.outputs import element_of
+from ..data.batches import batches
+from ..data.types import Data, Split
+from ..runtime.device import Machine, lay, machine_for, place, precision, threads
+from ..runtime.modes import evaluating
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Fractions in 0..1 and the mean cross-entropy; top5 only where there are more classes."""
+
+    accuracy: float
+    top5: float | None
+    loss: float
+    images: int
+
+
+def logits_of(output: object, data: Data) -> Tensor:
+    """The unnormalised class scores [N, C] in what a network returns."""
+    return as_scores(element_of(output, data.classes).tensor, data.outputs.form)
+
+
+def as_scores(values: Tensor, form: str) -> Tensor:
+    """Unnormalised scores of a network's values: the inverse of the softmax or the sigmoid.
+
+    Of softmax rows p the scores are log p, of sigmoid values the log-odds log(p / (1 - p)). Both
+    keep the order of the classes. Values are clamped where the logarithm is infinite.
+    """
+    if form == SOFTMAX:
+        return values.float().clamp_min(torch.finfo(torch.float32).tiny).log()
+    if form == SIGMOID:
+        return torch.logit(values.float(), eps=torch.finfo(torch.float32).eps)
+    return values
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    data: Data,
+    *,
+    batch_size: int = 512,
+    machine: Machine | None = None,
+) -> Score:
+    """Measure the model in eval mode; its own mode is given back afterwards."""
+    machine = machine or machine_for(model, data.input_shape)
+    place(model, machine)
+    hits = hits5 = 0
+    loss = 0.0
+    with evaluating(model), threads(machine):
+        for images, labels in batches(split, data, batch_size=batch_size, device=machine.device):
+            with precision(machine, exact=data.outputs.exact):
+                logits = element_of(model(lay(images, machine)), data.classes).tensor
+            logits = logits.float()  # they rank the classes in every form
+            scores = as_scores(logits, data.outputs.form)
+            loss += float(F.cross_entropy(scores, labels, reduction="sum"))
+            hits += int((logits.argmax(1) == labels).sum())
+            if data.classes > 5:
+                best = logits.topk(5, dim=1).indices
+                hits5 += int((best == labels[:, None]).any(1).sum())
+    count = len(split)
+    return Score(hits / count, hits5 / count if data.classes > 5 else None, loss / count, count)

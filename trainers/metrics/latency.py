@@ -1,0 +1,109 @@
+"""How long one forward pass takes: the median of repeated runs, with its spread.
+
+Threads are fixed and the first runs are thrown away (allocation, kernel choice). On a GPU events
+on the stream are timed, not the host's launch. The spread is half the distance between the
+quartiles: a difference smaller than it is no difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..runtime.device import Machine, lay, machine_for, place, precision, threads
+from ..runtime.modes import evaluating
+
+WARMUP_RUNS = 5
+LEAST_RUNS, MOST_RUNS = 15, 200
+SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds a forward pass of `batch` images, and under what it was measured."""
+
+    median_ms: float
+    spread_ms: float
+    batch: int
+    runs: int
+    machine: Machine
+
+
+@torch.no_grad()
+def latency(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    batch: int = 1,
+    machine: Machine | None = None,
+) -> Latency:
+    """Measure in eval mode on seeded noise."""
+    machine = machine or machine_for(model, input_shape)
+    place(model, machine)
+    noise = torch.randn((batch, *input_shape), generator=torch.Generator().manual_seed(0))
+    images = lay(noise.to(machine.device), machine)
+
+    def forward() -> object:
+        with precision(machine):
+            return model(images)
+
+    once = _gpu_ms if machine.device.startswith("cuda") else _cpu_ms
+    with evaluating(model), threads(machine):
+        times = _repeat(lambda: once(forward))
+    low, median, high = np.percentile(times, (25, 50, 75))
+    return Latency(float(median), float(high - low) / 2, batch, len(times), machine)
+
+
+def time_in_turn(
+    calls: Sequence[Callable[[], object]], batch: int, machine: Machine
+) -> list[Latency]:
+    """Time several calls on the CPU in turn, so that a slow moment of the machine meets them all.
+
+    Each call keeps to the threads of `machine` by itself.
+    """
+    for _ in range(WARMUP_RUNS):
+        for call in calls:
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    begin = time.perf_counter()
+    while len(times[0]) < LEAST_RUNS or (
+        len(times[0]) < MOST_RUNS and time.perf_counter() - begin < SECONDS * len(calls)
+    ):
+        for call, found in zip(calls, times, strict=True):
+            found.append(_cpu_ms(call))
+    quartiles = (np.percentile(found, (25, 50, 75)) for found in times)
+    return [
+        Latency(float(median), float(high - low) / 2, batch, len(times[0]), machine)
+        for low, median, high in quartiles
+    ]
+
+
+def _repeat(measure: Callable[[], float]) -> list[float]:
+    for _ in range(WARMUP_RUNS):
+        measure()
+    begin, times = time.perf_counter(), list[float]()
+    while len(times) < LEAST_RUNS or (
+        len(times) < MOST_RUNS and time.perf_counter() - begin < SECONDS
+    ):
+        times.append(measure())
+    return times
+
+
+def _cpu_ms(forward: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    forward()
+    return (time.perf_counter() - begin) * 1e3
+
+
+def _gpu_ms(forward: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    start.record()
+    forward()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end))

@@ -1,0 +1,135 @@
+"""Networks by name: the zoo, torchvision's classifiers, and the user's own factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+
+from ...spaces.errors import UserError
+from ...spaces.outputs import element_of
+from ..runtime.device import device_of
+from ..runtime.modes import evaluating
+from ..runtime.user_code import call_with_known, fault
+from .weights import load_weights
+
+__all__ = ["ZOO", "build_model", "load_weights", "stock_notes", "surplus_notes"]
+
+# Name -> (module of `zoo`, function); imported when asked for.
+ZOO = {
+    "digits-resnet": ("digits_resnet", "digits_resnet"),
+    "fc": ("lenet", "lenet300"),
+    "lenet5": ("lenet", "lenet5"),
+    "vgg16": ("vgg", "vgg16"),
+    "resnet20": ("resnet", "resnet20"),
+    "resnet32": ("resnet", "resnet32"),
+    "resnet44": ("resnet", "resnet44"),
+    "resnet56": ("resnet", "resnet56"),
+    "resnet110": ("resnet", "resnet110"),
+    "densenet40": ("densenet", "densenet40"),
+}
+
+
+def build_model(
+    name: str,
+    *,
+    classes: int,
+    input_shape: tuple[int, ...],
+    seed: int,
+    any_task: bool = False,
+) -> nn.Module:
+    """A network by name, with weights drawn under the seed; global random state is untouched.
+
+    It must be a classifier that fits the images, unless it may be for any task.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(name, classes, input_shape)
+    if not any_task:
+        check_fits(model, name, classes, input_shape)
+    return model
+
+
+@torch.no_grad()
+def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> int:
+    """Refuse a network that cannot take the images or does not score the classes.
+
+    Returns:
+        How many classes it scores. These may be more: classes that the data lack.
+    """
+    try:
+        with evaluating(model):
+            output = model(torch.zeros((2, *input_shape), device=device_of(model)))
+    except Exception as error:  # whatever a user's forward raises
+        remedy = "choose a network or an image size that fit each other"
+        if len(input_shape) == 2:
+            remedy = "add a channel axis to the images: images[:, None]"
+        raise UserError(
+            f"model {name!r} must take images of shape {input_shape}, got a failure "
+            f"({fault(error)}); {remedy}"
+        ) from error
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] < classes:
+        raise UserError(
+            f"model {name!r} must give {classes} scores an image, got shape "
+            f"{tuple(output.shape[1:])}; set its number of classes to {classes}, or mend the "
+            f"labels if none should be {classes - 1}"
+        )
+    element = element_of(output, classes, who=f"model {name!r}")
+    if len(element.tensor) != 2:
+        raise UserError(
+            f"model {name!r} must return one row of scores an image, got {element} for 2 images; "
+            "keep the batch as the first dimension"
+        )
+    return int(element.tensor.shape[1])
+
+
+def surplus_notes(scored: int, classes: int) -> tuple[str, ...]:
+    """A warning about a network that scores classes which the data lack."""
+    if scored <= classes:
+        return ()
+    return (
+        f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
+        "label + 1); if it should score these alone, set its number of classes (a function gets "
+        "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
+        "in the network",
+    )
+
+
+def stock_notes(name: str) -> tuple[str, ...]:
+    """What a network of torchvision begins with: it depends on torch's cache."""
+    kind, _, rest = name.partition(":")
+    if kind != "torchvision" or not rest:
+        return ()
+    from .zoo.torchvision_models import notes_of
+
+    return notes_of(rest)
+
+
+def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    kind, _, rest = name.partition(":")
+    offered = {"classes": classes, "num_classes": classes, "input_shape": input_shape}
+    if name in ZOO:
+        module, function = ZOO[name]
+        build: Callable[..., nn.Module] = getattr(
+            import_module(f".zoo.{module}", __package__), function
+        )
+        return build(classes=classes, channels=input_shape[0])
+    if kind == "torchvision" and rest:
+        from .zoo.torchvision_models import build_torchvision
+
+        return build_torchvision(rest, classes=classes, input_shape=input_shape)
+    if rest:
+        model = call_with_known(name, "model", offered)
+        if not isinstance(model, nn.Module):
+            raise UserError(
+                f"model {name!r} must return a torch.nn.Module, got {type(model).__name__}; "
+                "return the network itself"
+            )
+        return model
+    known = ", ".join(ZOO)
+    raise UserError(
+        f"model must be one of {known}, torchvision:NAME or module:factory, got {name!r}; "
+        "pick one of these"
+    )

@@ -1,0 +1,1 @@
+"""Making a network smaller: masks, cuts, batch-norm recalibration, refit, iterative pruning."""

@@ -1,0 +1,159 @@
+"""A network with a gate on every atom: what the layers read is multiplied, by way of the weights.
+
+A convolution is linear in its inputs, W (g * x) = (W * g) x, so gates multiply the columns of the
+consumers' weights: exact like masking, and it costs a step little, for weights are few where
+activations are many. The gated network holds the trained one as its child and leaves it ordinary:
+weights are exchanged for the one call only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from ....spaces.graph.channels import ChannelMap, Layer
+from ....spaces.graph.rules.option_a_shortcut import Shortcut
+from .indicators import INDICATORS
+
+LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach
+MEMORY = 0.9  # of the running mean square of the task's gradient
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader:
+    """A tensor of a layer that is multiplied by the gates of what the layer reads."""
+
+    module: nn.Module
+    name: str  # in the whole network's state
+    attribute: str
+    shape: tuple[int, ...]  # in which the factors are broadcast
+
+    @property
+    def factors(self) -> int:
+        """How many gates it takes, repetitions counted."""
+        return max(self.shape)
+
+
+class GatedNetwork(nn.Module):
+    """`model` with gate values [A]; in eval mode every gate is exactly open or closed."""
+
+    gates: nn.Parameter
+    closed: Tensor  # int64 [A], for how many steps each gate has been closed
+    loudness: Tensor  # the running mean square of the task's gradient
+    share: Tensor  # of the run that is done
+    sizes: Tensor  # [steps, 2], the exact price after each forward; NaN: still ahead
+    _atoms: Tensor
+    _members: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        channel_map: ChannelMap,
+        values: Tensor,
+        *,
+        variant: str,
+        floor: int,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.model, self.indicator, self.floor = model, INDICATORS[variant], floor
+        self.gates = nn.Parameter(values.detach().float().clone())
+        self.mask: Tensor | None = None  # of the last forward in training
+        self.register_buffer("closed", torch.zeros(len(values), dtype=torch.int64))
+        self.register_buffer("loudness", torch.zeros(()))
+        self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("sizes", torch.full((steps, 2), torch.nan, dtype=torch.float64))
+        self._readers, atoms = _readers(model, channel_map)
+        self.register_buffer("_atoms", torch.from_numpy(atoms), persistent=False)
+        members = torch.from_numpy(_members(channel_map))
+        self.register_buffer("_members", members, persistent=False)
+
+    def forward(self, x: Tensor) -> object:
+        """What the network says behind its gates."""
+        if self.training:
+            with torch.no_grad():
+                self.gates.clamp_(-LIMIT, LIMIT)
+            opened = self.open()
+            self.closed = torch.where(opened, 0, self.closed + 1)
+            soft = self.indicator(self.gates, self.share)
+            self.mask = torch.where(opened & (self.gates <= 0), torch.ones_like(soft), soft)
+            mask = self.mask * 1.0  # its gradient is the task's alone
+            mask.register_hook(self._levelled)  # type: ignore[no-untyped-call]
+        else:
+            mask = self.open().to(self.gates.dtype)
+        return functional_call(self.model, self._gated(mask), (x,))
+
+    @torch.no_grad()
+    def open(self) -> Tensor:
+        """Which gates are open, bool [A]; of every group at least the `floor` highest are."""
+        whole = torch.cat((self.gates, self.gates.new_full((1,), -torch.inf)))
+        floor = min(self.floor, self._members.shape[1])
+        best = self._members.gather(1, whole[self._members].topk(floor, dim=1).indices)
+        opened = whole > 0
+        opened[best] = True
+        return opened[:-1]
+
+    def _gated(self, mask: Tensor) -> dict[str, Tensor]:
+        """The tensors to put in the place of the layers' own."""
+        whole = torch.cat((mask, mask.new_ones(1)))  # the last: never removed
+        sizes = [reader.factors for reader in self._readers]
+        factors = torch.split(whole[self._atoms], sizes)
+        return {
+            reader.name: getattr(reader.module, reader.attribute) * part.view(reader.shape)
+            for reader, part in zip(self._readers, factors, strict=True)
+        }
+
+    def _levelled(self, gradient: Tensor) -> Tensor:
+        """The task's gradient at a mean square of 1, whatever the network and its loss."""
+        square = gradient.detach().double().square().mean().to(self.loudness.dtype)
+        mean = MEMORY * self.loudness + (1 - MEMORY) * square
+        self.loudness = torch.where(self.loudness > 0, mean, square)
+        return gradient / self.loudness.sqrt().clamp(min=1e-30)
+
+
+def _readers(model: nn.Module, channel_map: ChannelMap) -> tuple[list[_Reader], NDArray[np.int64]]:
+    """The tensors that gates multiply, and the gates of all of them in one row (A: always 1)."""
+    readers: list[_Reader] = []
+    atoms: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    for layer in channel_map.layers:
+        module = model.get_submodule(layer.name)
+        found = _factors(layer, module)
+        if found is None or (found[2] < 0).all():
+            continue
+        attribute, dim, gates = found
+        shape = [1] * getattr(module, attribute).ndim
+        shape[dim] = len(gates)
+        readers.append(_Reader(module, f"{layer.name}.{attribute}", attribute, tuple(shape)))
+        atoms.append(np.where(gates < 0, channel_map.atoms, gates).astype(np.int64))
+    return readers, np.concatenate(atoms)
+
+
+def _factors(layer: Layer, module: nn.Module) -> tuple[str, int, NDArray[np.int32]] | None:
+    """The tensor by which a layer reads its inputs, the dimension, and its atoms along it."""
+    if isinstance(module, Shortcut):
+        index = module.index.cpu().numpy()
+        return "scale", 0, np.where(index < 0, -1, layer.in_atoms[index])
+    if layer.kind not in ("conv", "linear"):
+        return None
+    transposed = isinstance(module, _ConvTransposeNd)
+    if layer.conv_groups == 1 or transposed:
+        return "weight", 0 if transposed else 1, layer.in_atoms
+    # a convolution group goes as a whole, so that its outputs tell the atom of its inputs
+    one_each = layer.in_atoms.reshape(layer.conv_groups, -1)[:, 0]
+    return "weight", 0, np.repeat(one_each, len(layer.out_atoms) // layer.conv_groups)
+
+
+def _members(channel_map: ChannelMap) -> NDArray[np.int64]:
+    """The atoms of every group as one table [groups, widest], A where a row has no more."""
+    groups = len(channel_map.groups)
+    sizes = np.bincount(channel_map.group_of, minlength=groups)
+    table = np.full((groups, int(sizes.max(initial=1))), channel_map.atoms, dtype=np.int64)
+    for group in range(groups):
+        table[group, : sizes[group]] = np.flatnonzero(channel_map.group_of == group)
+    return table

@@ -1,0 +1,167 @@
+"""Run a network from a place in its middle: what comes before a change need not run again.
+
+The network is read as a list of operations by torch.fx. A `State` holds the values that are still
+needed at a place in that list; `advance` carries it on, `finish` to the output. It is exact: a
+network whose operations cannot be listed, change their inputs or give other outputs is refused.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._pytree import tree_leaves
+
+from ...spaces.graph.random_weights import relative_error
+from ...spaces.outputs import tensors_in
+
+PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
+TOLERANCE = 1e-4  # folded norms round differently
+OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
+class NotReplayable(ValueError):
+    """A network that only runs from its start; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """The values that the operations from `place` on still need."""
+
+    place: int
+    values: dict[fx.Node, Any]
+
+    @property
+    def bytes(self) -> int:
+        """The memory of its tensors."""
+        tensors = [v for v in tree_leaves(list(self.values.values())) if isinstance(v, Tensor)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Replay:
+    """The operations of a network in eval mode; `model` is taken over, and may be fused."""
+
+    def __init__(self, model: nn.Module, sample: Tensor, leaves: Iterable[str]) -> None:
+        """`leaves` are modules that run as one operation, as hooks on them need it."""
+        expected = model(sample)
+        try:
+            graph = _Tracer(frozenset(leaves)).trace(model)
+            _work_out_of_place(graph, model)
+            _fuse_norms(graph, model)
+            self._runner = fx.Interpreter(model, graph=graph)
+            self._nodes = list(graph.nodes)
+            place = {node: index for index, node in enumerate(self._nodes)}
+            self._last_use = {
+                node: max((place[user] for user in node.users), default=-1) for node in place
+            }
+            self._prove(sample, expected)
+        except NotReplayable:
+            raise
+        except Exception as error:  # whatever torch.fx or the network's own code raises
+            raise NotReplayable(f"{type(error).__name__}: {error}") from error
+
+    def place_of(self, modules: Iterable[str]) -> int:
+        """The place of the first operation that is a call of one of the modules."""
+        names = set(modules)
+        places = (
+            i for i, n in enumerate(self._nodes) if n.op == "call_module" and n.target in names
+        )
+        return next(places, len(self._nodes) - 1)
+
+    def start(self, images: Tensor) -> State:
+        """The state before the first operation."""
+        first = next(node for node in self._nodes if node.op == "placeholder")
+        return State(0, {first: images})
+
+    def advance(self, state: State, place: int) -> State:
+        """The state at a later place."""
+        env = self._runner.env = dict(state.values)
+        for index in range(state.place, place):
+            self._run(self._nodes[index])
+            for used in self._nodes[index].all_input_nodes:
+                if self._last_use[used] <= index:
+                    env.pop(used, None)
+        return State(place, {n: v for n, v in env.items() if self._last_use[n] >= place})
+
+    def finish(self, state: State) -> Any:
+        """The network's output."""
+        last = self.advance(state, len(self._nodes) - 1)
+        self._runner.env = last.values
+        return self._runner.run_node(self._nodes[-1])
+
+    def _run(self, node: fx.Node) -> None:
+        if node not in self._runner.env:  # an input is there before
+            self._runner.env[node] = self._runner.run_node(node)
+
+    def _prove(self, sample: Tensor, expected: Any) -> None:
+        """Refuse a list of operations that is not the network, or whose values change."""
+        inputs = [node for node in self._nodes if node.op == "placeholder"]
+        self._runner.env = dict.fromkeys(inputs[1:]) | self.start(sample).values
+        versions: list[tuple[Tensor, int]] = []
+        for node in self._nodes:
+            self._run(node)
+            value = self._runner.env[node]
+            versions += [(t, t._version) for t in tree_leaves(value) if isinstance(t, Tensor)]
+        found = tensors_in(self._runner.env[self._nodes[-1]])
+        if any(tensor._version != version for tensor, version in versions):
+            raise NotReplayable("an operation changes its input in place")
+        pairs = zip(tensors_in(expected), found, strict=True)
+        if any(relative_error(b, a) > TOLERANCE for a, b in pairs):
+            raise NotReplayable("its operations give another output than the network itself")
+
+
+class _Tracer(fx.Tracer):
+    """Lists operations; named modules are one operation each."""
+
+    def __init__(self, leaves: frozenset[str]) -> None:
+        super().__init__()
+        self._leaves = leaves
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Torch's own modules, and the named ones."""
+        return module_qualified_name in self._leaves or super().is_leaf_module(
+            m, module_qualified_name
+        )
+
+
+def _work_out_of_place(graph: fx.Graph, model: nn.Module) -> None:
+    """Values that are kept must not be overwritten."""
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    for node in graph.nodes:
+        if node.kwargs.get("inplace") is True:
+            node.update_kwarg("inplace", False)
+        if node.op == "call_function":
+            node.target = OUT_OF_PLACE.get(node.target, node.target)
+
+
+def _fuse_norms(graph: fx.Graph, model: nn.Module) -> None:
+    """Fold each norm with running statistics into the convolution that alone feeds it."""
+    calls = [node.target for node in graph.nodes if node.op == "call_module"]
+    modules = dict(model.named_modules())
+    for node in list(graph.nodes):
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        norm, convolution = modules[node.target], modules[str(source.target)]
+        once = calls.count(node.target) == calls.count(source.target) == len(source.users) == 1
+        if not (once and isinstance(convolution, _ConvNd) and isinstance(norm, _BatchNorm)):
+            continue
+        if norm.running_mean is None or type(norm).forward not in PLAIN_NORMS:
+            continue
+        fused = fuse_conv_bn_eval(convolution, norm, convolution.transposed)
+        model.set_submodule(str(source.target), fused)
+        node.replace_all_uses_with(source)
+        graph.erase_node(node)

@@ -1,0 +1,1 @@
+"""Training: the loop, its session, optimiser, distillation, checkpoints, several processes."""

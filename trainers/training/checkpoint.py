@@ -1,0 +1,118 @@
+"""A session on disk: one safetensors file with everything that an unbroken run would have.
+
+One file, so that one rename makes it appear whole or not at all. The settings lie in its header; a
+checkpoint of other settings is refused, never half used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ...spaces.errors import UserError
+from ...spaces.io.atomic_write import partial_name, take_name
+from .session import Session
+
+SCHEMA = 1
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a state dict as safetensors, durable before it takes its name."""
+    save_tensors(model.state_dict(), path, {})
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A hash of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+    """Write model, optimiser, average and place; `settings` say what run this is."""
+    tensors = {f"model/{k}": v for k, v in session.model.state_dict().items()}
+    for index, state in session.optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{k}": v for k, v in state.items() if v is not None}
+    if session.averaged is not None:
+        tensors |= {f"average/{k}": v for k, v in session.averaged.state_dict().items()}
+    record = {"schema": SCHEMA, "step": session.step, "settings": dict(settings)}
+    save_tensors(tensors, path, {"session": json.dumps(record)})
+
+
+def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+    """Put a session where the checkpoint left off; the settings must be the same."""
+    record = _record(path)
+    check_same(read_settings(path), settings, path)
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    session.model.load_state_dict(_under("model/", tensors))
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimiser/", tensors).items():
+        index, _, name = key.partition("/")
+        states.setdefault(int(index), {})[name] = tensor
+    groups = session.optimiser.state_dict()["param_groups"]
+    session.optimiser.load_state_dict({"state": states, "param_groups": groups})
+    if session.averaged is not None:
+        session.averaged.load_state_dict(_under("average/", tensors))
+    session.seek(int(str(record["step"])))
+
+
+def check_same(found: Mapping[str, object], settings: Mapping[str, object], path: Path) -> None:
+    """Refuse to go on with other settings than those that a file was written under."""
+    wanted = json.loads(json.dumps(dict(settings)))
+    for key in sorted({*wanted, *found}):
+        if wanted.get(key) != found.get(key):
+            raise UserError(
+                f"a run is resumed with the settings it began with, got {key} = "
+                f"{wanted.get(key)!r} instead of {found.get(key)!r}; repeat them or delete {path}"
+            )
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """The settings of the run that a checkpoint belongs to."""
+    settings = _record(path)["settings"]
+    assert isinstance(settings, dict)
+    return settings
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _record(path: Path) -> dict[str, object]:
+    try:
+        with safe_open(path, "pt") as file:
+            record = json.loads((file.metadata() or {}).get("session", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
+        ) from None
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"a checkpoint must have schema {SCHEMA}, got {schema} in {path}; "
+            "delete it and begin anew"
+        )
+    return dict(record)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write tensors under a header, durable before they take the name.
+
+    Copies, contiguous: safetensors refuses memory that two names share.
+    """
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
+    save_file(plain, partial, header)
+    take_name(partial, path)

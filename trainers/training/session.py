@@ -1,0 +1,182 @@
+"""A training run that can be advanced, saved and taken up again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ..data.batches import batches
+from ..data.types import Data
+from ..metrics.evaluate import logits_of
+from ..runtime.device import Machine, detect_machine, lay, place, precision, threads
+from .distillation import Teacher, loss_of
+from .optimizer import OwnRate, Tuning, build_optimiser, learning_rate
+
+CHECK_EVERY = 16  # steps between looks at the loss on a GPU, where each look waits for the device
+
+
+class Diverged(RuntimeError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What shapes the loss besides labels: a teacher, and a penalty of the share done (0..1).
+
+    The parameters that the penalty is about may have learning rates of their own.
+    """
+
+    teacher: Teacher | None = None
+    penalty: Callable[[float], Tensor] | None = None
+    own_rates: tuple[OwnRate, ...] = ()
+
+
+class Session:
+    """A model in training: its optimiser, its place in the epochs, its random state."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        tuning: Tuning,
+        *,
+        seed: int,
+        guidance: Guidance | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        guidance = guidance or Guidance()
+        self.machine = machine or detect_machine(model, data.input_shape)
+        self.model = place(model, self.machine)
+        self.forward = torch.compile(self.model) if self.machine.compile else self.model
+        self.data, self.tuning, self.seed = data, tuning, seed
+        self.optimiser = build_optimiser(model, tuning, guidance.own_rates)
+        self.teacher = guidance.teacher if tuning.distill > 0 else None
+        self.penalty = guidance.penalty
+        self.averaged = None
+        if tuning.ema is not None:
+            average = get_ema_multi_avg_fn(tuning.ema)  # type: ignore[no-untyped-call]
+            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self.batch_size = min(tuning.batch_size, len(data.train))
+        self.steps_per_epoch = len(data.train) // self.batch_size
+        self.total = max(1, round(tuning.epochs * self.steps_per_epoch))
+        self.step = 0
+        self.rate = 0.0
+        self.reading_seconds = 0.0
+        self._reader: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._sums: list[Tensor] = []
+        self._unchecked: list[Tensor] = []
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, fractions included."""
+        return self.step / self.steps_per_epoch
+
+    def advance(self, goal: int, *, begin: float | None = None) -> bool:
+        """Train up to a step; False when `max_seconds` since `begin` ran out before it."""
+        begin = time.perf_counter() if begin is None else begin
+        limit = self.tuning.max_seconds
+        devices = [torch.cuda.current_device()] if self.machine.device.startswith("cuda") else []
+        self.model.train()
+        with threads(self.machine), torch.random.fork_rng(devices):
+            while self.step < goal:
+                if self.step % self.steps_per_epoch == 0:
+                    self._open_epoch()
+                self._take_step()
+                if limit is not None and time.perf_counter() - begin > limit:
+                    break
+            self._check()
+        return self.step >= goal
+
+    def finish(self) -> None:
+        """Write the averaged weights, where they were asked for, into the model; eval mode."""
+        if self.averaged is not None:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+        self.model.eval()
+
+    def take_means(self) -> tuple[float, float]:
+        """Mean loss and accuracy since the last call."""
+        if not self._sums:
+            return math.nan, math.nan
+        loss, hits = torch.stack(self._sums).double().mean(0).tolist()
+        self._sums.clear()
+        return loss, hits / self.batch_size
+
+    def seek(self, step: int) -> None:
+        """Stand before a step, with the batches that an unbroken run would see next."""
+        self.step = step
+        if step % self.steps_per_epoch:
+            self._open_epoch()
+            for _ in range(step % self.steps_per_epoch):
+                next(self._reader)
+
+    def _open_epoch(self) -> None:
+        epoch = self.step // self.steps_per_epoch
+        self._reader = batches(
+            self.data.train,
+            self.data,
+            batch_size=self.batch_size,
+            generator=torch.Generator().manual_seed(mix(self.seed, epoch)),
+            augment=self.data.augment,
+            device=self.machine.device,
+        )
+
+    def _take_step(self) -> None:
+        begin = time.perf_counter()
+        images, labels = next(self._reader)
+        images = lay(images, self.machine)
+        self.reading_seconds += time.perf_counter() - begin
+        torch.manual_seed(mix(self.seed, self.step))  # dropout's draws do not depend on the past
+        self.rate = learning_rate(self.tuning, self.step, self.total)
+        share = self.step / self.total
+        for group in self.optimiser.param_groups:
+            own = group.get("own_rate")
+            group["lr"] = self.rate if own is None else own(share)
+        taught = None
+        if self.teacher is not None:
+            step = (self.data, self.seed, self.step, self.batch_size)
+            taught = self.teacher(images, step, data=self.data)
+        with precision(self.machine, exact=self.data.outputs.exact):
+            logits = logits_of(self.forward(images), self.data)
+        loss = loss_of(logits, labels, taught, self.tuning)
+        if self.penalty is not None:
+            loss = loss + self.penalty(share)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.tuning.clip is not None:
+            groups = self.optimiser.param_groups
+            common = [p for g in groups if "own_rate" not in g for p in g["params"]]
+            nn.utils.clip_grad_norm_(common, self.tuning.clip)
+        hits = (logits.detach().argmax(1) == labels).sum()
+        self._sums.append(torch.stack([loss.detach().float(), hits.float()]))
+        self._unchecked.append(loss.detach())
+        self.step += 1
+        if self.machine.device == "cpu" or self.step % CHECK_EVERY == 0:
+            self._check()  # before the weights take the step
+        self.optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def _check(self) -> None:
+        """Refuse a loss that is not finite, naming the first step that showed it."""
+        if not self._unchecked:
+            return
+        losses = torch.stack(self._unchecked).tolist()
+        first = self.step - len(losses) + 1
+        self._unchecked.clear()
+        for step, loss in enumerate(losses, first):
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"the loss must stay finite, got {loss} at step {step} of {self.total} with "
+                    f"learning rate {self.rate:.4g}; lower it"
+                )
+
+
+def mix(seed: int, count: int) -> int:
+    """One generator seed of two numbers, well spread (the multiplier of splitmix64)."""
+    return (seed * 0x9E3779B97F4A7C15 + count * 0xBF58476D1CE4E5B9 + 1) % 2**63
