@@ -17,38 +17,38 @@ from typing import Any
 from torch import nn
 
 from ..spaces.graph.channels import ChannelMap
-from ..spaces.policy.loss_curves import CurveSettings, curves_wanted
-from ..spaces.policy.measurements import Evidence
+from ..spaces.policy.loss_curves import CurveSettings, required_curves
+from ..spaces.policy.measurements import Measurements
 from ..spaces.policy.policy import Policy, check_score
-from ..trainers.data.types import Data
-from .loss_curves.prober import Subject
-from .loss_curves.store import with_curves
-from .mask_ensembles import PRESETS as ENSEMBLES
+from ..trainers.data.types import DataSplits
+from .loss_curves.prober import ProbedNetwork
+from .loss_curves.store import add_loss_curves
+from .mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
 from .mask_ensembles import (
-    Check,
-    Ensemble,
+    ConvergenceCheck,
+    EnsembleResult,
     EnsembleSettings,
-    Measurable,
-    Step,
-    ensemble_steps,
-    is_ensemble,
-    settings_named,
-    with_ensemble,
+    EnsembleStep,
+    MeasuredNetwork,
+    add_ensemble,
+    ensemble_stages,
+    is_ensemble_name,
+    settings_from_name,
 )
-from .scores.gates import GATES, gate_evidence
-from .scores.measure import measure_evidence
+from .scores.gates import GATE_SCORE, load_or_train_gate_score
+from .scores.measure import load_or_measure_scores
 from .scores.registry import all_scores
-from .staged_jobs import Piece, changed, in_turn, single
+from .staged_jobs import StagedJob, map_calls, run_jobs_serially, single_call_job
 
-OnProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
+OnMeasurementProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
 
 
-def tell_nobody(what: str, done: int, total: int) -> None:
+def ignore_progress(what: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MeasurementLimits:
     """What measuring may take; None: enough."""
 
     images: int | None = None  # that one ensemble is measured on: a mask's whole set counts
@@ -56,71 +56,88 @@ class Limits:
     seconds: float | None = None  # of one ensemble
     curve_images: int | None = None  # that a probe of a loss curve forwards
 
-    def of(self, settings: EnsembleSettings) -> EnsembleSettings:
+    def apply_to(self, settings: EnsembleSettings) -> EnsembleSettings:
         """The settings of an ensemble within these limits."""
         if self.images is not None:
-            settings = settings.within(self.images)
+            settings = settings.limited_to_images(self.images)
         return replace(settings, samples=self.samples or settings.samples, seconds=self.seconds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measuring:
+class MeasurementContext:
     """On what evidence is measured, and where it is kept."""
 
     model: nn.Module
     channel_map: ChannelMap
-    data: Data
+    data: DataSplits
     seed: int
     folder: Path | None = None
-    limits: Limits = Limits()
+    limits: MeasurementLimits = MeasurementLimits()
 
 
-Task = Callable[[Measuring, OnProgress], Any]
-Do = Callable[[Sequence[Piece[Task]], Measuring], list[Any]]  # what the pieces found
+MeasurementCall = Callable[[MeasurementContext, OnMeasurementProgress], Any]
+RunJobs = Callable[
+    [Sequence[StagedJob[MeasurementCall]], MeasurementContext], list[Any]
+]  # what the pieces found
 
 
-def here(pieces: Sequence[Piece[Task]], on: Measuring) -> list[Any]:
+def run_in_process(
+    pieces: Sequence[StagedJob[MeasurementCall]], context: MeasurementContext
+) -> list[Any]:
     """Do them in this process, one after the other, and show no progress."""
-    return in_turn(pieces, lambda task: task(on, tell_nobody))
+    return run_jobs_serially(pieces, lambda task: task(context, ignore_progress))
 
 
-def takes_many_runs(score: str) -> bool:
+def needs_many_passes(score: str) -> bool:
     """True for scores that more than one pass over the images makes."""
-    return is_ensemble(score) or score == GATES
+    return is_ensemble_name(score) or score == GATE_SCORE
 
 
-def check_known(score: str, what: str = "score") -> None:
+def check_score_exists(score: str, what: str = "score") -> None:
     """Raise unless there is a score of this name; `what` is where it was named."""
-    if is_ensemble(score):
-        settings_named(score)
+    if is_ensemble_name(score):
+        settings_from_name(score)
     else:
-        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATES}), what)
+        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATE_SCORE}), what)
 
 
-def gather_evidence(
-    policies: Iterable[Policy], on: Measuring, do: Do = here, tell: OnProgress = tell_nobody
-) -> Evidence:
+def measure_for_policies(
+    policies: Iterable[Policy],
+    context: MeasurementContext,
+    run_jobs: RunJobs = run_in_process,
+    on_progress: OnMeasurementProgress = ignore_progress,
+) -> Measurements:
     """All that these policies read; who does a task tells of it, `tell` of ensembles."""
     wanted = list(policies)
     names = {policy.score for policy in wanted}
     for name in names:
-        check_known(name)
-    pieces = [ensemble(name, on, tell) for name in sorted(names) if is_ensemble(name)]
-    shared = sorted(name for name in names if not takes_many_runs(name))
-    tasks: list[Task] = [gates] if GATES in names else []
-    tasks.append(partial(scores, shared))
-    pieces += [single(task) for task in tasks]
-    evidence = joined(do(pieces, on))
-    curves = [
-        partial(loss_curves, policy, Evidence("", {policy.score: evidence.scores[policy.score]}))
-        for policy in curves_wanted(wanted).values()
+        check_score_exists(name)
+    pieces = [
+        ensemble_job(name, context, on_progress)
+        for name in sorted(names)
+        if is_ensemble_name(name)
     ]
-    return joined([evidence, *do([single(task) for task in curves], on)])
+    shared = sorted(name for name in names if not needs_many_passes(name))
+    tasks: list[MeasurementCall] = [run_gate_score] if GATE_SCORE in names else []
+    tasks.append(partial(run_scores, shared))
+    pieces += [single_call_job(task) for task in tasks]
+    evidence = merge_measurements(run_jobs(pieces, context))
+    curves = [
+        partial(
+            run_loss_curves,
+            policy,
+            Measurements("", {policy.score: evidence.scores[policy.score]}),
+        )
+        for policy in required_curves(wanted).values()
+    ]
+    return merge_measurements(
+        [evidence, *run_jobs([single_call_job(task) for task in curves], context)]
+    )
 
 
-def joined(parts: Sequence[Evidence]) -> Evidence:
+def merge_measurements(parts: Sequence[Measurements]) -> Measurements:
     """What several pieces have found, as one."""
-    whole, counts = Evidence("".join(part.key for part in parts), {}), Counter[str]()
+    whole, counts = Measurements("".join(part.key for part in parts), {}), Counter[str]()
     for part in parts:
         whole.scores.update(part.scores)
         whole.errors.update(part.errors)
@@ -130,57 +147,64 @@ def joined(parts: Sequence[Evidence]) -> Evidence:
     return whole
 
 
-def scores(names: list[str], on: Measuring, tell: OnProgress) -> Evidence:
+def run_scores(
+    names: list[str], context: MeasurementContext, on_progress: OnMeasurementProgress
+) -> Measurements:
     """The scores that share one pass over the images, and those of weights."""
-    return measure_evidence(
-        on.model,
-        on.channel_map,
-        on.data,
-        folder=on.folder,
-        seed=on.seed,
+    return load_or_measure_scores(
+        context.model,
+        context.channel_map,
+        context.data,
+        folder=context.folder,
+        seed=context.seed,
         names=names,
-        on_progress=partial(tell, "scores"),
+        on_progress=partial(on_progress, "scores"),
     )
 
 
-class Listener:
+class ProgressRelay:
     """Passes progress on, and knows whether there was any: of what was known, none is told."""
 
-    def __init__(self, tell: OnProgress) -> None:
-        self._tell, self.heard = tell, False
+    def __init__(self, on_progress: OnMeasurementProgress) -> None:
+        self._tell, self.was_called = on_progress, False
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Hear it, and tell it on."""
-        self.heard = True
+        self.was_called = True
         self._tell(what, done, total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OfEnsemble:
+class EnsembleStepCall:
     """A task of an ensemble: it reads nothing in the folder and leaves nothing there."""
 
-    step: Step
+    ensemble_step: EnsembleStep
 
-    def __call__(self, on: Measuring, tell: OnProgress) -> Any:
+    def __call__(self, on: MeasurementContext, tell: OnMeasurementProgress) -> Any:
         """Do it; who asked for it tells of it."""
-        return self.step(Measurable(on.model, on.channel_map, on.data))
+        return self.ensemble_step(MeasuredNetwork(on.model, on.channel_map, on.data))
 
 
-def ensemble(name: str, on: Measuring, tell: OnProgress) -> Piece[Task]:
+def ensemble_job(
+    name: str, context: MeasurementContext, on_progress: OnMeasurementProgress
+) -> StagedJob[MeasurementCall]:
     """An ensemble's scores and errors, within the limits."""
-    settings, listener = on.limits.of(settings_named(name)), Listener(tell)
+    settings, listener = (
+        context.limits.apply_to(settings_from_name(name)),
+        ProgressRelay(on_progress),
+    )
 
-    def report(check: Check) -> None:
+    def report(check: ConvergenceCheck) -> None:
         what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
-        listener(what, check.samples, settings.most_samples)
+        listener(what, check.samples, settings.max_samples)
 
-    steps = ensemble_steps(settings, on.seed, on.folder, report)
-    found = yield from changed(steps, OfEnsemble)
-    counts = counts_of(found) if listener.heard else {}
-    return with_ensemble(Evidence("", {}, counts=counts), name, found)
+    steps = ensemble_stages(settings, context.seed, context.folder, report)
+    found = yield from map_calls(steps, EnsembleStepCall)
+    counts = ensemble_counts(found) if listener.was_called else {}
+    return add_ensemble(Measurements("", {}, counts=counts), name, found)
 
 
-def counts_of(found: Ensemble) -> dict[str, int]:
+def ensemble_counts(found: EnsembleResult) -> dict[str, int]:
     """What measuring an ensemble took: masks, and images forwards and backwards under them."""
     effort = found.effort
     return {
@@ -190,29 +214,36 @@ def counts_of(found: Ensemble) -> dict[str, int]:
     }
 
 
-def gates(on: Measuring, tell: OnProgress) -> Evidence:
+def run_gate_score(
+    context: MeasurementContext, on_progress: OnMeasurementProgress
+) -> Measurements:
     """The values of trained gates, as a score."""
-    return gate_evidence(
-        on.model,
-        on.channel_map,
-        on.data,
-        folder=on.folder,
-        seed=on.seed,
-        images=on.limits.images,
-        on_progress=partial(tell, "trained gates"),
+    return load_or_train_gate_score(
+        context.model,
+        context.channel_map,
+        context.data,
+        folder=context.folder,
+        seed=context.seed,
+        images=context.limits.images,
+        on_progress=partial(on_progress, "trained gates"),
     )
 
 
-def loss_curves(policy: Policy, known: Evidence, on: Measuring, tell: OnProgress) -> Evidence:
+def run_loss_curves(
+    policy: Policy,
+    known: Measurements,
+    context: MeasurementContext,
+    on_progress: OnMeasurementProgress,
+) -> Measurements:
     """The loss curves of a policy whose score is known."""
-    images, listener = on.limits.curve_images, Listener(tell)
-    found = with_curves(
+    images, listener = context.limits.curve_images, ProgressRelay(on_progress)
+    found = add_loss_curves(
         known,
         [policy],
-        Subject(on.model, on.channel_map, on.data),
-        folder=on.folder,
+        ProbedNetwork(context.model, context.channel_map, context.data),
+        folder=context.folder,
         settings=CurveSettings() if images is None else CurveSettings(images=images),
         on_progress=partial(listener, f"loss curves of {policy.score} ({policy.probe})"),
     )
     probes = sum(len(curves.rise) for curves in found.curves.values())
-    return replace(found, counts={"probes": probes} if listener.heard else {})
+    return replace(found, counts={"probes": probes} if listener.was_called else {})

@@ -13,44 +13,44 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
-Piece = Generator[Sequence[T], list[Any], Any]
+StagedJob = Generator[Sequence[T], list[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn(Generic[T]):
+class PendingCall(Generic[T]):
     """A task, and its place: the piece that asked for it, and where among what it asked for."""
 
-    task: T
-    piece: int
-    place: int
+    call: T
+    job: int
+    position: int
 
 
-class Rota(Generic[T]):
+class StageQueue(Generic[T]):
     """Whose turn it is: each piece goes on when all that it asked for is done."""
 
-    def __init__(self, pieces: Sequence[Piece[T]]) -> None:
-        self._pieces, self._waiting = list(pieces), deque[Turn[T]]()
+    def __init__(self, pieces: Sequence[StagedJob[T]]) -> None:
+        self._pieces, self._waiting = list(pieces), deque[PendingCall[T]]()
         self._results: list[list[Any]] = [[] for _ in pieces]
         self._missing = [0] * len(self._pieces)
-        self.found: list[Any] = [None] * len(self._pieces)
+        self.results: list[Any] = [None] * len(self._pieces)
         for index in range(len(self._pieces)):
             self._advance(index, None)
 
     @property
-    def waiting(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether there is a task that can be done now."""
         return bool(self._waiting)
 
-    def take(self) -> Turn[T]:
+    def pop(self) -> PendingCall[T]:
         """The next of them."""
         return self._waiting.popleft()
 
-    def done(self, turn: Turn[T], result: Any) -> None:
+    def complete(self, turn: PendingCall[T], result: Any) -> None:
         """What came of it."""
-        self._results[turn.piece][turn.place] = result
-        self._missing[turn.piece] -= 1
-        if not self._missing[turn.piece]:
-            self._advance(turn.piece, self._results[turn.piece])
+        self._results[turn.job][turn.position] = result
+        self._missing[turn.job] -= 1
+        if not self._missing[turn.job]:
+            self._advance(turn.job, self._results[turn.job])
 
     def _advance(self, index: int, results: Any) -> None:
         """Send a piece what it asked for, until it asks for something else or is over."""
@@ -60,28 +60,28 @@ class Rota(Generic[T]):
             while not asked:
                 asked = piece.send([])
         except StopIteration as end:
-            self.found[index] = end.value
+            self.results[index] = end.value
             return
         self._results[index], self._missing[index] = [None] * len(asked), len(asked)
-        self._waiting.extend(Turn(task, index, place) for place, task in enumerate(asked))
+        self._waiting.extend(PendingCall(task, index, place) for place, task in enumerate(asked))
 
 
-def in_turn(pieces: Sequence[Piece[T]], do: Callable[[T], Any]) -> list[Any]:
+def run_jobs_serially(pieces: Sequence[StagedJob[T]], do: Callable[[T], Any]) -> list[Any]:
     """What the pieces found, their tasks done here, one after the other."""
-    rota = Rota(pieces)
-    while rota.waiting:
-        turn = rota.take()
-        rota.done(turn, do(turn.task))
-    return rota.found
+    rota = StageQueue(pieces)
+    while rota.has_pending:
+        turn = rota.pop()
+        rota.complete(turn, do(turn.call))
+    return rota.results
 
 
-def single(task: T) -> Piece[T]:
+def single_call_job(task: T) -> StagedJob[T]:
     """A piece of one task."""
     (found,) = yield [task]
     return found
 
 
-def changed(piece: Piece[T], change: Callable[[T], U]) -> Piece[U]:
+def map_calls(piece: StagedJob[T], change: Callable[[T], U]) -> StagedJob[U]:
     """The same piece, asking for its tasks in another form."""
     try:
         asked = next(piece)

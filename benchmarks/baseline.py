@@ -23,13 +23,17 @@ from typing import Any
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import baseline_folder
-from paretoprune.trainers.data.sources.load import Data
-from paretoprune.trainers.training.loop import Progress, Tuning
-from paretoprune.trainers.training.train_dense import Baseline, DenseJob, train_dense
+from paretoprune.trainers.data.sources.load import DataSplits
+from paretoprune.trainers.training.loop import TrainingProgress, TrainingSettings
+from paretoprune.trainers.training.train_dense import (
+    DenseBaseline,
+    DenseTrainingSpec,
+    train_dense_baseline,
+)
 
 EVERY = tuple(i / 4 for i in range(400))  # reports, and chances to save, within the epochs
 
-FROM_SCRATCH = Tuning(
+FROM_SCRATCH = TrainingSettings(
     epochs=46, learning_rate=0.2, warmup=2 / 46, weight_decay=5e-4, distill=0.0, reports=EVERY
 )
 FINE_TUNE = replace(FROM_SCRATCH, epochs=10, learning_rate=0.02, warmup=0.05)
@@ -37,7 +41,7 @@ BRIEF = replace(FINE_TUNE, epochs=2)
 SHORT = replace(FROM_SCRATCH, epochs=4, warmup=0.2)
 PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
-Job = tuple[DenseJob, Callable[[], Data], str]
+Job = tuple[DenseTrainingSpec, Callable[[], DataSplits], str]
 
 
 def jobs(folder: Path) -> dict[str, Job]:
@@ -56,26 +60,26 @@ def jobs(folder: Path) -> dict[str, Job]:
     }
 
 
-def from_scratch(network: str, path: Path, tuning: Tuning) -> Job:
+def from_scratch(network: str, path: Path, tuning: TrainingSettings) -> Job:
     """From random weights."""
-    job = DenseJob(network, "cifar10-jpeg", path, tuning)
+    job = DenseTrainingSpec(network, "cifar10-jpeg", path, tuning)
     return job, cifar_jpeg.whole, "validation cut from train, test whole"
 
 
-def fine_tuned(network: str, path: Path, tuning: Tuning) -> Job:
+def fine_tuned(network: str, path: Path, tuning: TrainingSettings) -> Job:
     """From published weights."""
     published = cifar_jpeg.weights_folder() / PUBLISHED[network]
     return (
-        DenseJob(network, "cifar10-jpeg, test halved", path, tuning, weights=published),
+        DenseTrainingSpec(network, "cifar10-jpeg, test halved", path, tuning, weights=published),
         cifar_jpeg.halved,
         "published weights saw all of train: half of the test images choose, half report",
     )
 
 
-def tell(name: str) -> Callable[[Progress], bool]:
+def tell(name: str) -> Callable[[TrainingProgress], bool]:
     """Print a line at each report."""
 
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         print(
             f"{name} epoch {progress.epoch:.2f} loss {progress.loss:.4f} "
             f"accuracy {progress.accuracy:.4f}, {progress.remaining / 60:.0f} min left",
@@ -86,7 +90,7 @@ def tell(name: str) -> Callable[[Progress], bool]:
     return report
 
 
-def record(out: Path, name: str, baseline: Baseline, splits: str) -> None:
+def record(out: Path, name: str, baseline: DenseBaseline, splits: str) -> None:
     """Put one network's figures into the results, beside those of the others."""
     begun: dict[str, Any] = {"schema": 1, "networks": {}}
     found = json.loads(out.read_text()) if out.exists() else begun
@@ -108,7 +112,7 @@ def main() -> None:
     known = jobs(asked.folder)
     for name in asked.names:
         job, data, splits = known[name]
-        baseline = train_dense(job, data=data(), on_report=tell(name))
+        baseline = train_dense_baseline(job, data=data(), on_report=tell(name))
         record(asked.out, name, baseline, splits)
         test = baseline.test.accuracy if baseline.test else float("nan")
         print(f"{name} validation {baseline.validation.accuracy:.4f} test {test:.4f}")

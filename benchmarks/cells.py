@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.spaces.io.atomic_write import write_json_atomic
 
 Cell = Callable[[], dict[str, Any]]
 
@@ -62,5 +62,5 @@ def fill(
         print(f"{name:60} {found['cells'][name]}", flush=True)
         found["missing"] = [name for name in cells if name not in found["cells"]]
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, found)
+        write_json_atomic(out, found)
     return found

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paretoprune.trainers.data.sources.load import Data, Split, load_data
-from paretoprune.trainers.data.stratified import cut
+from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
+from paretoprune.trainers.data.stratified import stratified_split
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "cifar10-jpeg.tar.gz"
@@ -32,16 +32,18 @@ def weights_folder() -> Path:
     return Path(os.environ.get("PARETOPRUNE_WEIGHTS", ROOT.parent / "shared" / "weights"))
 
 
-def whole() -> Data:
+def whole() -> DataSplits:
     """45,000 to train, 5,000 to choose, 10,000 to report: for networks trained on this split."""
     return replace(load_data(f"folder:{archive()}"), augment="flip-crop")
 
 
-def halved() -> Data:
+def halved() -> DataSplits:
     """45,000 to train, 5,000 test images to choose by, the other 5,000 to report."""
     data = whole()
     assert data.test is not None
-    report, choose = cut(data.test.labels.numpy(), 0.5, rng=np.random.default_rng(HALVES_SEED))
+    report, choose = stratified_split(
+        data.test.labels.numpy(), 0.5, rng=np.random.default_rng(HALVES_SEED)
+    )
 
     def rows(part: np.ndarray) -> Split:
         assert data.test is not None

@@ -23,32 +23,32 @@ import torch
 from benchmarks import cifar_jpeg
 from benchmarks.cells import fill
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import Prober, Subject
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings
-from paretoprune.trainers.data.batches import draw
+from paretoprune.analysis.loss_curves.prober import LossProber, ProbedNetwork
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.loss_curves import CurveSettings, LossCurves
+from paretoprune.trainers.data.batches import fixed_subset
 from paretoprune.trainers.models.build import build_model, load_weights
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 
-def subject_of(name: str) -> Subject:
+def subject_of(name: str) -> ProbedNetwork:
     """A network with published weights on CIFAR-10."""
     data = cifar_jpeg.whole()
     built = build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
     load_weights(built, cifar_jpeg.weights_folder() / PUBLISHED[name])
-    model, _ = working_copy(built)
-    channel_map = trace_channels(model, tuple(data.input_shape))
-    return Subject(model, channel_map, data, Machine(channels_last=True))
+    model, _ = make_working_copy(built)
+    channel_map = trace_channel_map(model, tuple(data.input_shape))
+    return ProbedNetwork(model, channel_map, data, DeviceConfig(channels_last=True))
 
 
-def plain_way(subject: Subject, curves: Curves, every: int) -> tuple[float, float]:
+def plain_way(subject: ProbedNetwork, curves: LossCurves, every: int) -> tuple[float, float]:
     """Seconds a probe from the start, and the largest difference of a rise, of each nth probe."""
     whole = np.ones(subject.channel_map.atoms, dtype=bool)
-    split = draw(subject.data.train, curves.settings.images)
-    prober = Prober(subject, split, curves.settings, around=whole, replay=False)
+    split = fixed_subset(subject.data.train, curves.settings.images)
+    prober = LossProber(subject, split, curves.settings, around=whole, share_prefixes=False)
     start, worst = time.process_time(), 0.0
     base = prober.losses(0, [whole])[0]
     for probe in range(0, len(curves.rise), every):
@@ -59,7 +59,7 @@ def plain_way(subject: Subject, curves: Curves, every: int) -> tuple[float, floa
     return (time.process_time() - start) / prober.evaluations, worst
 
 
-def measure(subject: Subject, settings: CurveSettings, every: int) -> dict[str, Any]:
+def measure(subject: ProbedNetwork, settings: CurveSettings, every: int) -> dict[str, Any]:
     """Both ways of one method."""
     order = np.random.default_rng(0).random(subject.channel_map.atoms)
     start = time.process_time()

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paretoprune.spaces.allocations.decode import Space, decode_many
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policies
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.layer_scores import Parts
-from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.layer_scores import LayerScores
+from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 
@@ -32,9 +32,9 @@ NETWORKS = {"resnet20": resnet20, "resnet56": resnet56}
 NORMS = {"l1": 1, "l2": 2, "max": float("inf")}
 
 
-def weight_scores(model: torch.nn.Module, channel_map: ChannelMap) -> dict[str, Parts]:
+def weight_scores(model: torch.nn.Module, channel_map: ChannelMap) -> dict[str, LayerScores]:
     """A norm of each filter, a part for each layer of an atom: no data needed."""
-    found: dict[str, list[Parts]] = {name: [] for name in NORMS}
+    found: dict[str, list[LayerScores]] = {name: [] for name in NORMS}
     for index, layer in enumerate(channel_map.layers):
         own = layer.out_atoms >= 0
         if layer.kind != "conv" or not own.any():
@@ -44,9 +44,11 @@ def weight_scores(model: torch.nn.Module, channel_map: ChannelMap) -> dict[str, 
         for name, order in NORMS.items():
             value = torch.linalg.vector_norm(weight, order, dim=1).numpy()[own]
             atoms = layer.out_atoms[own]
-            found[name].append(Parts(value, atoms, np.full(len(atoms), index, dtype=np.int32)))
+            found[name].append(
+                LayerScores(value, atoms, np.full(len(atoms), index, dtype=np.int32))
+            )
     return {
-        name: Parts(
+        name: LayerScores(
             np.concatenate([p.value for p in parts]),
             np.concatenate([p.atom for p in parts]),
             np.concatenate([p.layer for p in parts]),
@@ -69,15 +71,17 @@ def random_policy(rng: np.random.Generator) -> Policy:
     )
 
 
-def rate(policies: list[Policy], targets: list[Target], evidence: Evidence, space: Space) -> float:
+def rate(
+    policies: list[Policy], targets: list[Target], evidence: Measurements, space: PruningSpace
+) -> float:
     """Policies decoded and priced a second of the processor's time; the best of three."""
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        masks, reachable = decode_many(policies, targets, evidence, space)
-        prices = space.price.of(masks)
+        masks, reachable = decode_policies(policies, targets, evidence, space)
+        prices = space.cost_model.cost_of(masks)
         seconds.append(time.process_time() - start)
-    limits = np.array([target.limits(space.price.dense)[0] for target in targets])
+    limits = np.array([target.limits(space.cost_model.dense)[0] for target in targets])
     assert (prices[reachable, 0] <= limits[reachable]).all()
     return len(policies) / min(seconds)
 
@@ -87,9 +91,9 @@ def measure(name: str, count: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     model = NETWORKS[name]()
-    channel_map = trace_channels(model, (3, 32, 32))
-    evidence = Evidence("", weight_scores(model, channel_map))
-    space = Space(channel_map, Price(channel_map))
+    channel_map = trace_channel_map(model, (3, 32, 32))
+    evidence = Measurements("", weight_scores(model, channel_map))
+    space = PruningSpace(channel_map, CostModel(channel_map))
     policies = [random_policy(rng) for _ in range(count)]
     targets = [Target(float(share)) for share in rng.uniform(0.2, 0.9, count)]
     present = [replace(policy, price_at="present") for policy in policies]

@@ -17,41 +17,43 @@ from typing import Any
 
 from benchmarks.cells import Cell, fill, named
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.spaces.allocations.decode import decode
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.training.loop import Tuning
+from paretoprune.trainers.training.loop import TrainingSettings
 
 SIZE = Target(flops=0.36, params=0.40)
 WAYS = {
     "ensemble": Policy("ensemble", price_power=1.0, price_at="present", floor=2),
-    "taylor-by-price": PRESETS["taylor-by-price"],
-    "uniform": CONTROLS["uniform"],
+    "taylor-by-price": POLICY_PRESETS["taylor-by-price"],
+    "uniform": CONTROL_POLICIES["uniform"],
     "ensemble-gradient": Policy("ensemble-gradient", price_power=1.0, price_at="present", floor=2),
-    "linear-ensembles": PRESETS["linear-ensembles"],
+    "linear-ensembles": POLICY_PRESETS["linear-ensembles"],
 }
 
 
-def evidence_of(scene: Scene, ways: list[str]) -> Evidence:
+def evidence_of(scene: Scene, ways: list[str]) -> Measurements:
     """What these ways read, measured once and kept in the cache."""
     folder = cache_folder() / "deep_cut"
-    on = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
-    return gather_evidence([WAYS[way] for way in ways], on)
+    on = MeasurementContext(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
+    return measure_for_policies([WAYS[way] for way in ways], on)
 
 
-def untuned(scene: Scene, evidence: Evidence, way: str) -> dict[str, Any]:
+def untuned(scene: Scene, evidence: Measurements, way: str) -> dict[str, Any]:
     """After the cut: raw, and recalibrated."""
-    keep = decode(WAYS[way], SIZE, evidence, scene.space)
+    keep = decode_policy(WAYS[way], SIZE, evidence, scene.space)
     return without_tuning(scene, keep, raw=True)
 
 
-def tuned(scene: Scene, evidence: Evidence, way: str, epochs: float, seed: int) -> dict[str, Any]:
+def tuned(
+    scene: Scene, evidence: Measurements, way: str, epochs: float, seed: int
+) -> dict[str, Any]:
     """After the fine-tune."""
-    keep = decode(WAYS[way], SIZE, evidence, scene.space)
-    return with_tuning(scene, keep, Tuning(epochs=epochs), seed=seed)
+    keep = decode_policy(WAYS[way], SIZE, evidence, scene.space)
+    return with_tuning(scene, keep, TrainingSettings(epochs=epochs), seed=seed)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paretoprune.search.results.utilization import efficiency_of, start_of
-from paretoprune.search.storage.trial_records import read_record
+from paretoprune.search.results.utilization import startup_time, worker_utilization
+from paretoprune.search.storage.trial_records import read_trial_records
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,13 +51,13 @@ def overhead_of(journal: Path) -> dict[str, float]:
     """The share of the workers' time inside model compute, and what the first trial waited for
     besides data, dense training, evidence and screening.
     """
-    record = read_record(journal)
+    record = read_trial_records(journal)
     assert record is not None
     workers = len(os.sched_getaffinity(0))
-    busy, start = efficiency_of(record, workers), start_of(record, 0.0)
+    busy, start = worker_utilization(record, workers), startup_time(record, 0.0)
     assert busy is not None
     assert start is not None
-    waited = start.seconds - start.work
+    waited = start.seconds - start.work_seconds
     return {"compute_share": round(busy.share, 3), "start_overhead_s": round(waited, 1)}
 
 

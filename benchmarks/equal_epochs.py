@@ -27,35 +27,35 @@ import torch
 
 from benchmarks.cells import fill, named
 from benchmarks.scene import Scene, accuracies, baseline, digits
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.analysis.report.gate_plot import course_drawing
-from paretoprune.search.storage.trial_spec import Job
-from paretoprune.search.trial.budget import Effort
-from paretoprune.search.trial.context import Context
-from paretoprune.search.trial.run import carry_out
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.analysis.report.gate_plot import gate_history_drawing
+from paretoprune.search.storage.trial_spec import TrialSpec
+from paretoprune.search.trial.budget import TrialBudget
+from paretoprune.search.trial.context import TrialContext
+from paretoprune.search.trial.run import execute_trial
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.channels import map_digest
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, presets_for
-from paretoprune.spaces.records.gate_history import COURSE, course_from_json
-from paretoprune.spaces.records.recipe import Source
+from paretoprune.spaces.graph.channels import channel_map_digest
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy, presets_for
+from paretoprune.spaces.records.gate_history import GATE_HISTORY_FILE, gate_history_from_json
+from paretoprune.spaces.records.recipe import ModelSource
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.pruning.serialization import load_small
+from paretoprune.trainers.pruning.serialization import load_pruned_model
 
 BUDGET = Policy("taylor", allocation="loss-budget", floor=2, probe="batch")
 WAYS = {
-    "taylor-by-price": PRESETS["taylor-by-price"],
-    "holistic": PRESETS["holistic"],
+    "taylor-by-price": POLICY_PRESETS["taylor-by-price"],
+    "holistic": POLICY_PRESETS["holistic"],
     "ensemble": Policy("ensemble", price_power=1.0, price_at="present", floor=2),
     "loss-budget": replace(BUDGET, curves="threshold"),
     "least-sum": replace(BUDGET, curves="least-sum"),
-    "uniform": CONTROLS["uniform"],
-    "balanced-pruning": PRESETS["balanced-pruning"],
-    "linear-ensembles": PRESETS["linear-ensembles"],
-    "gradually-global": PRESETS["gradually-global"],
-    "pruning-at-a-glance": PRESETS["pruning-at-a-glance"],
-    "taylor-by-macs": PRESETS["taylor-by-price"],
-    "taylor-by-params": replace(PRESETS["taylor-by-price"], price_blend=1.0),
+    "uniform": CONTROL_POLICIES["uniform"],
+    "balanced-pruning": POLICY_PRESETS["balanced-pruning"],
+    "linear-ensembles": POLICY_PRESETS["linear-ensembles"],
+    "gradually-global": POLICY_PRESETS["gradually-global"],
+    "pruning-at-a-glance": POLICY_PRESETS["pruning-at-a-glance"],
+    "taylor-by-macs": POLICY_PRESETS["taylor-by-price"],
+    "taylor-by-params": replace(POLICY_PRESETS["taylor-by-price"], price_blend=1.0),
 }
 NETWORKS = (
     "resnet20",
@@ -69,36 +69,36 @@ NETWORKS = (
 OUT = Path("benchmarks/results")
 
 
-def evidence_of(scene: Scene, ways: Iterable[str]) -> Evidence:
+def evidence_of(scene: Scene, ways: Iterable[str]) -> Measurements:
     """What these ways read, measured once and kept in the cache."""
     folder = cache_folder() / "equal_epochs"
-    on = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
-    return gather_evidence([WAYS[way] for way in ways], on)
+    on = MeasurementContext(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
+    return measure_for_policies([WAYS[way] for way in ways], on)
 
 
 def trained(
-    scene: Scene, evidence: Evidence, way: str, target: Target, epochs: float, seed: int
+    scene: Scene, evidence: Measurements, way: str, target: Target, epochs: float, seed: int
 ) -> dict[str, Any]:
     """One trial, as a worker of a search would run it, and its test accuracy."""
     channel_map, shape = scene.space.channel_map, tuple(scene.data.input_shape)
     with tempfile.TemporaryDirectory() as folder:
-        context = Context(
+        context = TrialContext(
             model=scene.model,
             data=scene.data,
             space=scene.space,
-            evidence=evidence,
-            source=Source(scene.about["network"], scene.data.classes, shape),
-            map_sha256=map_digest(channel_map),
+            measurements=evidence,
+            source=ModelSource(scene.about["network"], scene.data.classes, shape),
+            map_sha256=channel_map_digest(channel_map),
             root=Path(folder),
-            effort=Effort(epochs),
+            budget=TrialBudget(epochs),
             machine=scene.machine,
             teacher=scene.teacher,
         )
         policy = replace(presets_for(target).get(way, WAYS[way]), refit=False)  # masks alone
-        carried = carry_out(Job(0, policy, target, seed, number=0), context)
+        carried = execute_trial(TrialSpec(0, policy, target, seed, number=0), context)
         found = carried.evaluation
-        small = load_small(context.root / found.path, scene.model, channel_map)
-        course = context.root / found.path / COURSE
+        small = load_pruned_model(context.root / found.path, scene.model, channel_map)
+        course = context.root / found.path / GATE_HISTORY_FILE
         gates = {"course": json.loads(course.read_text())} if course.exists() else {}
     return {
         **accuracies(scene, small),
@@ -113,8 +113,8 @@ def trained(
 def plot(found: dict[str, Any], path: Path) -> None:
     """The course of gates with the smallest target, of the first such cell."""
     gated = [cell["course"] for cell in found["cells"].values() if "course" in cell]
-    course = course_from_json(min(gated, key=lambda course: course["target_flops"]))
-    course_drawing(course, f"Gates of {found['network']}, {found['data']}").save(path)
+    course = gate_history_from_json(min(gated, key=lambda course: course["target_flops"]))
+    gate_history_drawing(course, f"Gates of {found['network']}, {found['data']}").save(path)
 
 
 def flops(text: str) -> dict[str, Target]:

@@ -26,21 +26,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data.sources.load import Data, Split
-from paretoprune.trainers.metrics.latency import Latency, time_in_turn
+from paretoprune.trainers.data.sources.load import DataSplits, Split
+from paretoprune.trainers.metrics.latency import Latency, measure_latencies_interleaved
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.models.export import FORMATS, ExportTask, export_network, noise
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.models.export import (
+    EXPORT_SUFFIXES,
+    ExportSpec,
+    export_network,
+    random_images,
+)
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 Shape = tuple[int, ...]
 Masks = dict[tuple[str, int], NDArray[np.bool_]]  # by allocation and multiple of widths
@@ -75,50 +80,55 @@ class Case:
         return NETWORKS[self.network]
 
 
-def nothing(shape: Shape) -> Data:
+def nothing(shape: Shape) -> DataSplits:
     """Data that no score of weights looks at."""
     split = Split(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64))
-    return Data("none", split, split, None, 10, (0.0,), (1.0,), shape)
+    return DataSplits("none", split, split, None, 10, (0.0,), (1.0,), shape)
 
 
-def masks_of(model: nn.Module, channel_map: ChannelMap, price: Price, shape: Shape) -> Masks:
+def masks_of(model: nn.Module, channel_map: ChannelMap, price: CostModel, shape: Shape) -> Masks:
     """A mask by allocation and multiple of widths, where the target can be reached with it."""
-    measuring = Measuring(model, channel_map, nothing(shape), 0)
-    evidence = gather_evidence(POLICIES.values(), measuring)
+    measuring = MeasurementContext(model, channel_map, nothing(shape), 0)
+    evidence = measure_for_policies(POLICIES.values(), measuring)
     masks: Masks = {}
     for name, multiple in product(POLICIES, ROUND_TO):
-        space = Space(channel_map, price, round_to=multiple)
+        space = PruningSpace(channel_map, price, round_to=multiple)
         with suppress(UserError):  # coarse widths cannot reach it in narrow networks
-            masks[name, multiple] = decode(POLICIES[name], Target(TARGET), evidence, space)
+            masks[name, multiple] = decode_policy(POLICIES[name], Target(TARGET), evidence, space)
     return masks
 
 
 def timed(networks: Sequence[nn.Module], case: Case, rounds: int) -> list[tuple[float, Latency]]:
     """Of each network the difference of its file from eager, and its least latency."""
-    task, images = ExportTask(case.to, case.shape), noise(case.batch, case.shape)
+    task, images = ExportSpec(case.to, case.shape), random_images(case.batch, case.shape)
     with tempfile.TemporaryDirectory() as folder:
         files = [
-            export_network(each, Path(folder) / f"{n}{FORMATS[case.to]}", task)
+            export_network(each, Path(folder) / f"{n}{EXPORT_SUFFIXES[case.to]}", task)
             for n, each in enumerate(networks)
         ]
         calls = [lambda runner=file.runner: runner(images) for file in files]
-        found = [time_in_turn(calls, case.batch, Machine()) for _ in range(rounds)]
+        found = [
+            measure_latencies_interleaved(calls, case.batch, DeviceConfig()) for _ in range(rounds)
+        ]
     least = [min(times, key=lambda t: t.median_ms) for times in zip(*found, strict=True)]
-    return [(file.worst, time) for file, time in zip(files, least, strict=True)]
+    return [(file.max_difference, time) for file, time in zip(files, least, strict=True)]
 
 
 def measure(case: Case, rounds: int) -> list[dict[str, Any]]:
     """One row a pruned network, each timed in turn with the dense one."""
     built = build_model(case.network, classes=10, input_shape=case.shape, seed=0)
-    model, _ = working_copy(built)
-    channel_map = trace_channels(model, case.shape)
-    price = Price(channel_map)
+    model, _ = make_working_copy(built)
+    channel_map = trace_channel_map(model, case.shape)
+    price = CostModel(channel_map)
     masks = masks_of(model, channel_map, price, case.shape)
-    networks = [model, *(cut(model, channel_map, mask).eval() for mask in masks.values())]
+    networks = [
+        model,
+        *(prune_network(model, channel_map, mask).eval() for mask in masks.values()),
+    ]
     (_, dense), *pruned = timed(networks, case, rounds)
     rows = []
     for ((name, multiple), mask), (worst, time) in zip(masks.items(), pruned, strict=True):
-        macs, params = price.fraction(mask)
+        macs, params = price.cost_fractions(mask)
         rows.append({
             "network": case.network, "input": list(case.shape), "to": case.to,
             "batch": case.batch, "allocation": name, "round_to": multiple,
@@ -153,7 +163,7 @@ def main() -> None:
           "dense ms pruned ms of dense")  # fmt: skip
     rows = []
     for network in options.networks:
-        for to in FORMATS:
+        for to in EXPORT_SUFFIXES:
             for batch in BATCHES[NETWORKS[network][1]]:
                 found = measure(Case(network, to, batch), options.rounds)
                 rows += found

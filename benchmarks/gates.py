@@ -26,26 +26,31 @@ from torch import nn
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import Scene, accuracies, baseline, digits, price_of
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.allocations.decode import Space
-from paretoprune.spaces.allocations.ordering import Ordering
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.allocations.decode import PruningSpace
+from paretoprune.spaces.allocations.ordering import PolicyScorer
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.policy import PRESETS
-from paretoprune.trainers.data.batches import draw
-from paretoprune.trainers.data.sources.load import Data, Split
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.policy import POLICY_PRESETS
+from paretoprune.trainers.data.batches import fixed_subset
+from paretoprune.trainers.data.sources.load import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.gates.indicators import INDICATORS
 from paretoprune.trainers.pruning.gates.network import GatedNetwork
-from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTask
-from paretoprune.trainers.pruning.gates.size_penalty import SizeTerm
+from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
+from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
 from paretoprune.trainers.pruning.gates.training import train_gates
-from paretoprune.trainers.runtime.device import detect_machine
-from paretoprune.trainers.training.loop import Guidance, Session, Tuning, train
-from paretoprune.trainers.training.optimizer import OwnRate
+from paretoprune.trainers.runtime.device import detect_device_config
+from paretoprune.trainers.training.loop import (
+    AuxiliaryLosses,
+    TrainingSession,
+    TrainingSettings,
+    train_model,
+)
+from paretoprune.trainers.training.optimizer import CustomLearningRate
 
 Cell = dict[str, object]
 NETWORKS = {  # name: input, rows and batch of the random images
@@ -57,7 +62,7 @@ NETWORKS = {  # name: input, rows and batch of the random images
 }
 PAIRS = ((0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3))
 ROUNDS, STEPS = 9, 4
-DIGITS, DIGITS_SEEDS = Tuning(epochs=10, batch_size=64), 5
+DIGITS, DIGITS_SEEDS = TrainingSettings(epochs=10, batch_size=64), 5
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{name} {value:g}": {name: value}
     for name, values in {
@@ -93,24 +98,24 @@ def cost(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]]
     yield "resnet20", measure
 
 
-def sessions(data: Data) -> tuple[Session, Session]:
+def sessions(data: DataSplits) -> tuple[TrainingSession, TrainingSession]:
     """A plain training of ResNet-20 and one with gates, at the same place."""
-    tuning, plain = Tuning(epochs=1), network("resnet20", data.input_shape)
+    tuning, plain = TrainingSettings(epochs=1), network("resnet20", data.input_shape)
     space = space_of(plain, data.input_shape)
-    task = GateTask(space, Target(0.4, 0.4), GateSettings(tuning))
+    task = GateTrainingSpec(space, Target(0.4, 0.4), GateSettings(tuning))
     ones = torch.ones(space.channel_map.atoms)
     gated = GatedNetwork(
         network("resnet20", data.input_shape), space.channel_map, ones,
         variant=task.settings.variant, floor=1, steps=len(data.train) // tuning.batch_size,
     )  # fmt: skip
-    guidance = Guidance(
-        penalty=SizeTerm(gated, space.price, task),
-        own_rates=(OwnRate(gated.gates, task.settings.rate),),
+    guidance = AuxiliaryLosses(
+        penalty=SizePenalty(gated, space.cost_model, task),
+        own_rates=(CustomLearningRate(gated.gates, task.settings.gate_learning_rate_at),),
     )
-    machine = detect_machine(plain, data.input_shape)
+    machine = detect_device_config(plain, data.input_shape)
     return (
-        Session(plain, data, tuning, seed=0, machine=machine),
-        Session(gated, data, tuning, seed=0, guidance=guidance, machine=machine),
+        TrainingSession(plain, data, tuning, seed=0, machine=machine),
+        TrainingSession(gated, data, tuning, seed=0, guidance=guidance, machine=machine),
     )
 
 
@@ -128,16 +133,16 @@ def targets(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cel
             ) -> Cell:
                 data, model = random_images(shape, rows), network(name, shape)
                 space = space_of(model, shape)
-                settings = GateSettings(Tuning(epochs=options.epochs, batch_size=batch))
+                settings = GateSettings(TrainingSettings(epochs=options.epochs, batch_size=batch))
                 begin = time.perf_counter()
-                found = train_gates(model, data, GateTask(space, Target(*pair), settings))
-                reached = space.price.fraction(found.keep)
+                found = train_gates(model, data, GateTrainingSpec(space, Target(*pair), settings))
+                reached = space.cost_model.cost_fractions(found.keep)
                 return {
                     "target": pair,
                     "gated": found.trajectory.sizes[-1].tolist(),
                     "reached": reached,
                     "error": max(abs(r / p - 1) for r, p in zip(reached, pair, strict=True)),
-                    "moved": found.moved,
+                    "moved": found.flipped_atoms,
                     "atoms": space.channel_map.atoms,
                     "seconds": time.perf_counter() - begin,
                 }
@@ -154,8 +159,8 @@ def speed(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Cell]
         model = network("resnet20", data.input_shape)
         space, seconds, last = space_of(model, data.input_shape), {}, {}
         for name, every in (("whole", None), ("cut", 0.5)):
-            settings = GateSettings(Tuning(epochs=options.epochs), shrink_every=every)
-            found = train_gates(model, data, GateTask(space, Target(0.3), settings))
+            settings = GateSettings(TrainingSettings(epochs=options.epochs), shrink_every=every)
+            found = train_gates(model, data, GateTrainingSpec(space, Target(0.3), settings))
             history = found.log.history
             seconds[name] = found.log.seconds
             mark = max(i for i, p in enumerate(history) if p.epoch <= options.epochs - 1)
@@ -190,7 +195,7 @@ def changed(
                 measure = partial(gated_and_tuned, digits, change, size, seed, DIGITS)
                 yield f"digits-resnet {size} {name} seed {seed}", measure
     if options.large:
-        half, scene = Tuning(epochs=options.epochs / 2), partial(large, options.large)
+        half, scene = TrainingSettings(epochs=options.epochs / 2), partial(large, options.large)
         for seed in range(options.seeds):
             for name, change in changes.items():
                 measure = partial(gated_and_tuned, scene, change, 0.4, seed, half)
@@ -207,23 +212,25 @@ def gated_and_tuned(
     change: dict[str, Any],
     size: float,
     seed: int,
-    half: Tuning,
+    half: TrainingSettings,
 ) -> Cell:
     """Half of the epochs with gates, as the preset does, half after the cut."""
-    scene, preset = scene_of_seed(seed), PRESETS["holistic"]
+    scene, preset = scene_of_seed(seed), POLICY_PRESETS["holistic"]
     model, data, space = scene.model, scene.data, scene.space
     names = [preset.score]
-    evidence = measure_evidence(model, space.channel_map, data, folder=None, seed=0, names=names)
-    (scores,) = Ordering(evidence, space.channel_map, space.price).scores([preset])
+    evidence = load_or_measure_scores(
+        model, space.channel_map, data, folder=None, seed=0, names=names
+    )
+    (scores,) = PolicyScorer(evidence, space.channel_map, space.cost_model).scores([preset])
     settings = GateSettings(half, floor=preset.floor, **change)
-    task = GateTask(space, Target(size), settings, scores=scores, seed=seed)
+    task = GateTrainingSpec(space, Target(size), settings, scores=scores, seed=seed)
     found = train_gates(model, data, task, teacher=scene.teacher, machine=scene.machine)
-    recalibrate(found.model, data, machine=scene.machine)
-    train(found.model, data, half, seed=seed, teacher=scene.teacher, machine=scene.machine)
+    recalibrate_batch_norm(found.model, data, machine=scene.machine)
+    train_model(found.model, data, half, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {
         "epochs": 2 * half.epochs,
         "gated": found.trajectory.sizes[-1].tolist(),
-        "moved": found.moved,
+        "moved": found.flipped_atoms,
         **price_of(scene, found.keep),
         **accuracies(scene, found.model),
     }
@@ -231,28 +238,28 @@ def gated_and_tuned(
 
 def network(name: str, shape: tuple[int, ...]) -> nn.Module:
     """A network by name, always with the same weights."""
-    return working_copy(build_model(name, classes=10, input_shape=shape, seed=0))[0]
+    return make_working_copy(build_model(name, classes=10, input_shape=shape, seed=0))[0]
 
 
-def space_of(model: nn.Module, shape: tuple[int, ...]) -> Space:
+def space_of(model: nn.Module, shape: tuple[int, ...]) -> PruningSpace:
     """All atoms of a network, no limits."""
-    channel_map = trace_channels(model, shape)
-    return Space(channel_map, Price(channel_map))
+    channel_map = trace_channel_map(model, shape)
+    return PruningSpace(channel_map, CostModel(channel_map))
 
 
-def random_images(shape: tuple[int, ...], rows: int) -> Data:
+def random_images(shape: tuple[int, ...], rows: int) -> DataSplits:
     """Noise with a label that a network can learn: the brightest of ten bands."""
     rng = torch.Generator().manual_seed(0)
     images, labels = torch.randn(rows, *shape, generator=rng), torch.arange(rows) % 10
     for row, label in enumerate(labels.tolist()):
         images[row, :, 3 * label : 3 * label + 3] += 1
     split = Split(images, labels)
-    return Data("noise", split, split, None, 10, (0.0,) * shape[0], (1.0,) * shape[0], shape)
+    return DataSplits("noise", split, split, None, 10, (0.0,) * shape[0], (1.0,) * shape[0], shape)
 
 
-def few_rows(data: Data, rows: int) -> Data:
+def few_rows(data: DataSplits, rows: int) -> DataSplits:
     """The same data with fewer images to train on, of all classes."""
-    return replace(data, train=draw(data.train, rows))
+    return replace(data, train=fixed_subset(data.train, rows))
 
 
 PARTS = {

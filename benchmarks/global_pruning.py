@@ -38,16 +38,16 @@ from benchmarks.scene import (
     with_tuning,
     without_tuning,
 )
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.search.trial.schedules import present_space
-from paretoprune.spaces.allocations.decode import decode
-from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.search.trial.schedules import space_of_pruned
+from paretoprune.spaces.allocations.decode import decode_policy
+from paretoprune.spaces.cost.target import Target, intermediate_targets
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.policy import CONTROLS, Policy
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
-from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, Policy
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
+from paretoprune.trainers.training.loop import TrainingSettings, train_model
 
 SIZES = (0.6, 0.4)
 SCORES = (
@@ -86,12 +86,12 @@ def policies() -> dict[str, Policy]:
         for score in SCORES
         for bias, fields in BIAS.items()
     }
-    return grid | {f"control {name}": policy for name, policy in CONTROLS.items()}
+    return grid | {f"control {name}": policy for name, policy in CONTROL_POLICIES.items()}
 
 
-def evidence_of(scene: Scene, seed: int) -> Evidence:
+def evidence_of(scene: Scene, seed: int) -> Measurements:
     """All scores, on calibration images from train."""
-    return measure_evidence(
+    return load_or_measure_scores(
         scene.model, scene.space.channel_map, scene.data, folder=None, seed=seed
     )
 
@@ -101,10 +101,10 @@ def mask(scene: Scene, policy: Policy, size: float, seed: int) -> NDArray[np.boo
     key = seed if policy.score == "random" else 0
     if (scene.about["network"], key) not in _EVIDENCE:
         _EVIDENCE[scene.about["network"], key] = evidence_of(scene, key)
-    return decode(policy, Target(size), _EVIDENCE[scene.about["network"], key], scene.space)
+    return decode_policy(policy, Target(size), _EVIDENCE[scene.about["network"], key], scene.space)
 
 
-_EVIDENCE: dict[tuple[str, int], Evidence] = {}
+_EVIDENCE: dict[tuple[str, int], Measurements] = {}
 Cells = dict[str, Callable[[], dict[str, Any]]]
 Choose = Callable[[nn.Module, ChannelMap, Target], NDArray[np.bool_]]
 
@@ -149,7 +149,7 @@ def tuned_cells(scene: Scene, names: list[str], seeds: int) -> Cells:
 def tuned(scene: Scene, name: str, size: float, seed: int) -> dict[str, Any]:
     """The brief fine-tune that every trial of a search gets."""
     keep = mask(scene, policies()[name], size, seed)
-    return with_tuning(scene, keep, Tuning(epochs=1.0), seed=seed)
+    return with_tuning(scene, keep, TrainingSettings(epochs=1.0), seed=seed)
 
 
 def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
@@ -169,17 +169,20 @@ def gradual_cells(scene: Scene, seeds: int, epochs: float) -> Cells:
 def at_once(scene: Scene, policy: Policy, size: float, seed: int, epochs: float) -> dict[str, Any]:
     """One cut, then all the epochs."""
     keep = mask(scene, policy, size, seed)
-    return {**with_tuning(scene, keep, Tuning(epochs=epochs), seed=seed), "epochs": epochs}
+    return {
+        **with_tuning(scene, keep, TrainingSettings(epochs=epochs), seed=seed),
+        "epochs": epochs,
+    }
 
 
 def anew(scene: Scene, policy: Policy, seed: int) -> Choose:
     """The policy's mask of a network that is cut already, by scores and prices of what is left."""
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
-        evidence = measure_evidence(
+        evidence = load_or_measure_scores(
             model, channel_map, scene.data, folder=None, seed=seed, names=[policy.score]
         )
-        return decode(policy, target, evidence, present_space(scene.space, channel_map))
+        return decode_policy(policy, target, evidence, space_of_pruned(scene.space, channel_map))
 
     return choose
 
@@ -191,18 +194,20 @@ def in_steps(
     data, machine, space = scene.data, scene.machine, scene.space
     choose = anew(scene, policy, seed)
 
-    def settle(present: Present) -> None:
+    def settle(present: PrunedState) -> None:
         small = present.model
-        recalibrate(small, data, machine=machine)
+        recalibrate_batch_norm(small, data, machine=machine)
         if share:
-            between = Tuning(epochs=share * epochs / GRADUAL_STEPS)
+            between = TrainingSettings(epochs=share * epochs / GRADUAL_STEPS)
             own = 100 * seed + present.step - 1
-            train(small, data, between, seed=own, teacher=scene.teacher, machine=machine)
+            train_model(small, data, between, seed=own, teacher=scene.teacher, machine=machine)
 
-    targets = targets_between(Target(size), space.price.dense, GRADUAL_STEPS)
-    present = prune_gradually(scene.model, space.channel_map, targets, Steps(choose, settle))
-    last = Tuning(epochs=(1 - share) * epochs)
-    train(present.model, data, last, seed=seed, teacher=scene.teacher, machine=machine)
+    targets = intermediate_targets(Target(size), space.cost_model.dense, GRADUAL_STEPS)
+    present = prune_iteratively(
+        scene.model, space.channel_map, targets, StepCallbacks(choose, settle)
+    )
+    last = TrainingSettings(epochs=(1 - share) * epochs)
+    train_model(present.model, data, last, seed=seed, teacher=scene.teacher, machine=machine)
     return {
         **accuracies(scene, present.model),
         **price_of(scene, present.keep),

@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks.cells import fill
 from benchmarks.steering import options_of_searches, small_search
-from paretoprune.search.optimizer.pareto_halving import Halving
-from paretoprune.search.storage.trial_records import job_of
-from paretoprune.search.storage.trial_spec import Rung
+from paretoprune.search.optimizer.pareto_halving import ParetoHalving
+from paretoprune.search.storage.trial_records import trial_spec_of
+from paretoprune.search.storage.trial_spec import RungResult
 from paretoprune.search.trial import budget as effort
 from paretoprune.spaces.records.hypervolume import hypervolume
 
@@ -39,7 +39,7 @@ def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One search that judges its trials and stops none: their rungs and their ends."""
     with (
         patch.object(effort, "RUNGS", SHARES),
-        patch.object(Halving, "goes_on", lambda halving, rung: True),
+        patch.object(ParetoHalving, "goes_on", lambda halving, rung: True),
         small_search(seed, options) as (_, record),
     ):
         found = {e.trial: e for e in record.evaluations_of("search")}
@@ -58,14 +58,14 @@ def searched(seed: int, options: argparse.Namespace) -> dict[str, Any]:
                     ],
                 }
                 for trial in record.trials("search")
-                if trial.number in found and (job := job_of(trial))
+                if trial.number in found and (job := trial_spec_of(trial))
             ]
         }
 
 
 def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) -> dict[str, Any]:
     """Had these rungs kept this share: the share of the epochs, and what the front would lose."""
-    judge = Halving(kept=kept)
+    judge = ParetoHalving(kept=kept)
     ends = [end_of(trial, rungs, judge) for trial in trials]
     left = [t for t, end in zip(trials, ends, strict=True) if end == t["epochs"]]
     whole = sum(trial["epochs"] for trial in trials)
@@ -77,12 +77,12 @@ def replayed(trials: list[dict[str, Any]], rungs: Sequence[float], kept: float) 
     }
 
 
-def end_of(trial: dict[str, Any], rungs: Sequence[float], judge: Halving) -> float:
+def end_of(trial: dict[str, Any], rungs: Sequence[float], judge: ParetoHalving) -> float:
     """The epochs after which the trial would have ended."""
     sizes = trial["flops"], trial["params"]
     for index, accuracy, epochs in trial["rungs"]:
-        rung = Rung(index, accuracy, *sizes, epochs, trial["schedule"])
-        if SHARES[index] in rungs and not judge.goes_on(rung) and not trial["exempt"]:
+        rung = RungResult(index, accuracy, *sizes, epochs, trial["schedule"])
+        if SHARES[index] in rungs and not judge.should_continue(rung) and not trial["exempt"]:
             return float(epochs)
     return float(trial["epochs"])
 

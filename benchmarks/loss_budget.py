@@ -33,31 +33,38 @@ from numpy.typing import NDArray
 from benchmarks.cells import fill, named
 from benchmarks.cifar_jpeg import whole
 from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
-from paretoprune.analysis.loss_curves.interactions import compare, reprobe
+from paretoprune.analysis.loss_curves.interactions import (
+    compare_predicted_losses,
+    remeasure_around_mask,
+)
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import Subject
-from paretoprune.analysis.loss_curves.store import with_curves
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.allocations.loss_budget import cuts_under, mask_under, threshold_of
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.loss_curves.prober import ProbedNetwork
+from paretoprune.analysis.loss_curves.store import add_loss_curves
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.allocations.loss_budget import (
+    implied_threshold,
+    mask_under_threshold,
+    removed_counts_under_threshold,
+)
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.layer_scores import combine
-from paretoprune.spaces.policy.loss_curves import Curves, CurveSettings, curves_name
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.layer_scores import combine_layers
+from paretoprune.spaces.policy.loss_curves import CurveSettings, LossCurves, curves_name
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.runtime.device import detect_machine
+from paretoprune.trainers.runtime.device import detect_device_config
 from paretoprune.trainers.training.distillation import Teacher
-from paretoprune.trainers.training.loop import Tuning
+from paretoprune.trainers.training.loop import TrainingSettings
 
 PARTS = ("raw", "paper", "rounds", "tuned")
 SIZES = (0.6, 0.4)
 LOOKED_AT = (0.8, 0.6, 0.4)
-BALANCED = PRESETS["balanced-pruning"]
+BALANCED = POLICY_PRESETS["balanced-pruning"]
 POLICIES = {
     f"{score} / {curves} / {probe}": replace(
         BALANCED, score=score, combine=how, curves=curves, probe=probe
@@ -66,7 +73,7 @@ POLICIES = {
     for curves in ("threshold", "least-sum")
     for probe in ("eval", "batch")
 }
-CANDIDATES = POLICIES | {f"control {name}": policy for name, policy in CONTROLS.items()}
+CANDIDATES = POLICIES | {f"control {name}": policy for name, policy in CONTROL_POLICIES.items()}
 UNTRAINED = ("vgg16", "densenet40", "torchvision:googlenet")
 THRESHOLD = 0.019  # the paper's for a ResNet-56
 OUT = Path("benchmarks/results")
@@ -81,15 +88,15 @@ class Bench:
     def __init__(self, scene: Scene, images: int) -> None:
         self.scene, self.settings = scene, CurveSettings(images=images)
         self.channel_map = scene.space.channel_map
-        self.subject = Subject(scene.model, self.channel_map, scene.data, scene.machine)
+        self.subject = ProbedNetwork(scene.model, self.channel_map, scene.data, scene.machine)
         self.folder = cache_folder() / "curves"
-        self._evidence: dict[int, Evidence] = {}
+        self._evidence: dict[int, Measurements] = {}
 
-    def evidence(self, policy: Policy, seed: int = 0) -> Evidence:
+    def evidence(self, policy: Policy, seed: int = 0) -> Measurements:
         """All that the policy reads; only a random score depends on the seed."""
         seed = seed if policy.score == "random" else 0
         if seed not in self._evidence:
-            self._evidence[seed] = measure_evidence(
+            self._evidence[seed] = load_or_measure_scores(
                 self.scene.model,
                 self.channel_map,
                 self.scene.data,
@@ -97,7 +104,7 @@ class Bench:
                 seed=seed,
                 images=self.settings.images,
             )
-        self._evidence[seed] = with_curves(
+        self._evidence[seed] = add_loss_curves(
             self._evidence[seed],
             [policy],
             self.subject,
@@ -106,7 +113,7 @@ class Bench:
         )
         return self._evidence[seed]
 
-    def curves(self, policy: Policy) -> Curves:
+    def curves(self, policy: Policy) -> LossCurves:
         """The policy's curves."""
         name = curves_name(policy.score, policy.combine, policy.probe)
         return self.evidence(policy).curves[name]
@@ -114,18 +121,18 @@ class Bench:
     def order(self, policy: Policy) -> NDArray[np.float64]:
         """The scores that order each group's atoms."""
         parts = self.evidence(policy).scores[policy.score]
-        return combine(parts, self.channel_map, policy.combine)
+        return combine_layers(parts, self.channel_map, policy.combine)
 
     def mask(self, policy: Policy, size: float, seed: int = 0) -> Mask:
         """The policy decoded at a share of the FLOPs."""
-        return decode(policy, Target(size), self.evidence(policy, seed), self.scene.space)
+        return decode_policy(policy, Target(size), self.evidence(policy, seed), self.scene.space)
 
-    def mask_by(self, curves: Curves, policy: Policy, size: float) -> Mask:
+    def mask_by(self, curves: LossCurves, policy: Policy, size: float) -> Mask:
         """The policy decoded from other curves than its own."""
         evidence = self.evidence(policy)
         name = curves_name(policy.score, policy.combine, policy.probe)
         swapped = replace(evidence, curves={name: curves})
-        return decode(policy, Target(size), swapped, self.scene.space)
+        return decode_policy(policy, Target(size), swapped, self.scene.space)
 
 
 def cells(bench: Bench, part: str, ways: dict[str, Policy], seeds: int) -> Cells:
@@ -161,14 +168,14 @@ def raw(bench: Bench, policy: Policy, size: float, seed: int) -> dict[str, Any]:
     if policy.allocation == "loss-budget":
         curves = bench.curves(policy)
         found["probes"] = len(curves.rise)
-        found["threshold"] = threshold_of(keep, curves, bench.channel_map)
+        found["threshold"] = implied_threshold(keep, curves, bench.channel_map)
     return found
 
 
 def tuned(bench: Bench, policy: Policy, size: float, seed: int) -> dict[str, Any]:
     """One epoch after the cut."""
     keep = bench.mask(policy, size, seed)
-    return with_tuning(bench.scene, keep, Tuning(epochs=1.0), seed=seed)
+    return with_tuning(bench.scene, keep, TrainingSettings(epochs=1.0), seed=seed)
 
 
 def paper(bench: Bench) -> dict[str, Any]:
@@ -179,11 +186,11 @@ def paper(bench: Bench) -> dict[str, Any]:
     curves = measure_curves(bench.subject, order, settings)
     seconds = time.perf_counter() - start
     policy, space = replace(BALANCED, threshold=THRESHOLD), bench.scene.space
-    keep = mask_under(policy, curves, space.price, bench.channel_map)
+    keep = mask_under_threshold(policy, curves, space.cost_model, bench.channel_map)
     return {
         "evaluations": len(curves.rise),
         "probing_seconds": seconds,
-        "cuts": cuts_under(policy, curves, bench.channel_map).tolist(),
+        "cuts": removed_counts_under_threshold(policy, curves, bench.channel_map).tolist(),
         **without_tuning(bench.scene, keep, raw=True),
     }
 
@@ -195,9 +202,9 @@ def rounds(bench: Bench, policy: Policy, size: float) -> dict[str, Any]:
     for done in range(3):
         allocate = partial(bench.mask_by, policy=policy, size=size)
         if done:
-            curves = reprobe(bench.subject, order, curves, allocate, rounds=1)
+            curves = remeasure_around_mask(bench.subject, order, curves, allocate, rounds=1)
         keep = allocate(curves)
-        (row,) = compare(bench.subject, curves, {"mask": keep})
+        (row,) = compare_predicted_losses(bench.subject, curves, {"mask": keep})
         accuracy = without_tuning(bench.scene, keep, raw=False)
         found[f"{done} rounds"] = {
             "base": curves.base, "predicted": row.predicted, "measured": row.measured, **accuracy
@@ -209,23 +216,25 @@ def mechanics(name: str, images: int) -> dict[str, Any]:
     """A network with random weights from curves to a mask at half of the FLOPs."""
     data = whole()
     shape = tuple(data.input_shape)
-    model, _ = working_copy(build_model(name, classes=data.classes, input_shape=shape, seed=0))
-    channel_map = trace_channels(model, shape)
-    space = Space(channel_map, Price(channel_map))
-    machine = detect_machine(model, shape)
+    model, _ = make_working_copy(
+        build_model(name, classes=data.classes, input_shape=shape, seed=0)
+    )
+    channel_map = trace_channel_map(model, shape)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    machine = detect_device_config(model, shape)
     scene = Scene(model, data, space, machine, Teacher(model, machine), {})
     policy = Policy("mean-abs-weight", allocation="loss-budget")
-    evidence = measure_evidence(
+    evidence = load_or_measure_scores(
         model, channel_map, data, folder=None, seed=0, names=[policy.score], images=images
     )
-    order = combine(evidence.scores[policy.score], channel_map, policy.combine)
+    order = combine_layers(evidence.scores[policy.score], channel_map, policy.combine)
     start = time.perf_counter()
     curves = measure_curves(
-        Subject(model, channel_map, data, machine), order, CurveSettings(images=images)
+        ProbedNetwork(model, channel_map, data, machine), order, CurveSettings(images=images)
     )
     seconds = time.perf_counter() - start
     evidence = replace(evidence, curves={curves_name(policy.score): curves})
-    keep = decode(policy, Target(0.5), evidence, space)
+    keep = decode_policy(policy, Target(0.5), evidence, space)
     return {
         "groups": len(channel_map.groups),
         "probes": len(curves.rise),

@@ -20,10 +20,10 @@ from scipy.stats import spearmanr
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.spaces.allocations.decode import decode
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.cache import cache_folder
 
@@ -44,9 +44,11 @@ def kept_shares(scene: Scene, keep: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.bincount(group_of, keep) / np.bincount(group_of)
 
 
-def correlation(scene: Scene, evidence: Evidence, policy: Policy, size: float) -> dict[str, Any]:
+def correlation(
+    scene: Scene, evidence: Measurements, policy: Policy, size: float
+) -> dict[str, Any]:
     """Spearman's rank correlation of the two patterns, and both."""
-    masks = (decode(p, Target(size), evidence, scene.space) for p in (policy, BUDGET))
+    masks = (decode_policy(p, Target(size), evidence, scene.space) for p in (policy, BUDGET))
     ours, theirs = (kept_shares(scene, mask) for mask in masks)
     found = float(spearmanr(ours, theirs).statistic)
     return {
@@ -62,10 +64,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/patterns.json"))
     asked = parser.parse_args()
     scene = baseline("resnet20")
-    measuring = Measuring(
+    measuring = MeasurementContext(
         scene.model, scene.space.channel_map, scene.data, 0, cache_folder() / "evidence"
     )
-    evidence = gather_evidence([BUDGET, *GLOBAL.values()], measuring)
+    evidence = measure_for_policies([BUDGET, *GLOBAL.values()], measuring)
     cells = {
         f"{name} @ {size}": partial(correlation, scene, evidence, policy, size)
         for name, policy in GLOBAL.items()

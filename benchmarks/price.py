@@ -15,9 +15,9 @@ import torch
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56, resnet110
 
 NETWORKS = {
@@ -31,15 +31,15 @@ NETWORKS = {
 
 def measure(model: nn.Module, input_shape: tuple[int, ...], masks: int) -> dict[str, float]:
     """Seconds to trace, and masks a second, of one network."""
-    copied, _ = working_copy(model)
+    copied, _ = make_working_copy(model)
     start = time.perf_counter()
-    channel_map = trace_channels(copied, input_shape)
+    channel_map = trace_channel_map(copied, input_shape)
     traced = time.perf_counter() - start
-    price = Price(channel_map)
+    price = CostModel(channel_map)
     batch = np.random.default_rng(0).random((masks, channel_map.atoms)) < 0.6
-    price.of(batch[:64])
+    price.cost_of(batch[:64])
     start = time.perf_counter()
-    price.of(batch)
+    price.cost_of(batch)
     rate = masks / (time.perf_counter() - start)
     return {"atoms": channel_map.atoms, "trace_seconds": traced, "masks_per_second": rate}
 

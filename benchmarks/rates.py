@@ -18,13 +18,13 @@ import torch
 import torchvision
 
 from benchmarks.cells import fill
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.policy import PRESETS
-from paretoprune.trainers.data.sources.user import user_data
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.policy import POLICY_PRESETS
+from paretoprune.trainers.data.sources.user import convert_user_data
 from paretoprune.trainers.models.build import build_model
 
 RATES = {"resnet50": (0.7002, 0.5424), "resnet34": (0.7,), "alexnet": (0.44,)}
@@ -41,15 +41,15 @@ def stock(name: str) -> bool:
 def price_at(name: str, share: float) -> dict[str, Any]:
     """What pruning-at-a-glance leaves at a share of the parameters."""
     model = build_model(f"torchvision:{name}", classes=1000, input_shape=SHAPE, seed=0).eval()
-    channel_map = trace_channels(model, SHAPE)
-    space = Space(channel_map, Price(channel_map))
+    channel_map = trace_channel_map(model, SHAPE)
+    space = PruningSpace(channel_map, CostModel(channel_map))
     image = torch.zeros(2, *SHAPE), torch.tensor([0, 1])
-    policy = PRESETS["pruning-at-a-glance"]
-    data = user_data((image, image), seed=0)
-    evidence = gather_evidence([policy], Measuring(model, channel_map, data, 0))
-    keep = decode(policy, Target(params=share), evidence, space)
-    macs, params = (int(n) for n in space.price.of(keep))
-    flops_left, params_left = (round(f, 4) for f in space.price.fraction(keep))
+    policy = POLICY_PRESETS["pruning-at-a-glance"]
+    data = convert_user_data((image, image), seed=0)
+    evidence = measure_for_policies([policy], MeasurementContext(model, channel_map, data, 0))
+    keep = decode_policy(policy, Target(params=share), evidence, space)
+    macs, params = (int(n) for n in space.cost_model.cost_of(keep))
+    flops_left, params_left = (round(f, 4) for f in space.cost_model.cost_fractions(keep))
     return {
         "macs": macs,
         "params": params,

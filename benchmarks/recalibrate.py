@@ -18,14 +18,14 @@ from pathlib import Path
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, baseline, published_resnet20
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 
 
 def accuracy(scene: Scene, augment: str | None) -> dict[str, float]:
     """Test accuracy as it is (None), or recalibrated on augmented or plain images."""
     model, data = copy.deepcopy(scene.model), scene.data
     if augment is not None:
-        recalibrate(model, replace(data, augment=augment), machine=scene.machine)
+        recalibrate_batch_norm(model, replace(data, augment=augment), machine=scene.machine)
     assert data.test is not None
     return {"test": evaluate(model, data.test, data, machine=scene.machine).accuracy}
 

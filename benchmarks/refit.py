@@ -19,25 +19,31 @@ from typing import Any
 from benchmarks import equal_epochs
 from benchmarks.cells import Cell, fill, named
 from benchmarks.scene import Scene, accuracies, baseline, price_of, small_network
-from paretoprune.spaces.allocations.decode import decode
+from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.trainers.training.loop import TrainingSettings, train_model
 
 NONE = "none"
 
 
 def measure(
-    scene: Scene, evidence: Evidence, way: str, size: float, pull: str, epochs: float, seed: int
+    scene: Scene,
+    evidence: Measurements,
+    way: str,
+    size: float,
+    pull: str,
+    epochs: float,
+    seed: int,
 ) -> dict[str, Any]:
     """One mask, before and after its fine-tune."""
-    keep = decode(equal_epochs.WAYS[way], Target(size), evidence, scene.space)
+    keep = decode_policy(equal_epochs.WAYS[way], Target(size), evidence, scene.space)
     begin = time.perf_counter()
     small = small_network(scene, keep, pull=None if pull == NONE else float(pull))
     settled = time.perf_counter()
     at_once = accuracies(scene, small)
-    tuning, start = Tuning(epochs=epochs), time.perf_counter()
-    train(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
+    tuning, start = TrainingSettings(epochs=epochs), time.perf_counter()
+    train_model(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {
         **price_of(scene, keep),
         "at_once": at_once,

@@ -27,21 +27,31 @@ from numpy.typing import NDArray
 from benchmarks.cells import Cell, fill
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
 from benchmarks.screening import DEEP
-from paretoprune.analysis.mask_ensembles import measure_ensemble, surrogate_of
-from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
-from paretoprune.analysis.measure import Limits, Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.untrained_loss import foretelling, rehearse
+from paretoprune.analysis.mask_ensembles import build_surrogate, measure_ensemble
+from paretoprune.analysis.mask_ensembles.posterior import spearman_correlation
+from paretoprune.analysis.measure import (
+    MeasurementContext,
+    MeasurementLimits,
+    ignore_progress,
+    measure_for_policies,
+)
+from paretoprune.analysis.untrained_loss import evaluate_untrained, fit_untrained_loss_predictor
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.initial_trials import policy_space_of
-from paretoprune.search.optimizer.screening import Screen, at_random, candidates, screen
+from paretoprune.search.driver.initial_trials import policy_space_for
+from paretoprune.search.optimizer.screening import (
+    PolicyPredictor,
+    draw_candidates,
+    draw_one_shot_policies,
+    screen_policies,
+)
 from paretoprune.search.optimizer.search_space import PolicySpace
 from paretoprune.search.optimizer.target_plan import make_plan
-from paretoprune.spaces.allocations.decode import decode, decode_many
+from paretoprune.spaces.allocations.decode import decode_policies, decode_policy
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.policy.layer_scores import combine
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.policy.layer_scores import combine_layers
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.training.loop import Tuning
+from paretoprune.trainers.training.loop import TrainingSettings
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MASKS, TESTED = 360, 120
@@ -59,20 +69,20 @@ class Bench:
     """The network, what its policies read, and the policies that are drawn."""
 
     scene: Scene
-    measuring: Measuring
+    measuring: MeasurementContext
     policies: PolicySpace
-    screen: Screen
+    screen: PolicyPredictor
 
     def rehearsed(self, masks: Masks) -> Values:
         """Their losses."""
-        return rehearse(masks, self.measuring, tell_nobody)
+        return evaluate_untrained(masks, self.measuring, ignore_progress)
 
     def drawn(self, count: int, sizes: Values, seed: int) -> Masks:
         """Masks of random policies, one a size."""
-        drawn = at_random(self.policies, count, np.random.default_rng(seed))
+        drawn = draw_one_shot_policies(self.policies, count, np.random.default_rng(seed))
         policies = [policy for policy, _ in drawn]
         targets = [Target(round(float(size), 4)) for size in sizes]
-        return decode_many(policies, targets, self.screen.evidence, self.scene.space)[0]
+        return decode_policies(policies, targets, self.screen.measurements, self.scene.space)[0]
 
     def accuracy(self, mask: Masks) -> float:
         """On validation, recalibrated and not trained."""
@@ -82,18 +92,22 @@ class Bench:
 def bench_on(scene: Scene) -> Bench:
     """A network and all evidence that its default policies read."""
     folder = cache_folder() / "rehearsal"
-    limits = Limits(images=16_384, curve_images=512)
-    measuring = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder, limits)
-    policies = policy_space_of(SearchSettings(target_flops="0.4"), scene.space)
-    evidence = gather_evidence([*policies.read, *CONTROLS.values(), Policy("taylor")], measuring)
-    return Bench(scene, measuring, policies, Screen(scene.space, evidence))
+    limits = MeasurementLimits(images=16_384, curve_images=512)
+    measuring = MeasurementContext(
+        scene.model, scene.space.channel_map, scene.data, 0, folder, limits
+    )
+    policies = policy_space_for(SearchSettings(target_flops="0.4"), scene.space)
+    evidence = measure_for_policies(
+        [*policies.policies_to_measure, *CONTROL_POLICIES.values(), Policy("taylor")], measuring
+    )
+    return Bench(scene, measuring, policies, PolicyPredictor(scene.space, evidence))
 
 
 def foretold(on: Bench, means: Callable[[Masks], Values], masks: Masks, sizes: Values) -> Any:
     """Rank correlations with the rehearsed loss, within ranges of size."""
     losses, found = on.rehearsed(masks), means(masks)
     return {
-        f"{low}-{high}": round(rank_correlation(losses[rows], found[rows]), 3)
+        f"{low}-{high}": round(spearman_correlation(losses[rows], found[rows]), 3)
         for low, high in RANGES
         for rows in [(sizes >= low) & (sizes < high)]
     }
@@ -102,13 +116,15 @@ def foretold(on: Bench, means: Callable[[Masks], Values], masks: Masks, sizes: V
 def by_rehearsals(on: Bench, count: int) -> dict[str, Any]:
     """A Gaussian process on this many of them."""
     masks, sizes = pool(on)
-    worth = combine(on.screen.evidence.scores["taylor"], on.measuring.channel_map, "sum")
+    worth = combine_layers(
+        on.screen.measurements.scores["taylor"], on.measuring.channel_map, "sum"
+    )
     start = time.perf_counter()
     losses = on.rehearsed(masks[:count])
     seconds = time.perf_counter() - start
-    known = foretelling(masks[:count], losses, worth, on.measuring.channel_map)
+    known = fit_untrained_loss_predictor(masks[:count], losses, worth, on.measuring.channel_map)
     assert known is not None
-    tested = foretold(on, known.means, masks[-TESTED:], sizes[-TESTED:])
+    tested = foretold(on, known.predict, masks[-TESTED:], sizes[-TESTED:])
     return {**tested, "seconds_a_mask": round(seconds / count, 3)}
 
 
@@ -122,7 +138,7 @@ def linear(on: Bench) -> Callable[[Masks], Values]:
     """What the linear model foretells."""
     at = on.measuring
     fitted = measure_ensemble(at.model, at.channel_map, at.data, DEEP, folder=at.folder, seed=0)
-    return surrogate_of(fitted, at.channel_map).means
+    return build_surrogate(fitted, at.channel_map).predict_mean
 
 
 def pool(on: Bench) -> tuple[Masks, Values]:
@@ -135,7 +151,7 @@ def rehearsed(on: Bench) -> dict[str, Any]:
     """Whether the rehearsed loss says what the recalibrated network's accuracy will be."""
     masks = on.drawn(LOOKED_AT, np.full(LOOKED_AT, 0.4), 3)
     accuracy = np.array([on.accuracy(mask) for mask in masks])
-    return {"rank_correlation": round(rank_correlation(-on.rehearsed(masks), accuracy), 3)}
+    return {"rank_correlation": round(spearman_correlation(-on.rehearsed(masks), accuracy), 3)}
 
 
 def after_an_epoch(on: Bench, size: float) -> dict[str, Any]:
@@ -143,10 +159,11 @@ def after_an_epoch(on: Bench, size: float) -> dict[str, Any]:
     masks = on.drawn(TUNED, np.full(TUNED, size), 4)
     losses = on.rehearsed(masks)
     accuracy = [
-        with_tuning(on.scene, mask, Tuning(epochs=1.0), seed=0)["validation"] for mask in masks
+        with_tuning(on.scene, mask, TrainingSettings(epochs=1.0), seed=0)["validation"]
+        for mask in masks
     ]
     return {
-        "rank_correlation": round(rank_correlation(-losses, np.array(accuracy)), 3),
+        "rank_correlation": round(spearman_correlation(-losses, np.array(accuracy)), 3),
         "losses": losses.round(3).tolist(),
         "accuracy": accuracy,
     }
@@ -157,14 +174,16 @@ def screened(on: Bench) -> dict[str, Any]:
     plan = make_plan(6 * SLOTS, Target(0.4), on.scene.space)
     around = {slot.target: slot for slot in plan if slot.index % 2}
     slots = list(around.values())[:SLOTS]
-    found, _ = screen(slots, on.policies, on.screen, on.rehearsed, rng=np.random.default_rng(0))
+    found, _ = screen_policies(
+        slots, on.policies, on.screen, on.rehearsed, rng=np.random.default_rng(0)
+    )
     targets, means, rows = [slot.target for slot in slots], linear(on), []
-    drawn = candidates(targets, on.policies, on.screen, np.random.default_rng(0))
+    drawn = draw_candidates(targets, on.policies, on.screen, np.random.default_rng(0))
     for slot in slots:
-        random = on.screen.masks_in(drawn[slot.target].policies)
+        random = on.screen.masks_from_keys(drawn[slot.target].policies)
         masks = {
             "screened": decoded(on, found[slot.index].policy, slot.target),
-            "preset": decoded(on, PRESETS["taylor-by-price"], slot.target),
+            "preset": decoded(on, POLICY_PRESETS["taylor-by-price"], slot.target),
             "linear": random[int(np.argmin(means(random)))],
         }
         accuracy = {name: round(on.accuracy(mask), 4) for name, mask in masks.items()}
@@ -176,7 +195,7 @@ def screened(on: Bench) -> dict[str, Any]:
 
 def decoded(on: Bench, policy: Policy, target: Target) -> Masks:
     """The policy's mask."""
-    return decode(policy, target, on.screen.evidence, on.scene.space)
+    return decode_policy(policy, target, on.screen.measurements, on.scene.space)
 
 
 def main() -> None:

@@ -22,18 +22,18 @@ from typing import Any
 from benchmarks.cells import fill
 from benchmarks.rehearsal import Bench, bench_on
 from benchmarks.scene import baseline
-from paretoprune.analysis.measure import tell_nobody
-from paretoprune.analysis.untrained_loss import rehearse
-from paretoprune.search.config.settings import SAMPLERS
-from paretoprune.search.optimizer.proposer import Proposer, look
+from paretoprune.analysis.measure import ignore_progress
+from paretoprune.analysis.untrained_loss import evaluate_untrained
+from paretoprune.search.config.settings import SAMPLER_NAMES
+from paretoprune.search.optimizer.proposer import Proposer, predict_policy
 from paretoprune.search.optimizer.target_plan import make_plan
-from paretoprune.search.optimizer.trial_queue import Undertaking
-from paretoprune.search.optimizer.trial_store import Ledger
-from paretoprune.search.storage.trial_spec import Job
-from paretoprune.spaces.allocations.decode import decode
+from paretoprune.search.optimizer.trial_queue import SearchSpec
+from paretoprune.search.optimizer.trial_store import TrialStore
+from paretoprune.search.storage.trial_spec import TrialSpec
+from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.records.evaluation import Evaluation
-from paretoprune.spaces.records.pareto_front import Dense, front_volume
+from paretoprune.spaces.records.pareto_front import DenseMetrics, front_hypervolume
 
 OUT = Path("benchmarks/results/samplers.json")
 TARGET = Target(flops=0.4)
@@ -44,29 +44,35 @@ def searched(on: Bench, sampler: str, seed: int, trials: int) -> dict[str, Any]:
     """One search; hypervolumes on its way, and the least loss at the target."""
     space = replace(on.policies, schedules=("one-shot",))
     plan = make_plan(trials, TARGET, on.scene.space)
-    proposer = Proposer(space, {}, partial(look, on.screen), sampler, seed)
+    proposer = Proposer(space, {}, partial(predict_policy, on.screen), sampler, seed)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "journal.log", Undertaking(plan, TARGET, seed), proposer)
-        ledger.set_summary(Dense(1.0, *on.scene.space.price.dense))
-        while job := ledger.next_job():
+        ledger = TrialStore(Path(folder) / "journal.log", SearchSpec(plan, TARGET, seed), proposer)
+        ledger.set_summary(DenseMetrics(1.0, *on.scene.space.cost_model.dense))
+        while job := ledger.next_trial():
             ledger.finish(job, rehearsed(on, job), {})
-            slots = ledger.settled - len(ledger.record.controls())
+            slots = ledger.settled - len(ledger.records.controls())
             for after in AFTER:
                 if slots >= after and f"hypervolume_{after}" not in found:
-                    volume = front_volume(ledger.record.evaluations())
+                    volume = front_hypervolume(ledger.records.evaluations())
                     found[f"hypervolume_{after}"] = round(volume, 5)
         answer = ledger.front().at_target
         assert answer is not None
-        return {**found, "loss_at_target": answer.loss, "repeats": ledger.record.repeats()}
+        return {
+            **found,
+            "loss_at_target": answer.loss,
+            "repeats": ledger.records.count_duplicates(),
+        }
 
 
-def rehearsed(on: Bench, job: Job) -> Evaluation:
+def rehearsed(on: Bench, job: TrialSpec) -> Evaluation:
     """What a trial's network is worth untrained."""
-    mask = decode(job.policy, job.target, on.screen.evidence, on.scene.space)
-    loss = float(rehearse(mask[None], replace(on.measuring, folder=None), tell_nobody)[0])
-    price, dense = on.scene.space.price, on.scene.space.price.dense
-    macs, params = (int(part) for part in price.of(mask))
+    mask = decode_policy(job.policy, job.target, on.screen.measurements, on.scene.space)
+    loss = float(
+        evaluate_untrained(mask[None], replace(on.measuring, folder=None), ignore_progress)[0]
+    )
+    price, dense = on.scene.space.cost_model, on.scene.space.cost_model.dense
+    macs, params = (int(part) for part in price.cost_of(mask))
     return Evaluation(
         trial=job.number,
         accuracy=math.exp(-loss),
@@ -85,7 +91,7 @@ def rehearsed(on: Bench, job: Job) -> Evaluation:
 
 def show(found: dict[str, Any]) -> None:
     """Means and spreads by sampler."""
-    for sampler in SAMPLERS:
+    for sampler in SAMPLER_NAMES:
         cells = [c for name, c in found["cells"].items() if name.startswith(f"{sampler} ")]
         for key in (*(f"hypervolume_{after}" for after in AFTER), "loss_at_target", "repeats"):
             values = [cell[key] for cell in cells if key in cell]
@@ -107,7 +113,7 @@ def main() -> None:
     cells = {
         f"{sampler} seed {seed}": partial(searched, on, sampler, seed, options.trials)
         for seed in range(options.seeds)
-        for sampler in SAMPLERS
+        for sampler in SAMPLER_NAMES
     }
     about = {**scene.about, "trials": options.trials}
     show(fill(options.out, about, cells, max_seconds=options.max_seconds))

@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks import cifar_jpeg
-from paretoprune.spaces.allocations.decode import Space
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.allocations.decode import PruningSpace
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.trainers.data.sources.load import DataSplits, load_data
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model, load_weights
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.least_squares_refit import refit
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine, detect_machine
-from paretoprune.trainers.training.distillation import MEMORY, Teacher
-from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.least_squares_refit import refit_least_squares
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
+from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
+from paretoprune.trainers.training.loop import TrainingSettings, train_model
 from paretoprune.trainers.training.train_dense import (
-    Baseline,
-    DenseJob,
-    file_hash,
+    DenseBaseline,
+    DenseTrainingSpec,
+    file_sha256,
     read_baseline,
-    train_dense,
+    train_dense_baseline,
 )
 
 KEPT = Path(__file__).parent / "networks"
@@ -52,9 +52,9 @@ class Scene:
     """What a benchmark prunes, and what its results must say of it."""
 
     model: nn.Module
-    data: Data
-    space: Space
-    machine: Machine
+    data: DataSplits
+    space: PruningSpace
+    machine: DeviceConfig
     teacher: Teacher
     about: dict[str, Any]
 
@@ -100,12 +100,14 @@ def baseline(name: str, keep: tuple[str, ...] = ()) -> Scene:
     return scene_of(name.partition("-")[0], path, data, about, keep)
 
 
-def digits_baseline(seed: int) -> Baseline:
+def digits_baseline(seed: int) -> DenseBaseline:
     """A small network on scikit-learn's digits, trained in seconds under a seed, once."""
     path = baseline_folder() / f"digits-resnet-{seed}.safetensors"
-    tuning = Tuning(epochs=31.0, learning_rate=0.1, warmup=0.1, batch_size=64)
-    job = DenseJob("digits-resnet", "digits", path, tuning=tuning, seed=seed, machine=Machine())
-    return train_dense(job)
+    tuning = TrainingSettings(epochs=31.0, learning_rate=0.1, warmup=0.1, batch_size=64)
+    job = DenseTrainingSpec(
+        "digits-resnet", "digits", path, tuning=tuning, seed=seed, machine=DeviceConfig()
+    )
+    return train_dense_baseline(job)
 
 
 def digits(seed: int) -> Scene:
@@ -133,7 +135,7 @@ def published_resnet20() -> Scene:
     data = replace(cifar_jpeg.whole(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     about = {
         "network": "resnet20, published weights",
-        "baseline_sha256": file_hash(path),
+        "baseline_sha256": file_sha256(path),
         "data": "CIFAR-10 (JPEG q75)",
         "splits": "calibration from train; the whole test split reports, nothing is chosen",
         "free": "channels within blocks",
@@ -143,16 +145,16 @@ def published_resnet20() -> Scene:
 
 
 def scene_of(
-    name: str, weights: Path, data: Data, about: dict[str, Any], keep: tuple[str, ...]
+    name: str, weights: Path, data: DataSplits, about: dict[str, Any], keep: tuple[str, ...]
 ) -> Scene:
     """Build, load, trace and price."""
     model = build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
     load_weights(model, weights)
-    copy, _ = working_copy(model.eval())
-    channel_map = trace_channels(copy, data.input_shape, keep=keep)
-    machine = detect_machine(copy, data.input_shape)
-    space = Space(channel_map, Price(channel_map))
-    teacher = Teacher(copy, machine, memory=MEMORY)
+    copy, _ = make_working_copy(model.eval())
+    channel_map = trace_channel_map(copy, data.input_shape, keep=keep)
+    machine = detect_device_config(copy, data.input_shape)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    teacher = Teacher(copy, machine, memory=LOGITS_CACHE_BYTES)
     return Scene(copy, data, space, machine, teacher, {**about, "torch": torch.__version__})
 
 
@@ -161,10 +163,12 @@ def small_network(
 ) -> nn.Module:
     """The network cut to a mask, refitted with this pull if one is given, and recalibrated."""
     data, machine, channel_map = scene.data, scene.machine, scene.space.channel_map
-    small = cut(scene.model, channel_map, keep)
+    small = prune_network(scene.model, channel_map, keep)
     if pull is not None:
-        refit(small, scene.model, channel_map, keep, data, machine=machine, pull=pull)
-    recalibrate(small, data, machine=machine)
+        refit_least_squares(
+            small, scene.model, channel_map, keep, data, machine=machine, ridge_strength=pull
+        )
+    recalibrate_batch_norm(small, data, machine=machine)
     return small
 
 
@@ -173,17 +177,17 @@ def without_tuning(scene: Scene, keep: NDArray[np.bool_], *, raw: bool) -> dict[
     data, machine = scene.data, scene.machine
     found: dict[str, float] = {}
     if raw:
-        small = cut(scene.model, scene.space.channel_map, keep)
+        small = prune_network(scene.model, scene.space.channel_map, keep)
         found["raw_validation"] = evaluate(small, data.validation, data, machine=machine).accuracy
     return {**found, **accuracies(scene, small_network(scene, keep)), **price_of(scene, keep)}
 
 
 def with_tuning(
-    scene: Scene, keep: NDArray[np.bool_], tuning: Tuning, *, seed: int
+    scene: Scene, keep: NDArray[np.bool_], tuning: TrainingSettings, *, seed: int
 ) -> dict[str, float]:
     """Validation and test accuracy after cut, recalibration and a fine-tune."""
     small = small_network(scene, keep)
-    train(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
+    train_model(small, scene.data, tuning, seed=seed, teacher=scene.teacher, machine=scene.machine)
     return {**accuracies(scene, small), **price_of(scene, keep)}
 
 
@@ -198,5 +202,5 @@ def accuracies(scene: Scene, small: nn.Module) -> dict[str, float]:
 
 def price_of(scene: Scene, keep: NDArray[np.bool_]) -> dict[str, float]:
     """What the mask costs, as fractions."""
-    macs, params = scene.space.price.fraction(keep)
+    macs, params = scene.space.cost_model.cost_fractions(keep)
     return {"flops": round(macs, 4), "params": round(params, 4)}

@@ -22,16 +22,22 @@ from torch.nn import functional
 
 from benchmarks.cifar_jpeg import weights_folder, whole
 from paretoprune.analysis.scores import all_scores
-from paretoprune.analysis.scores.calibration_pass import batch_size_for, share_pass
+from paretoprune.analysis.scores.calibration_pass import batch_size_for, run_calibration_pass
 from paretoprune.analysis.scores.measure import calibration_split
 from paretoprune.analysis.scores.registry import BatchScore, Network
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.layer_scores import combine
-from paretoprune.spaces.policy.normalization import ranks
-from paretoprune.trainers.data.batches import batches, draw, take
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.layer_scores import combine_layers
+from paretoprune.spaces.policy.normalization import fractional_ranks
+from paretoprune.trainers.data.batches import fixed_subset, iterate_batches, select_rows
 from paretoprune.trainers.models.build import build_model, load_weights
-from paretoprune.trainers.runtime.device import Machine, cpu_has_bf16, lay, place, precision
+from paretoprune.trainers.runtime.device import (
+    DeviceConfig,
+    autocast,
+    cpu_has_bf16,
+    to_device,
+    to_memory_format,
+)
 
 Row = dict[str, float | int]
 
@@ -50,20 +56,20 @@ class Clock:
         }
 
 
-def plain_pass(network: Network, machine: Machine) -> Row:
+def plain_pass(network: Network, machine: DeviceConfig) -> Row:
     """One forward and backward over the calibration images, gradients of all weights."""
-    model, data = place(network.model, machine).eval(), network.data
+    model, data = to_device(network.model, machine).eval(), network.data
     weights, clock = list(model.parameters()), Clock()
-    for images, labels in batches(
+    for images, labels in iterate_batches(
         network.calibration, data, batch_size=batch_size_for(data.input_shape)
     ):
-        with precision(machine):
-            logits = model(lay(images, machine))
+        with autocast(machine):
+            logits = model(to_memory_format(images, machine))
         torch.autograd.grad(functional.cross_entropy(logits.float(), labels), weights)
     return clock.read()
 
 
-def costs(network: Network, machine: Machine, plain: Row) -> dict[str, Row]:
+def costs(network: Network, machine: DeviceConfig, plain: Row) -> dict[str, Row]:
     """Seconds of all scores and of each, and what the pass counted."""
     methods = all_scores()
     rows: dict[str, Row] = {}
@@ -76,7 +82,7 @@ def costs(network: Network, machine: Machine, plain: Row) -> dict[str, Row]:
                 wanted[name] = method
             else:
                 method(network)
-        counts = share_pass(network, wanted, machine=machine).counts
+        counts = run_calibration_pass(network, wanted, machine=machine).counts
         row = clock.read()
         row["of_plain"] = row["processor_seconds"] / plain["processor_seconds"]
         rows[title] = row | counts
@@ -84,18 +90,19 @@ def costs(network: Network, machine: Machine, plain: Row) -> dict[str, Row]:
     return rows
 
 
-def fidelity(network: Network, others: dict[str, tuple[Network, Machine]]) -> dict[str, Row]:
+def fidelity(network: Network, others: dict[str, tuple[Network, DeviceConfig]]) -> dict[str, Row]:
     """Seconds of all scores of data elsewhere, and rank correlations with float32 here."""
     wanted = {name: m for name, m in all_scores().items() if isinstance(m, BatchScore)}
-    exact = share_pass(network, wanted, machine=Machine()).scores
+    exact = run_calibration_pass(network, wanted, machine=DeviceConfig()).scores
     rows: dict[str, Row] = {}
     for title, (other, machine) in others.items():
         clock = Clock()
-        found = share_pass(other, wanted, machine=machine).scores
+        found = run_calibration_pass(other, wanted, machine=machine).scores
         rows[title] = clock.read()
         for name in wanted:
             ours, true = (
-                ranks(combine(parts[name], network.channel_map, "sum")) for parts in (found, exact)
+                fractional_ranks(combine_layers(parts[name], network.channel_map, "sum"))
+                for parts in (found, exact)
             )
             rows[title][name] = float(np.corrcoef(ours, true)[0, 1])
         print(title, {name: round(value, 5) for name, value in rows[title].items()}, flush=True)
@@ -115,13 +122,13 @@ def main() -> None:
         "resnet56", classes=data.classes, input_shape=data.input_shape, seed=0
     )
     load_weights(model, options.weights)
-    model, _ = working_copy(model)
-    channel_map = trace_channels(model, tuple(data.input_shape))
+    model, _ = make_working_copy(model)
+    channel_map = trace_channel_map(model, tuple(data.input_shape))
     split = calibration_split(data, options.images)
     network = Network(model, channel_map, data, split, np.random.default_rng(0))
-    both = draw(data.train, 2 * options.images)
-    others = take(both, torch.arange(options.images, len(both)))
-    float32, fast = Machine(), Machine(channels_last=True, bf16=True)
+    both = fixed_subset(data.train, 2 * options.images)
+    others = select_rows(both, torch.arange(options.images, len(both)))
+    float32, fast = DeviceConfig(), DeviceConfig(channels_last=True, bf16=True)
     plain = plain_pass(network, float32)
     print(f"{'plain':24s} {plain['seconds']:8.2f} s", flush=True)
     record = {
@@ -136,7 +143,7 @@ def main() -> None:
         "rank_correlation_with_float32": fidelity(
             network,
             {
-                "float32, channels_last": (network, Machine(channels_last=True)),
+                "float32, channels_last": (network, DeviceConfig(channels_last=True)),
                 "bf16, channels_last": (network, fast),
                 "float32, other images": (replace(network, calibration=others), float32),
             },

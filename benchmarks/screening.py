@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.cells import fill
 from benchmarks.global_pruning import CHOSEN_BY, SIZES, mask, policies
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, measure_ensemble, surrogate_of
-from paretoprune.analysis.mask_ensembles.posterior import rank_correlation
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, build_surrogate, measure_ensemble
+from paretoprune.analysis.mask_ensembles.posterior import spearman_correlation
 
 OUT = Path("benchmarks/results/screening.json")
 DEEP = EnsembleSettings(
@@ -70,13 +70,15 @@ def foretold(
         folder=None,
         seed=0,
     )
-    surrogate = surrogate_of(fitted, scene.space.channel_map)
+    surrogate = build_surrogate(fitted, scene.space.channel_map)
     found: dict[str, Any] = {"held_out_r2": round(fitted.checks[-1].held_out_r2, 3)}
     for size, (masks, accuracy) in known.items():
-        predicted = surrogate.means(masks)
+        predicted = surrogate.predict_mean(masks)
         half = np.argsort(-accuracy)[: len(accuracy) // 2]
-        found[f"all @ {size}"] = round(rank_correlation(-predicted, accuracy), 3)
-        found[f"best half @ {size}"] = round(rank_correlation(-predicted[half], accuracy[half]), 3)
+        found[f"all @ {size}"] = round(spearman_correlation(-predicted, accuracy), 3)
+        found[f"best half @ {size}"] = round(
+            spearman_correlation(-predicted[half], accuracy[half]), 3
+        )
         found[f"first 8 @ {size}"] = round(float(accuracy[np.argsort(predicted)[:8]].mean()), 4)
         found[f"best 8 @ {size}"] = round(float(np.sort(accuracy)[-8:].mean()), 4)
     return found

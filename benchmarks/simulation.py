@@ -24,22 +24,22 @@ import numpy as np
 from ray import tune
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.execution.ray_runtime import RayStart
-from paretoprune.search.execution.signals import Stopping
-from paretoprune.search.execution.tune_runner import StopBetweenSteps, tune_trials
-from paretoprune.search.execution.tune_searcher import LedgerSearcher
-from paretoprune.search.optimizer.pareto_halving import Halving
+from paretoprune.search.execution.ray_runtime import RayRuntime
+from paretoprune.search.execution.signals import SignalHandler
+from paretoprune.search.execution.tune_runner import StopCallback, run_trials_with_tune
+from paretoprune.search.execution.tune_searcher import TrialStoreSearcher
+from paretoprune.search.optimizer.pareto_halving import ParetoHalving
 from paretoprune.search.optimizer.proposer import Proposer
 from paretoprune.search.optimizer.search_space import PolicySpace
-from paretoprune.search.optimizer.target_plan import Slot
-from paretoprune.search.optimizer.trial_queue import Undertaking
-from paretoprune.search.optimizer.trial_store import Ledger
-from paretoprune.search.results.utilization import efficiency
-from paretoprune.search.trial.context import Context
+from paretoprune.search.optimizer.target_plan import PlannedTrial
+from paretoprune.search.optimizer.trial_queue import SearchSpec
+from paretoprune.search.optimizer.trial_store import TrialStore
+from paretoprune.search.results.utilization import utilization_from_spans
+from paretoprune.search.trial.context import TrialContext
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.io.atomic_write import write_json
-from paretoprune.spaces.records.pareto_front import Dense
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.spaces.io.atomic_write import write_json_atomic
+from paretoprune.spaces.records.pareto_front import DenseMetrics
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 
 def accuracy_of(policy: dict[str, Any], target: dict[str, Any]) -> float:
@@ -78,24 +78,26 @@ def sleeping(seconds: float) -> Any:
     return carry_out
 
 
-class NeverStops(Halving):
+class NeverStops(ParetoHalving):
     """Judges every rung as ever, and lets all go on: the wall is that of whole trials."""
 
-    def goes_on(self, rung: Any) -> bool:
+    def should_continue(self, rung: Any) -> bool:
         """Yes."""
-        super().goes_on(rung)
+        super().should_continue(rung)
         return True
 
 
-def ledger_of(root: Path, slots: int) -> Ledger:
+def ledger_of(root: Path, slots: int) -> TrialStore:
     """A real ledger with so many slots; no two policies have the same network."""
     target = Target(flops=0.4)
     rng = np.random.default_rng(0)
-    plan = [Slot(i, Target(flops=round(float(rng.uniform(0.2, 0.8)), 6))) for i in range(slots)]
+    plan = [
+        PlannedTrial(i, Target(flops=round(float(rng.uniform(0.2, 0.8)), 6))) for i in range(slots)
+    ]
     space = PolicySpace(("l2", "mean-abs-weight", "taylor"), stages=2)
     proposer = Proposer(space, {}, lambda policy, target: None, "tpe", 0)
-    ledger = Ledger(root / "journal.log", Undertaking(plan, target, 0), proposer)
-    ledger.set_summary(Dense(0.9, 1_000_000, 1000))
+    ledger = TrialStore(root / "journal.log", SearchSpec(plan, target, 0), proposer)
+    ledger.set_summary(DenseMetrics(0.9, 1_000_000, 1000))
     return ledger
 
 
@@ -105,27 +107,29 @@ def simulate(workers: int, each: int, carry_out: Any) -> dict[str, Any]:
         root = Path(folder)
         ledger = ledger_of(root, workers * each - 2)
         settings = SearchSettings(target_flops="0.4", workers=workers)
-        machine = Machine(device="cpu")
-        context = cast(Context, SimpleNamespace(root=root, machine=machine))  # all that is read
+        machine = DeviceConfig(device="cpu")
+        context = cast(
+            TrialContext, SimpleNamespace(root=root, machine=machine)
+        )  # all that is read
         begin = time.monotonic()
-        with RayStart(address=None, cpus=workers, token=root / ".ray-token") as ray_start:
+        with RayRuntime(address=None, cpus=workers, token=root / ".ray-token") as ray_start:
             scratch = ray_start.wait()
-            searcher = LedgerSearcher(ledger, root, lambda job, outcome: None)
-            tune_trials(
-                searcher, context, settings, StopBetweenSteps(Stopping()), scratch,
+            searcher = TrialStoreSearcher(ledger, root, lambda job, outcome: None)
+            run_trials_with_tune(
+                searcher, context, settings, StopCallback(SignalHandler()), scratch,
                 NeverStops(), carry_out,
             )  # fmt: skip
         return figures_of(ledger, workers, each, time.monotonic() - begin)
 
 
-def figures_of(ledger: Ledger, workers: int, each: int, wall: float) -> dict[str, Any]:
+def figures_of(ledger: TrialStore, workers: int, each: int, wall: float) -> dict[str, Any]:
     """What the spans in the ledger say."""
-    trials = [t for study in ("search", "controls") for t in ledger.record.trials(study)]
+    trials = [t for study in ("search", "controls") for t in ledger.records.trials(study)]
     spans = [t.user_attrs["spans"] for t in trials if "spans" in t.user_attrs]
     begins = sorted(one["begin"] for one in spans)
     started = begins[workers - 1]  # every worker has begun its first trial
-    whole = efficiency(spans, workers)
-    after = efficiency([one for one in spans if one["begin"] >= started], workers)
+    whole = utilization_from_spans(spans, workers)
+    after = utilization_from_spans([one for one in spans if one["begin"] >= started], workers)
     assert whole is not None
     assert after is not None
     return {
@@ -151,7 +155,7 @@ def main() -> None:
     carry_out = sleeping(given.seconds)
     found = {"seconds": given.seconds, **simulate(given.workers, given.each, carry_out)}
     print(json.dumps(found, indent=2))
-    write_json(given.out, found)
+    write_json_atomic(given.out, found)
 
 
 if __name__ == "__main__":

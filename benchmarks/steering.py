@@ -24,11 +24,11 @@ from typing import Any
 import paretoprune as pp
 from benchmarks.cells import fill
 from benchmarks.scene import digits_baseline
-from paretoprune.search.optimizer.pareto_halving import KEPT
-from paretoprune.search.results.screening_quality import agreement
-from paretoprune.search.storage.trial_records import Record, is_repeat, read_record
+from paretoprune.search.optimizer.pareto_halving import KEEP_FRACTION
+from paretoprune.search.results.screening_quality import screening_correlation
+from paretoprune.search.storage.trial_records import TrialRecords, is_duplicate, read_trial_records
 from paretoprune.spaces.records.evaluation import Evaluation
-from paretoprune.spaces.records.pareto_front import front_volume
+from paretoprune.spaces.records.pareto_front import front_hypervolume
 
 OUT = Path("benchmarks/results/steering.json")
 WAYS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ AFTER = (120, 240, 360, 480)  # epochs, at which fronts are compared
 @contextmanager
 def small_search(
     seed: int, options: argparse.Namespace, *, times: int = 1, **way: Any
-) -> Iterator[tuple[pp.Result, Record]]:
+) -> Iterator[tuple[pp.Result, TrialRecords]]:
     """One search on digits, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -60,7 +60,7 @@ def small_search(
             quiet=True,
             **way,
         )
-        record = read_record(run / "journal.log")
+        record = read_trial_records(run / "journal.log")
         assert record is not None
         yield result, record
 
@@ -71,14 +71,14 @@ def searched(way: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
         answer = result.at_target
         assert answer is not None
         return {
-            "hypervolume": round(front_volume(result.points), 5),
-            "hypervolume_test": round(front_volume([on_test(p) for p in result.points]), 5),
+            "hypervolume": round(front_hypervolume(result.points), 5),
+            "hypervolume_test": round(front_hypervolume([on_test(p) for p in result.points]), 5),
             "at_target": answer.accuracy,
             "at_target_test": answer.test_accuracy,
             **work_of(record),
             **course_of(record),
-            "rank_correlation": agreement(record)[0],
-            "pairs": agreement(record)[1],
+            "rank_correlation": screening_correlation(record)[0],
+            "pairs": screening_correlation(record)[1],
             "origins": origins(result),
         }
 
@@ -89,36 +89,36 @@ def on_test(point: Evaluation) -> Evaluation:
     return replace(point, accuracy=point.test_accuracy)
 
 
-def work_of(record: Record) -> dict[str, float]:
+def work_of(record: TrialRecords) -> dict[str, float]:
     """Epochs of fine-tuning, and how many trials came to which end."""
     return {
         "epochs": round(sum(epochs for epochs, _ in ends_of(record)), 2),
         "finished": len(record.evaluations_of("search")),
-        "stopped": record.stopped(),
-        "repeats": record.repeats(),
+        "stopped": record.count_stopped(),
+        "repeats": record.count_duplicates(),
         "failed": len(record.failures()),
     }
 
 
-def ends_of(record: Record) -> Iterator[tuple[float, Evaluation | None]]:
+def ends_of(record: TrialRecords) -> Iterator[tuple[float, Evaluation | None]]:
     """The epochs of each trial, in the order of their ends, and what came of it."""
     found = {e.trial: e for e in record.evaluations_of("search")}
     for trial in record.trials("search"):
         if trial.number in found:
-            epochs = 0.0 if is_repeat(trial) else found[trial.number].epochs
+            epochs = 0.0 if is_duplicate(trial) else found[trial.number].epochs
             yield epochs, found[trial.number]
         elif "stopped" in trial.user_attrs:
             yield trial.user_attrs["stopped"]["rungs"][-1]["epochs"], None
 
 
-def course_of(record: Record) -> dict[str, float]:
+def course_of(record: TrialRecords) -> dict[str, float]:
     """The hypervolume of what had ended after so many epochs, as far as the search came."""
     spent, finished, found = 0.0, list[Evaluation](), dict[str, float]()
     for epochs, evaluation in ends_of(record):
         spent += epochs
         for after in AFTER:
             if spent > after:
-                found.setdefault(f"after_{after}", round(front_volume(finished), 5))
+                found.setdefault(f"after_{after}", round(front_hypervolume(finished), 5))
         finished += [evaluation] if evaluation else []
     return found
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser = options_of_searches(__doc__ or "", OUT)
     parser.add_argument("--max-seconds", type=float)
     options = parser.parse_args()
-    about = {"trials": options.trials, "target": options.target, "kept": round(KEPT, 3)}
+    about = {"trials": options.trials, "target": options.target, "kept": round(KEEP_FRACTION, 3)}
     cells = {
         f"{way} seed {seed}": partial(searched, way, seed, options)
         for seed in range(options.seeds)

@@ -26,18 +26,18 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.policy import CONTROLS
-from paretoprune.trainers.data.sources.load import Data, load_data
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES
+from paretoprune.trainers.data.sources.load import DataSplits, load_data
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine, detect_machine
-from paretoprune.trainers.training.distillation import MEMORY, Teacher
-from paretoprune.trainers.training.loop import Guidance, Session, Tuning
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
+from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
+from paretoprune.trainers.training.loop import AuxiliaryLosses, TrainingSession, TrainingSettings
 
 BATCH = 128
 WORKERS = 4
@@ -46,7 +46,7 @@ WORKERS = 4
 class PilImages(Dataset[tuple[Any, int]]):
     """Images as a tutorial's dataset gives them: one PIL image at a time, transformed."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: DataSplits) -> None:
         from torchvision import transforms
 
         steps = [transforms.RandomCrop(data.input_shape[1], padding=4)]
@@ -64,7 +64,7 @@ class PilImages(Dataset[tuple[Any, int]]):
         return self.change(Image.fromarray(pixels)), int(self.data.train.labels[row])
 
 
-def tutorial_steps(model: nn.Module, data: Data) -> Iterator[float]:
+def tutorial_steps(model: nn.Module, data: DataSplits) -> Iterator[float]:
     """The plain loop; each step yields its loss."""
     loader = DataLoader(PilImages(data), batch_size=BATCH, shuffle=True, drop_last=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,17 +79,21 @@ def tutorial_steps(model: nn.Module, data: Data) -> Iterator[float]:
             yield loss.item()
 
 
-def network(name: str, data: Data) -> nn.Module:
+def network(name: str, data: DataSplits) -> nn.Module:
     """The same initial weights for every loop."""
     return build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
 
 
-def session(name: str, data: Data, machine: Machine | None, *, taught: bool) -> Session:
+def session(
+    name: str, data: DataSplits, machine: DeviceConfig | None, *, taught: bool
+) -> TrainingSession:
     """The library's loop, ready to take steps."""
     model = network(name, data)
-    chosen = machine or detect_machine(model, data.input_shape)
-    guidance = Guidance(teacher=Teacher(network(name, data), chosen) if taught else None)
-    return Session(model, data, Tuning(epochs=9), seed=0, guidance=guidance, machine=machine)
+    chosen = machine or detect_device_config(model, data.input_shape)
+    guidance = AuxiliaryLosses(teacher=Teacher(network(name, data), chosen) if taught else None)
+    return TrainingSession(
+        model, data, TrainingSettings(epochs=9), seed=0, guidance=guidance, machine=machine
+    )
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -102,17 +106,19 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def compare_speed(
-    name: str, data: Data, *, rounds: int, steps: int, compiled: bool
+    name: str, data: DataSplits, *, rounds: int, steps: int, compiled: bool
 ) -> dict[str, object]:
     """Images a second of each loop and the median ratio to the tutorial's, round by round."""
     plain = tutorial_steps(network(name, data), data)
     ours = {
         "library": session(name, data, None, taught=False),
         "library, distilled": session(name, data, None, taught=True),
-        "library, float32": session(name, data, Machine(channels_last=True), taught=False),
+        "library, float32": session(name, data, DeviceConfig(channels_last=True), taught=False),
     }
     if compiled:
-        machine = replace(detect_machine(network(name, data), data.input_shape), compile=True)
+        machine = replace(
+            detect_device_config(network(name, data), data.input_shape), compile=True
+        )
         ours["library, compiled"] = session(name, data, machine, taught=False)
     work: dict[str, Callable[[], object]] = {
         "tutorial": lambda: [next(plain) for _ in range(steps)]
@@ -142,25 +148,25 @@ def compare_speed(
     }
 
 
-def compare_teachers(name: str, data: Data, *, rounds: int, steps: int) -> dict[str, object]:
+def compare_teachers(name: str, data: DataSplits, *, rounds: int, steps: int) -> dict[str, object]:
     """A trial's fine-tune at 0.4 of the FLOPs: its teacher asked, and remembering the batches."""
     model = network(name, data).eval()
-    machine = detect_machine(model, data.input_shape)
-    channel_map = trace_channels(model, data.input_shape)
-    space = Space(channel_map, Price(channel_map))
-    policy = CONTROLS["uniform"]
+    machine = detect_device_config(model, data.input_shape)
+    channel_map = trace_channel_map(model, data.input_shape)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    policy = CONTROL_POLICIES["uniform"]
     names = [policy.score]
-    evidence = measure_evidence(model, channel_map, data, folder=None, seed=0, names=names)
-    keep = decode(policy, Target(0.4), evidence, space)
-    remembers = Teacher(model, machine, memory=MEMORY)
+    evidence = load_or_measure_scores(model, channel_map, data, folder=None, seed=0, names=names)
+    keep = decode_policy(policy, Target(0.4), evidence, space)
+    remembers = Teacher(model, machine, memory=LOGITS_CACHE_BYTES)
     teachers = {"asked": Teacher(model, machine), "heard": remembers, "remembers": remembers}
     runs = {
-        key: Session(
-            cut(model, channel_map, keep),
+        key: TrainingSession(
+            prune_network(model, channel_map, keep),
             data,
-            Tuning(epochs=9),
+            TrainingSettings(epochs=9),
             seed=0,
-            guidance=Guidance(teacher=teacher),
+            guidance=AuxiliaryLosses(teacher=teacher),
             machine=machine,
         )
         for key, teacher in teachers.items()
@@ -178,20 +184,22 @@ def compare_teachers(name: str, data: Data, *, rounds: int, steps: int) -> dict[
     return {"device": device_name(), **rates, "ratio": ratio}
 
 
-def compare_loss(name: str, data: Data, *, steps: int) -> dict[str, float]:
+def compare_loss(name: str, data: DataSplits, *, steps: int) -> dict[str, float]:
     """Mean loss of the last quarter of equal steps: as chosen, in float32, float32 of seed 1."""
-    exact = Machine()
+    exact = DeviceConfig()
     found = {}
     for key, machine, seed in (
         ("chosen", None, 0),
         ("float32", exact, 0),
         ("float32, seed 1", exact, 1),
     ):
-        run = Session(network(name, data), data, Tuning(epochs=9), seed=seed, machine=machine)
+        run = TrainingSession(
+            network(name, data), data, TrainingSettings(epochs=9), seed=seed, machine=machine
+        )
         run.advance(steps * 3 // 4)
-        run.take_means()
+        run.pop_means()
         run.advance(steps)
-        found[key] = round(run.take_means()[0], 4)
+        found[key] = round(run.pop_means()[0], 4)
     return found
 
 
@@ -207,7 +215,7 @@ def paid_megabytes() -> float:
     return paid / 1024
 
 
-def share_memory(name: str, data: Data) -> dict[str, float]:
+def share_memory(name: str, data: DataSplits) -> dict[str, float]:
     """Megabytes of the arrays, and what each of four workers that read them all pays."""
     context = multiprocessing.get_context("spawn")
     together, sizes = context.Barrier(WORKERS), context.Queue()
@@ -254,7 +262,7 @@ def main() -> None:
         speed = compare_speed(
             name, data, rounds=asked.rounds, steps=asked.steps, compiled=asked.compiled
         )
-        chosen = asdict(detect_machine(network(name, data), data.input_shape))
+        chosen = asdict(detect_device_config(network(name, data), data.input_shape))
         loss = compare_loss(name, data, steps=asked.loss_steps) if asked.loss_steps else None
         taught = compare_teachers(name, data, rounds=asked.rounds, steps=asked.steps)
         results[name] = {"machine": chosen, "speed": speed, "teacher": taught, "loss": loss}

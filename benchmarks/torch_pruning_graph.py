@@ -20,8 +20,8 @@ import torch_pruning as tp
 import torchvision
 from torch import nn
 
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.resnet import resnet56
 
 SIZES = {"resnet56": 32, "inception_v3": 128, "vit_b_16": 224, "swin_t": 224}
@@ -104,9 +104,9 @@ def measure(name: str, limit: int) -> dict[str, float | str]:
     except Exception as error:
         row["verdict"] = f"{step}: {type(error).__name__}: {str(error).splitlines()[0][:70]}"
     signal.alarm(0)
-    copied, _ = working_copy(built(name))
+    copied, _ = make_working_copy(built(name))
     start = time.perf_counter()
-    trace_channels(copied, (3, size, size))
+    trace_channel_map(copied, (3, size, size))
     return {**row, "ours": time.perf_counter() - start}
 
 

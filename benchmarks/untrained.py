@@ -44,16 +44,16 @@ from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import searched
 from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradients
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.optimizer.screening import screen
-from paretoprune.search.optimizer.target_plan import Slot
-from paretoprune.spaces.allocations.decode import decode
-from paretoprune.spaces.cost.target import Target, targets_between
-from paretoprune.spaces.policy.policy import PRESETS, Policy
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.search.optimizer.screening import screen_policies
+from paretoprune.search.optimizer.target_plan import PlannedTrial
+from paretoprune.spaces.allocations.decode import decode_policy
+from paretoprune.spaces.cost.target import Target, intermediate_targets
+from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
-from paretoprune.trainers.pruning.least_squares_refit import PULL
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
+from paretoprune.trainers.pruning.least_squares_refit import RIDGE_STRENGTH
 
 FIXED = (
     "taylor / price",
@@ -69,7 +69,7 @@ IN_STEPS = ("taylor / price", "fisher / price")
 REFITTED = ("taylor / price", "l2 / max", "control uniform")
 MEASURED = {
     "ensemble / price": Policy("ensemble", price_power=1.0, floor=2),
-    "balanced-pruning": PRESETS["balanced-pruning"],
+    "balanced-pruning": POLICY_PRESETS["balanced-pruning"],
     "loss budget of taylor": Policy("taylor", allocation="loss-budget", floor=2, probe="batch"),
 }
 OUT = Path("benchmarks/results/untrained.json")
@@ -78,12 +78,14 @@ OUT = Path("benchmarks/results/untrained.json")
 def in_steps(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
     """Eight cuts, each by scores of what is left; nothing is trained."""
 
-    def settle(present: Present) -> None:
-        recalibrate(present.model, scene.data, machine=scene.machine)
+    def settle(present: PrunedState) -> None:
+        recalibrate_batch_norm(present.model, scene.data, machine=scene.machine)
 
-    targets = targets_between(Target(size), scene.space.price.dense, GRADUAL_STEPS)
+    targets = intermediate_targets(Target(size), scene.space.cost_model.dense, GRADUAL_STEPS)
     choose = anew(scene, policy, 0)
-    present = prune_gradually(scene.model, scene.space.channel_map, targets, Steps(choose, settle))
+    present = prune_iteratively(
+        scene.model, scene.space.channel_map, targets, StepCallbacks(choose, settle)
+    )
     return {**accuracies(scene, present.model), **price_of(scene, present.keep)}
 
 
@@ -95,21 +97,24 @@ def measured(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
 def refitted(scene: Scene, policy: Policy, size: float) -> dict[str, Any]:
     """A single cut, and what it leaves fitted to the dense network."""
     keep = mask_of(scene, policy, size)
-    return {**accuracies(scene, small_network(scene, keep, pull=PULL)), **price_of(scene, keep)}
+    return {
+        **accuracies(scene, small_network(scene, keep, pull=RIDGE_STRENGTH)),
+        **price_of(scene, keep),
+    }
 
 
 def mask_of(scene: Scene, policy: Policy, size: float) -> NDArray[np.bool_]:
     """The mask of a single cut; the evidence is kept in the cache."""
     folder = cache_folder() / "untrained"
-    on = Measuring(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
-    return decode(policy, Target(size), gather_evidence([policy], on), scene.space)
+    on = MeasurementContext(scene.model, scene.space.channel_map, scene.data, 0, folder=folder)
+    return decode_policy(policy, Target(size), measure_for_policies([policy], on), scene.space)
 
 
 def screened(scene: Scene, size: float) -> dict[str, Any]:
     """What a search would try first at this size."""
-    on, slot = bench_on(scene), Slot(0, Target(size))
+    on, slot = bench_on(scene), PlannedTrial(0, Target(size))
     rng = np.random.default_rng(0)
-    found, _ = screen([slot], on.policies, on.screen, on.rehearsed, rng=rng)
+    found, _ = screen_policies([slot], on.policies, on.screen, on.rehearsed, rng=rng)
     policy = found[0].policy
     return {
         **without_tuning(scene, decoded(on, policy, slot.target), raw=True),
@@ -131,7 +136,7 @@ def of_peer(scene: Scene, peer: str, size: float) -> dict[str, Any]:
         except ImportError as error:
             raise Unavailable(str(error)) from None
     small, flops = plain(network, scene, streams_kept(scene))
-    recalibrate(small, scene.data, machine=scene.machine)
+    recalibrate_batch_norm(small, scene.data, machine=scene.machine)
     return {**accuracies(scene, small), "flops": round(flops, 4)}
 
 

@@ -27,26 +27,26 @@ from torch import nn
 
 from benchmarks.cells import fill
 from benchmarks.scene import Scene, accuracies, price_of, with_tuning
-from paretoprune.analysis.mask_ensembles import PRESETS, measure_ensemble, with_ensemble
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.analysis.mask_ensembles import ENSEMBLE_PRESETS, add_ensemble, measure_ensemble
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.cost.target import Target, intermediate_targets
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data.sources.load import Data, Split, load_data
+from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.pruning.iterative import Present, Steps, prune_gradually
-from paretoprune.trainers.runtime.device import Machine
-from paretoprune.trainers.training.distillation import MEMORY, Teacher
-from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
+from paretoprune.trainers.runtime.device import DeviceConfig
+from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
+from paretoprune.trainers.training.loop import TrainingSettings, train_model
 
 OUT = Path("benchmarks/results/without_loss.json")
 SHARES = (0.2, 0.1, 0.05, 0.026)  # of the parameters; the paper's LeNet-5 keeps 2.6 %
 STEPS = 6
-ENSEMBLE = replace(PRESETS["ensemble"], samples=8_192)
+ENSEMBLE = replace(ENSEMBLE_PRESETS["ensemble"], samples=8_192)
 POLICIES = {
     "mean-abs-weight": Policy("mean-abs-weight"),
     "taylor / price": Policy("taylor", price_power=1.0, price_blend=1.0),
@@ -61,13 +61,13 @@ class Setting:
     """A network, its data, and how long the dense one and the pruned one are trained."""
 
     model: str
-    data: Callable[[], Data]
-    dense: Tuning
-    tuning: Tuning
+    data: Callable[[], DataSplits]
+    dense: TrainingSettings
+    tuning: TrainingSettings
 
 
 @cache
-def digits28() -> Data:
+def digits28() -> DataSplits:
     """The digits at LeNet's size."""
     data = load_data("digits")
 
@@ -91,13 +91,13 @@ def digits28() -> Data:
 
 
 @cache
-def mnist() -> Data:
+def mnist() -> DataSplits:
     """MNIST from PARETOPRUNE_DATA (default: ../shared/data)."""
     root = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     return load_data(f"mnist:{Path(os.environ.get('PARETOPRUNE_DATA', root)) / 'mnist.tar.gz'}")
 
 
-PLAIN = Tuning(epochs=20, learning_rate=0.05, batch_size=64, distill=0.0)
+PLAIN = TrainingSettings(epochs=20, learning_rate=0.05, batch_size=64, distill=0.0)
 # Cut deeply, networks without batch norm die at the dense network's rate: accuracy 0.1 for good.
 GENTLE = replace(PLAIN, learning_rate=0.02, clip=1.0, distill=0.7)
 SETTINGS = {
@@ -117,17 +117,19 @@ def scene(name: str, seed: int) -> Scene:
     setting = SETTINGS[name]
     data = setting.data()
     model = build_model(setting.model, classes=10, input_shape=data.input_shape, seed=seed)
-    machine = Machine()
-    train(model, data, setting.dense, seed=seed, machine=machine)
-    channel_map = trace_channels(model.eval(), data.input_shape)
-    teacher = Teacher(model, machine, memory=MEMORY)
-    return Scene(model, data, Space(channel_map, Price(channel_map)), machine, teacher, {})
+    machine = DeviceConfig()
+    train_model(model, data, setting.dense, seed=seed, machine=machine)
+    channel_map = trace_channel_map(model.eval(), data.input_shape)
+    teacher = Teacher(model, machine, memory=LOGITS_CACHE_BYTES)
+    return Scene(
+        model, data, PruningSpace(channel_map, CostModel(channel_map)), machine, teacher, {}
+    )
 
 
 def dense(name: str, seed: int) -> dict[str, Any]:
     """The dense network's own figures."""
     found = scene(name, seed)
-    return {**accuracies(found, found.model), "params_dense": found.space.price.dense[1]}
+    return {**accuracies(found, found.model), "params_dense": found.space.cost_model.dense[1]}
 
 
 def choose(
@@ -135,19 +137,27 @@ def choose(
 ) -> Callable[[nn.Module, ChannelMap, Target], NDArray[np.bool_]]:
     """Measure a network that may be cut already, and decode the policy for it."""
 
-    def measured(model: nn.Module, channel_map: ChannelMap) -> Evidence:
+    def measured(model: nn.Module, channel_map: ChannelMap) -> Measurements:
         if policy.score != "ensemble":
-            return measure_evidence(
+            return load_or_measure_scores(
                 model, channel_map, found.data, folder=None, seed=seed, names=[policy.score]
             )
         ensemble = measure_ensemble(
-            model, channel_map, found.data, ENSEMBLE, folder=None, seed=seed, machine=Machine()
+            model,
+            channel_map,
+            found.data,
+            ENSEMBLE,
+            folder=None,
+            seed=seed,
+            machine=DeviceConfig(),
         )
-        return with_ensemble(Evidence("", {}), "ensemble", ensemble)
+        return add_ensemble(Measurements("", {}), "ensemble", ensemble)
 
     def chosen(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
         evidence = measured(model, channel_map)
-        return decode(policy, target, evidence, Space(channel_map, Price(channel_map)))
+        return decode_policy(
+            policy, target, evidence, PruningSpace(channel_map, CostModel(channel_map))
+        )
 
     return chosen
 
@@ -165,8 +175,8 @@ def in_steps(name: str, policy: Policy, share: float, seed: int) -> dict[str, An
     found, setting = scene(name, seed), SETTINGS[name]
     tuning = replace(setting.tuning, epochs=setting.tuning.epochs / STEPS)
 
-    def settle(present: Present) -> None:
-        train(
+    def settle(present: PrunedState) -> None:
+        train_model(
             present.model,
             found.data,
             tuning,
@@ -175,11 +185,11 @@ def in_steps(name: str, policy: Policy, share: float, seed: int) -> dict[str, An
             machine=found.machine,
         )
 
-    present = prune_gradually(
+    present = prune_iteratively(
         found.model,
         found.space.channel_map,
-        targets_between(Target(params=share), found.space.price.dense, STEPS),
-        Steps(choose(found, policy, seed), settle),
+        intermediate_targets(Target(params=share), found.space.cost_model.dense, STEPS),
+        StepCallbacks(choose(found, policy, seed), settle),
     )
     return {**accuracies(found, present.model), **price_of(found, present.keep)}
 

@@ -46,7 +46,7 @@ __all__ = [
     "search",
 ]
 
-_HOMES = {
+_MODULE_OF_NAME = {
     "Network": ".analysis.scores.registry",
     "Seen": ".analysis.scores.batch_view",
     "batch_score": ".analysis.scores.registry",
@@ -70,8 +70,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name's home on first use. `search` is the folder, which can be called."""
     if name == "search":
         return import_module(".search", __name__)
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name], __name__), name)
+    if name in _MODULE_OF_NAME:
+        return getattr(import_module(_MODULE_OF_NAME[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

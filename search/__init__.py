@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 
-class CallableFolder(ModuleType):
+class CallablePackage(ModuleType):
     """This module, with the call of `api.search`."""
 
     def __call__(self, model: Any, data: Any, **settings: Any) -> Any:
@@ -21,4 +21,4 @@ class CallableFolder(ModuleType):
         return search(model, data, **settings)
 
 
-sys.modules[__name__].__class__ = CallableFolder
+sys.modules[__name__].__class__ = CallablePackage

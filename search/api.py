@@ -12,31 +12,31 @@ from torch import nn
 from ..analysis.report import Drawing
 from ..spaces.cost.target import parse_size
 from ..spaces.errors import UserError
-from ..spaces.io.validation import shown
+from ..spaces.io.validation import short_repr
 from ..spaces.policy.policy import Policy
 from ..spaces.records.evaluation import Evaluation
-from ..spaces.records.pareto_front import Dense, Front
+from ..spaces.records.pareto_front import DenseMetrics, Front
 from ..spaces.records.recipe import read_recipe
-from ..trainers.data.sources.user import FORMS, user_data
-from ..trainers.data.types import Data
-from ..trainers.pruning.serialization import RECIPE, load_network
-from .cli.handlers import read_front
-from .cli.options import OF_ONE_POLICY
+from ..trainers.data.sources.user import ACCEPTED_FORMS, convert_user_data
+from ..trainers.data.types import DataSplits
+from ..trainers.pruning.serialization import RECIPE_FILE, load_network
+from .cli.handlers import read_run_front
+from .cli.options import SINGLE_POLICY_SETTINGS
 from .config.settings import SearchSettings
-from .config.settings_parsing import typed
-from .deploy.export import export_small
-from .driver.progress import Progress
-from .driver.search import Given, new_search, resume_search
-from .driver.single_policy import PruneRequest, policy_named
-from .driver.single_policy import prune as prune_one
-from .driver.warm_start import images_like, policies_like
-from .execution.signals import Stopped
-from .results.formatting import answer
-from .results.model_folder import inside, write_picked
-from .results.notebook import figure_of, frame_of, html_of
-from .results.selection import Wish, choose, measured
-from .storage.artifacts import with_weights
-from .storage.run_folder import RunFolder, default_folder
+from .config.settings_parsing import parse_setting
+from .deploy.export import export_picked_model
+from .driver.progress import SearchProgress
+from .driver.search import RunInputs, new_search, resume_search
+from .driver.single_policy import PruneRequest, resolve_policy
+from .driver.single_policy import prune_with_policy as prune_one
+from .driver.warm_start import images_like, proposals_from_run
+from .execution.signals import StopRequested
+from .results.formatting import describe_target_result
+from .results.model_folder import check_path_inside, write_model_folder
+from .results.notebook import front_dataframe, front_figure, front_html
+from .results.selection import SelectionCriteria, format_metrics_with_latency, select_point
+from .storage.artifacts import fetch_trial_folder
+from .storage.run_folder import RunFolder, default_run_folder
 
 if TYPE_CHECKING:
     import pandas
@@ -52,12 +52,12 @@ class Picked:
     model: nn.Module  # a plain module, already smaller
     evaluation: Evaluation
     folder: Path
-    dense: Dense
+    dense: DenseMetrics
     widths: dict[str, int]  # kept output channels of each layer
 
     def __repr__(self) -> str:
         named = "" if self.evaluation.trial is None else f"trial {self.evaluation.trial}, "
-        return f"Picked({named}{measured(self.evaluation)}, folder={str(self.folder)!r})"
+        return f"Picked({named}{format_metrics_with_latency(self.evaluation)}, folder={str(self.folder)!r})"
 
     @property
     def policy(self) -> Policy:
@@ -86,12 +86,12 @@ class Picked:
 
     def save(self, out: str | Path) -> None:
         """Write the network to a folder that `load` reads."""
-        write_picked(self.folder, self.evaluation, self.dense, Path(out))
+        write_model_folder(self.folder, self.evaluation, self.dense, Path(out))
 
     def export(self, path: str | Path, *, to: str | None = None, batch: int | None = None) -> Path:
         """Write the network as .pt2 or .onnx, checked against eager; see `export_small`."""
-        recipe = read_recipe(inside(self.folder, self.evaluation.path) / RECIPE)
-        return export_small(self.model, recipe, Path(path), to=to, batch=batch)
+        recipe = read_recipe(check_path_inside(self.folder, self.evaluation.path) / RECIPE_FILE)
+        return export_picked_model(self.model, recipe, Path(path), to=to, batch=batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -103,7 +103,7 @@ class Result:
     dense_model: nn.Module | None = None
 
     def __repr__(self) -> str:
-        points = f"{len(self.points)} points, {answer(self.front)}"
+        points = f"{len(self.points)} points, {describe_target_result(self.front)}"
         return f"Result({points}, folder={str(self.folder)!r})"
 
     @property
@@ -122,20 +122,20 @@ class Result:
         return self.front.controls
 
     @property
-    def dense(self) -> Dense:
+    def dense(self) -> DenseMetrics:
         """The figures of the network before pruning."""
         return self.front.dense
 
     def _repr_html_(self) -> str:
-        return html_of(self.front, self.folder)
+        return front_html(self.front, self.folder)
 
     def plot(self) -> Drawing:
         """The front as a figure that shows itself; `.save("front.svg")` or `.png` writes it."""
-        return figure_of(self.front, self.folder)
+        return front_figure(self.front, self.folder)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row a network: dense, the front's points, the answer at the target, controls."""
-        return frame_of(self.front)
+        return front_dataframe(self.front)
 
     def pick(
         self,
@@ -148,7 +148,7 @@ class Result:
         max_latency_ms: float | None = None,
     ) -> Picked:
         """The point of best validation accuracy within the limits, with its network."""
-        wish = Wish(
+        wish = SelectionCriteria(
             parse_size("max_flops", max_flops),
             parse_size("max_params", max_params),
             min_accuracy,
@@ -156,9 +156,9 @@ class Result:
             trial,
             max_latency_ms,
         )
-        point = choose(self.front, wish)
-        inside(self.folder, point.path)
-        loaded = load_network(with_weights(self.folder, point.path), self.dense_model)
+        point = select_point(self.front, wish)
+        check_path_inside(self.folder, point.path)
+        loaded = load_network(fetch_trial_folder(self.folder, point.path), self.dense_model)
         return Picked(loaded.model, point, self.folder, self.dense, loaded.widths)
 
 
@@ -179,18 +179,18 @@ def search(
     """
     folder = like.folder if isinstance(like, Result) else like
     if not isinstance(folder, str | Path | None):
-        raise UserError(f"like must be a result or its folder, got {shown(like)}; pass one")
-    values = with_names(model, data, settings)
+        raise UserError(f"like must be a result or its folder, got {short_repr(like)}; pass one")
+    values = settings_with_names(model, data, settings)
     chosen = SearchSettings(
         **values if folder is None else images_like(Path(folder), data, values)
     )
     chosen.check()
-    policies = policies_like(Path(folder)) if folder is not None else ()
+    policies = proposals_from_run(Path(folder)) if folder is not None else ()
 
-    def run(given: Given) -> tuple[RunFolder, Front]:
+    def run(given: RunInputs) -> tuple[RunFolder, Front]:
         return new_search(chosen, replace(given, warm_start=policies))
 
-    return guarded(run, model, data, chosen)
+    return run_interruptible(run, model, data, chosen)
 
 
 def prune(
@@ -210,15 +210,17 @@ def prune(
     before validation accuracy falls below it; `refit` says whether what a cut leaves is refitted
     to the dense network. `settings`: as of `search`, target_flops=0.4 first.
     """
-    values = with_names(model, data, settings, "prune", OF_ONE_POLICY)
+    values = settings_with_names(model, data, settings, "prune", SINGLE_POLICY_SETTINGS)
     chosen = SearchSettings(**values)
-    folder = default_folder("prune", values.get("model", "model")) if out is None else Path(out)
-    asked = policy_named(policy, chosen.target(), steps=steps, refit=refit)
+    folder = (
+        default_run_folder("prune", values.get("model", "model")) if out is None else Path(out)
+    )
+    asked = resolve_policy(policy, chosen.target(), steps=steps, refit=refit)
     request = PruneRequest(chosen, asked, folder, min_accuracy)
-    given = given_objects(model, data, chosen)
+    given = build_run_inputs(model, data, chosen)
     try:
         evaluation, dense = prune_one(request, given)
-    except Stopped as stop:
+    except StopRequested as stop:
         raise KeyboardInterrupt from stop
     loaded = load_network(folder, given.model)
     return Picked(loaded.model, replace(evaluation, path="."), folder, dense, loaded.widths)
@@ -228,15 +230,17 @@ def resume(
     run: str | Path, model: nn.Module | str | None = None, data: object = None, **settings: Any
 ) -> Result:
     """Go on with an interrupted search; pass again what was passed from Python."""
-    repeated = checked(settings)
+    repeated = validate_settings(settings)
     if model is not None:
-        check_model(model)
+        check_model_argument(model)
     if isinstance(model, str):
         repeated["model"] = model
     if isinstance(data, str):
         repeated["data"] = data
     chosen = SearchSettings(quiet=bool(repeated.get("quiet", False)))
-    return guarded(lambda given: resume_search(Path(run), given, repeated), model, data, chosen)
+    return run_interruptible(
+        lambda given: resume_search(Path(run), given, repeated), model, data, chosen
+    )
 
 
 def read_run(run: str | Path, model: nn.Module | None = None) -> Result:
@@ -244,7 +248,7 @@ def read_run(run: str | Path, model: nn.Module | None = None) -> Result:
 
     `model`: the dense network, for `pick`, where no name rebuilds it.
     """
-    folder, front = read_front(Path(run))
+    folder, front = read_run_front(Path(run))
     return Result(front, folder.root, model)
 
 
@@ -253,7 +257,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     return load_network(Path(path), model).model
 
 
-def with_names(
+def settings_with_names(
     model: object,
     data: object,
     settings: dict[str, Any],
@@ -261,16 +265,16 @@ def with_names(
     known: Sequence[str] = OF_SEARCH,
 ) -> dict[str, Any]:
     """The settings, and the names of what did not come as an object."""
-    check_model(model)
+    check_model_argument(model)
     if data is None:
-        raise UserError(f"data must be {FORMS}, or a name, got None; pass it")
+        raise UserError(f"data must be {ACCEPTED_FORMS}, or a name, got None; pass it")
     named = {"model": model, "data": data}
-    return checked(settings, what, known) | {
+    return validate_settings(settings, what, known) | {
         k: value for k, value in named.items() if isinstance(value, str)
     }
 
 
-def check_model(model: object) -> None:
+def check_model_argument(model: object) -> None:
     """Refuse what is neither a network nor a name."""
     if isinstance(model, nn.Module | str):
         return
@@ -280,36 +284,40 @@ def check_model(model: object) -> None:
         remedy = "build the network, load the state dict into it and pass that"
     else:
         remedy = "pass the network itself"
-    raise UserError(f"model must be a torch.nn.Module or a name, got {shown(model)}; {remedy}")
+    raise UserError(
+        f"model must be a torch.nn.Module or a name, got {short_repr(model)}; {remedy}"
+    )
 
 
-def checked(
+def validate_settings(
     settings: dict[str, Any], what: str = "search", known: Sequence[str] = OF_SEARCH
 ) -> dict[str, Any]:
     """Known fields only, in the types that the record has."""
     for name in settings:
         if name not in known:
             raise UserError(f"{what} has no setting {name!r}; it has {', '.join(known)}")
-    return {name: typed(name, value, what) for name, value in settings.items()}
+    return {name: parse_setting(name, value, what) for name, value in settings.items()}
 
 
-def guarded(
+def run_interruptible(
     run: Any, model: nn.Module | str | None, data: object, settings: SearchSettings
 ) -> Result:
     """Run with the user's objects; a signal comes back as KeyboardInterrupt."""
-    given = given_objects(model, data, settings)
+    given = build_run_inputs(model, data, settings)
     try:
         folder, front = run(given)
-    except Stopped as stop:
+    except StopRequested as stop:
         raise KeyboardInterrupt from stop
     assert isinstance(folder, RunFolder)
     return Result(front, folder.root, given.model)
 
 
-def given_objects(model: nn.Module | str | None, data: object, settings: SearchSettings) -> Given:
+def build_run_inputs(
+    model: nn.Module | str | None, data: object, settings: SearchSettings
+) -> RunInputs:
     """What came from Python instead of by name."""
-    ours: Data | None = None
+    ours: DataSplits | None = None
     if data is not None and not isinstance(data, str):
-        ours = user_data(data, seed=0)
+        ours = convert_user_data(data, seed=0)
     module = model if isinstance(model, nn.Module) else None
-    return Given(Progress(quiet=settings.quiet), module, ours)
+    return RunInputs(SearchProgress(quiet=settings.quiet), module, ours)

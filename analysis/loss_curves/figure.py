@@ -6,13 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.loss_curves import Curves, rise_table
+from ...spaces.policy.loss_curves import LossCurves, rise_table
 
-FLOOR = 1e-6  # a logarithmic axis has no zero
+MIN_PLOTTED_RISE = 1e-6  # a logarithmic axis has no zero
 
 
 def curves_figure(
-    curves: Curves, channel_map: ChannelMap, threshold: float | None = None
+    curves: LossCurves, channel_map: ChannelMap, threshold: float | None = None
 ) -> go.Figure:
     """Rise of the loss against the share of a group's atoms removed; dots are probes."""
     figure = go.Figure()
@@ -27,7 +27,7 @@ def curves_figure(
         figure.add_trace(
             go.Scatter(
                 x=removed / size,
-                y=np.maximum(table[removed], FLOOR),
+                y=np.maximum(table[removed], MIN_PLOTTED_RISE),
                 mode="lines",
                 line={"color": color},
                 text=[f"{k} of {size} atoms" for k in removed],
@@ -37,7 +37,7 @@ def curves_figure(
         figure.add_trace(
             go.Scatter(
                 x=[k / size for k in probes],
-                y=[max(rise, FLOOR) for rise in probes.values()],
+                y=[max(rise, MIN_PLOTTED_RISE) for rise in probes.values()],
                 mode="markers",
                 marker={"color": color},
                 showlegend=False,

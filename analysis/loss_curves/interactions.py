@@ -15,16 +15,16 @@ import numpy as np
 
 from ...spaces.allocations.loss_budget import predicted_loss
 from ...spaces.policy.layer_scores import Scores
-from ...spaces.policy.loss_curves import Curves, CurveSettings
+from ...spaces.policy.loss_curves import CurveSettings, LossCurves
 from ..scores.measure import calibration_split
 from .measure import measure_curves
-from .prober import Mask, Prober, Subject
+from .prober import LossProber, Mask, ProbedNetwork
 
-Allocate = Callable[[Curves], Mask]
+MaskAllocator = Callable[[LossCurves], Mask]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class LossComparison:
     """One mask: the loss that its curves predict, and the one that was measured."""
 
     name: str
@@ -32,27 +32,36 @@ class Compared:
     measured: float
 
 
-def compare(subject: Subject, curves: Curves, masks: Mapping[str, Mask]) -> list[Compared]:
+def compare_predicted_losses(
+    subject: ProbedNetwork, curves: LossCurves, masks: Mapping[str, Mask]
+) -> list[LossComparison]:
     """Predicted against measured total loss, on the images that the curves were probed on."""
     names, cuts = list(masks), list(masks.values())
-    rows = zip(names, cuts, measured_losses(subject, curves.settings, cuts), strict=True)
+    rows = zip(names, cuts, measure_mask_losses(subject, curves.settings, cuts), strict=True)
     return [
-        Compared(name, predicted_loss(mask, curves, subject.channel_map), loss)
+        LossComparison(name, predicted_loss(mask, curves, subject.channel_map), loss)
         for name, mask, loss in rows
     ]
 
 
-def measured_losses(subject: Subject, settings: CurveSettings, masks: list[Mask]) -> list[float]:
+def measure_mask_losses(
+    subject: ProbedNetwork, settings: CurveSettings, masks: list[Mask]
+) -> list[float]:
     """The losses of masks, probed as the settings say."""
     split = calibration_split(subject.data, settings.images)
     whole = np.ones(subject.channel_map.atoms, dtype=bool)
-    prober = Prober(subject, split, settings, around=whole, replay=False)
+    prober = LossProber(subject, split, settings, around=whole, share_prefixes=False)
     return prober.losses(0, masks)
 
 
-def reprobe(
-    subject: Subject, order: Scores, curves: Curves, allocate: Allocate, *, rounds: int
-) -> Curves:
+def remeasure_around_mask(
+    subject: ProbedNetwork,
+    order: Scores,
+    curves: LossCurves,
+    allocate: MaskAllocator,
+    *,
+    rounds: int,
+) -> LossCurves:
     """The curves around the mask that they themselves lead to, `rounds` times over."""
     settings = replace(curves.settings, method="curve")
     for _ in range(rounds):

@@ -16,31 +16,31 @@ from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.layer_scores import Scores
 from ...spaces.policy.loss_curves import (
-    Curves,
     CurveSettings,
-    curves_from_tables,
-    curves_to_tables,
-    removal_places,
+    LossCurves,
+    curves_from_arrays,
+    curves_to_arrays,
+    removal_positions,
 )
-from ...spaces.policy.measurements import load_tables, save_tables
-from ..scores.measure import calibration_split, evidence_key
-from .probe_log import WHOLE, ProbeJournal
-from .probe_points import STRATEGIES
-from .prober import Mask, Prober, Subject
+from ...spaces.policy.measurements import load_arrays, save_arrays
+from ..scores.measure import calibration_split, measurement_key
+from .probe_log import UNPRUNED, ProbeLog
+from .probe_points import PROBE_STRATEGIES
+from .prober import LossProber, Mask, ProbedNetwork
 
-LossOf = Callable[[int, Sequence[Mask]], list[float]]  # group, masks -> losses
-OnProgress = Callable[[int, int], None]  # groups done, groups in all
+GroupLossFunction = Callable[[int, Sequence[Mask]], list[float]]  # group, masks -> losses
+OnGroupMeasured = Callable[[int, int], None]  # groups done, groups in all
 
 
 def measure_curves(
-    subject: Subject,
+    subject: ProbedNetwork,
     order: Scores,
     settings: CurveSettings,
     *,
     folder: Path | None = None,
     around: Mask | None = None,
-    on_progress: OnProgress | None = None,
-) -> Curves:
+    on_progress: OnGroupMeasured | None = None,
+) -> LossCurves:
     """The curves of all groups, their lowest atoms by `order` [A] going first.
 
     With a `folder`, probes are read that were made before, also by a run that was killed. `around`
@@ -50,20 +50,20 @@ def measure_curves(
     channel_map = subject.channel_map
     around = np.ones(channel_map.atoms, dtype=bool) if around is None else around
     split = calibration_split(subject.data, settings.images)
-    base = evidence_key(subject.model, channel_map, subject.data, split, 0)
-    place = removal_places(order, channel_map)
+    base = measurement_key(subject.model, channel_map, subject.data, split, 0)
+    place = removal_positions(order, channel_map)
     key = curves_key(base, settings, (place, around))
-    known = load_tables(key, folder) if folder else None
+    known = load_arrays(key, folder) if folder else None
     if known is not None:
-        return curves_from_tables(known)
-    prober = Prober(subject, split, settings, around=around)
-    journal = ProbeJournal(folder / f"{key}.probes.jsonl" if folder else None)
-    probing = Probing(channel_map, place, around, settings, prober.losses, journal)
-    groups = sorted(range(len(channel_map.groups)), key=prober.place_of)
+        return curves_from_arrays(known)
+    prober = LossProber(subject, split, settings, around=around)
+    journal = ProbeLog(folder / f"{key}.probes.jsonl" if folder else None)
+    probing = CurveMeasurement(channel_map, place, around, settings, prober.losses, journal)
+    groups = sorted(range(len(channel_map.groups)), key=prober.position_of)
     curves = probing.run(groups, on_progress)
     if folder:
-        save_tables(key, curves_to_tables(curves), folder)
-        journal.discard()
+        save_arrays(key, curves_to_arrays(curves), folder)
+        journal.delete()
     return curves
 
 
@@ -77,27 +77,27 @@ def curves_key(base: str, settings: CurveSettings, arrays: Iterable[NDArray[np.g
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Probing:
+class CurveMeasurement:
     """The probes of one network by one strategy: what was measured is in the journal."""
 
     channel_map: ChannelMap
     place: NDArray[np.int32]  # [A], when an atom goes within its group
     around: Mask
     settings: CurveSettings
-    loss_of: LossOf
-    journal: ProbeJournal
+    loss_of: GroupLossFunction
+    journal: ProbeLog
 
-    def run(self, groups: Sequence[int], on_progress: OnProgress | None = None) -> Curves:
+    def run(self, groups: Sequence[int], on_progress: OnGroupMeasured | None = None) -> LossCurves:
         """Probe the groups, in this order."""
         sizes = np.bincount(self.channel_map.group_of, minlength=len(groups)).tolist()
         self._check_base(groups)
         for done, group in enumerate(groups, 1):
 
             def rises(removed: Sequence[int], group: int = group) -> list[float]:
-                whole = self._whole(group)
-                return [finite_rise(loss, whole) for loss in self._losses(group, removed)]
+                whole = self._base_loss(group)
+                return [loss_rise(loss, whole) for loss in self._losses(group, removed)]
 
-            STRATEGIES[self.settings.method](sizes[group], rises, self.settings)
+            PROBE_STRATEGIES[self.settings.method](sizes[group], rises, self.settings)
             if on_progress is not None:
                 on_progress(done, len(groups))
         return self._curves()
@@ -108,42 +108,42 @@ class Probing:
         if missing:
             losses = self.loss_of(group, [self._mask(group, k) for k in missing])
             for k, loss in zip(missing, losses, strict=True):
-                self.journal.put((group, k), loss)
-        return [self.journal.known((group, k)) for k in removed]
+                self.journal.append((group, k), loss)
+        return [self.journal.require((group, k)) for k in removed]
 
     def _mask(self, group: int, removed: int) -> Mask:
         own = self.channel_map.group_of == group
         return np.where(own, self.place > removed, self.around)
 
-    def _whole(self, group: int) -> float:
+    def _base_loss(self, group: int) -> float:
         """The loss that a group's rises start from: it is whole, the others are as they are."""
         if self.around[self.channel_map.group_of == group].all():
-            return self.journal.known(WHOLE)
+            return self.journal.require(UNPRUNED)
         return self._losses(group, [0])[0]
 
     def _check_base(self, groups: Sequence[int]) -> None:
-        if self.journal.get(WHOLE) is None:
-            self.journal.put(WHOLE, self.loss_of(groups[0], [self.around])[0])
-        loss = self.journal.known(WHOLE)
+        if self.journal.get(UNPRUNED) is None:
+            self.journal.append(UNPRUNED, self.loss_of(groups[0], [self.around])[0])
+        loss = self.journal.require(UNPRUNED)
         if not math.isfinite(loss):
             raise UserError(
                 f"the network's loss must be finite before curves are measured, got {loss}; "
                 "look for NaN in its weights or in the images"
             )
 
-    def _curves(self) -> Curves:
+    def _curves(self) -> LossCurves:
         rows = [(g, k, loss) for (g, k), loss in self.journal.items() if g >= 0 and k > 0]
-        return Curves(
-            base=self.journal.known(WHOLE),
+        return LossCurves(
+            base=self.journal.require(UNPRUNED),
             place=self.place,
             group=np.array([g for g, _, _ in rows], dtype=np.int32),
             removed=np.array([k for _, k, _ in rows], dtype=np.int32),
-            rise=np.array([finite_rise(loss, self._whole(g)) for g, _, loss in rows]),
+            rise=np.array([loss_rise(loss, self._base_loss(g)) for g, _, loss in rows]),
             around=self.around,
             settings=self.settings,
         )
 
 
-def finite_rise(loss: float, whole: float) -> float:
+def loss_rise(loss: float, whole: float) -> float:
     """The rise of a probe; NaN and infinity are infinite rises."""
     return loss - whole if math.isfinite(loss) else math.inf

@@ -6,26 +6,26 @@ import json
 import os
 from pathlib import Path
 
-Place = tuple[int, int]  # group and number removed
-WHOLE: Place = (-1, 0)  # no group is cut further
+ProbeKey = tuple[int, int]  # group and number removed
+UNPRUNED: ProbeKey = (-1, 0)  # no group is cut further
 
 
-class ProbeJournal:
+class ProbeLog:
     """Losses by group and number removed; without a file they last as long as the process."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._losses: dict[Place, float] = {} if path is None else read_probes(path)
+        self._losses: dict[ProbeKey, float] = {} if path is None else read_probe_log(path)
 
-    def get(self, place: Place) -> float | None:
+    def get(self, place: ProbeKey) -> float | None:
         """The loss of a probe that was made before."""
         return self._losses.get(place)
 
-    def known(self, place: Place) -> float:
+    def require(self, place: ProbeKey) -> float:
         """The loss of a probe that must have been made."""
         return self._losses[place]
 
-    def put(self, place: Place, loss: float) -> None:
+    def append(self, place: ProbeKey, loss: float) -> None:
         """Keep a probe."""
         self._losses[place] = loss
         if self._path is None:
@@ -36,17 +36,17 @@ class ProbeJournal:
             file.flush()
             os.fsync(file.fileno())
 
-    def discard(self) -> None:
+    def delete(self) -> None:
         """Delete the file: the finished curves hold all of it."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def items(self) -> list[tuple[Place, float]]:
+    def items(self) -> list[tuple[ProbeKey, float]]:
         """All probes, by group and number removed."""
         return sorted(self._losses.items())
 
 
-def read_probes(path: Path) -> dict[Place, float]:
+def read_probe_log(path: Path) -> dict[ProbeKey, float]:
     """The whole lines of a journal; a torn last one is cut off."""
     if not path.is_file():
         return {}

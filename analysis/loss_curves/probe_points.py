@@ -14,19 +14,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from ...spaces.policy.loss_curves import CurveSettings, bisect_cut
+from ...spaces.policy.loss_curves import CurveSettings, bisect_removed_count
 
-Probe = Callable[[Sequence[int]], list[float]]  # numbers removed -> rises of the loss
-Strategy = Callable[[int, Probe, CurveSettings], None]
-TINY_RISE = 1e-3  # below it, rises are noise
+ProbeFunction = Callable[[Sequence[int]], list[float]]  # numbers removed -> rises of the loss
+ProbeStrategy = Callable[[int, ProbeFunction, CurveSettings], None]
+NOISE_RISE = 1e-3  # below it, rises are noise
 
 
-def probe_by_bisection(size: int, probe: Probe, settings: CurveSettings) -> None:
+def probe_by_bisection(size: int, probe: ProbeFunction, settings: CurveSettings) -> None:
     """The paper's probes of a group of `size` atoms."""
-    bisect_cut(size, lambda removed: abs(probe([removed])[0]) <= settings.threshold)
+    bisect_removed_count(size, lambda removed: abs(probe([removed])[0]) <= settings.threshold)
 
 
-def probe_along_curve(size: int, probe: Probe, settings: CurveSettings) -> None:
+def probe_along_curve(size: int, probe: ProbeFunction, settings: CurveSettings) -> None:
     """Log-spaced probes, refined where the curve bends."""
     if size < 2:
         return
@@ -34,26 +34,29 @@ def probe_along_curve(size: int, probe: Probe, settings: CurveSettings) -> None:
     first = sorted(set(spaced.tolist()))
     known = {0: 0.0} | dict(zip(first, probe(first), strict=True))
     for _ in range(settings.refine):
-        middle = least_known(known)
+        middle = widest_gap_middle(known)
         if middle is None:
             return
         known[middle] = probe([middle])[0]
 
 
-def least_known(known: dict[int, float]) -> int | None:
+def widest_gap_middle(known: dict[int, float]) -> int | None:
     """The middle of the widest gap: its atoms times its step in log(rise); None: no gap left."""
     at = sorted(known)
     gaps = [(a, b) for a, b in pairwise(at) if b - a > 1]
     if not gaps:
         return None
-    low, high = max(gaps, key=lambda gap: (gap[1] - gap[0]) * step_between(known, gap))
+    low, high = max(gaps, key=lambda gap: (gap[1] - gap[0]) * log_rise_step(known, gap))
     return (low + high) // 2
 
 
-def step_between(known: dict[int, float], gap: tuple[int, int]) -> float:
+def log_rise_step(known: dict[int, float], gap: tuple[int, int]) -> float:
     """How far the rise climbs within a gap, in powers of e; much, where it becomes infinite."""
-    low, high = (math.log(abs(known[k]) + TINY_RISE) for k in gap)
+    low, high = (math.log(abs(known[k]) + NOISE_RISE) for k in gap)
     return abs(high - low) if math.isfinite(high) and math.isfinite(low) else 1e3
 
 
-STRATEGIES: dict[str, Strategy] = {"curve": probe_along_curve, "paper": probe_by_bisection}
+PROBE_STRATEGIES: dict[str, ProbeStrategy] = {
+    "curve": probe_along_curve,
+    "paper": probe_by_bisection,
+}

@@ -22,63 +22,70 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import CurveSettings
-from ...trainers.data.batches import batches
-from ...trainers.data.types import Data, Split
+from ...trainers.data.batches import iterate_batches
+from ...trainers.data.types import DataSplits, Split
 from ...trainers.metrics.evaluate import logits_of
-from ...trainers.pruning.masking import READERS, masked
-from ...trainers.pruning.partial_forward import NotReplayable, Replay, State
-from ...trainers.runtime.device import Machine, half_of, lay, machine_for, place, threads
+from ...trainers.pruning.masking import READER_KINDS, masked
+from ...trainers.pruning.partial_forward import ForwardState, PartialForward, PartialForwardError
+from ...trainers.runtime.device import (
+    DeviceConfig,
+    device_config_for,
+    halve_batch,
+    thread_limit,
+    to_device,
+    to_memory_format,
+)
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Subject:
+class ProbedNetwork:
     """What is probed: a trained network, its map, and the data whose train part calibrates."""
 
     model: nn.Module
     channel_map: ChannelMap
-    data: Data
-    machine: Machine | None = None  # None: the best where the model lies; float32 in any case
+    data: DataSplits
+    machine: DeviceConfig | None = None  # None: the best where the model lies; float32 in any case
 
 
-class Prober:
+class LossProber:
     """Measures losses; keeps the activations before the group that it measured last."""
 
     def __init__(
         self,
-        subject: Subject,
+        subject: ProbedNetwork,
         split: Split,
         settings: CurveSettings,
         *,
         around: Mask,
-        replay: bool = True,
+        share_prefixes: bool = True,
     ) -> None:
         """`around` masks the prefix; `replay=False` runs every probe from its start."""
-        machine = subject.machine or machine_for(subject.model, subject.data.input_shape)
+        machine = subject.machine or device_config_for(subject.model, subject.data.input_shape)
         self._machine = replace(machine, bf16=False)  # small differences are what is measured
-        self._model = place(copy.deepcopy(subject.model).eval(), self._machine)
+        self._model = to_device(copy.deepcopy(subject.model).eval(), self._machine)
         self._channel_map, self._data, self._split = subject.channel_map, subject.data, split
         self._around, self._memory = around, settings.memory
-        self._part(settings.batch_size)
+        self._set_batch_size(settings.batch_size)
         if settings.probe == "batch":
             use_batch_statistics(self._model)
-        self._replay = self._listed() if replay else None
+        self._replay = self._build_partial_forward() if share_prefixes else None
         self.evaluations = 0
 
     @property
-    def replays(self) -> bool:
+    def shares_prefixes(self) -> bool:
         """Whether prefixes are shared."""
         return self._replay is not None
 
-    def place_of(self, group: int) -> int:
+    def position_of(self, group: int) -> int:
         """Where the group's cuts begin to matter; groups are best probed in this order."""
         if self._replay is None:
             return 0
         atoms = np.flatnonzero(self._channel_map.group_of == group)
         layers = self._channel_map.layers
-        reads = (layer for layer in layers if layer.kind in READERS)
-        return self._replay.place_of(r.name for r in reads if np.isin(r.in_atoms, atoms).any())
+        reads = (layer for layer in layers if layer.kind in READER_KINDS)
+        return self._replay.position_of(r.name for r in reads if np.isin(r.in_atoms, atoms).any())
 
     def losses(self, group: int, masks: Sequence[Mask]) -> list[float]:
         """The mean cross-entropy of masks [A] that differ from `around` in this group only.
@@ -89,23 +96,25 @@ class Prober:
             try:
                 return self._losses(group, masks)
             except (MemoryError, RuntimeError) as error:
-                self._part(half_of(self._batch_size, error))
+                self._set_batch_size(halve_batch(self._batch_size, error))
 
-    def _part(self, batch: int) -> None:
+    def _set_batch_size(self, batch: int) -> None:
         """Part the images into even batches, for their statistics, of no more than so many."""
         count = -(-len(self._split) // batch)
         self._batch_size = -(-len(self._split) // count)
         self._group: int | None = None
-        self._states: list[State | None] = [None] * count
+        self._states: list[ForwardState | None] = [None] * count
 
     @torch.no_grad()
     def _losses(self, group: int, masks: Sequence[Mask]) -> list[float]:
         total = np.zeros(len(masks))
-        with threads(self._machine):
+        with thread_limit(self._machine):
             if group != self._group:
-                self._move(group)
+                self._advance_states(group)
             for index, (images, labels) in enumerate(self._batches()):
-                state = self._states[index] or self._state_at(self.place_of(group), images, None)
+                state = self._states[index] or self._state_at(
+                    self.position_of(group), images, None
+                )
                 for row, keep in enumerate(masks):
                     with masked(self._model, self._channel_map, keep):
                         total[row] += self._loss(state, images, labels)
@@ -113,7 +122,7 @@ class Prober:
         means: list[float] = (total / len(self._split)).tolist()
         return means
 
-    def _loss(self, state: State | None, images: Tensor, labels: Tensor) -> float:
+    def _loss(self, state: ForwardState | None, images: Tensor, labels: Tensor) -> float:
         if state is None or self._replay is None:
             output = self._model(images)
         else:
@@ -121,39 +130,41 @@ class Prober:
         logits = logits_of(output, self._data).double()
         return float(functional.cross_entropy(logits, labels, reduction="sum"))
 
-    def _move(self, group: int) -> None:
+    def _advance_states(self, group: int) -> None:
         """Carry the kept activations to the first layer that reads the group."""
         self._group, room = group, self._memory
-        goal = self.place_of(group)
+        goal = self.position_of(group)
         for index, (images, _) in enumerate(self._batches()):
             before, self._states[index] = self._states[index], None
             state = self._state_at(goal, images, before) if room > 0 else None
-            room -= 0 if state is None else state.bytes
+            room -= 0 if state is None else state.nbytes
             self._states[index] = state if room >= 0 else None
 
-    def _state_at(self, goal: int, images: Tensor, before: State | None) -> State | None:
+    def _state_at(
+        self, goal: int, images: Tensor, before: ForwardState | None
+    ) -> ForwardState | None:
         if self._replay is None:
             return None
-        if before is None or before.place > goal:
+        if before is None or before.position > goal:
             before = self._replay.start(images)
         with masked(self._model, self._channel_map, self._around):
             return self._replay.advance(before, goal)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        reader = batches(
+        reader = iterate_batches(
             self._split, self._data, batch_size=self._batch_size, device=self._machine.device
         )
-        return ((lay(images, self._machine), labels) for images, labels in reader)
+        return ((to_memory_format(images, self._machine), labels) for images, labels in reader)
 
-    def _listed(self) -> Replay | None:
+    def _build_partial_forward(self) -> PartialForward | None:
         """The network as operations; None where it cannot be."""
         leaves = [layer.name for layer in self._channel_map.layers]
         images, _ = next(iter(self._batches()))
         model = copy.deepcopy(self._model)
         try:
-            with torch.no_grad(), threads(self._machine):
-                replay = Replay(model, images[:2], leaves)
-        except NotReplayable:
+            with torch.no_grad(), thread_limit(self._machine):
+                replay = PartialForward(model, images[:2], leaves)
+        except PartialForwardError:
             return None
         self._model = model
         return replay

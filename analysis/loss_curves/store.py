@@ -6,31 +6,33 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ...spaces.policy.layer_scores import combine
-from ...spaces.policy.loss_curves import CurveSettings, curves_wanted
-from ...spaces.policy.measurements import Evidence
+from ...spaces.policy.layer_scores import combine_layers
+from ...spaces.policy.loss_curves import CurveSettings, required_curves
+from ...spaces.policy.measurements import Measurements
 from ...spaces.policy.policy import Policy
-from .measure import OnProgress, measure_curves
-from .prober import Subject
+from .measure import OnGroupMeasured, measure_curves
+from .prober import ProbedNetwork
 
 
-def with_curves(
-    evidence: Evidence,
+def add_loss_curves(
+    measurements: Measurements,
     policies: Iterable[Policy],
-    subject: Subject,
+    network: ProbedNetwork,
     *,
     folder: Path | None,
     settings: CurveSettings | None = None,
-    on_progress: OnProgress | None = None,
-) -> Evidence:
+    on_progress: OnGroupMeasured | None = None,
+) -> Measurements:
     """The evidence, and the curves of every policy that is decoded from them."""
-    curves = dict(evidence.curves)
-    for name, policy in curves_wanted(policies).items():
+    curves = dict(measurements.curves)
+    for name, policy in required_curves(policies).items():
         if name in curves:
             continue
-        order = combine(evidence.scores[policy.score], subject.channel_map, policy.combine)
+        order = combine_layers(
+            measurements.scores[policy.score], network.channel_map, policy.combine
+        )
         asked = replace(settings or CurveSettings(), probe=policy.probe)
         curves[name] = measure_curves(
-            subject, order, asked, folder=folder, on_progress=on_progress
+            network, order, asked, folder=folder, on_progress=on_progress
         )
-    return replace(evidence, curves=curves)
+    return replace(measurements, curves=curves)

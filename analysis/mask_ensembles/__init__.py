@@ -4,27 +4,27 @@
 score of the evidence, `surrogate_of` a prediction for any mask. A score's name says its settings.
 """
 
-from .jobs import Measurable, Step
-from .measure import ensemble_steps, measure_ensemble
-from .names import is_ensemble, name_of, settings_named
-from .result import Check, Effort, Ensemble, with_ensemble
-from .settings import PRESETS, EnsembleSettings
-from .surrogate import Surrogate, surrogate_of
+from .jobs import EnsembleStep, MeasuredNetwork
+from .measure import ensemble_stages, measure_ensemble
+from .names import is_ensemble_name, name_from_settings, settings_from_name
+from .result import ConvergenceCheck, EnsembleResult, MeasurementEffort, add_ensemble
+from .settings import ENSEMBLE_PRESETS, EnsembleSettings
+from .surrogate import Surrogate, build_surrogate
 
 __all__ = [
-    "PRESETS",
-    "Check",
-    "Effort",
-    "Ensemble",
+    "ENSEMBLE_PRESETS",
+    "ConvergenceCheck",
+    "EnsembleResult",
     "EnsembleSettings",
-    "Measurable",
-    "Step",
+    "EnsembleStep",
+    "MeasuredNetwork",
+    "MeasurementEffort",
     "Surrogate",
-    "ensemble_steps",
-    "is_ensemble",
+    "add_ensemble",
+    "build_surrogate",
+    "ensemble_stages",
+    "is_ensemble_name",
     "measure_ensemble",
-    "name_of",
-    "settings_named",
-    "surrogate_of",
-    "with_ensemble",
+    "name_from_settings",
+    "settings_from_name",
 ]

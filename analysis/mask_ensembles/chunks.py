@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .gradients import GradientSums, empty_gradients
-from .masked_loss import Probe
+from .masked_loss import MaskedLossProbe
 from .masks import Masks, draw_masks
-from .result import Effort
+from .result import MeasurementEffort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
-CHUNK = {"sample": 256, "batch": 16, "gradient": 256}  # masks drawn at once
-HELD_OUT = (1, 3, 5, 7)  # chunks that are predicted and never fitted
+CHUNK_SIZES = {"sample": 256, "batch": 16, "gradient": 256}  # masks drawn at once
+HELD_OUT_CHUNKS = (1, 3, 5, 7)  # chunks that are predicted and never fitted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Draws:
+class ChunkSampler:
     """What is drawn for each chunk."""
 
     settings: EnsembleSettings
@@ -40,7 +40,7 @@ class Draws:
     def size(self) -> int:
         """Masks a chunk; fewer where the limit is low, so that some are held out."""
         settings = self.settings
-        return min(CHUNK[settings.per], max(settings.most_samples // 8, 2))
+        return min(CHUNK_SIZES[settings.per], max(settings.max_samples // 8, 2))
 
     def masks(self, chunk: int) -> Masks:
         """The masks of a chunk, bool [size, A]."""
@@ -64,7 +64,7 @@ class Draws:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class ChunkResult:
     """What came of a chunk: targets [size], NaN where they or gradients are not finite."""
 
     targets: Values
@@ -72,31 +72,33 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class ChunkGroupResult:
     """What came of several chunks, what it took, and how many images were run at once."""
 
-    chunks: tuple[Measured, ...]
-    effort: Effort
+    chunks: tuple[ChunkResult, ...]
+    effort: MeasurementEffort
     batch: int
 
 
-def measure_part(probe: Probe, draws: Draws, chunks: Sequence[int]) -> Part:
+def measure_part(
+    probe: MaskedLossProbe, draws: ChunkSampler, chunks: Sequence[int]
+) -> ChunkGroupResult:
     """Measure chunks with a probe that has done nothing before."""
     begin = time.perf_counter()
     found = tuple(measure_chunk(probe, draws, chunk) for chunk in chunks)
-    return Part(found, probe.effort(time.perf_counter() - begin), probe.size)
+    return ChunkGroupResult(found, probe.effort(time.perf_counter() - begin), probe.size)
 
 
-def measure_chunk(probe: Probe, draws: Draws, chunk: int) -> Measured:
+def measure_chunk(probe: MaskedLossProbe, draws: ChunkSampler, chunk: int) -> ChunkResult:
     """The targets of a chunk's masks."""
     per, masks = draws.settings.per, draws.masks(chunk)
     if per == "batch":
-        return Measured(np.array([probe.set_change(mask) for mask in masks]), None)
+        return ChunkResult(np.array([probe.set_change(mask) for mask in masks]), None)
     rows = draws.rows(chunk)
-    if per == "sample" or chunk in HELD_OUT:
-        return Measured(probe.sample_changes(masks, rows), None)
+    if per == "sample" or chunk in HELD_OUT_CHUNKS:
+        return ChunkResult(probe.sample_changes(masks, rows), None)
     targets, gradients = probe.sample_gradients(masks, rows)
     finite = np.isfinite(targets) & np.isfinite(gradients).all(axis=1)
     sums = empty_gradients(masks.shape[1])
     sums.add(masks[finite], targets[finite], gradients[finite])
-    return Measured(np.where(finite, targets, np.nan), sums)
+    return ChunkResult(np.where(finite, targets, np.nan), sums)

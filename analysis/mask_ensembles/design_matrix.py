@@ -11,7 +11,7 @@ from .masks import Masks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class DesignMatrix:
     """x = removed atoms 0/1 [A] and, with curvature, n_g * (share removed of group g)^2 [G]."""
 
     group_of: NDArray[np.int32]  # [A]
@@ -32,20 +32,20 @@ class Columns:
         removed = np.logical_not(masks).astype(np.float32)
         if not self.curvature:
             return removed
-        groups = membership(self.group_of)
+        groups = group_membership(self.group_of)
         squared = (removed @ groups) ** 2 / groups.sum(axis=0)
         return np.concatenate((removed, squared), axis=1)
 
 
-def membership(group_of: NDArray[np.int32]) -> NDArray[np.float32]:
+def group_membership(group_of: NDArray[np.int32]) -> NDArray[np.float32]:
     """Which group each atom is in: 0/1 [A, G]."""
     groups = np.arange(int(group_of.max()) + 1)
     return np.asarray(group_of[:, None] == groups, dtype=np.float32)
 
 
-def shares(masks: Masks, group_of: NDArray[np.int32]) -> NDArray[np.float64]:
+def removed_shares(masks: Masks, group_of: NDArray[np.int32]) -> NDArray[np.float64]:
     """The removed share of each group, and of all atoms: [n, G + 1]."""
-    groups = membership(group_of)
+    groups = group_membership(group_of)
     gone = np.logical_not(masks).astype(np.float32) @ groups
     whole = gone.sum(axis=1, keepdims=True) / len(group_of)
     return np.concatenate((gone / groups.sum(axis=0), whole), axis=1, dtype=np.float64)

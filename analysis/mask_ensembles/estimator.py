@@ -12,28 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
-from ...spaces.policy.measurements import Tables
-from .chunks import HELD_OUT, Draws, Measured, Part
-from .design_matrix import Columns, shares
+from ...spaces.policy.measurements import NamedArrays
+from .chunks import HELD_OUT_CHUNKS, ChunkGroupResult, ChunkResult, ChunkSampler
+from .design_matrix import DesignMatrix, removed_shares
 from .gradients import GradientSums, empty_gradients
 from .masks import Masks
-from .normal_equations import Sums, empty_sums
-from .posterior import expected, priors_of, rank_correlation
-from .result import Check, Effort
-from .ridge import Fit, Prior, fit_sums, half_coefficients
-from .ridge_cg import PackedRows, empty_rows, fit_rows, half_coefficients_of_rows
+from .normal_equations import NormalEquations, empty_normal_equations
+from .posterior import build_priors, expected_scores, spearman_correlation
+from .result import ConvergenceCheck, MeasurementEffort
+from .ridge import Prior, RidgeFit, fit_normal_equations, half_coefficients
+from .ridge_cg import (
+    PackedMasks,
+    empty_packed_masks,
+    fit_packed_masks,
+    half_coefficients_of_packed,
+)
 
 Values = NDArray[np.float64]
-FIRST_CHECK, GROWTH = 8, 1.4  # chunks
+FIRST_CHECK, CHECK_GROWTH = 8, 1.4  # chunks
 LARGEST_GRAM = 5_000  # columns: sum x x' and K take 200 MB each; beyond, masks are kept instead
 
 
 @dataclass(slots=True, eq=False)
-class Campaign:
+class EnsembleEstimator:
     """What is drawn, and all that is known so far."""
 
-    draws: Draws
-    linear: Sums | PackedRows | None
+    draws: ChunkSampler
+    linear: NormalEquations | PackedMasks | None
     gradients: GradientSums | None
     held_masks: Masks
     held_targets: Values
@@ -41,8 +46,8 @@ class Campaign:
     taylor: Values
     batch: int  # images at once, as far as memory was seen to allow
     chunk: int = 0
-    checks: list[Check] = field(default_factory=list)
-    effort: Effort = field(default_factory=Effort)
+    checks: list[ConvergenceCheck] = field(default_factory=list)
+    effort: MeasurementEffort = field(default_factory=MeasurementEffort)
 
     @property
     def settled(self) -> bool:
@@ -53,50 +58,50 @@ class Campaign:
         if self.chunk < FIRST_CHECK or not self.checks:
             return False
         settings, last = self.draws.settings, self.checks[-1]
-        informed = last.held_out_r2 > 0 or not settings.fits
+        informed = last.held_out_r2 > 0 or not settings.fits_losses
         return informed and last.agreement >= settings.agreement
 
     @property
     def at_limit(self) -> bool:
         """Whether the samples or the seconds are used up."""
         settings = self.draws.settings
-        if self.chunk >= self.last:
+        if self.chunk >= self.max_chunks:
             return True
         late = settings.seconds is not None and self.effort.seconds >= settings.seconds
-        return late and self.chunk > HELD_OUT[0]
+        return late and self.chunk > HELD_OUT_CHUNKS[0]
 
     @property
-    def last(self) -> int:
+    def max_chunks(self) -> int:
         """How many chunks the limit on samples allows."""
-        return self.draws.settings.most_samples // self.draws.size
+        return self.draws.settings.max_samples // self.draws.size
 
     @property
     def checked(self) -> bool:
         """Whether there is a check of all that is known."""
         return bool(self.checks) and self.checks[-1].samples == self.effort.samples
 
-    def ahead(self) -> range:
+    def next_chunks(self) -> range:
         """The chunks until the next look at whether it is enough; none waits for another.
 
         Where seconds are limited, that look comes after each chunk.
         """
         if self.draws.settings.seconds is not None:
             return range(self.chunk, self.chunk + 1)
-        return range(self.chunk, min(next_check(self.chunk), self.last))
+        return range(self.chunk, min(next_check_chunk(self.chunk), self.max_chunks))
 
-    def take(self, part: Part) -> None:
+    def add_results(self, part: ChunkGroupResult) -> None:
         """Add what came of the chunks that are next."""
         self.effort, self.batch = self.effort.plus(part.effort), min(self.batch, part.batch)
         for measured in part.chunks:
-            self._take(measured)
+            self._add_result(measured)
 
-    def _take(self, measured: Measured) -> None:
+    def _add_result(self, measured: ChunkResult) -> None:
         """Add what is finite of a chunk to the sums."""
         masks, targets = self.draws.masks(self.chunk), measured.targets
-        held, finite = self.chunk in HELD_OUT, np.isfinite(targets)
+        held, finite = self.chunk in HELD_OUT_CHUNKS, np.isfinite(targets)
         dropped = int((~finite).sum())
-        self.effort = self.effort.plus(Effort(samples=self.draws.size, dropped=dropped))
-        self.reach = np.maximum(self.reach, shares(masks, self.draws.group_of).max(axis=0))
+        self.effort = self.effort.plus(MeasurementEffort(samples=self.draws.size, dropped=dropped))
+        self.reach = np.maximum(self.reach, removed_shares(masks, self.draws.group_of).max(axis=0))
         self.chunk += 1
         masks, targets = masks[finite], targets[finite]
         if held:
@@ -108,15 +113,15 @@ class Campaign:
         if self.gradients is not None and measured.gradients is not None:
             self.gradients.merge(measured.gradients)
 
-    def look(self) -> Check:
+    def check_convergence(self) -> ConvergenceCheck:
         """How well held-out masks are predicted, and how alike two halves rank."""
         fit = self.fit(errors=False)
         rest = self.held_targets - fit.predict(self._columns.rows(self.held_masks))
         variance = self.held_targets.var() if len(rest) else 0.0
         r2 = 1 - float(rest.var() / variance) if variance > 0 else 0.0
-        return Check(self.effort.samples, r2, rank_correlation(*self._halves(fit)))
+        return ConvergenceCheck(self.effort.samples, r2, spearman_correlation(*self._halves(fit)))
 
-    def fit(self, *, errors: bool = True) -> Fit:
+    def fit(self, *, errors: bool = True) -> RidgeFit:
         """The linear model of all samples so far."""
         counted = self.linear or self.gradients
         if counted is None or not counted.samples:
@@ -124,54 +129,54 @@ class Campaign:
                 f"an ensemble must have masks with a finite loss, got none of "
                 f"{self.effort.samples}; check the network's weights and the images"
             )
-        if isinstance(self.linear, Sums):
-            return fit_sums(self.linear, self._priors(), errors=errors)
+        if isinstance(self.linear, NormalEquations):
+            return fit_normal_equations(self.linear, self._priors(), errors=errors)
         if self.linear is not None:
-            return fit_rows(self.linear, self._priors(), errors=errors)
+            return fit_packed_masks(self.linear, self._priors(), errors=errors)
         assert self.gradients is not None
-        return self.gradients.model()
+        return self.gradients.linear_fit()
 
-    def scores(self, fit: Fit) -> tuple[Values, Values]:
+    def scores(self, fit: RidgeFit) -> tuple[Values, Values]:
         """What each atom is worth and its standard error: [A], [A]."""
         if self.linear is None and self.gradients is not None:
             return self.gradients.scores(self.draws.settings.variant)[:2]
         atoms = self._columns.atoms
         errors = np.linalg.norm(fit.root, axis=1)[:atoms]
-        return expected(fit.coefficients[:atoms], errors, self.draws.settings.variant)
+        return expected_scores(fit.coefficients[:atoms], errors, self.draws.settings.variant)
 
     def _priors(self) -> tuple[Prior, ...]:
         """What the coefficients may be expected to be, before any loss is seen."""
         known = [] if self.gradients is None else [self.gradients.scores("mean")[0]]
         taylor = None if self.draws.settings.prior == "none" else self.taylor
-        return priors_of(taylor, known, self._columns.count)
+        return build_priors(taylor, known, self._columns.count)
 
     @property
-    def _columns(self) -> Columns:
-        return Columns(self.draws.group_of, self.draws.settings.curvature)
+    def _columns(self) -> DesignMatrix:
+        return DesignMatrix(self.draws.group_of, self.draws.settings.curvature)
 
-    def _halves(self, fit: Fit) -> Values:
+    def _halves(self, fit: RidgeFit) -> Values:
         """The scores that each half of the samples gives, [2, A]."""
         atoms, variant = self._columns.atoms, self.draws.settings.variant
         if self.linear is None and self.gradients is not None:
             return self.gradients.scores(variant)[2]
-        if isinstance(self.linear, Sums):
+        if isinstance(self.linear, NormalEquations):
             found = half_coefficients(self.linear, fit)
         else:
             assert self.linear is not None
-            found = half_coefficients_of_rows(self.linear, fit)
-        return expected(found[:, :atoms], np.zeros((2, atoms)), variant)[0]
+            found = half_coefficients_of_packed(self.linear, fit)
+        return expected_scores(found[:, :atoms], np.zeros((2, atoms)), variant)[0]
 
-    def tables(self) -> Tables:
+    def state_arrays(self) -> NamedArrays:
         """All that a new process needs to go on."""
         tables = {"held/masks": self.held_masks, "held/targets": self.held_targets}
         tables |= {"reach": self.reach, "taylor": self.taylor}
         for part in (self.linear, self.gradients):
-            tables |= {} if part is None else part.tables()
+            tables |= {} if part is None else part.state_arrays()
         checks = [asdict(check) for check in self.checks]
         progress = {"chunk": self.chunk, "checks": checks, "effort": asdict(self.effort)}
         return {**tables, "progress": np.array(json.dumps(progress))}
 
-    def restore(self, tables: Tables) -> None:
+    def load_state_arrays(self, tables: NamedArrays) -> None:
         """Go on where `tables` was saved."""
         self.held_masks = tables["held/masks"].astype(bool)
         self.held_targets = tables["held/targets"].astype(np.float64)
@@ -179,22 +184,22 @@ class Campaign:
         self.taylor = tables["taylor"].astype(np.float64)
         for part in (self.linear, self.gradients):
             if part is not None:
-                part.restore(tables)
+                part.load_state_arrays(tables)
         progress = json.loads(str(tables["progress"]))
         self.chunk = progress["chunk"]
-        self.checks = [Check(**check) for check in progress["checks"]]
-        self.effort = Effort(**progress["effort"])
+        self.checks = [ConvergenceCheck(**check) for check in progress["checks"]]
+        self.effort = MeasurementEffort(**progress["effort"])
 
 
-def begin(draws: Draws) -> Campaign:
+def new_estimator(draws: ChunkSampler) -> EnsembleEstimator:
     """A campaign that has measured nothing yet."""
     settings, group_of = draws.settings, draws.group_of
-    columns = Columns(group_of, settings.curvature)
-    linear: Sums | PackedRows | None = None
-    if settings.fits:
+    columns = DesignMatrix(group_of, settings.curvature)
+    linear: NormalEquations | PackedMasks | None = None
+    if settings.fits_losses:
         small = columns.count <= LARGEST_GRAM
-        linear = empty_sums(columns) if small else empty_rows(columns)
-    return Campaign(
+        linear = empty_normal_equations(columns) if small else empty_packed_masks(columns)
+    return EnsembleEstimator(
         draws=draws,
         linear=linear,
         gradients=empty_gradients(columns.atoms) if settings.per == "gradient" else None,
@@ -206,9 +211,9 @@ def begin(draws: Draws) -> Campaign:
     )
 
 
-def next_check(chunk: int) -> int:
+def next_check_chunk(chunk: int) -> int:
     """After how many chunks the next check is: 8, and then each time some 40 % more."""
     due = FIRST_CHECK
     while due <= chunk:
-        due = int(np.ceil(due * GROWTH))
+        due = int(np.ceil(due * CHECK_GROWTH))
     return due

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.policy.measurements import Tables
+from ...spaces.policy.measurements import NamedArrays
 from .masks import Masks
-from .normal_equations import halves
-from .ridge import Fit, Prior
+from .normal_equations import half_slices
+from .ridge import Prior, RidgeFit
 
 Values = NDArray[np.float64]
-PLACE = {"mean": (0, 2), "absolute": (1, 2), "square": (2, 3)}  # of a variant and of its square
+VARIANT_POWERS = {
+    "mean": (0, 2),
+    "absolute": (1, 2),
+    "square": (2, 3),
+}  # of a variant and of its square
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +41,7 @@ class GradientSums:
 
     def add(self, masks: Masks, targets: Values, gradients: Values) -> None:
         """Take in masks bool [n, A], their loss changes [n] and the gradients there [n, A]."""
-        for half, part in enumerate(halves(len(gradients))):
+        for half, part in enumerate(half_slices(len(gradients))):
             g = gradients[part]
             sums = (g.sum(0), np.abs(g).sum(0), (g**2).sum(0), (g**4).sum(0))
             self.powers[half] += np.stack(sums)
@@ -53,13 +57,13 @@ class GradientSums:
 
     def scores(self, variant: str) -> tuple[Values, Values, Values]:
         """Of one variant: the mean [A], its standard error [A], and the means of both halves."""
-        value, square = PLACE[variant]
+        value, square = VARIANT_POWERS[variant]
         count = max(self.samples, 1)
         mean, second = self.powers.sum(axis=0)[[value, square]] / count
         error = np.sqrt(np.maximum(second - mean**2, 0) / count)
         return mean, error, self.powers[:, value] / np.maximum(self.count, 1)[:, None]
 
-    def model(self) -> Fit:
+    def linear_fit(self) -> RidgeFit:
         """The linear model that the mean gradients are, through the mean loss change."""
         mean, error, _ = self.scores("mean")
         count = max(self.samples, 1)
@@ -67,13 +71,13 @@ class GradientSums:
         noise = max(square - level**2, 0.0)
         no_prior = Prior(np.zeros((len(mean), 0)), np.ones(len(mean)))
         start = (self.removed / count, float(level), float(np.sqrt(noise / count)))
-        return Fit(mean, *start, noise, 0.0, np.zeros(0), no_prior, error)
+        return RidgeFit(mean, *start, noise, 0.0, np.zeros(0), no_prior, error)
 
-    def tables(self) -> Tables:
+    def state_arrays(self) -> NamedArrays:
         """The arrays by name, to be saved."""
         return {f"gradients/{name}": getattr(self, name) for name in ARRAYS}
 
-    def restore(self, tables: Tables) -> None:
+    def load_state_arrays(self, tables: NamedArrays) -> None:
         """Become what `tables` saved."""
         for name in ARRAYS:
             setattr(self, name, np.array(tables[f"gradients/{name}"], dtype=np.float64))

@@ -14,13 +14,13 @@ from torch import nn
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...trainers.data.batches import draw
-from ...trainers.data.types import Data, Split
-from ...trainers.runtime.device import Machine, device_of, machine_for, place
-from ..scores.measure import evidence_key
-from .chunks import Draws, Part, measure_part
-from .masked_loss import Probe
-from .result import Effort
+from ...trainers.data.batches import fixed_subset
+from ...trainers.data.types import DataSplits, Split
+from ...trainers.runtime.device import DeviceConfig, device_config_for, device_of, to_device
+from ..scores.measure import measurement_key
+from .chunks import ChunkGroupResult, ChunkSampler, measure_part
+from .masked_loss import MaskedLossProbe
+from .result import MeasurementEffort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
@@ -28,67 +28,77 @@ SET_IMAGES = 512  # where a network forces one mask for a whole set
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measurable:
+class MeasuredNetwork:
     """A trained network, its map, and the data whose train part it is measured on."""
 
     model: nn.Module
     channel_map: ChannelMap
-    data: Data
-    machine: Machine | None = None  # None: the best where the model lies
+    data: DataSplits
+    machine: DeviceConfig | None = None  # None: the best where the model lies
 
 
-Step = Callable[[Measurable], Any]
+EnsembleStep = Callable[[MeasuredNetwork], Any]
 
 
-def no_network(function: Callable[[], Any], on: Measurable) -> Any:
+def without_network(function: Callable[[], Any], on: MeasuredNetwork) -> Any:
     """A step that looks at sums alone."""
     return function()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Start:
+class EnsembleStart:
     """What is known before the first mask."""
 
-    draws: Draws
-    machine: Machine
+    draws: ChunkSampler
+    machine: DeviceConfig
     dense: Values  # the losses of the images, unmasked
     taylor: Values | None  # the prior's mean, if it was asked for
-    effort: Effort
+    effort: MeasurementEffort
     batch: int  # images at once that memory has room for
     notes: tuple[str, ...]
 
 
 @contextlib.contextmanager
-def probing(on: Measurable, settings: EnsembleSettings, machine: Machine) -> Iterator[Probe]:
+def open_probe(
+    network: MeasuredNetwork, settings: EnsembleSettings, machine: DeviceConfig
+) -> Iterator[MaskedLossProbe]:
     """A probe of the network, which goes back afterwards to where it was."""
-    split, here = draw(on.data.train, settings.images), device_of(on.model)
+    split, here = fixed_subset(network.data.train, settings.images), device_of(network.model)
     try:
-        model = place(on.model, machine)
-        yield Probe(model, on.channel_map, on.data, split, settings, machine)
+        model = to_device(network.model, machine)
+        yield MaskedLossProbe(model, network.channel_map, network.data, split, settings, machine)
     finally:
-        on.model.to(here)
+        network.model.to(here)
 
 
-def base_of(settings: EnsembleSettings, seed: int, on: Measurable) -> tuple[str, Machine]:
+def network_key(
+    settings: EnsembleSettings, seed: int, network: MeasuredNetwork
+) -> tuple[str, DeviceConfig]:
     """A hash of the network and the images, on the machine that all steps use."""
-    refuse_hopeless(on.channel_map)
-    machine = on.machine or machine_for(on.model, on.data.input_shape)
-    split = draw(on.data.train, settings.images)
-    base = evidence_key(on.model, on.channel_map, on.data, split, seed)
+    check_removable(network.channel_map)
+    machine = network.machine or device_config_for(network.model, network.data.input_shape)
+    split = fixed_subset(network.data.train, settings.images)
+    base = measurement_key(network.model, network.channel_map, network.data, split, seed)
     return base + repr(machine), machine
 
 
-def unmasked(
-    settings: EnsembleSettings, seed: int, machine: Machine, new: bool, on: Measurable
-) -> Start:
+def measure_unmasked(
+    settings: EnsembleSettings,
+    seed: int,
+    machine: DeviceConfig,
+    new: bool,
+    network: MeasuredNetwork,
+) -> EnsembleStart:
     """What the unmasked network says, and of a `new` campaign what its prior expects."""
     began = time.perf_counter()
-    with probing(on, settings, machine) as probe:
-        notes = fall_back(probe)
+    with open_probe(network, settings, machine) as probe:
+        notes = fall_back_to_set_masks(probe)
         probe.measure_dense()
         taylor = probe.taylor() if new and settings.prior == "taylor" else None
-        return Start(
-            draws=Draws(probe.settings, on.channel_map.group_of, len(probe.split), seed),
+        return EnsembleStart(
+            draws=ChunkSampler(
+                probe.settings, network.channel_map.group_of, len(probe.split), seed
+            ),
             machine=machine,
             dense=probe.dense,
             taylor=taylor,
@@ -98,15 +108,17 @@ def unmasked(
         )
 
 
-def part_of(start: Start, batch: int, chunks: Sequence[int], on: Measurable) -> Part:
+def run_chunks(
+    start: EnsembleStart, batch: int, chunks: Sequence[int], network: MeasuredNetwork
+) -> ChunkGroupResult:
     """Some chunks of it."""
     settings = replace(start.draws.settings, batch=batch)
-    with probing(on, settings, start.machine) as probe:
+    with open_probe(network, settings, start.machine) as probe:
         probe.dense = start.dense
         return measure_part(probe, start.draws, chunks)
 
 
-def refuse_hopeless(channel_map: ChannelMap) -> None:
+def check_removable(channel_map: ChannelMap) -> None:
     """Raise unless some atom can be removed without emptying its group."""
     if channel_map.atoms == 0 or np.bincount(channel_map.group_of).max() < 2:
         raise UserError(
@@ -116,9 +128,9 @@ def refuse_hopeless(channel_map: ChannelMap) -> None:
         )
 
 
-def fall_back(probe: Probe) -> tuple[str, ...]:
+def fall_back_to_set_masks(probe: MaskedLossProbe) -> tuple[str, ...]:
     """Give a network that regroups its batch one mask for the whole set, and say so."""
-    if probe.settings.per == "batch" or probe.takes_own_masks():
+    if probe.settings.per == "batch" or probe.supports_sample_masks():
         return ()
     per = probe.settings.per
     images = min(probe.settings.images, SET_IMAGES)

@@ -15,29 +15,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...trainers.data.types import Data, Split, prepare
+from ...trainers.data.types import DataSplits, Split, normalize_images
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.pruning.masking import masked
-from ...trainers.runtime.device import Machine, half_of, lay, precision, threads
-from ...trainers.runtime.modes import evaluating
+from ...trainers.runtime.device import (
+    DeviceConfig,
+    autocast,
+    halve_batch,
+    thread_limit,
+    to_memory_format,
+)
+from ...trainers.runtime.modes import eval_mode
 from .masks import Masks
-from .result import Effort
+from .result import MeasurementEffort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 
 @dataclass(slots=True, eq=False)
-class Probe:
+class MaskedLossProbe:
     """A network, its calibration images, and how much was run through it."""
 
     model: nn.Module
     channel_map: ChannelMap
-    data: Data
+    data: DataSplits
     split: Split
     settings: EnsembleSettings
-    machine: Machine
+    machine: DeviceConfig
     forwards: int = 0  # images
     backwards: int = 0  # images
     halvings: int = 0  # of the batch, when memory ran out
@@ -48,22 +54,24 @@ class Probe:
         """Begin with the batch that was asked for."""
         self.size = min(self.settings.batch, len(self.split))
 
-    def effort(self, seconds: float) -> Effort:
+    def effort(self, seconds: float) -> MeasurementEffort:
         """What was run so far, in so many seconds."""
-        return Effort(
+        return MeasurementEffort(
             forwards=self.forwards,
             backwards=self.backwards,
             halvings=self.halvings,
             seconds=seconds,
         )
 
-    def sample_changes(self, masks: Masks, rows: Rows) -> Values:
+    def sample_changes(self, masks: Masks, rows: RowIndices) -> Values:
         """How much each row's transformed loss rises when it carries its own mask: [n]."""
         self.measure_dense()
-        losses = self._in_pieces(len(rows), lambda part: self._losses(masks[part], rows[part]))
+        losses = self._run_in_batches(
+            len(rows), lambda part: self._losses(masks[part], rows[part])
+        )
         return self._transform(losses) - self.dense[rows]
 
-    def sample_gradients(self, masks: Masks, rows: Rows) -> tuple[Values, Values]:
+    def sample_gradients(self, masks: Masks, rows: RowIndices) -> tuple[Values, Values]:
         """The same rises, and minus the gradient in each mask: [n], [n, A]."""
         self.measure_dense()
 
@@ -71,14 +79,14 @@ class Probe:
             losses, gradients = self._gradients(masks[part], rows[part])
             return np.concatenate((losses[:, None], gradients), axis=1)
 
-        found = self._in_pieces(len(rows), both)
+        found = self._run_in_batches(len(rows), both)
         return found[:, 0] - self.dense[rows], found[:, 1:]
 
     def set_change(self, mask: Masks) -> float:
         """How much worse the whole set is under one mask [A], by the settings' measure."""
         self.measure_dense()
         rows = np.arange(len(self.split))
-        values = self._in_pieces(len(rows), lambda part: self._losses(mask, rows[part]))
+        values = self._run_in_batches(len(rows), lambda part: self._losses(mask, rows[part]))
         means = np.array([values.mean(), self.dense.mean()])
         masked_mean, dense_mean = self._transform(means)
         return float(masked_mean - dense_mean)
@@ -89,7 +97,7 @@ class Probe:
         A network that regroups its batch has one gate a batch instead of one a sample.
         """
         rows = np.arange(len(self.split))
-        own = self.takes_own_masks()
+        own = self.supports_sample_masks()
 
         def absolute(part: slice) -> Values:
             count = len(rows[part])
@@ -98,9 +106,9 @@ class Probe:
             finite = np.isfinite(found).all(axis=1)
             return np.asarray(found[finite].sum(axis=0, keepdims=True))
 
-        return np.asarray(self._in_pieces(len(rows), absolute).sum(axis=0) / len(rows))
+        return np.asarray(self._run_in_batches(len(rows), absolute).sum(axis=0) / len(rows))
 
-    def takes_own_masks(self) -> bool:
+    def supports_sample_masks(self) -> bool:
         """Whether every sample can carry its own mask: not where a network regroups its batch."""
         count = min(3, len(self.split))
         try:
@@ -114,14 +122,14 @@ class Probe:
         if not len(self.dense):
             rows = np.arange(len(self.split))
             whole = np.ones(self.channel_map.atoms, dtype=bool)
-            values = self._in_pieces(len(rows), lambda part: self._losses(whole, rows[part]))
+            values = self._run_in_batches(len(rows), lambda part: self._losses(whole, rows[part]))
             self.dense = values if self.settings.per == "batch" else self._transform(values)
 
     def _transform(self, losses: Values) -> Values:
         plain = self.settings.transform == "plain" or self.settings.measure == "accuracy"
         return losses if plain else np.log1p(losses)
 
-    def _losses(self, masks: Masks, rows: Rows) -> Values:
+    def _losses(self, masks: Masks, rows: RowIndices) -> Values:
         """The loss of each row, or whether it is wrong: [n]; one mask [A], or one a row."""
         with torch.no_grad(), self._running():
             logits, labels = self._forward(torch.from_numpy(np.array(masks)), rows)
@@ -129,9 +137,9 @@ class Probe:
                 values = logits.argmax(1) != labels
             else:
                 values = functional.cross_entropy(logits, labels, reduction="none")
-        return _numpy(values)
+        return _to_numpy(values)
 
-    def _gradients(self, masks: Masks, rows: Rows) -> tuple[Values, Values]:
+    def _gradients(self, masks: Masks, rows: RowIndices) -> tuple[Values, Values]:
         """Transformed losses [n] and minus their gradients in the masks, [n, A] or [1, A]."""
         gates = torch.from_numpy(masks.astype(np.float32)).requires_grad_()
         with self._running():
@@ -140,30 +148,30 @@ class Probe:
             values = losses.log1p() if self.settings.transform == "log1p" else losses
             (gradients,) = torch.autograd.grad(values.sum(), gates)
         self.backwards += len(rows)
-        return _numpy(values.detach()), np.atleast_2d(-_numpy(gradients))
+        return _to_numpy(values.detach()), np.atleast_2d(-_to_numpy(gradients))
 
-    def _forward(self, masks: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _forward(self, masks: Tensor, rows: RowIndices) -> tuple[Tensor, Tensor]:
         index = torch.from_numpy(rows)
-        images = prepare(self.split.images[index].to(self.machine.device), self.data)
+        images = normalize_images(self.split.images[index].to(self.machine.device), self.data)
         labels = self.split.labels[index].to(self.machine.device)
         with (
             masked(self.model, self.channel_map, masks),
-            precision(self.machine, exact=self.data.outputs.exact),
+            autocast(self.machine, exact=self.data.outputs.exact),
         ):
-            logits = logits_of(self.model(lay(images, self.machine)), self.data)
+            logits = logits_of(self.model(to_memory_format(images, self.machine)), self.data)
         self.forwards += len(rows)
         return logits.float(), labels
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        with evaluating(self.model), threads(self.machine):
+        with eval_mode(self.model), thread_limit(self.machine):
             if self.settings.norms == "running":
                 yield
                 return
-            with batch_statistics(self.model):
+            with batch_norm_on_batches(self.model):
                 yield
 
-    def _in_pieces(self, count: int, run: Callable[[slice], Values]) -> Values:
+    def _run_in_batches(self, count: int, run: Callable[[slice], Values]) -> Values:
         """Run all rows, as many at once as memory holds: [count, ...]."""
         parts: list[Values] = []
         done = 0
@@ -172,18 +180,18 @@ class Probe:
             try:
                 parts.append(run(part))
             except (MemoryError, RuntimeError) as error:
-                self.size, self.halvings = half_of(self.size, error), self.halvings + 1
+                self.size, self.halvings = halve_batch(self.size, error), self.halvings + 1
                 continue
             done = part.stop
         return np.concatenate(parts)
 
 
-def _numpy(values: Tensor) -> Values:
+def _to_numpy(values: Tensor) -> Values:
     return np.asarray(values.double().cpu().numpy())
 
 
 @contextlib.contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
+def batch_norm_on_batches(model: nn.Module) -> Iterator[None]:
     """Let batch norms use each batch's own statistics and leave their running ones alone."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = [norm.training for norm in norms]

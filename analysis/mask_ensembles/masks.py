@@ -34,13 +34,13 @@ def draw_masks(
     for group in np.unique(group_of):
         atoms = np.flatnonzero(group_of == group)
         if how == "stratified":
-            masks[:, atoms] = _exact_share(draws[:, atoms], levels, rng)
+            masks[:, atoms] = _keep_exact_share(draws[:, atoms], levels, rng)
         empty = np.flatnonzero(~masks[:, atoms].any(axis=1))
         masks[empty, atoms[draws[np.ix_(empty, atoms)].argmin(axis=1)]] = True
     return masks
 
 
-def _exact_share(
+def _keep_exact_share(
     draws: NDArray[np.float32], levels: NDArray[np.float64], rng: np.random.Generator
 ) -> Masks:
     """Keep the smallest draws of each row, as many as the row's level says."""

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...spaces.policy.measurements import Tables
-from .design_matrix import Columns
+from ...spaces.policy.measurements import NamedArrays
+from .design_matrix import DesignMatrix
 from .masks import Masks
 
 Values = NDArray[np.float64]
 
 
-def halves(count: int) -> tuple[slice, slice]:
+def half_slices(count: int) -> tuple[slice, slice]:
     """Two halves of the samples that are added at once."""
     return slice(0, count // 2), slice(count // 2, count)
 
 
 @dataclass(slots=True, eq=False)
-class Sums:
+class NormalEquations:
     """Normal equations; a leading 2 are the halves."""
 
-    columns: Columns
+    columns: DesignMatrix
     gram: Values  # [F, F], sum x x'
     moment: Values  # [2, F], sum x y
     row: Values  # [2, F], sum x
@@ -43,17 +43,17 @@ class Sums:
         """Take in masks bool [n, A] with their targets [n]."""
         rows = torch.from_numpy(self.columns.rows(masks)).double()
         torch.from_numpy(self.gram).addmm_(rows.T, rows)
-        for half, part in enumerate(halves(len(targets))):
+        for half, part in enumerate(half_slices(len(targets))):
             x, y = rows.numpy()[part], targets[part]
             self.moment[half] += y @ x
             self.row[half] += x.sum(axis=0)
             self.target[half] += (len(y), y.sum(), y @ y)
 
-    def tables(self) -> Tables:
+    def state_arrays(self) -> NamedArrays:
         """The arrays by name, to be saved."""
         return {f"sums/{name}": getattr(self, name) for name in ARRAYS}
 
-    def restore(self, tables: Tables) -> None:
+    def load_state_arrays(self, tables: NamedArrays) -> None:
         """Become what `tables` saved."""
         for name in ARRAYS:
             setattr(self, name, np.array(tables[f"sums/{name}"], dtype=np.float64))
@@ -62,8 +62,10 @@ class Sums:
 ARRAYS = ("gram", "moment", "row", "target")
 
 
-def empty_sums(columns: Columns) -> Sums:
+def empty_normal_equations(columns: DesignMatrix) -> NormalEquations:
     """Sums of no samples."""
     count = columns.count
     vectors = np.zeros((2, 2, count))
-    return Sums(columns, np.zeros((count, count)), vectors[0], vectors[1], np.zeros((2, 3)))
+    return NormalEquations(
+        columns, np.zeros((count, count)), vectors[0], vectors[1], np.zeros((2, 3))
+    )

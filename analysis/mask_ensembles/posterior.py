@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.policy.normalization import ranks
+from ...spaces.policy.normalization import fractional_ranks
 from .ridge import Prior
 
 Values = NDArray[np.float64]
-LEAST_SPREAD = 0.1  # of a coefficient whose Taylor score is 0, relative to one of mean score
+MIN_PRIOR_SPREAD = 0.1  # of a coefficient whose Taylor score is 0, relative to one of mean score
 
 
-def priors_of(taylor: Values | None, known: Sequence[Values], count: int) -> tuple[Prior, ...]:
+def build_priors(taylor: Values | None, known: Sequence[Values], count: int) -> tuple[Prior, ...]:
     """Priors of `count` coefficients, the first of which are the atoms'.
 
     Their mean is a combination of the Taylor score, a constant and what else is known. Their
@@ -25,16 +25,16 @@ def priors_of(taylor: Values | None, known: Sequence[Values], count: int) -> tup
     given = list(known) if taylor is None else [taylor, np.ones_like(taylor), *known]
     columns = np.zeros((count, len(given)))
     for index, values in enumerate(given):
-        columns[: len(values), index] = relative(values)
+        columns[: len(values), index] = relative_to_mean(values)
     flat = Prior(columns, np.ones(count))
     if taylor is None:
         return (flat,)
     spread = np.ones(count)
-    spread[: len(taylor)] = relative(taylor) + LEAST_SPREAD
+    spread[: len(taylor)] = relative_to_mean(taylor) + MIN_PRIOR_SPREAD
     return flat, Prior(columns, np.mean(spread**2) / spread**2)
 
 
-def expected(mean: Values, error: Values, variant: str) -> tuple[Values, Values]:
+def expected_scores(mean: Values, error: Values, variant: str) -> tuple[Values, Values]:
     """Mean and standard deviation of b, |b| or b^2 for normal coefficients b."""
     if variant == "mean":
         return mean, error
@@ -47,13 +47,13 @@ def expected(mean: Values, error: Values, variant: str) -> tuple[Values, Values]
     return size, np.sqrt(np.maximum(second - size**2, 0))
 
 
-def relative(values: Values) -> Values:
+def relative_to_mean(values: Values) -> Values:
     """Values over their mean size."""
     return np.asarray(values / max(float(np.abs(values).mean()), 1e-30))
 
 
-def rank_correlation(one: Values, other: Values) -> float:
+def spearman_correlation(one: Values, other: Values) -> float:
     """Spearman's, ties by index."""
     if len(one) < 2:
         return 1.0
-    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+    return float(np.corrcoef(fractional_ranks(one), fractional_ranks(other))[0, 1])

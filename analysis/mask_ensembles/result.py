@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.policy.layer_scores import whole
-from ...spaces.policy.measurements import Evidence, Tables
+from ...spaces.policy.layer_scores import as_layer_scores
+from ...spaces.policy.measurements import Measurements, NamedArrays
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class MeasurementEffort:
     """What measuring took so far."""
 
     samples: int = 0  # masks
@@ -27,14 +27,16 @@ class Effort:
     halvings: int = 0  # of the batch, when memory ran out
     seconds: float = 0.0  # of all workers together
 
-    def plus(self, other: Effort) -> Effort:
+    def plus(self, other: MeasurementEffort) -> MeasurementEffort:
         """Both."""
         names = [field.name for field in fields(self)]
-        return Effort(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        return MeasurementEffort(
+            **{name: getattr(self, name) + getattr(other, name) for name in names}
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ConvergenceCheck:
     """How good the model was after so many samples."""
 
     samples: int
@@ -43,7 +45,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ensemble:
+class EnsembleResult:
     """Scores [A] with standard errors [A], and the linear model of the loss change.
 
     loss change = level + (x - centre)'coefficients, with x the columns of the removed atoms [F];
@@ -60,8 +62,8 @@ class Ensemble:
     level_error: float
     root: NDArray[np.float32]
     reach: Values  # [G + 1], the highest share removed of each group, and of all atoms
-    checks: tuple[Check, ...]
-    effort: Effort
+    checks: tuple[ConvergenceCheck, ...]
+    effort: MeasurementEffort
     settled: bool  # stopped because the ranking had settled, not at a limit
     notes: tuple[str, ...] = ()
 
@@ -75,11 +77,11 @@ class Ensemble:
         return counted if settings.variant == "mean" else f"{settings.variant} of the {counted}"
 
 
-def with_ensemble(evidence: Evidence, name: str, ensemble: Ensemble) -> Evidence:
+def add_ensemble(evidence: Measurements, name: str, ensemble: EnsembleResult) -> Measurements:
     """Evidence that also has an ensemble's scores and errors, under a score's name."""
     return replace(
         evidence,
-        scores={**evidence.scores, name: whole(ensemble.score)},
+        scores={**evidence.scores, name: as_layer_scores(ensemble.score)},
         errors={**evidence.errors, name: ensemble.errors},
     )
 
@@ -87,7 +89,7 @@ def with_ensemble(evidence: Evidence, name: str, ensemble: Ensemble) -> Evidence
 ARRAYS = ("score", "errors", "coefficients", "centre", "root", "reach")
 
 
-def ensemble_to_tables(ensemble: Ensemble) -> Tables:
+def ensemble_to_arrays(ensemble: EnsembleResult) -> NamedArrays:
     """Arrays, and all that is no array as one JSON text."""
     rest = {
         "settings": asdict(ensemble.settings),
@@ -102,17 +104,17 @@ def ensemble_to_tables(ensemble: Ensemble) -> Tables:
     return {**arrays, "record": np.array(json.dumps(rest))}
 
 
-def ensemble_from_tables(key: str, tables: Tables) -> Ensemble:
+def ensemble_from_arrays(key: str, tables: NamedArrays) -> EnsembleResult:
     """What `ensemble_to_tables` took apart."""
     rest = json.loads(str(tables["record"]))
     arrays: dict[str, Any] = {name: tables[name] for name in ARRAYS}
-    return Ensemble(
+    return EnsembleResult(
         key=key,
         settings=EnsembleSettings(**rest["settings"]),
         level=rest["level"],
         level_error=rest["level_error"],
-        effort=Effort(**rest["effort"]),
-        checks=tuple(Check(**check) for check in rest["checks"]),
+        effort=MeasurementEffort(**rest["effort"]),
+        checks=tuple(ConvergenceCheck(**check) for check in rest["checks"]),
         settled=rest["settled"],
         notes=tuple(rest["notes"]),
         **arrays,

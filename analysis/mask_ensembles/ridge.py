@@ -19,17 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .normal_equations import Sums
+from .normal_equations import NormalEquations
 
 Values = NDArray[np.float64]
-WEAKEST, STRONGEST, STEPS = 1e-3, 1e4, 9  # of l over G's mean diagonal; of the line search
-GOLDEN = (5**0.5 - 1) / 2
+MIN_STRENGTH, MAX_STRENGTH, LINE_SEARCH_STEPS = (
+    1e-3,
+    1e4,
+    9,
+)  # of l over G's mean diagonal; of the line search
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +46,7 @@ class Prior:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Equations:
+class CenteredSums:
     """The centred sums of a set of samples, without the matrix."""
 
     count: float
@@ -51,7 +56,7 @@ class Equations:
     square: float  # q
 
 
-class System(Protocol):
+class LinearSystem(Protocol):
     """K = G + l d, ready to be solved."""
 
     strength: float  # l
@@ -64,7 +69,7 @@ class System(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fit:
+class RidgeFit:
     """The model found: y = level + (x - centre)'coefficients."""
 
     coefficients: Values  # b [F]
@@ -82,7 +87,9 @@ class Fit:
         return np.asarray((rows - self.centre) @ self.coefficients + self.level)
 
 
-def solve_at(system: System, equations: Equations, prior: Prior, *, errors: bool) -> Fit:
+def fit_at_strength(
+    system: LinearSystem, equations: CenteredSums, prior: Prior, *, errors: bool
+) -> RidgeFit:
     """The model at one strength, with the root of its covariance if `errors` are wanted."""
     strength, weighted = system.strength, prior.precision[:, None] * prior.columns
     found = system.solve(np.column_stack((equations.moment, weighted)))
@@ -101,22 +108,24 @@ def solve_at(system: System, equations: Equations, prior: Prior, *, errors: bool
         root = noise**0.5 * np.column_stack((system.root(), scale))
     level_error = float(np.sqrt(noise / equations.count))
     start = (equations.row, equations.target, level_error)
-    return Fit(coefficients, *start, noise, strength, weights, prior, root)
+    return RidgeFit(coefficients, *start, noise, strength, weights, prior, root)
 
 
-def centred(sums: Sums, half: int | None = None) -> Equations:
+def center_sums(sums: NormalEquations, half: int | None = None) -> CenteredSums:
     """The equations of all samples, or of one half."""
     part = slice(None) if half is None else slice(half, half + 1)
     count, total, square = sums.target[part].sum(axis=0)
     row, target = sums.row[part].sum(axis=0) / count, total / count
     moment = sums.moment[part].sum(axis=0) - count * target * row
-    return Equations(count, row, float(target), moment, float(square - count * target**2))
+    return CenteredSums(count, row, float(target), moment, float(square - count * target**2))
 
 
-class Cholesky:
+class CholeskySystem:
     """K by its Cholesky factor: 8 F^2 bytes more, F^3 / 3 multiply-adds."""
 
-    def __init__(self, sums: Sums, precision: Values, strength: float, share: float = 1.0) -> None:
+    def __init__(
+        self, sums: NormalEquations, precision: Values, strength: float, share: float = 1.0
+    ) -> None:
         row = sums.row.sum(axis=0)
         matrix = torch.from_numpy(sums.gram * share)
         matrix.addr_(torch.from_numpy(row), torch.from_numpy(row), alpha=-share / sums.samples)
@@ -138,54 +147,63 @@ class Cholesky:
         return 2 * float(self.lower.diagonal().log().sum())
 
 
-def fit_sums(sums: Sums, priors: Sequence[Prior], *, errors: bool = True) -> Fit:
+def fit_normal_equations(
+    sums: NormalEquations, priors: Sequence[Prior], *, errors: bool = True
+) -> RidgeFit:
     """The model of the prior and the strength with the highest marginal likelihood."""
-    equations = centred(sums)
+    equations = center_sums(sums)
     row = sums.row.sum(axis=0)
     typical = max(float((np.diag(sums.gram) - row**2 / sums.samples).mean()), 1e-12)
 
     def surprise(log_strength: float, prior: Prior) -> float:
-        system = Cholesky(sums, prior.precision, float(np.exp(log_strength)))
-        fit = solve_at(system, equations, prior, errors=False)
+        system = CholeskySystem(sums, prior.precision, float(np.exp(log_strength)))
+        fit = fit_at_strength(system, equations, prior, errors=False)
         freedom = max(equations.count - 1 - len(fit.weights), 1.0)
         free = len(row) * log_strength + float(np.log(prior.precision).sum())
         return freedom * float(np.log(fit.noise)) + system.log_determinant() - free
 
-    found = [least(lambda at, p=p: surprise(at, p), float(np.log(typical))) for p in priors]  # type: ignore[misc]
+    found = [
+        golden_section_minimum(partial(surprise, prior=p), float(np.log(typical)))
+        for p in priors
+    ]
     best = min(range(len(priors)), key=lambda index: found[index][1])
     prior, strength = priors[best], float(np.exp(found[best][0]))
-    return solve_at(Cholesky(sums, prior.precision, strength), equations, prior, errors=errors)
+    return fit_at_strength(
+        CholeskySystem(sums, prior.precision, strength), equations, prior, errors=errors
+    )
 
 
-def least(function: Callable[[float], float], around: float) -> tuple[float, float]:
+def golden_section_minimum(
+    function: Callable[[float], float], around: float
+) -> tuple[float, float]:
     """Where a function with one valley is least, and its value, by golden sections.
 
     The range is that of the strengths, relative to `around`.
     """
-    low, high = around + float(np.log(WEAKEST)), around + float(np.log(STRONGEST))
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+    low, high = around + float(np.log(MIN_STRENGTH)), around + float(np.log(MAX_STRENGTH))
+    left, right = high - GOLDEN_RATIO * (high - low), low + GOLDEN_RATIO * (high - low)
     at_left, at_right = function(left), function(right)
-    for _ in range(STEPS):
+    for _ in range(LINE_SEARCH_STEPS):
         if at_left < at_right:
             high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
+            left = high - GOLDEN_RATIO * (high - low)
             at_left = function(left)
         else:
             low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
+            right = low + GOLDEN_RATIO * (high - low)
             at_right = function(right)
     return (left, at_left) if at_left < at_right else (right, at_right)
 
 
-def half_coefficients(sums: Sums, fit: Fit) -> Values:
+def half_coefficients(sums: NormalEquations, fit: RidgeFit) -> Values:
     """The coefficients that each half of the samples gives alone, [2, F].
 
     Both halves are taken to have their share of G, whose samples are drawn alike.
     """
     found = []
     for half in range(2):
-        equations = centred(sums, half)
+        equations = center_sums(sums, half)
         share = equations.count / sums.samples
-        system = Cholesky(sums, fit.prior.precision, fit.strength, share)
-        found.append(solve_at(system, equations, fit.prior, errors=False).coefficients)
+        system = CholeskySystem(sums, fit.prior.precision, fit.strength, share)
+        found.append(fit_at_strength(system, equations, fit.prior, errors=False).coefficients)
     return np.stack(found)

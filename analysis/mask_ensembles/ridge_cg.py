@@ -17,27 +17,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...spaces.policy.measurements import Tables
-from .design_matrix import Columns
+from ...spaces.policy.measurements import NamedArrays
+from .design_matrix import DesignMatrix
 from .masks import Masks
-from .ridge import Equations, Fit, Prior, solve_at
+from .ridge import CenteredSums, Prior, RidgeFit, fit_at_strength
 
 Values = NDArray[np.float64]
 Index = NDArray[np.int64]
 BLOCK = 512  # samples unpacked at once
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)  # over G's mean diagonal
 TOLERANCE = 1e-4
-STEPS = 200
-DRAWS = 64  # of the posterior: standard errors within 9 %
-HELD_OUT = 8  # one sample of so many chooses the strength
+MAX_CG_STEPS = 200
+POSTERIOR_DRAWS = 64  # of the posterior: standard errors within 9 %
+HELD_OUT_EVERY = 8  # one sample of so many chooses the strength
 SEED = 0
 
 
 @dataclass(slots=True, eq=False)
-class PackedRows:
+class PackedMasks:
     """Masks and targets, as they came."""
 
-    columns: Columns
+    columns: DesignMatrix
     bits: NDArray[np.uint8]  # [n, A / 8], of the kept atoms
     targets: Values  # [n]
 
@@ -58,27 +58,27 @@ class PackedRows:
             masks = np.unpackbits(self.bits[index[part]], axis=1, count=self.columns.atoms)
             yield part, torch.from_numpy(self.columns.rows(masks.astype(bool)))
 
-    def tables(self) -> Tables:
+    def state_arrays(self) -> NamedArrays:
         """The arrays by name, to be saved."""
         return {"packed/bits": self.bits, "packed/targets": self.targets}
 
-    def restore(self, tables: Tables) -> None:
+    def load_state_arrays(self, tables: NamedArrays) -> None:
         """Become what `tables` saved."""
         self.bits = np.array(tables["packed/bits"], dtype=np.uint8)
         self.targets = np.array(tables["packed/targets"], dtype=np.float64)
 
 
-def empty_rows(columns: Columns) -> PackedRows:
+def empty_packed_masks(columns: DesignMatrix) -> PackedMasks:
     """No samples yet."""
     width = (columns.atoms + 7) // 8
-    return PackedRows(columns, np.zeros((0, width), dtype=np.uint8), np.zeros(0))
+    return PackedMasks(columns, np.zeros((0, width), dtype=np.uint8), np.zeros(0))
 
 
 @dataclass(slots=True, eq=False)
-class Iterative:
+class ConjugateGradientSystem:
     """K of some of the samples, by products with their rows."""
 
-    rows: PackedRows
+    rows: PackedMasks
     index: Index
     precision: Values
     strength: float = 1.0
@@ -95,7 +95,7 @@ class Iterative:
         atoms = self.mean[: self.rows.columns.atoms]
         return max(len(self.index) * float((atoms * (1 - atoms)).mean()), 1e-12)
 
-    def backwards(self, values: Values) -> Values:
+    def transpose_product(self, values: Values) -> Values:
         """X'v of the centred rows, for v [n, k]: [F, k]."""
         total = torch.zeros(len(self.mean), values.shape[1], dtype=torch.float64)
         wide = torch.from_numpy(values).float()
@@ -118,7 +118,7 @@ class Iterative:
         rest, direction = right.copy(), right.copy()
         size = (rest**2).sum(axis=0)
         enough = TOLERANCE**2 * np.maximum(size, 1e-300)
-        for _ in range(STEPS):
+        for _ in range(MAX_CG_STEPS):
             if (size <= enough).all():
                 break
             image = self.product(direction)
@@ -132,39 +132,43 @@ class Iterative:
     def root(self) -> Values:
         """Draws whose products average to K^-1."""
         rng = np.random.default_rng(SEED)
-        noise = self.backwards(rng.standard_normal((len(self.index), DRAWS)))
-        prior = rng.standard_normal((len(self.mean), DRAWS))
+        noise = self.transpose_product(rng.standard_normal((len(self.index), POSTERIOR_DRAWS)))
+        prior = rng.standard_normal((len(self.mean), POSTERIOR_DRAWS))
         noise += np.sqrt(self.strength * self.precision)[:, None] * prior
-        return np.asarray(self.solve(noise) / DRAWS**0.5)
+        return np.asarray(self.solve(noise) / POSTERIOR_DRAWS**0.5)
 
-    def equations(self) -> Equations:
+    def equations(self) -> CenteredSums:
         """The centred sums of these samples."""
         targets = self.rows.targets[self.index]
         rest = targets - targets.mean()
-        moment = self.backwards(rest[:, None])[:, 0]
-        return Equations(len(rest), self.mean, float(targets.mean()), moment, float(rest @ rest))
+        moment = self.transpose_product(rest[:, None])[:, 0]
+        return CenteredSums(
+            len(rest), self.mean, float(targets.mean()), moment, float(rest @ rest)
+        )
 
 
-def fit_rows(rows: PackedRows, priors: Sequence[Prior], *, errors: bool = True) -> Fit:
+def fit_packed_masks(
+    rows: PackedMasks, priors: Sequence[Prior], *, errors: bool = True
+) -> RidgeFit:
     """The model of the prior and the strength that predict held-out samples best."""
     every = np.arange(rows.samples)
-    held = every % HELD_OUT == HELD_OUT - 1
+    held = every % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     least, ratio, best = np.inf, 1.0, priors[0]
     for prior in priors:
-        system = Iterative(rows, every[~held], prior.precision)
+        system = ConjugateGradientSystem(rows, every[~held], prior.precision)
         equations = system.equations()
         for tried in STRENGTHS:
             system.strength = tried * system.typical
-            fit = solve_at(system, equations, prior, errors=False)
+            fit = fit_at_strength(system, equations, prior, errors=False)
             error = held_out_error(rows, every[held], fit)
             if error < least:
                 least, ratio, best = error, tried, prior
-    system = Iterative(rows, every, best.precision)
+    system = ConjugateGradientSystem(rows, every, best.precision)
     system.strength = ratio * system.typical
-    return solve_at(system, system.equations(), best, errors=errors)
+    return fit_at_strength(system, system.equations(), best, errors=errors)
 
 
-def held_out_error(rows: PackedRows, index: Index, fit: Fit) -> float:
+def held_out_error(rows: PackedMasks, index: Index, fit: RidgeFit) -> float:
     """The squared error of a model on some of the samples."""
     return sum(
         float(((rows.targets[index[part]] - fit.predict(block.numpy())) ** 2).sum())
@@ -172,12 +176,12 @@ def held_out_error(rows: PackedRows, index: Index, fit: Fit) -> float:
     )
 
 
-def half_coefficients_of_rows(rows: PackedRows, fit: Fit) -> Values:
+def half_coefficients_of_packed(rows: PackedMasks, fit: RidgeFit) -> Values:
     """The coefficients that each half of the samples gives alone, [2, F]."""
     found = []
     for half in range(2):
         index = np.arange(half, rows.samples, 2)
-        system = Iterative(rows, index, fit.prior.precision, fit.strength)
-        fitted = solve_at(system, system.equations(), fit.prior, errors=False)
+        system = ConjugateGradientSystem(rows, index, fit.prior.precision, fit.strength)
+        fitted = fit_at_strength(system, system.equations(), fit.prior, errors=False)
         found.append(fitted.coefficients)
     return np.stack(found)

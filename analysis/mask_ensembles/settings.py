@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from ...spaces.errors import UserError
 from ...spaces.policy.policy import check_choice, check_range
 
-PER = ("sample", "batch", "gradient")
-DRAWS = ("bernoulli", "stratified", "antithetic")
+MASK_CARRIERS = ("sample", "batch", "gradient")
+DRAW_METHODS = ("bernoulli", "stratified", "antithetic")
 TRANSFORMS = ("log1p", "plain")
 MEASURES = ("loss", "accuracy")
 VARIANTS = ("mean", "absolute", "square")
 PRIORS = ("taylor", "none")
-NORMS = ("running", "batch")
-BACKWARD = 4  # images that a forward and a backward of one count for
-SMALL_SET = 64  # images under one mask, where images are few: more masks tell more
-ENOUGH = {"sample": 32_768, "batch": 2_048, "gradient": 8_192}  # masks, unless limited
+NORM_MODES = ("running", "batch")
+BACKWARD_COST = 4  # images that a forward and a backward of one count for
+SMALL_SET_IMAGES = 64  # images under one mask, where images are few: more masks tell more
+DEFAULT_SAMPLES = {"sample": 32_768, "batch": 2_048, "gradient": 8_192}  # masks, unless limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class EnsembleSettings:
 
     def __post_init__(self) -> None:
         """Refuse values that nothing can be measured with."""
-        check_choice("ensemble per", self.per, PER)
-        check_choice("ensemble draw", self.draw, DRAWS)
+        check_choice("ensemble per", self.per, MASK_CARRIERS)
+        check_choice("ensemble draw", self.draw, DRAW_METHODS)
         check_choice("ensemble transform", self.transform, TRANSFORMS)
         check_choice("ensemble measure", self.measure, MEASURES)
         check_choice("ensemble variant", self.variant, VARIANTS)
         check_choice("ensemble prior", self.prior, PRIORS)
-        check_choice("ensemble norms", self.norms, NORMS)
+        check_choice("ensemble norms", self.norms, NORM_MODES)
         check_range("ensemble keep", self.keep, 0.01, 0.999)
         check_range("ensemble spread", self.spread, 0.0, min(self.keep, 1 - self.keep))
         check_range("ensemble agreement", self.agreement, 0.0, 1.0)
         check_range("ensemble images", self.images, 1, 10_000_000)
         check_range("ensemble batch", self.batch, 1, 1_000_000)
-        check_range("ensemble samples", self.most_samples, 16, 100_000_000)
+        check_range("ensemble samples", self.max_samples, 16, 100_000_000)
         check_range("ensemble seconds", self.seconds or 0.0, 0.0, 1e9)
         if self.measure == "accuracy" and self.per != "batch":
             raise UserError(
@@ -68,26 +68,26 @@ class EnsembleSettings:
             )
 
     @property
-    def most_samples(self) -> int:
+    def max_samples(self) -> int:
         """The limit on masks."""
-        return ENOUGH[self.per] if self.samples is None else self.samples
+        return DEFAULT_SAMPLES[self.per] if self.samples is None else self.samples
 
-    def within(self, images: int) -> EnsembleSettings:
+    def limited_to_images(self, images: int) -> EnsembleSettings:
         """The same, measured on no more images than this in all (a mask's whole set counts)."""
         if self.per == "gradient":
-            images //= BACKWARD
+            images //= BACKWARD_COST
         if self.per != "batch":
-            return replace(self, samples=max(16, min(images, self.most_samples)))
-        each = min(self.images, SMALL_SET)
-        return replace(self, images=each, samples=max(16, min(images // each, self.most_samples)))
+            return replace(self, samples=max(16, min(images, self.max_samples)))
+        each = min(self.images, SMALL_SET_IMAGES)
+        return replace(self, images=each, samples=max(16, min(images // each, self.max_samples)))
 
     @property
-    def fits(self) -> bool:
+    def fits_losses(self) -> bool:
         """Whether a linear model is fitted to losses (masked gradients alone are averaged)."""
         return self.per != "gradient" or self.joined
 
 
-PRESETS = {  # benchmarks/ensembles measures them beside others
+ENSEMBLE_PRESETS = {  # benchmarks/ensembles measures them beside others
     "ensemble": EnsembleSettings(keep=0.98, variant="square"),
     "ensemble-batch": EnsembleSettings(  # Sandor et al. 2020
         per="batch", transform="plain", prior="none", images=512

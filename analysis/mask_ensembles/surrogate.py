@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.graph.channels import ChannelMap
-from .design_matrix import Columns, shares
+from .design_matrix import DesignMatrix, removed_shares
 from .masks import Masks
-from .result import Ensemble
+from .result import EnsembleResult
 
 Values = NDArray[np.float64]
-BLOCK = 1024  # masks at once, to stay in the cache
+MASKS_PER_BLOCK = 1024  # masks at once, to stay in the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surrogate:
     """The loss change of masks, in the ensemble's unit, and how sure it is."""
 
-    columns: Columns
+    columns: DesignMatrix
     coefficients: NDArray[np.float32]  # [F]
     level: float
     level_error: float
@@ -35,7 +35,7 @@ class Surrogate:
     root: NDArray[np.float32]  # [F, r], or [F]: independent errors
     reach: Values  # [G + 1]
 
-    def means(self, masks: Masks) -> Values:
+    def predict_mean(self, masks: Masks) -> Values:
         """The loss change of masks bool [B, A]: [B]."""
         mean = np.empty(len(masks))
         for part, rows in self._blocks(masks):
@@ -52,20 +52,22 @@ class Surrogate:
             variance[part] = np.einsum("bi,bi->b", spread, spread) + self.level_error**2
         return mean, np.sqrt(variance)
 
-    def beyond(self, masks: Masks) -> NDArray[np.bool_]:
+    def extrapolates(self, masks: Masks) -> NDArray[np.bool_]:
         """Which masks [B, A] remove more, of a group or of all, than any that was measured."""
-        return np.asarray((shares(masks, self.columns.group_of) > self.reach + 1e-6).any(axis=1))
+        return np.asarray(
+            (removed_shares(masks, self.columns.group_of) > self.reach + 1e-6).any(axis=1)
+        )
 
     def _blocks(self, masks: Masks) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        for start in range(0, len(masks), BLOCK):
-            part = slice(start, min(start + BLOCK, len(masks)))
+        for start in range(0, len(masks), MASKS_PER_BLOCK):
+            part = slice(start, min(start + MASKS_PER_BLOCK, len(masks)))
             yield part, self.columns.rows(masks[part])
 
 
-def surrogate_of(ensemble: Ensemble, channel_map: ChannelMap) -> Surrogate:
+def build_surrogate(ensemble: EnsembleResult, channel_map: ChannelMap) -> Surrogate:
     """The surrogate that an ensemble of this network gives."""
     return Surrogate(
-        columns=Columns(channel_map.group_of, ensemble.settings.curvature),
+        columns=DesignMatrix(channel_map.group_of, ensemble.settings.curvature),
         coefficients=ensemble.coefficients.astype(np.float32),
         level=ensemble.level,
         level_error=ensemble.level_error,

@@ -1,16 +1,16 @@
 """What a reader sees of a run: one self-contained page, and a still figure of the front."""
 
 from .front_plot import front_drawing
-from .page import page
-from .report_data import EvidencePlots, Insights, Report, Shown
+from .page import render_page
+from .report_data import Insights, MeasurementPlots, Report, ReportedTrial
 from .svg_png import Drawing
 
 __all__ = [
     "Drawing",
-    "EvidencePlots",
     "Insights",
+    "MeasurementPlots",
     "Report",
-    "Shown",
+    "ReportedTrial",
     "front_drawing",
-    "page",
+    "render_page",
 ]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from ...spaces.records.gate_history import Course
-from .front_plot import FRONT, HEIGHT, RIGHT, TARGET, TOP, WIDTH, Axis, Frame, axes
-from .svg_png import Drawing, Line, Shape, Words
+from ...spaces.records.gate_history import GateHistory
+from .front_plot import (
+    FRONT_COLOR,
+    HEIGHT,
+    RIGHT,
+    TARGET_COLOR,
+    TOP,
+    WIDTH,
+    Axis,
+    PlotFrame,
+    axis_shapes,
+)
+from .svg_png import Drawing, Line, Shape, TextLine
 
-HIGHEST = 1.05
-STEP, SIZE = Axis("step of gate training"), Axis("size, share of dense", percent=True)
+Y_MAX = 1.05
+STEP_AXIS, SIZE_AXIS = Axis("step of gate training"), Axis("size, share of dense", percent=True)
 
 
-def course_drawing(course: Course, title: str) -> Drawing:
+def gate_history_drawing(course: GateHistory, title: str) -> Drawing:
     """Both sizes against the steps of training, and what was asked for as dashed lines."""
-    frame = Frame((0.0, float(course.steps[-1])), (0.0, HIGHEST))
-    shapes: list[Shape] = [*axes(frame, STEP, SIZE), Words((14, 24), title, "#111111", 16)]
+    frame = PlotFrame((0.0, float(course.steps[-1])), (0.0, Y_MAX))
+    shapes: list[Shape] = [
+        *axis_shapes(frame, STEP_AXIS, SIZE_AXIS),
+        TextLine((14, 24), title, "#111111", 16),
+    ]
     sizes = (
-        ("FLOPs", FRONT, course.flops, course.target_flops),
-        ("params", TARGET, course.params, course.target_params),
+        ("FLOPs", FRONT_COLOR, course.flops, course.target_flops),
+        ("params", TARGET_COLOR, course.params, course.target_params),
     )
     for k, (name, color, values, asked) in enumerate(sizes):
-        points = tuple(map(frame.at, map(float, course.steps), values))
+        points = tuple(map(frame.to_pixels, map(float, course.steps), values))
         shapes.append(Line(points, color, 2.0))
-        shapes.append(Words((WIDTH - RIGHT - 110 + 60 * k, TOP - 12), name, color, 13))
+        shapes.append(TextLine((WIDTH - RIGHT - 110 + 60 * k, TOP - 12), name, color, 13))
         if asked is not None:
-            ends = frame.at(0.0, asked), frame.at(frame.x[1], asked)
+            ends = frame.to_pixels(0.0, asked), frame.to_pixels(frame.x[1], asked)
             shapes.append(Line(ends, color, 1.5, 5.0))
     return Drawing(WIDTH, HEIGHT, title, tuple(shapes))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...spaces.records.evaluation import Evaluation
-from ...spaces.records.pareto_front import dominates, front_volume
+from ...spaces.records.pareto_front import dominates, front_hypervolume
 
 
-def hypervolumes(evaluations: Sequence[Evaluation]) -> list[float]:
+def hypervolume_history(evaluations: Sequence[Evaluation]) -> list[float]:
     """After each of the evaluations, in their order; what is dominated adds nothing."""
     front: tuple[Evaluation, ...] = ()
     values: list[float] = []
     for evaluation in evaluations:
         if not any(dominates(point, evaluation) for point in front):
             front = (*(p for p in front if not dominates(evaluation, p)), evaluation)
-        values.append(front_volume(front))
+        values.append(front_hypervolume(front))
     return values

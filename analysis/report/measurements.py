@@ -11,39 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.graph.layout import Layout
-from ...spaces.policy.loss_curves import Curves, curves_from_tables, rise_table
-from ...spaces.policy.measurements import Tables, load_tables, scores_from_tables
-from .report_data import CurvePlot, EvidencePlots, ScorePlot
+from ...spaces.policy.loss_curves import LossCurves, curves_from_arrays, rise_table
+from ...spaces.policy.measurements import NamedArrays, load_arrays, scores_from_arrays
+from .report_data import CurvePlot, MeasurementPlots, ScorePlot
 
-MOST_POINTS = 32  # of one group in one plot
+MAX_POINTS_PER_GROUP = 32  # of one group in one plot
 Values = NDArray[np.float64]
-FAULTS = (KeyError, ValueError, TypeError, IndexError, AttributeError)
+READ_ERRORS = (KeyError, ValueError, TypeError, IndexError, AttributeError)
 
 
-def evidence_plots(folder: Path, layout: Layout) -> EvidencePlots:
+def measurement_plots(folder: Path, layout: Layout) -> MeasurementPlots:
     """Plots of every whole table that fits the layout; others are left out."""
     if not layout.groups:
-        return EvidencePlots()
+        return MeasurementPlots()
     scores: list[ScorePlot] = []
     curves: list[CurvePlot] = []
     for path in sorted(folder.glob("*.npz")):
-        tables = load_tables(path.stem, folder) or {}
+        tables = load_arrays(path.stem, folder) or {}
         try:
             scores += score_plots(path.stem, tables, layout)
             curves += curve_plots(tables, layout)
-        except FAULTS:
+        except READ_ERRORS:
             continue  # not of this network, or not of ours
     ensembles_first = sorted(scores, key=lambda plot: (not plot.errors, plot.name))
-    return EvidencePlots(tuple(ensembles_first), tuple(curves))
+    return MeasurementPlots(tuple(ensembles_first), tuple(curves))
 
 
-def score_plots(key: str, tables: Tables, layout: Layout) -> list[ScorePlot]:
+def score_plots(key: str, tables: NamedArrays, layout: Layout) -> list[ScorePlot]:
     """The scores of one file: an ensemble with its errors, or measured scores."""
     if "record" in tables:
         return [ensemble_plot(key, tables, layout)]
     summed = {
         name: np.bincount(parts.atom, parts.value, layout.atoms).astype(np.float64)
-        for name, parts in scores_from_tables(tables).items()
+        for name, parts in scores_from_arrays(tables).items()
     }
     return [score_plot(name, values, layout) for name, values in summed.items()]
 
@@ -55,33 +55,35 @@ def score_plot(
     if values.shape != (layout.atoms,) or not np.isfinite(values).all():
         raise ValueError(f"{name} does not fit the layout")
     chosen = [
-        first + thin(np.argsort(values[first:end], kind="stable"))
+        first + thin_out(np.argsort(values[first:end], kind="stable"))
         for first, end in ((group.first, group.end) for group in layout.groups)
     ]
     return ScorePlot(
         name,
         "score",
-        tuple(short(values[atoms]) for atoms in chosen),
-        () if errors is None else tuple(short(errors[atoms]) for atoms in chosen),
+        tuple(round_values(values[atoms]) for atoms in chosen),
+        () if errors is None else tuple(round_values(errors[atoms]) for atoms in chosen),
     )
 
 
-def ensemble_plot(key: str, tables: Tables, layout: Layout) -> ScorePlot:
+def ensemble_plot(key: str, tables: NamedArrays, layout: Layout) -> ScorePlot:
     """An ensemble under the name of the score that has its settings."""
-    from ..mask_ensembles import name_of
-    from ..mask_ensembles.result import ensemble_from_tables
+    from ..mask_ensembles import name_from_settings
+    from ..mask_ensembles.result import ensemble_from_arrays
 
-    ensemble = ensemble_from_tables(key, tables)
-    plot = score_plot(name_of(ensemble.settings), ensemble.score, layout, ensemble.errors)
+    ensemble = ensemble_from_arrays(key, tables)
+    plot = score_plot(
+        name_from_settings(ensemble.settings), ensemble.score, layout, ensemble.errors
+    )
     checks = tuple((c.samples, c.held_out_r2, c.agreement) for c in ensemble.checks)
     return replace(plot, unit=ensemble.unit, checks=checks)
 
 
-def curve_plots(tables: Tables, layout: Layout) -> list[CurvePlot]:
+def curve_plots(tables: NamedArrays, layout: Layout) -> list[CurvePlot]:
     """The curves of one file, if it holds curves."""
     if "rise" not in tables:
         return []
-    curves = curves_from_tables(tables)
+    curves = curves_from_arrays(tables)
     if curves.place.shape != (layout.atoms,):
         raise ValueError("the curves do not fit the layout")
     probe = json.loads(str(tables["settings"]))["probe"]
@@ -89,20 +91,24 @@ def curve_plots(tables: Tables, layout: Layout) -> list[CurvePlot]:
     return [CurvePlot(f"{probe} probes", *zip(*lines, strict=True))]
 
 
-def curve_line(curves: Curves, group: int, size: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def curve_line(
+    curves: LossCurves, group: int, size: int
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The finite part of one group's table, thinned out."""
     table = rise_table(curves.probes(group), size)
-    removed = thin(np.flatnonzero(np.isfinite(table)))
-    return tuple(int(k) for k in removed), short(table[removed])
+    removed = thin_out(np.flatnonzero(np.isfinite(table)))
+    return tuple(int(k) for k in removed), round_values(table[removed])
 
 
-def thin(items: NDArray[np.intp]) -> NDArray[np.intp]:
+def thin_out(items: NDArray[np.intp]) -> NDArray[np.intp]:
     """At most `MOST_POINTS` of the items, evenly spaced, both ends among them."""
-    places = np.linspace(0, len(items) - 1, min(len(items), MOST_POINTS)).round().astype(int)
+    places = (
+        np.linspace(0, len(items) - 1, min(len(items), MAX_POINTS_PER_GROUP)).round().astype(int)
+    )
     thinned: NDArray[np.intp] = items[places]
     return thinned
 
 
-def short(values: Values | Sequence[float]) -> tuple[float, ...]:
+def round_values(values: Values | Sequence[float]) -> tuple[float, ...]:
     """Four digits are enough for a plot."""
     return tuple(float(f"{value:.4g}") for value in values)

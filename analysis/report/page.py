@@ -14,68 +14,70 @@ from importlib.resources import files
 from typing import Any
 
 from ...spaces.records.evaluation import Evaluation
-from ...spaces.records.pareto_front import Dense, Front
+from ...spaces.records.pareto_front import DenseMetrics, Front
 from .front_plot import front_drawing
 from .page_data import report_values
 from .report_data import Report
 from .svg_png import to_svg
 
-SCRIPTS = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
-DANGEROUS = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # within a script element
-HEADS = ("trial", "accuracy", "test", "FLOPs", "params", "latency ms")
+SCRIPT_FILES = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
+SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # within a script element
+TABLE_COLUMNS = ("trial", "accuracy", "test", "FLOPs", "params", "latency ms")
 
 
-def page(report: Report, *, live: bool = False) -> str:
+def render_page(report: Report, *, live: bool = False) -> str:
     """The page as text; a live one asks its server for news."""
     parts = {
         "title": html.escape(report.title),
         "connect": "'self'" if live else "'none'",
         "live": "true" if live else "false",
-        "style": asset("page.css"),
-        "plain": plain(report),
-        "values": embedded(report_values(report)),
-        "script": "\n".join(asset(name) for name in SCRIPTS),
+        "style": read_asset("page.css"),
+        "plain": static_front(report),
+        "values": json_for_script(report_values(report)),
+        "script": "\n".join(read_asset(name) for name in SCRIPT_FILES),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], asset("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], read_asset("page.html"))
 
 
-def asset(name: str) -> str:
+def read_asset(name: str) -> str:
     """A file that lies beside this module."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def embedded(values: Any) -> str:
+def json_for_script(values: Any) -> str:
     """JSON that cannot end the script element it stands in, whatever a user named a layer."""
-    return json.dumps(values, separators=(",", ":"), allow_nan=False).translate(DANGEROUS)
+    return json.dumps(values, separators=(",", ":"), allow_nan=False).translate(SCRIPT_ESCAPES)
 
 
-def plain(report: Report) -> str:
+def static_front(report: Report) -> str:
     """The front for a reader without scripts."""
     front = report.front
     if front is None:
         return "<p>No trial has finished yet.</p>"
     trials = [one.evaluation for one in report.trials]
-    verdict = f"<p>{html.escape(report.verdict)}</p>" if report.verdict else ""
-    return to_svg(front_drawing(front, report.title, trials)) + verdict + plain_table(front)
+    verdict = (
+        f"<p>{html.escape(report.control_comparison)}</p>" if report.control_comparison else ""
+    )
+    return to_svg(front_drawing(front, report.title, trials)) + verdict + front_html_table(front)
 
 
-def plain_table(front: Front) -> str:
+def front_html_table(front: Front) -> str:
     """The front's figures as a table."""
-    head = "".join(f'<th scope="col">{name}</th>' for name in HEADS)
+    head = "".join(f'<th scope="col">{name}</th>' for name in TABLE_COLUMNS)
     named = [(str(point.trial), point) for point in reversed(front.points)]
     named += [(f"control {name}", point) for name, point in sorted(front.controls.items())]
-    body = "".join(plain_row(name, point, latency_of(point)) for name, point in named)
+    body = "".join(metrics_row(name, point, format_latency(point)) for name, point in named)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def latency_of(point: Evaluation | Dense) -> str:
+def format_latency(point: Evaluation | DenseMetrics) -> str:
     """Its latency, where it was measured."""
     return "" if point.latency_ms is None else f"{point.latency_ms:.2f}"
 
 
-def plain_row(name: str, point: Evaluation, *more: str) -> str:
+def metrics_row(name: str, point: Evaluation, *more: str) -> str:
     """One row of a table of figures, with more cells at its end."""
-    return row_of(
+    return table_row(
         name,
         f"{point.accuracy:.4f}",
         "" if point.test_accuracy is None else f"{point.test_accuracy:.4f}",
@@ -85,6 +87,6 @@ def plain_row(name: str, point: Evaluation, *more: str) -> str:
     )
 
 
-def row_of(*cells: str) -> str:
+def table_row(*cells: str) -> str:
     """One row of a table."""
     return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

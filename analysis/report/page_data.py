@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ...spaces.records.pareto_front import Dense, Front
-from .hypervolume_history import hypervolumes
-from .report_data import EvidencePlots, Report, Shown
+from ...spaces.records.pareto_front import DenseMetrics, Front
+from .hypervolume_history import hypervolume_history
+from .report_data import MeasurementPlots, Report, ReportedTrial
 
 
 def report_values(report: Report) -> dict[str, Any]:
@@ -15,54 +15,54 @@ def report_values(report: Report) -> dict[str, Any]:
     front = report.front
     return {
         "title": report.title,
-        "asked": report.asked,
-        "verdict": report.verdict,
+        "asked": report.requested_text,
+        "verdict": report.control_comparison,
         "picked": front.picked.path if front and front.picked else None,
         "planned": report.planned,
         "counts": asdict(report.counts),
-        "target": target_of(front),
+        "target": target_values(front),
         "dense": asdict(front.dense) if front else None,
-        "points": points_of(report, front) if front else [],
-        "history": history_of(report),
+        "points": points_values(report, front) if front else [],
+        "history": history_values(report),
         "groups": [
             {"name": g.name, "layers": list(zip(g.layers, g.channels, strict=True)), "atoms": n}
             for g, n in ((g, g.atoms) for g in report.layout.groups)
         ],
-        "evidence": evidence_of(report.evidence),
-        "insights": insights_of(report),
+        "evidence": measurement_values(report.measurements),
+        "insights": insight_values(report),
         "failures": [{"name": n, "reason": why} for n, why in report.failures.items()],
-        "settings": [[name, said(value)] for name, value in report.settings.items()],
+        "settings": [[name, format_setting(value)] for name, value in report.settings.items()],
         "versions": [[name, value] for name, value in report.versions.items()],
     }
 
 
-def target_of(front: Front | None) -> dict[str, float | None]:
+def target_values(front: Front | None) -> dict[str, float | None]:
     """The requested sizes as fractions of dense."""
-    parts = front.requested.fractions(size_of(front.dense)) if front else (None, None)
+    parts = front.requested.fractions(dense_size(front.dense)) if front else (None, None)
     return dict(zip(("flops", "params"), parts, strict=True))
 
 
-def size_of(dense: Dense) -> tuple[int, int]:
+def dense_size(dense: DenseMetrics) -> tuple[int, int]:
     """The dense (macs, params)."""
     return dense.macs, dense.params
 
 
-def points_of(report: Report, front: Front) -> list[dict[str, Any]]:
+def points_values(report: Report, front: Front) -> list[dict[str, Any]]:
     """Every finished trial and control, with what it is to the front."""
     on_front = {point.path for point in front.points}
     answer = front.at_target.path if front.at_target else None
     shown = [(one, "trial") for one in report.trials]
     shown += [(one, "control") for one in report.controls]
     return [
-        point_of(one)
+        point_values(one)
         | {"front": one.evaluation.path in on_front and kind == "trial", "kind": kind}
         | {"answer": one.evaluation.path == answer}
-        | ({"dominator": front.dominator} if one.evaluation.path == answer else {})
+        | ({"dominator": front.dominating_trial} if one.evaluation.path == answer else {})
         for one, kind in shown
     ]
 
 
-def point_of(shown: Shown) -> dict[str, Any]:
+def point_values(shown: ReportedTrial) -> dict[str, Any]:
     """One of them."""
     e = shown.evaluation
     return {
@@ -79,23 +79,23 @@ def point_of(shown: Shown) -> dict[str, Any]:
         "epochs": e.epochs,
         "seconds": e.seconds,
         "origin": e.origin,
-        "words": shown.words,
-        "policy": [[name, said(value)] for name, value in e.policy.to_json().items()],
+        "words": shown.policy_text,
+        "policy": [[name, format_setting(value)] for name, value in e.policy.to_json().items()],
         "threshold": e.policy.threshold if e.policy.allocation == "loss-budget" else None,
         "kept": shown.kept,
-        "pick": shown.pick,
-        "course": shown.course.to_json() if shown.course else None,
-        "lastStep": shown.course.last_step() if shown.course else None,
+        "pick": shown.pick_command,
+        "course": shown.gate_history.to_json() if shown.gate_history else None,
+        "lastStep": shown.gate_history.describe_last_step() if shown.gate_history else None,
     }
 
 
-def history_of(report: Report) -> list[list[float]]:
+def history_values(report: Report) -> list[list[float]]:
     """Pairs of finished trials and the hypervolume they give."""
-    values = hypervolumes([one.evaluation for one in report.trials])
+    values = hypervolume_history([one.evaluation for one in report.trials])
     return [[count, round(value, 6)] for count, value in enumerate(values, start=1)]
 
 
-def evidence_of(evidence: EvidencePlots) -> dict[str, Any]:
+def measurement_values(evidence: MeasurementPlots) -> dict[str, Any]:
     """The plots of the evidence."""
     return {
         "scores": [asdict(plot) for plot in evidence.scores],
@@ -103,22 +103,27 @@ def evidence_of(evidence: EvidencePlots) -> dict[str, Any]:
     }
 
 
-def insights_of(report: Report) -> dict[str, Any]:
+def insight_values(report: Report) -> dict[str, Any]:
     """What mattered."""
     insights = report.insights
     importances = [
-        {"field": one.field, "share": one.share, "chance": one.chance, "clear": one.clear}
+        {
+            "field": one.field,
+            "share": one.share,
+            "chance": one.noise_share,
+            "clear": one.is_significant,
+        }
         for one in insights.importances
     ]
     return {**asdict(insights), "importances": importances}
 
 
-def said(value: object) -> str:
+def format_setting(value: object) -> str:
     """A setting or a policy's value as text."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):
-        return ", ".join(said(part) for part in value) or "none"
+        return ", ".join(format_setting(part) for part in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "none" if value is None else str(value)

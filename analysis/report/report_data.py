@@ -7,20 +7,22 @@ from typing import Any
 
 from ...spaces.graph.layout import Layout
 from ...spaces.records.evaluation import Evaluation
-from ...spaces.records.gate_history import Course
+from ...spaces.records.gate_history import GateHistory
 from ...spaces.records.pareto_front import Front
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ReportedTrial:
     """One finished trial (or control) as a reader meets it."""
 
     name: str  # "trial 7", "control uniform"
     evaluation: Evaluation
-    words: str  # its policy, in a few words
+    policy_text: str  # its policy, in a few words
     kept: tuple[int, ...] | None = None  # atoms of each group; None where they are not known
-    pick: str | None = None  # the command that writes its network; None where weights are gone
-    course: Course | None = None  # of its gates
+    pick_command: str | None = (
+        None  # the command that writes its network; None where weights are gone
+    )
+    gate_history: GateHistory | None = None  # of its gates
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,12 @@ class Importance:
 
     field: str
     share: float  # of what all fields explain; they add up to 1
-    chance: float  # what it could explain of shuffled accuracies by luck
+    noise_share: float  # what it could explain of shuffled accuracies by luck
 
     @property
-    def clear(self) -> bool:
+    def is_significant(self) -> bool:
         """More than it explains of noise."""
-        return self.share > self.chance
+        return self.share > self.noise_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class CurvePlot:
 
 
 @dataclass(frozen=True, slots=True)
-class EvidencePlots:
+class MeasurementPlots:
     """What the evidence folder has to show."""
 
     scores: tuple[ScorePlot, ...] = ()
@@ -78,7 +80,7 @@ class EvidencePlots:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class TrialCounts:
     """How many trials are over and how."""
 
     settled: int = 0  # finished, failed, stopped or known already
@@ -94,15 +96,15 @@ class Report:
 
     title: str
     front: Front | None = None  # None before the first finished trial
-    asked: str = ""  # the requested sizes in words
-    verdict: str = ""  # what was found beside the controls, in words
-    trials: tuple[Shown, ...] = ()  # the finished ones in the order of their ends
-    controls: tuple[Shown, ...] = ()
+    requested_text: str = ""  # the requested sizes in words
+    control_comparison: str = ""  # what was found beside the controls, in words
+    trials: tuple[ReportedTrial, ...] = ()  # the finished ones in the order of their ends
+    controls: tuple[ReportedTrial, ...] = ()
     failures: dict[str, str] = field(default_factory=dict)  # reasons by name
     planned: int = 0
-    counts: Counts = Counts()
+    counts: TrialCounts = TrialCounts()
     layout: Layout = Layout()  # without groups where the run does not say
-    evidence: EvidencePlots = EvidencePlots()
+    measurements: MeasurementPlots = MeasurementPlots()
     insights: Insights = Insights(0)
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_bytes
+from ...spaces.io.atomic_write import write_bytes_atomic
 
 XY = tuple[float, float]
-FINE = 4  # times finer than asked for is painted, then averaged: smooth edges
+OVERSAMPLING = 4  # times finer than asked for is painted, then averaged: smooth edges
 STAR_WAIST = 0.42  # of a star's radius
-ARM = 0.3  # half the thickness of a cross's arms, of its radius
+CROSS_ARM = 0.3  # half the thickness of a cross's arms, of its radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Marker:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextLine:
     """A line of text; `anchor` is start, middle or end."""
 
     at: XY
@@ -55,7 +55,7 @@ class Words:
     anchor: str = "start"
 
 
-Shape = Line | Marker | Words
+Shape = Line | Marker | TextLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +78,17 @@ class Drawing:
             raise UserError(f"a figure must be named .svg or .png, got {path}; rename it")
         content = writers[path.suffix.lower()]()
         try:
-            write_bytes(path, content)
+            write_bytes_atomic(path, content)
         except OSError as error:
             raise UserError(
                 f"a figure's file must be writable, got {path} ({error.strerror}); name another"
             ) from None
 
 
-def outline(shape: str, radius: float) -> list[XY]:
+def marker_corners(shape: str, radius: float) -> list[XY]:
     """The corners of a symbol around (0, 0)."""
     if shape == "cross":
-        arm, end = ARM * radius, radius
+        arm, end = CROSS_ARM * radius, radius
         quarter = [(-arm, -end), (arm, -end), (arm, -arm), (end, -arm), (end, arm), (arm, arm)]
         corners = quarter + [(-x, -y) for x, y in quarter]
         turn = math.sqrt(0.5)
@@ -102,7 +102,7 @@ def outline(shape: str, radius: float) -> list[XY]:
 def to_svg(drawing: Drawing) -> str:
     """The drawing as one SVG element, readable alone or inside a page."""
     size = f'width="{drawing.width}" height="{drawing.height}"'
-    body = "".join(svg_of(shape) for shape in drawing.shapes)
+    body = "".join(shape_to_svg(shape) for shape in drawing.shapes)
     title = html.escape(drawing.title)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{title}" '
@@ -112,17 +112,17 @@ def to_svg(drawing: Drawing) -> str:
     )
 
 
-def svg_of(shape: Shape) -> str:
+def shape_to_svg(shape: Shape) -> str:
     """One shape as an element."""
     color = html.escape(shape.color)
     if isinstance(shape, Line):
         dash = f' stroke-dasharray="{shape.dash:g}"' if shape.dash else ""
         return (
-            f'<polyline points="{pairs(shape.points)}" fill="none" stroke="{color}" '
+            f'<polyline points="{svg_points(shape.points)}" fill="none" stroke="{color}" '
             f'stroke-width="{shape.width:g}"{dash}/>'
         )
     x, y = shape.at
-    if isinstance(shape, Words):
+    if isinstance(shape, TextLine):
         return (
             f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}" font-size="{shape.size:g}" '
             f'text-anchor="{shape.anchor}">{html.escape(shape.text)}</text>'
@@ -133,11 +133,11 @@ def svg_of(shape: Shape) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{shape.radius:g}" fill="{color}">'
             f"{title}</circle>"
         )
-    corners = tuple((x + dx, y + dy) for dx, dy in outline(shape.shape, shape.radius))
-    return f'<polygon points="{pairs(corners)}" fill="{color}">{title}</polygon>'
+    corners = tuple((x + dx, y + dy) for dx, dy in marker_corners(shape.shape, shape.radius))
+    return f'<polygon points="{svg_points(corners)}" fill="{color}">{title}</polygon>'
 
 
-def pairs(points: Sequence[XY]) -> str:
+def svg_points(points: Sequence[XY]) -> str:
     """Coordinates as SVG lists them."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
@@ -145,24 +145,24 @@ def pairs(points: Sequence[XY]) -> str:
 def to_png(drawing: Drawing, scale: float = 2.0) -> bytes:
     """The drawing as PNG, `scale` pixels a unit."""
     size = round(drawing.width * scale), round(drawing.height * scale)
-    image = Image.new("RGB", (size[0] * FINE, size[1] * FINE), "#ffffff")
+    image = Image.new("RGB", (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING), "#ffffff")
     canvas = ImageDraw.Draw(image)
     for shape in drawing.shapes:
-        paint(canvas, shape, scale * FINE)
+        paint_shape(canvas, shape, scale * OVERSAMPLING)
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.BOX).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def paint(canvas: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
+def paint_shape(canvas: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
     """One shape on the canvas."""
     if isinstance(shape, Line):
-        for stretch in stretches(shape):
+        for stretch in dash_segments(shape):
             ends = [(x * scale, y * scale) for x, y in stretch]
             canvas.line(ends, fill=shape.color, width=round(shape.width * scale), joint="curve")
         return
     x, y = shape.at[0] * scale, shape.at[1] * scale
-    if isinstance(shape, Words):
+    if isinstance(shape, TextLine):
         anchor = {"start": "ls", "middle": "ms", "end": "rs"}[shape.anchor]
         font = ImageFont.load_default(shape.size * scale)
         canvas.text((x, y), shape.text, fill=shape.color, font=font, anchor=anchor)
@@ -170,11 +170,11 @@ def paint(canvas: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
         r = shape.radius * scale
         canvas.ellipse((x - r, y - r, x + r, y + r), fill=shape.color)
     else:
-        corners = outline(shape.shape, shape.radius * scale)
+        corners = marker_corners(shape.shape, shape.radius * scale)
         canvas.polygon([(x + dx, y + dy) for dx, dy in corners], fill=shape.color)
 
 
-def stretches(line: Line) -> list[tuple[XY, ...]]:
+def dash_segments(line: Line) -> list[tuple[XY, ...]]:
     """What is drawn of a line: all of it, or every other stretch of a straight dashed one."""
     if not line.dash:
         return [line.points]

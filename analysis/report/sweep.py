@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ...spaces.records.pareto_front import Front, front_volume
+from ...spaces.records.pareto_front import Front, front_hypervolume
 from .front_plot import (
-    ACCURACY,
+    ACCURACY_AXIS,
+    FLOPS_AXIS,
     HEIGHT,
-    INK,
-    SIZE,
+    TEXT_COLOR,
     WIDTH,
-    Frame,
-    axes,
-    mark,
-    not_collapsed,
-    place,
-    span,
-    upper_edge,
+    PlotFrame,
+    axis_range,
+    axis_shapes,
+    drop_outliers,
+    evaluation_marker,
+    point_position,
+    staircase_points,
 )
-from .svg_png import Drawing, Line, Marker, Shape, Words, to_svg
+from .svg_png import Drawing, Line, Marker, Shape, TextLine, to_svg
 
 # Okabe and Ito's colours without yellow, which white swallows.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-HEADS = (
+FRONT_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+SWEEP_COLUMNS = (
     "model",
     "data",
     "target",
@@ -38,14 +38,14 @@ HEADS = (
     "min",
     "state",
 )
-NOTE = (
+PAGE_NOTE = (
     "Accuracy is validation; FLOPs are MACs of convolutions and linear layers. Uniform and random "
     "are the controls at the target. Hypervolume: accuracy against FLOPs saved, above no accuracy "
     "and nothing saved. In the figures a star is the answer at the target, a square the dense "
     "network."
 )
-LINE = 20  # of the legend
-STYLE = """
+LEGEND_LINE_HEIGHT = 20  # of the legend
+PAGE_STYLE = """
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 72rem; color: #1c2328;
   background: #fff; font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums }
 h1 { font-size: 1.5rem } .wide { overflow-x: auto } table { border-collapse: collapse }
@@ -55,7 +55,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid #dbe0e5; text-align: lef
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SweepRow:
     """One search: what was asked for, how far it is, and its front, if it has one yet."""
 
     name: str
@@ -68,7 +68,7 @@ class Row:
     front: Front | None = None
     link: str | None = None  # of its own page, relative to this one
 
-    def cells(self) -> tuple[str, ...]:
+    def table_cells(self) -> tuple[str, ...]:
         """The figures under HEADS."""
         front = self.front
         found = ("", "", "", "", "")
@@ -77,52 +77,55 @@ class Row:
             found = (
                 f"{front.dense.accuracy:.4f}",
                 f"{answer.accuracy:.4f}" if answer else "none",
-                " / ".join(accuracy_of(front, name) for name in ("uniform", "random")),
+                " / ".join(control_accuracy(front, name) for name in ("uniform", "random")),
                 str(len(front.points)),
-                f"{front_volume(front.points):.4f}",
+                f"{front_hypervolume(front.points):.4f}",
             )
         minutes = f"{self.minutes:.1f}" if self.minutes else ""
         return (self.model, self.data, self.target, *found, minutes, self.state)
 
 
-def accuracy_of(front: Front, control: str) -> str:
+def control_accuracy(front: Front, control: str) -> str:
     """A control's accuracy, once it is there."""
     found = front.controls.get(control)
     return f"{found.accuracy:.4f}" if found else "-"
 
 
-def fronts_drawing(rows: Sequence[Row], title: str) -> Drawing:
+def fronts_drawing(rows: Sequence[SweepRow], title: str) -> Drawing:
     """The fronts of several searches of the same data: accuracy against FLOPs."""
     found = [(row.name, row.front) for row in rows if row.front is not None]
     values = [p.accuracy for _, f in found for p in f.points] + [
         f.dense.accuracy for _, f in found
     ]
-    frame = Frame((0.0, 1.04), span(not_collapsed(values)))
-    shapes: list[Shape] = [Words((14, 24), title, "#111111", 16), *axes(frame, SIZE, ACCURACY)]
+    frame = PlotFrame((0.0, 1.04), axis_range(drop_outliers(values)))
+    shapes: list[Shape] = [
+        TextLine((14, 24), title, "#111111", 16),
+        *axis_shapes(frame, FLOPS_AXIS, ACCURACY_AXIS),
+    ]
     for number, (name, front) in enumerate(found):
-        color = COLORS[number % len(COLORS)]
+        color = FRONT_COLORS[number % len(FRONT_COLORS)]
         shapes += front_shapes(front, name, frame, color)
-        y = HEIGHT + LINE * (number + 0.5)
+        y = HEIGHT + LEGEND_LINE_HEIGHT * (number + 0.5)
         shapes.append(Marker((24, y - 4), "circle", color, 5.5))
-        shapes.append(Words((38, y), name, INK, 12))
-    return Drawing(WIDTH, HEIGHT + LINE * (len(found) + 1), title, tuple(shapes))
+        shapes.append(TextLine((38, y), name, TEXT_COLOR, 12))
+    return Drawing(WIDTH, HEIGHT + LEGEND_LINE_HEIGHT * (len(found) + 1), title, tuple(shapes))
 
 
-def front_shapes(front: Front, name: str, frame: Frame, color: str) -> list[Shape]:
+def front_shapes(front: Front, name: str, frame: PlotFrame, color: str) -> list[Shape]:
     """One front's line and points, its answer at the target as a star, dense as a square."""
     seen = [point for point in front.points if point.accuracy >= frame.y[0]]
-    edge = tuple(place(point, frame) for point in upper_edge(seen))
+    edge = tuple(point_position(point, frame) for point in staircase_points(seen))
     shapes: list[Shape] = [Line(edge, color, 1.5)] if len(edge) > 1 else []
-    shapes += [mark(point, frame, "circle", color, 4.0) for point in front.points]
+    shapes += [evaluation_marker(point, frame, "circle", color, 4.0) for point in front.points]
     if front.at_target:
-        shapes.append(mark(front.at_target, frame, "star", color, 9.0))
-    at = frame.at(1.0, front.dense.accuracy)
+        shapes.append(evaluation_marker(front.at_target, frame, "star", color, 9.0))
+    at = frame.to_pixels(1.0, front.dense.accuracy)
     return [*shapes, Marker(at, "square", color, 6.0, f"dense of {name}")]
 
 
-def sweep_page(title: str, rows: Sequence[Row]) -> str:
+def sweep_page(title: str, rows: Sequence[SweepRow]) -> str:
     """The page as text: the table, then one figure a data set. Nothing is fetched."""
-    head = "".join(f"<th>{name}</th>" for name in ("", *HEADS))
+    head = "".join(f"<th>{name}</th>" for name in ("", *SWEEP_COLUMNS))
     body = "".join(row_html(row) for row in rows)
     safe = html.escape(title)
     return (
@@ -130,14 +133,14 @@ def sweep_page(title: str, rows: Sequence[Row]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{safe}</title><style>{STYLE}</style></head><body><h1>{safe}</h1>"
+        f"<title>{safe}</title><style>{PAGE_STYLE}</style></head><body><h1>{safe}</h1>"
         f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-        f"<p>{NOTE}</p>"
-        f"{figures(rows)}</body></html>\n"
+        f"<p>{PAGE_NOTE}</p>"
+        f"{front_figures(rows)}</body></html>\n"
     )
 
 
-def figures(rows: Sequence[Row]) -> str:
+def front_figures(rows: Sequence[SweepRow]) -> str:
     """One drawing a data set: accuracies on different data do not compare."""
     drawn = []
     for data in dict.fromkeys(row.data for row in rows):
@@ -147,11 +150,11 @@ def figures(rows: Sequence[Row]) -> str:
     return "".join(drawn)
 
 
-def row_html(row: Row) -> str:
+def row_html(row: SweepRow) -> str:
     """One search as a row of the table, linked to its own page."""
     name = html.escape(row.name)
     if row.link:
         name = f'<a href="{html.escape(quote(row.link))}">{name}</a>'
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells())
-    why = f'<tr><td class="failed" colspan="{len(HEADS) + 1}">{html.escape(row.reason)}</td></tr>'
+    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.table_cells())
+    why = f'<tr><td class="failed" colspan="{len(SWEEP_COLUMNS) + 1}">{html.escape(row.reason)}</td></tr>'
     return f"<tr><td>{name}</td>{cells}</tr>{why if row.reason else ''}"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ...spaces.graph.channels import ChannelMap, Layer
-from ...spaces.policy.layer_scores import Parts, Scores
-from .filter_ops import filters_of, parts_of, weight_of
+from ...spaces.policy.layer_scores import LayerScores, Scores
+from .filter_ops import filters_of, to_layer_scores, weight_of
 
-Need = Literal["gates", "weights", "inputs"]
+BatchNeed = Literal["gates", "weights", "inputs"]
 T = TypeVar("T")
 
 
@@ -29,30 +29,30 @@ class Seen:
 
     def per_gate(self, of_gradients: Callable[[Tensor], Tensor]) -> Scores:
         """The scores `of_gradients([N, A]) -> [A]` of every sample's own gate derivatives."""
-        found = of_gradients(_needed(self.gates, "gates"))
+        found = of_gradients(_require(self.gates, "gates"))
         scores: Scores = found.detach().to("cpu", torch.float64).numpy()
         return scores
 
-    def per_filter(self, of_filters: Callable[[Tensor, Tensor], Tensor]) -> Parts:
+    def per_filter(self, of_filters: Callable[[Tensor, Tensor], Tensor]) -> LayerScores:
         """The parts `of_filters(weight, gradient) -> [C_out]` of each layer, a row a filter."""
         found = {}
-        for index, gradient in _needed(self.weights, "weights").items():
+        for index, gradient in _require(self.weights, "weights").items():
             module = self.model.get_submodule(self.channel_map.layers[index].name)
             weight = weight_of(module).detach()
             found[index] = of_filters(filters_of(module, weight), filters_of(module, gradient))
-        return parts_of(found, self.channel_map)
+        return to_layer_scores(found, self.channel_map)
 
-    def per_input(self, of_values: Callable[[Tensor], Tensor]) -> Parts:
+    def per_input(self, of_values: Callable[[Tensor], Tensor]) -> LayerScores:
         """The parts `of_values([C_in, values]) -> [C_in]` of each layer that reads an atom.
 
         Channels that are one atom in the same layer are averaged.
         """
         found = {}
-        for index, calls in _needed(self.inputs, "inputs").items():
+        for index, calls in _require(self.inputs, "inputs").items():
             layer = self.channel_map.layers[index]
             values = [x.movedim(channel_dim(layer), 0).flatten(1) for x in calls]
             found[index] = of_values(torch.cat(values, dim=1).float())
-        return parts_of(found, self.channel_map, "in", average=True)
+        return to_layer_scores(found, self.channel_map, "in", average=True)
 
 
 def channel_dim(layer: Layer) -> int:
@@ -60,7 +60,7 @@ def channel_dim(layer: Layer) -> int:
     return -1 if layer.kind == "linear" else 1
 
 
-def _needed(value: T | None, need: Need) -> T:
+def _require(value: T | None, need: BatchNeed) -> T:
     """What a batch score looks at, if it asked for it."""
     if value is None:
         raise LookupError(f"it must ask for what it reads: @batch_score(name, {need!r})")

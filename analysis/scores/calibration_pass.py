@@ -21,101 +21,105 @@ from torch.nn import functional
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.layer_scores import Parts
-from ...trainers.data.batches import batches
+from ...spaces.policy.layer_scores import LayerScores
+from ...trainers.data.batches import iterate_batches
 from ...trainers.metrics.evaluate import logits_of
-from ...trainers.pruning.masking import READERS, Regrouped, masked
+from ...trainers.pruning.masking import READER_KINDS, BatchRegroupedError, masked
 from ...trainers.runtime.device import (
-    Machine,
-    half_of,
-    lay,
-    machine_for,
-    place,
-    precision,
-    threads,
+    DeviceConfig,
+    autocast,
+    device_config_for,
+    halve_batch,
+    thread_limit,
+    to_device,
+    to_memory_format,
 )
-from ...trainers.runtime.modes import evaluating
-from .batch_view import Need, Seen
+from ...trainers.runtime.modes import eval_mode
+from .batch_view import BatchNeed, Seen
 from .filter_ops import weight_of
 from .registry import BatchScore, Network
 from .validation import call_score
 
-BATCH = 128
-BATCH_NUMBERS = BATCH * 3 * 64 * 64  # larger images come in smaller batches, or memory runs out
-OnProgress = Callable[[int, int], None]  # images done, images in all
+MAX_BATCH_SIZE = 128
+MAX_BATCH_VALUES = (
+    MAX_BATCH_SIZE * 3 * 64 * 64
+)  # larger images come in smaller batches, or memory runs out
+OnImagesDone = Callable[[int, int], None]  # images done, images in all
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class CalibrationPassResult:
     """The parts found by name, and what they cost: forwards, backwards and images."""
 
-    scores: dict[str, Parts]
+    scores: dict[str, LayerScores]
     counts: dict[str, int]
 
 
 def batch_size_for(input_shape: tuple[int, ...]) -> int:
     """Images a batch: 128, fewer of large ones."""
-    return max(1, min(BATCH, BATCH_NUMBERS // prod(input_shape)))
+    return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_VALUES // prod(input_shape)))
 
 
-def share_pass(
+def run_calibration_pass(
     network: Network,
     wanted: Mapping[str, BatchScore],
     *,
-    machine: Machine | None = None,
-    on_progress: OnProgress | None = None,
-) -> Passed:
+    machine: DeviceConfig | None = None,
+    on_progress: OnImagesDone | None = None,
+) -> CalibrationPassResult:
     """All wanted scores from one pass; a network that regroups its batch sees single images.
 
     Where memory runs out, the pass begins again with half of the batch.
     """
     if not wanted:
-        return Passed({}, {"forwards": 0, "backwards": 0, "images": 0})
+        return CalibrationPassResult({}, {"forwards": 0, "backwards": 0, "images": 0})
     shape = tuple(network.data.input_shape)
-    machine = machine or machine_for(network.model, shape)
+    machine = machine or device_config_for(network.model, shape)
     size = batch_size_for(shape)
     with ExitStack() as stack:
-        stack.enter_context(evaluating(place(network.model, machine)))
-        stack.enter_context(threads(machine))
+        stack.enter_context(eval_mode(to_device(network.model, machine)))
+        stack.enter_context(thread_limit(machine))
         while True:
             try:
-                return _pass(network, wanted, size, machine, on_progress)
-            except Regrouped:
+                return _run_all_batches(network, wanted, size, machine, on_progress)
+            except BatchRegroupedError:
                 size = 1
             except (MemoryError, RuntimeError) as error:
-                size = half_of(size, error)
+                size = halve_batch(size, error)
 
 
-def _pass(
+def _run_all_batches(
     network: Network,
     wanted: Mapping[str, BatchScore],
     size: int,
-    machine: Machine,
-    on_progress: OnProgress | None,
-) -> Passed:
+    machine: DeviceConfig,
+    on_progress: OnImagesDone | None,
+) -> CalibrationPassResult:
     atoms, total = network.channel_map.atoms, len(network.calibration)
-    sums: dict[str, Parts] = {}
+    sums: dict[str, LayerScores] = {}
     done = count = 0
-    for images, labels in batches(
+    for images, labels in iterate_batches(
         network.calibration, network.data, batch_size=size, device=machine.device
     ):
-        seen = _look(network, wanted, lay(images, machine), labels, machine)
+        seen = _observe_batch(network, wanted, to_memory_format(images, machine), labels, machine)
         for name, method in wanted.items():
             parts = call_score(name, method.function, seen, atoms)
             weight = len(labels) / total if method.average else 1.0
-            sums[name] = _add(name, sums.get(name), parts, weight)
+            sums[name] = _accumulate(name, sums.get(name), parts, weight)
         count, done = count + 1, done + len(labels)
         if on_progress:
             on_progress(done, total)
-    backwards = count if _needs(wanted) & {"gates", "weights"} else 0
-    return Passed(sums, {"forwards": count, "backwards": backwards, "images": done})
+    backwards = count if _combined_needs(wanted) & {"gates", "weights"} else 0
+    return CalibrationPassResult(sums, {"forwards": count, "backwards": backwards, "images": done})
 
 
-def _needs(wanted: Mapping[str, BatchScore]) -> set[Need]:
+def _combined_needs(wanted: Mapping[str, BatchScore]) -> set[BatchNeed]:
     return {need for method in wanted.values() for need in method.needs}
 
 
-def _add(name: str, total: Parts | None, parts: Parts, weight: float) -> Parts:
+def _accumulate(
+    name: str, total: LayerScores | None, parts: LayerScores, weight: float
+) -> LayerScores:
     """The sum so far with a batch's parts; every batch must have the same ones."""
     value = parts.value * weight
     if total is None:
@@ -129,15 +133,15 @@ def _add(name: str, total: Parts | None, parts: Parts, weight: float) -> Parts:
     return replace(parts, value=total.value + value)
 
 
-def _look(
+def _observe_batch(
     network: Network,
     wanted: Mapping[str, BatchScore],
     images: Tensor,
     labels: Tensor,
-    machine: Machine,
+    machine: DeviceConfig,
 ) -> Seen:
     """One forward, and one backward if gradients are needed."""
-    model, channel_map, needs = network.model, network.channel_map, _needs(wanted)
+    model, channel_map, needs = network.model, network.channel_map, _combined_needs(wanted)
     with ExitStack() as stack:
         enter = stack.enter_context
         enter(torch.set_grad_enabled(bool(needs & {"gates", "weights"})))
@@ -145,14 +149,14 @@ def _look(
         weights: dict[int, Tensor] | None = None
         inputs: dict[int, list[Tensor]] | None = None
         if "gates" in needs:
-            sources.append(_gates(images, channel_map.atoms))
+            sources.append(_unit_gates(images, channel_map.atoms))
             enter(masked(model, channel_map, sources[0]))
         if "weights" in needs:
-            weights = enter(_requiring_gradients(model, channel_map))
+            weights = enter(_weights_requiring_grad(model, channel_map))
             sources += weights.values()
         if "inputs" in needs:
-            inputs = enter(_watched(model, channel_map))
-        with precision(machine, exact=network.data.outputs.exact):
+            inputs = enter(_record_inputs(model, channel_map))
+        with autocast(machine, exact=network.data.outputs.exact):
             logits = logits_of(model(images), network.data)
         loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
         if not torch.isfinite(loss):
@@ -166,14 +170,16 @@ def _look(
     return Seen(model, channel_map, gates, gradients, inputs)
 
 
-def _gates(images: Tensor, atoms: int) -> Tensor:
+def _unit_gates(images: Tensor, atoms: int) -> Tensor:
     """Ones that want gradients: [N, A], or [A] for a single image, which may be regrouped."""
     shape = (len(images), atoms) if len(images) > 1 else (atoms,)
     return torch.ones(shape, device=images.device, requires_grad=True)
 
 
 @contextmanager
-def _requiring_gradients(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, Tensor]]:
+def _weights_requiring_grad(
+    model: nn.Module, channel_map: ChannelMap
+) -> Iterator[dict[int, Tensor]]:
     """The weights of layers that produce atoms, by layer index; frozen ones thaw for a while."""
     weights = {
         index: weight_of(model.get_submodule(layer.name))
@@ -191,7 +197,7 @@ def _requiring_gradients(model: nn.Module, channel_map: ChannelMap) -> Iterator[
 
 
 @contextmanager
-def _watched(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, list[Tensor]]]:
+def _record_inputs(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, list[Tensor]]]:
     """What the layers that read atoms are given, by layer index."""
     inputs: dict[int, list[Tensor]] = defaultdict(list)
 
@@ -204,7 +210,7 @@ def _watched(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, li
     handles = [
         model.get_submodule(layer.name).register_forward_pre_hook(watch(index))
         for index, layer in enumerate(channel_map.layers)
-        if layer.kind in READERS and (layer.in_atoms >= 0).any()
+        if layer.kind in READER_KINDS and (layer.in_atoms >= 0).any()
     ]
     try:
         yield inputs

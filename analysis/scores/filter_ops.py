@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.layer_scores import Parts
+from ...spaces.policy.layer_scores import LayerScores
 
 
 def weight_of(module: nn.Module) -> Tensor:
@@ -32,13 +32,13 @@ def filters_of(module: nn.Module, tensor: Tensor) -> Tensor:
     return by_group.transpose(1, 2).flatten(0, 1)
 
 
-def parts_of(
+def to_layer_scores(
     channels: Mapping[int, Tensor],
     channel_map: ChannelMap,
     side: Literal["out", "in"] = "out",
     *,
     average: bool = False,
-) -> Parts:
+) -> LayerScores:
     """The parts of atoms from numbers [C] by layer index, C the channels on one side of the layer.
 
     Where an atom has several channels in one layer, their numbers are added up, or averaged.
@@ -54,4 +54,4 @@ def parts_of(
         values.append(value / (np.bincount(place) if average else 1))
         atoms.append(own)
         layers.append(np.full(len(own), index, dtype=np.int32))
-    return Parts(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))
+    return LayerScores(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))

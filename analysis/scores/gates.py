@@ -12,89 +12,89 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ...spaces.allocations.decode import Space
-from ...spaces.allocations.ordering import Ordering
-from ...spaces.cost.cost import Price
+from ...spaces.allocations.decode import PruningSpace
+from ...spaces.allocations.ordering import PolicyScorer
+from ...spaces.cost.cost import CostModel
 from ...spaces.cost.target import Target
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.layer_scores import whole
-from ...spaces.policy.loss_curves import removal_places
-from ...spaces.policy.measurements import Evidence, save_tables, scores_to_tables
-from ...spaces.policy.policy import PRESETS
-from ...trainers.data.types import Data
-from ...trainers.pruning.gates.network import LIMIT
-from ...trainers.pruning.gates.settings import GateSettings, GateTask
+from ...spaces.policy.layer_scores import as_layer_scores
+from ...spaces.policy.loss_curves import removal_positions
+from ...spaces.policy.measurements import Measurements, save_arrays, scores_to_arrays
+from ...spaces.policy.policy import POLICY_PRESETS
+from ...trainers.data.types import DataSplits
+from ...trainers.pruning.gates.network import GATE_LIMIT
+from ...trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from ...trainers.pruning.gates.training import train_gates
-from ...trainers.runtime.device import machine_for
+from ...trainers.runtime.device import device_config_for
 from ...trainers.training.distillation import Teacher
-from ...trainers.training.loop import Progress, Tuning
-from .calibration_pass import OnProgress
-from .measure import digest_of, evidence_key, measure_evidence, read_scores
+from ...trainers.training.loop import TrainingProgress, TrainingSettings
+from .calibration_pass import OnImagesDone
+from .measure import digest_texts, load_or_measure_scores, load_scores, measurement_key
 
-GATES = "gates"
-IMAGES = 32_768  # trained on, unless limited
-START = PRESETS["holistic"]  # the gates begin in the order of its score
-REPORTS = 20
+GATE_SCORE = "gates"
+TRAINING_IMAGES = 32_768  # trained on, unless limited
+INITIAL_POLICY = POLICY_PRESETS["holistic"]  # the gates begin in the order of its score
+REPORT_COUNT = 20
 
 
-def gate_evidence(
+def load_or_train_gate_score(
     model: nn.Module,
     channel_map: ChannelMap,
-    data: Data,
+    data: DataSplits,
     *,
     folder: Path | None,
     seed: int,
     images: int | None = None,
-    on_progress: OnProgress | None = None,
-) -> Evidence:
+    on_progress: OnImagesDone | None = None,
+) -> Measurements:
     """The score `gates`; trained once for a folder, and further where that was broken off."""
-    space, images = Space(channel_map, Price(channel_map)), images or IMAGES
-    settings = settings_for(images / len(data.train))
-    target = halfway(space, settings.floor)
-    base = evidence_key(model, channel_map, data, data.train, seed)
-    key = digest_of((base, GATES, repr(asdict(settings)), repr(target)))
-    known = read_scores({GATES: key}, folder) if folder else {}
+    space, images = PruningSpace(channel_map, CostModel(channel_map)), images or TRAINING_IMAGES
+    settings = gate_score_settings(images / len(data.train))
+    target = half_flops_target(space, settings.floor)
+    base = measurement_key(model, channel_map, data, data.train, seed)
+    key = digest_texts((base, GATE_SCORE, repr(asdict(settings)), repr(target)))
+    known = load_scores({GATE_SCORE: key}, folder) if folder else {}
     if known:
-        return Evidence(key, known)
-    taylor = measure_evidence(
-        model, channel_map, data, folder=folder, seed=seed, names=[START.score]
+        return Measurements(key, known)
+    taylor = load_or_measure_scores(
+        model, channel_map, data, folder=folder, seed=seed, names=[INITIAL_POLICY.score]
     )
-    (scores,) = Ordering(taylor, channel_map, space.price).scores([START])
-    checkpoint = folder / f"{key}.{GATES}.safetensors" if folder else None
+    (scores,) = PolicyScorer(taylor, channel_map, space.cost_model).scores([INITIAL_POLICY])
+    checkpoint = folder / f"{key}.{GATE_SCORE}.safetensors" if folder else None
 
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         if on_progress is not None:
             on_progress(round(progress.epoch * len(data.train)), images)
         return True
 
-    machine = machine_for(model, data.input_shape)
+    machine = device_config_for(model, data.input_shape)
     gated = train_gates(
         model,
         data,
-        GateTask(space, target, settings, scores, seed),
+        GateTrainingSpec(space, target, settings, scores, seed),
         teacher=Teacher(model, machine),
         machine=machine,
         checkpoint=checkpoint,
         on_report=report,
     )
-    found = {GATES: whole(gated.values + LIMIT)}
+    found = {GATE_SCORE: as_layer_scores(gated.values + GATE_LIMIT)}
     if folder and checkpoint:
-        save_tables(key, scores_to_tables(found), folder)
+        save_arrays(key, scores_to_arrays(found), folder)
         checkpoint.unlink(missing_ok=True)
-    return Evidence(key, found, counts={**taylor.counts, "trained": gated.log.images})
+    return Measurements(key, found, counts={**taylor.counts, "trained": gated.log.images})
 
 
-def settings_for(epochs: float) -> GateSettings:
+def gate_score_settings(epochs: float) -> GateSettings:
     """Nothing is cut on the way, so that every gate keeps its value."""
-    reports = tuple(epochs * k / REPORTS for k in range(1, REPORTS))
-    tuning = Tuning(epochs=epochs, reports=reports)
-    return GateSettings(tuning, floor=START.floor, shrink_every=None)
+    reports = tuple(epochs * k / REPORT_COUNT for k in range(1, REPORT_COUNT))
+    tuning = TrainingSettings(epochs=epochs, reports=reports)
+    return GateSettings(tuning, floor=INITIAL_POLICY.floor, shrink_every=None)
 
 
-def halfway(space: Space, floor: int) -> Target:
+def half_flops_target(space: PruningSpace, floor: int) -> Target:
     """Half of the FLOPs that can go."""
     channel_map = space.channel_map
     sizes = np.bincount(channel_map.group_of)[channel_map.group_of]
-    left = removal_places(np.zeros(channel_map.atoms), channel_map) > sizes - floor
-    least, _ = space.price.fraction(left)
+    left = removal_positions(np.zeros(channel_map.atoms), channel_map) > sizes - floor
+    least, _ = space.cost_model.cost_fractions(left)
     return Target(flops=round((1 + float(least)) / 2, 4))

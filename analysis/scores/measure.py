@@ -19,58 +19,58 @@ import torch
 from torch import nn
 
 from ...spaces.errors import UserError
-from ...spaces.graph.channels import ChannelMap, map_digest
-from ...spaces.policy.layer_scores import Parts
+from ...spaces.graph.channels import ChannelMap, channel_map_digest
+from ...spaces.policy.layer_scores import LayerScores
 from ...spaces.policy.measurements import (
     SCHEMA,
-    Evidence,
-    load_tables,
-    save_tables,
-    scores_from_tables,
-    scores_to_tables,
+    Measurements,
+    load_arrays,
+    save_arrays,
+    scores_from_arrays,
+    scores_to_arrays,
 )
 from ...spaces.policy.policy import check_score
-from ...trainers.data.batches import draw
-from ...trainers.data.types import Data, Split, prepare
+from ...trainers.data.batches import fixed_subset
+from ...trainers.data.types import DataSplits, Split, normalize_images
 from ...trainers.metrics.evaluate import logits_of
-from ...trainers.runtime.device import lay, machine_for, place, threads
-from ...trainers.runtime.modes import evaluating
+from ...trainers.runtime.device import device_config_for, thread_limit, to_device, to_memory_format
+from ...trainers.runtime.modes import eval_mode
 from ...trainers.training.checkpoint import weights_digest
-from .calibration_pass import OnProgress, batch_size_for, share_pass
-from .registry import BatchScore, Network, Score, all_scores, function_of
+from .calibration_pass import OnImagesDone, batch_size_for, run_calibration_pass
+from .registry import BatchScore, Network, ScoreFunction, all_scores, score_function
 from .validation import call_score
 
 CALIBRATION_IMAGES = 2048
 
 
-def measure_evidence(
+def load_or_measure_scores(
     model: nn.Module,
     channel_map: ChannelMap,
-    data: Data,
+    data: DataSplits,
     *,
     folder: Path | None,
     seed: int,
     names: Sequence[str] | None = None,
     images: int = CALIBRATION_IMAGES,
-    on_progress: OnProgress | None = None,
-) -> Evidence:
+    on_progress: OnImagesDone | None = None,
+) -> Measurements:
     """The named scores (default: all); read from `folder` those that were measured before."""
-    methods = named_scores(names)
+    methods = select_scores(names)
     split = calibration_split(data, images)
-    base = evidence_key(model, channel_map, data, split, seed)
+    base = measurement_key(model, channel_map, data, split, seed)
     keys = {name: score_key(base, name, method) for name, method in methods.items()}
-    known = read_scores(keys, folder) if folder else {}
+    known = load_scores(keys, folder) if folder else {}
     network = Network(model, channel_map, data, split, np.random.default_rng(seed))
     missing = {name: method for name, method in methods.items() if name not in known}
     found, counts = measure_scores(network, missing, seed=seed, on_progress=on_progress)
     if folder:
         for name, parts in found.items():
-            save_tables(keys[name], scores_to_tables({name: parts}), folder)
+            save_arrays(keys[name], scores_to_arrays({name: parts}), folder)
     scores = {name: (known | found)[name] for name in methods}
-    return Evidence(digest_of(keys.values()), scores, counts=counts)
+    return Measurements(digest_texts(keys.values()), scores, counts=counts)
 
 
-def named_scores(names: Sequence[str] | None) -> dict[str, Score | BatchScore]:
+def select_scores(names: Sequence[str] | None) -> dict[str, ScoreFunction | BatchScore]:
     """The scores with these names, or all, in order of name."""
     known = all_scores()
     for name in names or ():
@@ -80,11 +80,11 @@ def named_scores(names: Sequence[str] | None) -> dict[str, Score | BatchScore]:
 
 def measure_scores(
     network: Network,
-    methods: Mapping[str, Score | BatchScore],
+    methods: Mapping[str, ScoreFunction | BatchScore],
     *,
     seed: int,
-    on_progress: OnProgress | None = None,
-) -> tuple[dict[str, Parts], dict[str, int]]:
+    on_progress: OnImagesDone | None = None,
+) -> tuple[dict[str, LayerScores], dict[str, int]]:
     """Scores by name, and what they cost: those of data share one pass over the images."""
     found = {}
     for name, method in methods.items():
@@ -92,27 +92,27 @@ def measure_scores(
             own = replace(network, rng=np.random.default_rng([seed, *name.encode()]))
             found[name] = call_score(name, method, own, network.channel_map.atoms)
     of_data = {name: m for name, m in methods.items() if isinstance(m, BatchScore)}
-    passed = share_pass(network, of_data, on_progress=on_progress)
+    passed = run_calibration_pass(network, of_data, on_progress=on_progress)
     return found | passed.scores, passed.counts
 
 
-def read_scores(keys: Mapping[str, str], folder: Path) -> dict[str, Parts]:
+def load_scores(keys: Mapping[str, str], folder: Path) -> dict[str, LayerScores]:
     """The scores that lie whole in the folder under their keys."""
-    found: dict[str, Parts] = {}
+    found: dict[str, LayerScores] = {}
     for key in keys.values():
-        found |= scores_from_tables(load_tables(key, folder) or {})
+        found |= scores_from_arrays(load_arrays(key, folder) or {})
     return found
 
 
-def calibration_split(data: Data, images: int = CALIBRATION_IMAGES) -> Split:
+def calibration_split(data: DataSplits, images: int = CALIBRATION_IMAGES) -> Split:
     """Random images of train, the same for every score."""
     if images < 1:
         raise UserError(f"calibration images must be at least 1, got {images}; 2048 is usual")
-    return draw(data.train, images)
+    return fixed_subset(data.train, images)
 
 
-def evidence_key(
-    model: nn.Module, channel_map: ChannelMap, data: Data, split: Split, seed: int
+def measurement_key(
+    model: nn.Module, channel_map: ChannelMap, data: DataSplits, split: Split, seed: int
 ) -> str:
     """A hash over everything that all scores depend on; a doubtful case is a miss.
 
@@ -121,35 +121,35 @@ def evidence_key(
     """
     digest = hashlib.sha256()
     shape = tuple(data.input_shape)
-    machine = machine_for(model, shape)
+    machine = device_config_for(model, shape)
     settings = [
         SCHEMA, seed, [batch_size_for(shape), asdict(machine)], torch.__version__,
         platform.machine(),
     ]  # fmt: skip
     digest.update(json.dumps(settings).encode())
     digest.update(weights_digest(model).encode())
-    digest.update(map_digest(channel_map).encode())
+    digest.update(channel_map_digest(channel_map).encode())
     digest.update(repr((data.mean, data.std, data.classes)).encode())
     digest.update(np.ascontiguousarray(split.images.numpy()).tobytes())
     digest.update(np.ascontiguousarray(split.labels.numpy()).tobytes())
-    images = lay(prepare(split.images[:8].to(machine.device), data), machine)
-    with torch.no_grad(), evaluating(model), threads(machine):
-        logits = logits_of(place(model, machine)(images), data)
+    images = to_memory_format(normalize_images(split.images[:8].to(machine.device), data), machine)
+    with torch.no_grad(), eval_mode(model), thread_limit(machine):
+        logits = logits_of(to_device(model, machine)(images), data)
     digest.update(logits.float().cpu().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
-def score_key(base: str, name: str, method: Score | BatchScore) -> str:
+def score_key(base: str, name: str, method: ScoreFunction | BatchScore) -> str:
     """The key of one score: of what all depend on, its name and its own source."""
-    return digest_of((base, name, source_of(function_of(method))))
+    return digest_texts((base, name, source_code(score_function(method))))
 
 
-def digest_of(texts: Iterable[str]) -> str:
+def digest_texts(texts: Iterable[str]) -> str:
     """One short hash of several texts."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]
 
 
-def source_of(function: object) -> str:
+def source_code(function: object) -> str:
     """The source of the score's module, so that an edited plugin is measured again."""
     for thing in (inspect.getmodule(function), function):
         try:

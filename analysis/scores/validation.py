@@ -8,32 +8,34 @@ from typing import TypeVar
 import numpy as np
 
 from ...spaces.errors import UserError
-from ...spaces.policy.layer_scores import Parts, Scores, whole
+from ...spaces.policy.layer_scores import LayerScores, Scores, as_layer_scores
 
 T = TypeVar("T")
 
 
-def call_score(name: str, function: Callable[[T], Scores | Parts], view: T, atoms: int) -> Parts:
+def call_score(
+    name: str, function: Callable[[T], Scores | LayerScores], view: T, atoms: int
+) -> LayerScores:
     """The finite parts that a score finds; an exception inside it (a plugin's, say) is named."""
     try:
         found = function(view)
-        found = found if isinstance(found, Parts) else np.asarray(found, dtype=np.float64)
+        found = found if isinstance(found, LayerScores) else np.asarray(found, dtype=np.float64)
     except Exception as error:
         raise UserError(
             f"score {name!r} must run on this network, got {type(error).__name__}: {error}; "
             "mend the score or leave it out"
         ) from error
-    return check_scores(name, found, atoms)
+    return check_score_output(name, found, atoms)
 
 
-def check_scores(name: str, found: Scores | Parts, atoms: int) -> Parts:
+def check_score_output(name: str, found: Scores | LayerScores, atoms: int) -> LayerScores:
     """Refuse a score that does not give one finite number an atom, or a part of one."""
-    if not isinstance(found, Parts) and found.shape != (atoms,):
+    if not isinstance(found, LayerScores) and found.shape != (atoms,):
         raise UserError(
             f"score {name!r} must return one number an atom, ({atoms},), got {found.shape}; "
             "sum over the layers of an atom, as network.per_atom does"
         )
-    parts = found if isinstance(found, Parts) else whole(found)
+    parts = found if isinstance(found, LayerScores) else as_layer_scores(found)
     bad = int((~np.isfinite(parts.value)).sum())
     if bad:
         raise UserError(

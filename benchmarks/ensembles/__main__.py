@@ -42,8 +42,8 @@ from benchmarks.ensembles.quality import (
 from benchmarks.ensembles.scaling import SCALED, scaling_cell
 from benchmarks.ensembles.trust import RANGES, ROUNDS, range_cell, rounds_cell
 from benchmarks.scene import Scene, baseline, published_resnet20, scene_of
-from paretoprune.trainers.data.batches import take
-from paretoprune.trainers.training.train_dense import file_hash
+from paretoprune.trainers.data.batches import select_rows
+from paretoprune.trainers.training.train_dense import file_sha256
 
 SECTIONS = ("quality", "variants", "images", "range", "rounds", "scaling")
 
@@ -90,7 +90,7 @@ def scene_named(model: str, weights: Path | None) -> Scene:
         return published_resnet20()
     if weights is None:
         return baseline(model)
-    about = {"network": model, "weights_sha256": file_hash(weights)}
+    about = {"network": model, "weights_sha256": file_sha256(weights)}
     return scene_of(model, weights, whole(), about, ())
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     assert report is not None
     if options.images:
         order = np.random.default_rng(0).permutation(len(report))  # it is sorted
-        report = take(report, torch.from_numpy(order[: options.images]))
+        report = select_rows(report, torch.from_numpy(order[: options.images]))
     about = {**scene.about, "work": options.work, "report": f"{len(report)} of {options.report}"}
     cells = cells_of(Bench(scene, options.work, report), sections, options.seeds)
     fill(options.out, about, cells, max_seconds=options.max_seconds)

@@ -7,14 +7,14 @@ from typing import Any
 
 from benchmarks.ensembles.bench import FOUND, WHOLE, Bench
 from paretoprune.analysis.mask_ensembles import EnsembleSettings
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.policy.policy import CONTROLS, Policy
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, Policy
 
 KNOWN = {  # no ensembles
     "taylor / price": Policy("taylor", price_power=1.0, price_at="present", floor=2),
     "mean-abs-weight / price": Policy("mean-abs-weight", price_power=1.0, floor=2),
     "mean-abs-weight": Policy("mean-abs-weight", floor=2),
-    **CONTROLS,
+    **CONTROL_POLICIES,
 }
 SEEDED = ("taylor / price", "random")  # of them; the others are the same under every seed
 FACTORS = (4, 16)  # of the work, for one mask a set; the quality cells have 1
@@ -53,7 +53,7 @@ def quality_cell(bench: Bench, settings: EnsembleSettings, seed: int) -> dict[st
 def known_cell(bench: Bench, policy: Policy, seed: int) -> dict[str, Any]:
     """A score that is no ensemble, or a control."""
     scene, names = bench.scene, [policy.score]
-    evidence = measure_evidence(
+    evidence = load_or_measure_scores(
         scene.model, scene.space.channel_map, scene.data, folder=None, seed=seed, names=names
     )
     return bench.accuracies(policy, evidence)

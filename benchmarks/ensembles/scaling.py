@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, Surrogate, surrogate_of
-from paretoprune.analysis.mask_ensembles.chunks import Draws, measure_part
-from paretoprune.analysis.mask_ensembles.estimator import begin
-from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, Surrogate, build_surrogate
+from paretoprune.analysis.mask_ensembles.chunks import ChunkSampler, measure_part
+from paretoprune.analysis.mask_ensembles.estimator import new_estimator
+from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe
 from paretoprune.analysis.mask_ensembles.masks import draw_masks
-from paretoprune.analysis.mask_ensembles.measure import conclude
+from paretoprune.analysis.mask_ensembles.measure import build_ensemble
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.data.types import Data, Split
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.trainers.data.types import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.runtime.device import Machine, detect_machine
+from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
 
 SCALED = {
     "resnet20": (3, 32, 32),
@@ -35,7 +35,7 @@ def rates(surrogate: Surrogate, channel_map: ChannelMap) -> dict[str, int]:
     rng = np.random.default_rng(0)
     masks = draw_masks(8_192, channel_map.group_of, keep=0.6, rng=rng)
     found = {}
-    for name, predict in (("means", surrogate.means), ("errors", surrogate.predict)):
+    for name, predict in (("means", surrogate.predict_mean), ("errors", surrogate.predict)):
         predict(masks[:1024])
         start = time.process_time()
         predict(masks)
@@ -45,29 +45,31 @@ def rates(surrogate: Surrogate, channel_map: ChannelMap) -> dict[str, int]:
 
 def scaling_cell(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     """What one chunk, one fit and a thousand predictions cost; random weights."""
-    model, _ = working_copy(build_model(name, classes=10, input_shape=shape, seed=0).eval())
-    channel_map = trace_channels(model, shape)
+    model, _ = make_working_copy(build_model(name, classes=10, input_shape=shape, seed=0).eval())
+    channel_map = trace_channel_map(model, shape)
     images = torch.randint(0, 256, (512, *shape), dtype=torch.uint8)
     split = Split(images, torch.arange(512) % 10)
-    data = Data("made", split, split, None, 10, (0.5,) * 3, (0.25,) * 3, shape)
-    machine: Machine = detect_machine(model, shape)
+    data = DataSplits("made", split, split, None, 10, (0.5,) * 3, (0.25,) * 3, shape)
+    machine: DeviceConfig = detect_device_config(model, shape)
     found: dict[str, Any] = {"atoms": channel_map.atoms}
     for per in ("sample", "gradient"):
         settings = EnsembleSettings(per=per, images=512, samples=2048)
-        probe = Probe(model, channel_map, data, split, settings, machine)
-        draws = Draws(settings, channel_map.group_of, len(split), 0)
-        campaign = begin(draws)
+        probe = MaskedLossProbe(model, channel_map, data, split, settings, machine)
+        draws = ChunkSampler(settings, channel_map.group_of, len(split), 0)
+        campaign = new_estimator(draws)
         campaign.taylor = np.random.default_rng(0).random(channel_map.atoms)
-        campaign.take(measure_part(probe, draws, [0]))
+        campaign.add_results(measure_part(probe, draws, [0]))
         start = time.perf_counter()
-        campaign.take(measure_part(probe, draws, [1, 2]))  # the first is held out: losses alone
+        campaign.add_results(
+            measure_part(probe, draws, [1, 2])
+        )  # the first is held out: losses alone
         found[f"{per}_chunk_seconds"] = round((time.perf_counter() - start) / 2, 2)
         if per == "sample":
-            tables = campaign.tables()
+            tables = campaign.state_arrays()
             found["sums_bytes"] = sum(table.nbytes for table in tables.values())
             start = time.perf_counter()
-            ensemble = conclude(campaign, "", ())
+            ensemble = build_ensemble(campaign, "", ())
             found["fit_seconds"] = round(time.perf_counter() - start, 2)
-            found |= rates(surrogate_of(ensemble, channel_map), channel_map)
+            found |= rates(build_surrogate(ensemble, channel_map), channel_map)
     found["peak_bytes_so_far"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found

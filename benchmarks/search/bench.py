@@ -17,7 +17,7 @@ from benchmarks.search.figures import Point, front_of
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import Rules
 from benchmarks.search.worker import Task, Tuned, settle, tune
-from paretoprune.search.optimizer.target_plan import seed_of_trials
+from paretoprune.search.optimizer.target_plan import trial_seed
 from paretoprune.trainers.metrics.evaluate import evaluate
 
 
@@ -118,7 +118,7 @@ class Bench:
     @property
     def tuning_seed(self) -> int:
         """The seed of every fine-tune: that of our search's trials."""
-        return seed_of_trials(self.seed)
+        return trial_seed(self.seed)
 
     def _measured(self, point: Point) -> Point:
         if point.test is not None:

@@ -11,17 +11,17 @@ import numpy as np
 from torch import nn
 
 from benchmarks.scene import Scene
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.trainers.pruning.surgery import prune_network
 
 STREAMS = ("conv1", "layer*.*.conv2")  # layers whose outputs are the residual streams
 
 
 def streams_kept(scene: Scene) -> ChannelMap:
     """The channel map in which only channels within blocks are free."""
-    return trace_channels(scene.model, scene.data.input_shape, keep=STREAMS)
+    return trace_channel_map(scene.model, scene.data.input_shape, keep=STREAMS)
 
 
 def plain(peer: nn.Module, scene: Scene, free: ChannelMap) -> tuple[nn.Module, float]:
@@ -34,8 +34,8 @@ def plain(peer: nn.Module, scene: Scene, free: ChannelMap) -> tuple[nn.Module, f
     for index, group in enumerate(free.groups):
         members = np.flatnonzero(free.group_of == index)
         keep[members[: len(state[f"{group.name}.weight"])]] = True
-    network = cut(scene.model, free, keep)
+    network = prune_network(scene.model, free, keep)
     wanted = network.state_dict()
     network.load_state_dict({name: state[name].contiguous() for name in wanted})
-    price = Price(free)
-    return network, float(price.of(keep)[0] / price.dense[0])
+    price = CostModel(free)
+    return network, float(price.cost_of(keep)[0] / price.dense[0])

@@ -21,7 +21,7 @@ from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import fastnas
 from benchmarks.search.with_nni import nni_pruners
 from benchmarks.search.with_torch_pruning import torch_pruning
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS
 
 Contender = Callable[[Bench], dict[str, Any]]
 
@@ -31,8 +31,8 @@ CONTENDERS: dict[str, Contender] = {
     "torch-pruning": torch_pruning,
     "random": at_random,
     "ours at half": at_half,
-    **{name: alone(policy) for name, policy in PRESETS.items()},
-    "uniform-l1": alone(replace(CONTROLS["uniform"], refit=False)),  # as people do it
+    **{name: alone(policy) for name, policy in POLICY_PRESETS.items()},
+    "uniform-l1": alone(replace(CONTROL_POLICIES["uniform"], refit=False)),  # as people do it
     "nni": nni_pruners,
 }
 NEEDS = {

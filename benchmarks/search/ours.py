@@ -14,13 +14,13 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
-from paretoprune.analysis.untrained_loss import IMAGES
-from paretoprune.search.optimizer.proposer import SCREENED, turns_of
-from paretoprune.search.optimizer.screening import FEW, FIRST, GENERATIONS
+from paretoprune.analysis.untrained_loss import LOSS_IMAGES
+from paretoprune.search.optimizer.proposer import MAX_SCREENED_TRIALS, assign_strategies
+from paretoprune.search.optimizer.screening import EVALUATED_PER_GENERATION, FIRST, GENERATIONS
 from paretoprune.search.optimizer.target_plan import make_plan
-from paretoprune.search.storage.trial_records import Record, read_record
+from paretoprune.search.storage.trial_records import TrialRecords, read_trial_records
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.policy.policy import CONTROLS
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES
 
 
 def ours(bench: Bench) -> dict[str, Any]:
@@ -54,8 +54,8 @@ def ours(bench: Bench) -> dict[str, Any]:
         Point(f"trial {p.trial}", p.flops_fraction, p.accuracy, p.test_accuracy)
         for p in result.points
     ]
-    counts = {"finished": len(record.evaluations()), "stopped": record.stopped()}
-    return {**counts, "repeats": record.repeats(), "limits": limits}
+    counts = {"finished": len(record.evaluations()), "stopped": record.count_stopped()}
+    return {**counts, "repeats": record.count_duplicates(), "limits": limits}
 
 
 def at_half(bench: Bench) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def at_half(bench: Bench) -> dict[str, Any]:
 
 def trials_paid_at_first(bench: Bench) -> int:
     """As many as the images pay for if every one of them runs to its end."""
-    left = bench.rules.images - bench.scored - len(CONTROLS) * bench.trial_images
+    left = bench.rules.images - bench.scored - len(CONTROL_POLICIES) * bench.trial_images
     return max(1, trials_paid(left, 0, bench))
 
 
@@ -83,9 +83,9 @@ def trials_paid(images: float, known: int, bench: Bench) -> int:
     return more
 
 
-def spent(run: Path, evidence: int, bench: Bench) -> Record:
+def spent(run: Path, evidence: int, bench: Bench) -> TrialRecords:
     """Count the images of a run: its journal tells."""
-    record = read_record(run / "journal.log")
+    record = read_trial_records(run / "journal.log")
     assert record is not None
     bench.scored = evidence + images_of(rehearsed(run / "evidence"), bench)
     bench.trained = epochs_trained(record, bench.rules.epochs) * len(bench.scene.data.train)
@@ -95,14 +95,16 @@ def spent(run: Path, evidence: int, bench: Bench) -> Record:
 def screening_of(trials: int, bench: Bench) -> int:
     """Images that the rehearsals before so many trials take at most."""
     plan = make_plan(trials, Target(SIZES[0]), bench.scene.space)
-    turns = [*turns_of(plan[::2]).values(), *turns_of(plan[1::2]).values()]
-    slots = min(SCREENED, turns.count("screened"))
-    return images_of(1 + max(FIRST, slots) + slots * FEW * (1 + GENERATIONS), bench)
+    turns = [*assign_strategies(plan[::2]).values(), *assign_strategies(plan[1::2]).values()]
+    slots = min(MAX_SCREENED_TRIALS, turns.count("screened"))
+    return images_of(
+        1 + max(FIRST, slots) + slots * EVALUATED_PER_GENERATION * (1 + GENERATIONS), bench
+    )
 
 
 def measure_evidence(bench: Bench) -> None:
     """What the search measures in its workers, measured here once more, to count its images."""
-    evidence_of(bench, [*space_of(bench).read, *CONTROLS.values()])
+    evidence_of(bench, [*space_of(bench).policies_to_measure, *CONTROL_POLICIES.values()])
 
 
 def rehearsed(evidence: Path) -> int:
@@ -116,10 +118,10 @@ def rehearsed(evidence: Path) -> int:
 
 def images_of(masks: int, bench: Bench) -> int:
     """Images that rehearsing so many masks takes."""
-    return masks * min(IMAGES, len(bench.scene.data.train))
+    return masks * min(LOSS_IMAGES, len(bench.scene.data.train))
 
 
-def epochs_trained(record: Record, epochs: float) -> float:
+def epochs_trained(record: TrialRecords, epochs: float) -> float:
     """Of all trials in a run's journal: finished, controls, how far the stopped ones came, and
     whole ones for what failed, as every contender's.
     """

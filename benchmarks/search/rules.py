@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any, Literal
 
-from paretoprune.trainers.training.optimizer import Tuning
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 SIZES = (0.4, 0.6)  # shares of the FLOPs at which accuracy is quoted; the first is our target
 LOW, HIGH = 0.2, 0.8  # where fronts are compared: what a search for 0.4 spreads over
@@ -53,9 +53,9 @@ class Rules:
         """The same with half of the budget."""
         return replace(self, minutes=self.minutes / 2, images=self.images // 2)
 
-    def tuning(self) -> Tuning:
+    def tuning(self) -> TrainingSettings:
         """The brief fine-tune."""
-        return Tuning(epochs=self.epochs)
+        return TrainingSettings(epochs=self.epochs)
 
 
 def sizes() -> Iterator[float]:

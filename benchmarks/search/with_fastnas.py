@@ -20,9 +20,9 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.trainers.data.batches import batches, draw
+from paretoprune.trainers.data.batches import fixed_subset, iterate_batches
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.runtime.device import lay, precision, threads
+from paretoprune.trainers.runtime.device import autocast, thread_limit, to_memory_format
 
 DIVISOR = 4
 CALIBRATION_BATCHES, BATCH = 50, 64
@@ -56,15 +56,15 @@ def searched(size: float, bench: Bench) -> nn.Module:
     machine = replace(scene.machine, threads=cores, channels_last=False)  # which it refuses
     network = copy.deepcopy(scene.model).to(memory_format=torch.contiguous_format)
     network.requires_grad_(False)  # its tracer fails on weights that autocast keeps for gradients
-    subset = draw(data.validation, SCORING_IMAGES)
+    subset = fixed_subset(data.validation, SCORING_IMAGES)
 
     def calibrate(model: nn.Module) -> None:
         generator = torch.Generator().manual_seed(bench.seed)
-        reader = batches(
+        reader = iterate_batches(
             data.train, data, batch_size=BATCH, generator=generator, augment=data.augment
         )
         for _, (images, _) in zip(range(CALIBRATION_BATCHES), reader, strict=False):
-            model(lay(images, machine))
+            model(to_memory_format(images, machine))
 
     def score(model: nn.Module) -> float:
         return evaluate(model, subset, data, machine=machine).accuracy
@@ -74,7 +74,7 @@ def searched(size: float, bench: Bench) -> nn.Module:
     rules["nn.BatchNorm2d"]["*"]["feature_divisor"] = DIVISOR
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))
-        for context in (threads(machine), precision(machine)):
+        for context in (thread_limit(machine), autocast(machine)):
             stack.enter_context(context)
         for redirect in (redirect_stdout, redirect_stderr):
             stack.enter_context(redirect(StringIO()))

@@ -22,10 +22,10 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import streams_kept
 from benchmarks.search.with_torch_pruning import GRADIENT_BATCHES, MOST, best_over_sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.trainers.data.batches import batches
-from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.data.batches import iterate_batches
+from paretoprune.trainers.pruning.surgery import prune_network
 
 Keep = NDArray[np.bool_]
 MaskAt = Callable[[float], Keep]
@@ -39,14 +39,14 @@ def nni_pruners(bench: Bench) -> dict[str, Any]:
     import nni
 
     scene, free = bench.scene, streams_kept(bench.scene)
-    price = Price(free)
+    price = CostModel(free)
     with bench.scoring():
         masks = {setting: masks_of(setting, free, bench) for setting in SETTINGS}
 
     def offer(setting: str, size: float) -> None:
         keep = mask_at(size, masks[setting], price)
-        share = float(price.of(keep)[0] / price.dense[0])
-        network = cut(scene.model, free, keep)
+        share = float(price.cost_of(keep)[0] / price.dense[0])
+        network = prune_network(scene.model, free, keep)
         task = NetworkTask(network, share, bench.rules, bench.tuning_seed)
         bench.offer(f"{setting} @ {size}", task, scene)
 
@@ -100,10 +100,10 @@ def with_one(kept: Keep) -> Keep:
     return kept
 
 
-def mask_at(size: float, masks: MaskAt, price: Price) -> Keep:
+def mask_at(size: float, masks: MaskAt, price: CostModel) -> Keep:
     """The largest of its masks within a share of the FLOPs; more sparsity may cost more."""
     tried = [masks(ratio) for ratio in np.linspace(0, 1, RATIOS)]
-    costs = [price.of(keep)[0] for keep in tried]
+    costs = [price.cost_of(keep)[0] for keep in tried]
     within = [n for n, cost in enumerate(costs) if cost <= size * price.dense[0]]
     return tried[max(within, key=lambda n: costs[n])]
 
@@ -117,7 +117,7 @@ def evaluator(network: nn.Module, bench: Bench) -> Any:
     generator = torch.Generator().manual_seed(bench.seed)
 
     def show(model: nn.Module, optimizer: Any, step: Any, *_: Any, **__: Any) -> None:
-        reader = batches(data.train, data, batch_size=BATCH, generator=generator)
+        reader = iterate_batches(data.train, data, batch_size=BATCH, generator=generator)
         for batch in islice(reader, GRADIENT_BATCHES):
             optimizer.zero_grad()
             step(batch, model).backward()

@@ -19,8 +19,8 @@ from benchmarks.search.bench import Bench
 from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import NetworkTask
-from paretoprune.trainers.data.batches import batches
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.data.batches import iterate_batches
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{importance} {scope}": {"importance": importance, **options}
@@ -73,7 +73,7 @@ def take_gradients(network: nn.Module, bench: Bench) -> None:
     """Sum the gradients of a few batches, for its Taylor importance."""
     data = bench.scene.data
     generator = torch.Generator().manual_seed(bench.seed)
-    reader = batches(data.train, data, batch_size=128, generator=generator)
+    reader = iterate_batches(data.train, data, batch_size=128, generator=generator)
     network.eval()
     for images, labels in islice(reader, GRADIENT_BATCHES):
         F.cross_entropy(network(images), labels).backward()
@@ -82,13 +82,13 @@ def take_gradients(network: nn.Module, bench: Bench) -> None:
 def cut_to(network: nn.Module, size: float, setting: dict[str, Any], bench: Bench) -> nn.Module:
     """The largest network within a share of the FLOPs, by bisection of the pruning ratio."""
     shape = bench.scene.data.input_shape
-    limit = size * count(network, shape)[0]
+    limit = size * count_macs_and_params(network, shape)[0]
     low, high = 0.0, MOST
     best = pruned(network, high, setting, bench)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         found = pruned(network, middle, setting, bench)
-        if count(found, shape)[0] <= limit:
+        if count_macs_and_params(found, shape)[0] <= limit:
             high, best = middle, found
         else:
             low = middle

@@ -14,13 +14,13 @@ from torch import nn
 
 from benchmarks.scene import Scene
 from benchmarks.search.rules import Rules
-from paretoprune.search.storage.trial_spec import Job
-from paretoprune.search.trial.context import Context
-from paretoprune.search.trial.run import carry_out
+from paretoprune.search.storage.trial_spec import TrialSpec
+from paretoprune.search.trial.context import TrialContext
+from paretoprune.search.trial.run import execute_trial
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.serialization import load_small
-from paretoprune.trainers.training.loop import train
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.serialization import load_pruned_model
+from paretoprune.trainers.training.loop import train_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class NetworkTask:
     def run(self, scene: Scene) -> Tuned:
         """Recalibrate, fine-tune, measure: what every trial of ours does after its cut."""
         begin, data, machine = time.perf_counter(), scene.data, scene.machine
-        recalibrate(self.network, data, machine=machine)
-        log = train(
+        recalibrate_batch_norm(self.network, data, machine=machine)
+        log = train_model(
             self.network,
             data,
             self.rules.tuning(),
@@ -80,17 +80,17 @@ class NetworkTask:
 class PolicyTask:
     """One trial of one policy, as a search would run it."""
 
-    job: Job
+    job: TrialSpec
 
-    def read(self, tuned: Tuned, resident: Context) -> nn.Module:
+    def read(self, tuned: Tuned, resident: TrialContext) -> nn.Module:
         """The network that the trial left on disk."""
         folder = resident.root / tuned.path
-        return load_small(folder, resident.model, resident.space.channel_map)
+        return load_pruned_model(folder, resident.model, resident.space.channel_map)
 
-    def run(self, context: Context) -> Tuned:
+    def run(self, context: TrialContext) -> Tuned:
         """Carry it out."""
         begin = time.perf_counter()
-        found = carry_out(self.job, context).evaluation
+        found = execute_trial(self.job, context).evaluation
         seconds = time.perf_counter() - begin
         return Tuned(found.flops_fraction, found.accuracy, found.epochs, seconds, path=found.path)
 

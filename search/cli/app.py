@@ -16,16 +16,22 @@ import typer
 
 from ...spaces.errors import UserError, on_command_line
 from ...trainers.data.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
-from ..config.disk_errors import DiskFull, lacks_room
+from ..config.disk_errors import DiskFullError, is_disk_full
 from ..config.settings import SearchSettings
-from ..config.worker_errors import WorkersDied
-from .deploy_commands import add_shipping
-from .options import LISTS, OF_ONE_POLICY, settings_given, settings_of, with_settings
-from .report_commands import SHOWING
-from .sweep_commands import add_sweeps
+from ..config.worker_errors import WorkersDiedError
+from .deploy_commands import add_deploy_commands
+from .options import (
+    LIST_OPTION_TYPES,
+    SINGLE_POLICY_SETTINGS,
+    add_settings_options,
+    settings_from_options,
+    settings_set_by_user,
+)
+from .report_commands import REPORT_COMMANDS
+from .sweep_commands import add_sweep_commands
 
-OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
-LONGEST = 200  # of a path in a message
+PATH_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+MAX_PATH_SHOWN = 200  # of a path in a message
 
 app = typer.Typer(
     add_completion=False,
@@ -53,14 +59,14 @@ def exit_code(words: Sequence[str]) -> int:
         say_what_is_given_twice(words)
         code = app(list(words), standalone_mode=False) or 0
     except UserError as error:
-        code = complain(str(error), 2)
+        code = print_error(str(error), 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        code = exit_code_of(error, words)
+        code = report_error(error, words)
     return code
 
 
@@ -68,36 +74,36 @@ def say_what_is_given_twice(words: Sequence[str]) -> None:
     """The parser takes the last value of an option in silence."""
     names = [word.partition("=")[0] for word in words if word.startswith("--")]
     for name in dict.fromkeys(names):
-        if names.count(name) > 1 and name[2:] not in LISTS:
+        if names.count(name) > 1 and name[2:] not in LIST_OPTION_TYPES:
             print(f"{name} is given more than once; the last one holds", file=sys.stderr)
 
 
-def exit_code_of(error: Exception, words: Sequence[str]) -> int:
+def report_error(error: Exception, words: Sequence[str]) -> int:
     """The parser's own complaints in one line; anything else is ours and keeps its traceback."""
-    if isinstance(error, (DiskFull, WorkersDied)):
-        return complain(str(error), 1)
-    if lacks_room(error):
-        return complain(f"no room is left to write to ({error}); make room, then try again", 1)
-    if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
-        return complain(no_way_to(error), 2)
+    if isinstance(error, (DiskFullError, WorkersDiedError)):
+        return print_error(str(error), 1)
+    if is_disk_full(error):
+        return print_error(f"no room is left to write to ({error}); make room, then try again", 1)
+    if isinstance(error, OSError) and error.errno in PATH_ERRNOS:
+        return print_error(path_error_message(error), 2)
     message = getattr(error, "format_message", None)
     if message is None:
         raise error
-    said = f"{message().rstrip('. ')}{value_in(words, error)}"
-    return complain(f"{said}; see {helped(words)} --help", 2)
+    said = f"{message().rstrip('. ')}{offending_value(words, error)}"
+    return print_error(f"{said}; see {command_with_help(words)} --help", 2)
 
 
-def no_way_to(error: OSError) -> str:
+def path_error_message(error: OSError) -> str:
     """The one line about a path that the system lets nobody, or not this user, use."""
     path = str(error.filename)
-    path = path if len(path) <= LONGEST else f"{path[:LONGEST]}..."
+    path = path if len(path) <= MAX_PATH_SHOWN else f"{path[:MAX_PATH_SHOWN]}..."
     return (
         f"a path must be one that you may use, got {path} ({error.strerror}); mend its "
         "permissions, or name another"
     )
 
 
-def value_in(words: Sequence[str], error: Exception) -> str:
+def offending_value(words: Sequence[str], error: Exception) -> str:
     """What was written for the option of an error, where the parser does not say it."""
     names = getattr(getattr(error, "param", None), "opts", ())
     for word, after in zip(words, [*words, ""][1:], strict=True):
@@ -107,13 +113,13 @@ def value_in(words: Sequence[str], error: Exception) -> str:
     return ""
 
 
-def helped(words: Sequence[str]) -> str:
+def command_with_help(words: Sequence[str]) -> str:
     """The command whose help says how the words should have been."""
     known = {command.name for command in app.registered_commands}
     return " ".join(["paretoprune", *(word for word in words[:1] if word in known)])
 
 
-def complain(text: str, code: int) -> int:
+def print_error(text: str, code: int) -> int:
     """One line on stderr."""
     print(" ".join(text.split()), file=sys.stderr)
     return code
@@ -130,14 +136,14 @@ def search(
     """Search: prune, fine-tune and measure many policies; write the front to a run folder."""
     from .handlers import run_search
 
-    raise typer.Exit(run_search(settings_given(context, options), resume))
+    raise typer.Exit(run_search(settings_set_by_user(context, options), resume))
 
 
-app.command("search")(with_settings(search))
-add_sweeps(app)
+app.command("search")(add_settings_options(search))
+add_sweep_commands(app)
 
 
-for name, command in SHOWING.items():
+for name, command in REPORT_COMMANDS.items():
     app.command(name)(command)
 
 
@@ -155,15 +161,15 @@ def prune(
     **options: Any,
 ) -> None:
     """Prune by one policy alone, without a search; the same command goes on after a stop."""
-    from ..driver.single_policy import PruneRequest, policy_named, prune_command
+    from ..driver.single_policy import PruneRequest, prune_command, resolve_policy
 
-    settings = SearchSettings(**settings_of(options))
-    asked = policy_named(policy, settings.target(), steps=steps, refit=refit)
+    settings = SearchSettings(**settings_from_options(options))
+    asked = resolve_policy(policy, settings.target(), steps=steps, refit=refit)
     request = PruneRequest(settings, asked, out, min_accuracy)
     raise typer.Exit(prune_command(request))
 
 
-app.command("prune")(with_settings(prune, OF_ONE_POLICY))
+app.command("prune")(add_settings_options(prune, SINGLE_POLICY_SETTINGS))
 
 
 @app.command("train")
@@ -188,11 +194,13 @@ def train(
 ) -> None:
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ...trainers.data.image_options import image_options
-    from ...trainers.training.train_dense import DenseJob
+    from ...trainers.training.train_dense import DenseTrainingSpec
     from ..deploy.train_dense import train_command
 
     images = image_options(mean, std, augment)
-    job = DenseJob(model, data, out, seed=seed, weights=weights, images=images, outputs=outputs)
+    job = DenseTrainingSpec(
+        model, data, out, seed=seed, weights=weights, images=images, outputs=outputs
+    )
     code = train_command(job, epochs=epochs, learning_rate=learning_rate, download=download)
     raise typer.Exit(code)
 
@@ -202,9 +210,9 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is kept.")] = False,
 ) -> None:
     """Show where decoded data are kept and how large they are; PARETOPRUNE_CACHE moves them."""
-    from ...trainers.data.cache import cache_folder, cached_bytes, clear_cache
+    from ...trainers.data.cache import cache_folder, cache_size_bytes, clear_cache
 
-    size = cached_bytes() / 2**20
+    size = cache_size_bytes() / 2**20
     if clear:
         clear_cache()
     print(f"{cache_folder()}: {size:,.0f} MiB of decoded data{' deleted' if clear else ''}")
@@ -223,9 +231,9 @@ def inspect_model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a network's groups, atoms and price; no data needed."""
-    from ..driver.inspection import Inspection, inspect_network
+    from ..driver.inspection import InspectionRequest, inspect_network
 
-    asked = Inspection(model, input_shape, classes, tuple(keep or ()), as_json)
+    asked = InspectionRequest(model, input_shape, classes, tuple(keep or ()), as_json)
     inspect_network(asked, min_channels=min_channels, round_to=round_to)
 
 
@@ -253,14 +261,14 @@ def sensitivity(
     """Show how much the loss rises as each group is cut; run it again to go on after a stop."""
     from ...spaces.policy.loss_curves import CurveSettings
     from ...spaces.policy.policy import COMBINATIONS, check_choice
-    from ..driver.sensitivity import Sensitivity, sensitivity_command
+    from ..driver.sensitivity import SensitivityRequest, sensitivity_command
 
     check_choice("--combine", combine, COMBINATIONS)
-    asked = Sensitivity(model, data, weights, score, combine, out, mean, std, outputs)
+    asked = SensitivityRequest(model, data, weights, score, combine, out, mean, std, outputs)
     raise typer.Exit(sensitivity_command(asked, CurveSettings(probe=probe, images=images)))
 
 
-add_shipping(app)
+add_deploy_commands(app)
 
 
 if __name__ == "__main__":

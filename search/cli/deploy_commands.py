@@ -10,48 +10,52 @@ from typer.core import TyperCommand
 
 from ...trainers.data.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")]
-OwnModel = Annotated[
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+PickedFolderArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder of a picked network.")
+]
+OwnModelOption = Annotated[
     str | None,
     typer.Option(help="module:function of the dense network, where it is your own."),
 ]
 
 
-BARE = "--distill"
+DISTILL_FLAG = "--distill"
 
 
-class BareDistill(TyperCommand):
+class OptionalDistillCommand(TyperCommand):
     """A command whose `--distill` may stand without a weight: then it is the usual one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give a bare `--distill` its weight; the parser knows values or flags, not both."""
-        if BARE not in args:
+        if DISTILL_FLAG not in args:
             return super().parse_args(ctx, args)
-        from ..deploy.finetune import DISTILL
+        from ..deploy.finetune import DEFAULT_DISTILL_WEIGHT
 
-        following = [*args, BARE][1:]
+        following = [*args, DISTILL_FLAG][1:]
         words = [
-            f"{BARE}={DISTILL:g}" if word == BARE and is_option(after) else word
+            f"{DISTILL_FLAG}={DEFAULT_DISTILL_WEIGHT:g}"
+            if word == DISTILL_FLAG and looks_like_option(after)
+            else word
             for word, after in zip(args, following, strict=True)
         ]
         return super().parse_args(ctx, words)
 
 
-def is_option(word: str) -> bool:
+def looks_like_option(word: str) -> bool:
     """No value: it begins as an option does, and is no negative number."""
     return word.startswith("-") and not word[1:2].isdigit()
 
 
-def add_shipping(app: typer.Typer) -> None:
+def add_deploy_commands(app: typer.Typer) -> None:
     """Register the commands, in the order in which they are used."""
     app.command("pick")(pick)
-    app.command("finetune", cls=BareDistill)(finetune)
+    app.command("finetune", cls=OptionalDistillCommand)(finetune)
     app.command("export")(export)
 
 
 def pick(
-    run: Run,
+    run: RunArgument,
     out: Annotated[Path, typer.Option(help="A new or empty folder for the network.")] = Path(
         "picked"
     ),
@@ -66,15 +70,17 @@ def pick(
 ) -> None:
     """Pick one network from the front, say why, and write it to a folder."""
     from ...spaces.cost.target import parse_size
-    from ..results.selection import Wish
+    from ..results.selection import SelectionCriteria
     from .handlers import pick_point
 
     flops, params = parse_size("--max-flops", max_flops), parse_size("--max-params", max_params)
-    pick_point(run, Wish(flops, params, min_accuracy, knee, trial, max_latency_ms), out)
+    pick_point(
+        run, SelectionCriteria(flops, params, min_accuracy, knee, trial, max_latency_ms), out
+    )
 
 
 def finetune(
-    folder: Folder,
+    folder: PickedFolderArgument,
     data: Annotated[str, typer.Option(help="digits, cifar10:DIR, folder:DIR, ...")],
     epochs: Annotated[float, typer.Option(help="Epochs; fractions are allowed.")] = 40.0,
     distill: Annotated[
@@ -88,7 +94,7 @@ def finetune(
     batch_size: Annotated[int, typer.Option(help="Of all processes together.")] = 128,
     seed: Annotated[int, typer.Option(help="Same seed, same network.")] = 0,
     weights: Annotated[Path | None, typer.Option(help="Of the dense network, to distill.")] = None,
-    model: OwnModel = None,
+    model: OwnModelOption = None,
     out: Annotated[Path | None, typer.Option(help="A new folder instead of DIR itself.")] = None,
     mean: Annotated[str | None, typer.Option(help=f"{MEAN_HELP}; default: the recipe's.")] = None,
     std: Annotated[str | None, typer.Option(help=STD_HELP)] = None,
@@ -107,9 +113,9 @@ def finetune(
     Several GPUs or processes: torchrun --nproc-per-node 4 -m paretoprune finetune DIR ...
     """
     from ..deploy.finetune import finetune_command
-    from ..deploy.finetune_request import Asked
+    from ..deploy.finetune_request import FineTuneRequest
 
-    asked = Asked(
+    asked = FineTuneRequest(
         folder=folder,
         data=data,
         epochs=epochs,
@@ -129,14 +135,14 @@ def finetune(
 
 
 def export(
-    folder: Folder,
+    folder: PickedFolderArgument,
     to: Annotated[str, typer.Option(help="torch (torch.export, .pt2) or onnx.")],
     out: Annotated[Path | None, typer.Option(help="The file; DIR/model.pt2 or .onnx.")] = None,
     batch: Annotated[str, typer.Option(help="dynamic, or a fixed number of images.")] = "dynamic",
     threads: Annotated[int, typer.Option(help="Threads of the latency that is measured.")] = 1,
-    model: OwnModel = None,
+    model: OwnModelOption = None,
 ) -> None:
     """Export a picked network, checked against eager, and time it beside the dense one."""
-    from ..deploy.export import Wanted, export_command
+    from ..deploy.export import ExportRequest, export_command
 
-    export_command(Wanted(folder, to, out, batch, threads, model))
+    export_command(ExportRequest(folder, to, out, batch, threads, model))

@@ -8,81 +8,87 @@ from pathlib import Path
 from typing import Any
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_json
+from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.io.bounded_read import read_json
 from ...spaces.records.pareto_front import Front, front_from_json
 from ..config.settings import SearchSettings
-from ..driver.progress import Progress
+from ..driver.progress import SearchProgress
 from ..driver.resume import resume_command
-from ..driver.search import AllFailed, Given, new_search, resume_search
-from ..driver.warm_start import images_like, policies_like
-from ..execution.signals import Stopped
-from ..results.formatting import plain_console, show_front, show_insights
-from ..results.model_folder import write_picked
-from ..results.run_summary import insights_of, state_of
-from ..results.selection import Wish, choose, measured, neighbours, reason
+from ..driver.search import AllTrialsFailedError, RunInputs, new_search, resume_search
+from ..driver.warm_start import images_like, proposals_from_run
+from ..execution.signals import StopRequested
+from ..results.formatting import make_console, show_front, show_insights
+from ..results.model_folder import write_model_folder
+from ..results.run_summary import run_insights, summarize_run
+from ..results.selection import (
+    SelectionCriteria,
+    describe_neighbors,
+    explain_selection,
+    format_metrics_with_latency,
+    select_point,
+)
 from ..storage.run_folder import RunFolder, open_run
-from ..storage.trial_records import read_record
+from ..storage.trial_records import read_trial_records
 
 
 def run_search(options: dict[str, Any], resume: Path | None, like: Path | None = None) -> int:
     """`paretoprune search`, and `transfer` from the run `like`: the exit code."""
-    policies = policies_like(like) if like else ()
+    policies = proposals_from_run(like) if like else ()
     if like:
         options = images_like(like, options.get("data", SearchSettings().data), options)
     as_json = options.get("json", False)
     quiet = as_json or options.get("quiet", False)
-    given = Given(Progress(quiet=quiet), warm_start=policies)
+    given = RunInputs(SearchProgress(quiet=quiet), warm_start=policies)
     try:
         if resume is None:
             run, front = new_search(SearchSettings(**options), given)
         else:
             run, front = resume_search(resume, given, options)
-    except Stopped as stop:
-        return stopped(stop, as_json=as_json, quiet=quiet)
-    except AllFailed as error:
+    except StopRequested as stop:
+        return report_stop(stop, as_json=as_json, quiet=quiet)
+    except AllTrialsFailedError as error:
         print(f"all trials failed; the first one: {error}", file=sys.stderr)
         return 1
     if as_json:
-        print_json(front)
+        print_front_json(front)
     else:
-        show_run(run, front)
+        print_run(run, front)
     return 0
 
 
-def print_json(front: Front) -> None:
+def print_front_json(front: Front) -> None:
     """The front on stdout, as front.json has it."""
     print(json.dumps(front.to_json(), indent=2))
 
 
-def show_run(run: RunFolder, front: Front) -> None:
+def print_run(run: RunFolder, front: Front) -> None:
     """The front as a table, and what can be learned from the trials."""
-    console = plain_console()
+    console = make_console()
     show_front(front, run.root, console)
-    show_insights(insights_of(state_of(run)), console)
+    show_insights(run_insights(summarize_run(run)), console)
 
 
-def stopped(stop: Stopped, *, as_json: bool, quiet: bool) -> int:
+def report_stop(stop: StopRequested, *, as_json: bool, quiet: bool) -> int:
     """After Ctrl-C or SIGTERM: the front so far and the line that goes on, which is no result."""
     if stop.run is None:
         return stop.exit_code
     run, config = open_run(stop.run.root)
-    front = state_of(run).front
+    front = summarize_run(run).front
     if front is not None:
-        write_json(run.front, front.to_json())
+        write_json_atomic(run.front, front.to_json())
         if as_json:
-            print_json(front)
+            print_front_json(front)
         else:
-            show_front(front, run.root, plain_console())
+            show_front(front, run.root, make_console())
     go_on = f"stopped; to go on: {resume_command(run.root, config)}"
     print(go_on, file=sys.stderr if quiet else sys.stdout)
     return stop.exit_code
 
 
-def read_front(path: Path) -> tuple[RunFolder, Front]:
+def read_run_front(path: Path) -> tuple[RunFolder, Front]:
     """The front of a run as it stands: by its journal, or by front.json where that is gone."""
     run, _ = open_run(path)
-    record = read_record(run.journal)
+    record = read_trial_records(run.journal)
     if record is not None:
         front = record.front()
     else:
@@ -97,19 +103,21 @@ def read_front(path: Path) -> tuple[RunFolder, Front]:
 
 def print_front(path: Path, *, as_json: bool) -> None:
     """`paretoprune front`."""
-    run, front = read_front(path)
+    run, front = read_run_front(path)
     if as_json:
-        print_json(front)
+        print_front_json(front)
     else:
-        show_run(run, front)
+        print_run(run, front)
 
 
-def pick_point(path: Path, wish: Wish, out: Path) -> None:
+def pick_point(path: Path, criteria: SelectionCriteria, out: Path) -> None:
     """`paretoprune pick`."""
-    run, front = read_front(path)
-    point, dense = choose(front, wish), front.dense
-    write_picked(run.root, point, dense, out)
-    print(f"trial {point.trial}: {measured(point)}; dense accuracy {dense.accuracy:.4f}")
-    for line in (reason(front, wish, point), *neighbours(front, point)):
+    run, front = read_run_front(path)
+    point, dense = select_point(front, criteria), front.dense
+    write_model_folder(run.root, point, dense, out)
+    print(
+        f"trial {point.trial}: {format_metrics_with_latency(point)}; dense accuracy {dense.accuracy:.4f}"
+    )
+    for line in (explain_selection(front, criteria, point), *describe_neighbors(front, point)):
         print(f"  {line}")
     print(f"written to {out}; its README.md has the lines that load it")

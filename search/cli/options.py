@@ -12,9 +12,9 @@ import typer
 
 from ..config.settings import SearchSettings
 
-KEYWORD = inspect.Parameter.KEYWORD_ONLY
-LISTS = {"keep": list[str], "objective": list[str], "plugin": list[Path]}
-OF_ONE_POLICY = (
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
+LIST_OPTION_TYPES = {"keep": list[str], "objective": list[str], "plugin": list[Path]}
+SINGLE_POLICY_SETTINGS = (
     "target_flops",
     "target_params",
     "model",
@@ -39,18 +39,20 @@ OF_ONE_POLICY = (
 )
 
 
-def with_settings(
+def add_settings_options(
     command: Callable[..., None], names: tuple[str, ...] | None = None
 ) -> Callable[..., None]:
     """Add to a command's own options one for each of these fields of SearchSettings."""
     own = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [p.replace(kind=KEYWORD) for p in own if p.kind != inspect.Parameter.VAR_KEYWORD]
+    parameters = [
+        p.replace(kind=KEYWORD_ONLY) for p in own if p.kind != inspect.Parameter.VAR_KEYWORD
+    ]
     hints = get_type_hints(SearchSettings)
     for field in fields(SearchSettings):
         if names is not None and field.name not in names:
             continue
-        annotation: Any = LISTS.get(field.name, hints[field.name])
-        default: Any = [] if field.name in LISTS else field.default
+        annotation: Any = LIST_OPTION_TYPES.get(field.name, hints[field.name])
+        default: Any = [] if field.name in LIST_OPTION_TYPES else field.default
         option = typer.Option(help=field.metadata["help"], show_default=field.default is not None)
         if annotation is bool:
             flag = f"--{field.name}"
@@ -58,22 +60,22 @@ def with_settings(
             option = typer.Option(f"{flag}/{off}" if off else flag, help=field.metadata["help"])
         annotated = Annotated[annotation, option]
         parameters.append(
-            inspect.Parameter(field.name, KEYWORD, default=default, annotation=annotated)
+            inspect.Parameter(field.name, KEYWORD_ONLY, default=default, annotation=annotated)
         )
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
 
 
-def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+def settings_from_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options in the types that the record has."""
-    return {name: tuple(v) if name in LISTS else v for name, v in options.items()}
+    return {name: tuple(v) if name in LIST_OPTION_TYPES else v for name, v in options.items()}
 
 
-def settings_given(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
+def settings_set_by_user(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
     """Those of the options that the user wrote; the others have their defaults."""
     return {
         name: value
-        for name, value in settings_of(options).items()
+        for name, value in settings_from_options(options).items()
         if str(context.get_parameter_source(name)).endswith("COMMANDLINE")
     }

@@ -10,11 +10,12 @@ import typer
 
 from ...spaces.errors import UserError
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a search.")]
 
 
 def front(
-    run: Run, as_json: Annotated[bool, typer.Option("--json", help="Print front.json.")] = False
+    run: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print front.json.")] = False,
 ) -> None:
     """Show the front of a run as a table, and what mattered."""
     from .handlers import print_front
@@ -23,7 +24,7 @@ def front(
 
 
 def report(
-    run: Run,
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="The page; default: RUN/report.html.")] = None,
     svg: Annotated[Path | None, typer.Option(help="Draw the front into this SVG file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Draw the front into this PNG file.")] = None,
@@ -39,7 +40,7 @@ def report(
 
 
 def watch(
-    run: Run,
+    run: RunArgument,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8650,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback are open to anybody.")
@@ -51,4 +52,8 @@ def watch(
     watch_command(run, host, port)
 
 
-SHOWING: dict[str, Callable[..., None]] = {"front": front, "report": report, "watch": watch}
+REPORT_COMMANDS: dict[str, Callable[..., None]] = {
+    "front": front,
+    "report": report,
+    "watch": watch,
+}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import settings_given, with_settings
+from .options import add_settings_options, settings_set_by_user
 
 
 def transfer(
@@ -24,7 +24,7 @@ def transfer(
     """
     from .handlers import run_search
 
-    raise typer.Exit(run_search(settings_given(context, options), None, like=run))
+    raise typer.Exit(run_search(settings_set_by_user(context, options), None, like=run))
 
 
 def sweep(
@@ -55,9 +55,9 @@ def sweep(
     Runs of the same model, data and seed train and measure the dense network once.
     Exit code 1 if a run failed; the others go on. docs/sweeps.md says more.
     """
-    from ..sweep.config import read_sweep
+    from ..sweep.config import read_sweep_file
 
-    entries = read_sweep(file)  # a wrong file is told before torch is imported
+    entries = read_sweep_file(file)  # a wrong file is told before torch is imported
     from ..sweep.runner import sweep_command
 
     root = out or Path("runs") / f"sweep-{file.stem}"
@@ -65,7 +65,7 @@ def sweep(
     raise typer.Exit(sweep_command(entries, root, again, dry_run=dry_run, quiet=quiet))
 
 
-def add_sweeps(app: typer.Typer) -> None:
+def add_sweep_commands(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command("transfer")(with_settings(transfer))
+    app.command("transfer")(add_settings_options(transfer))
     app.command("sweep")(sweep)

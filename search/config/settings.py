@@ -8,9 +8,9 @@ from typing import Any
 
 from ...spaces.cost.target import Target, parse_size
 from ...spaces.errors import UserError
-from ...spaces.io.validation import optional, read_record
+from ...spaces.io.validation import optional_reader, record_from_json
 from ...spaces.output_forms import CHOICES, SCORES
-from ...spaces.policy.policy import ALLOCATIONS, SCHEDULES, check_choice
+from ...spaces.policy.policy import ALLOCATIONS, SCHEDULE_NAMES, check_choice
 from ...trainers.data.image_options import (
     AUGMENT_HELP,
     MEAN_HELP,
@@ -19,7 +19,7 @@ from ...trainers.data.image_options import (
     image_options,
 )
 
-ABOVE_ZERO = (
+POSITIVE_FIELDS = (
     "epochs",
     "dense_epochs",
     "final_epochs",
@@ -29,11 +29,11 @@ ABOVE_ZERO = (
     "max_latency_ms",
     "ensemble_seconds",
 )
-TUPLES = ("keep", "objective")
-SAMPLERS = ("tpe", "nsga2", "gp", "random")
+TUPLE_FIELDS = ("keep", "objective")
+SAMPLER_NAMES = ("tpe", "nsga2", "gp", "random")
 
 
-def option(default: Any, text: str, **more: Any) -> Any:
+def setting_field(default: Any, text: str, **more: Any) -> Any:
     """A field with its help text."""
     return field(default=default, metadata={"help": text, **more})
 
@@ -42,88 +42,104 @@ def option(default: Any, text: str, **more: Any) -> Any:
 class SearchSettings:
     """What a user may choose. Every field is an option of `paretoprune search`."""
 
-    target_flops: str | None = option(
+    target_flops: str | None = setting_field(
         None, "Keep at most this much of the dense FLOPs: 0.4, 40% or an absolute 50M."
     )
-    target_params: str | None = option(
+    target_params: str | None = setting_field(
         None, "Keep at most this much of the dense parameters: 0.4, 40% or an absolute 5M."
     )
-    model: str = option("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
-    data: str = option("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
-    download: bool = option(False, "Let torchvision fetch the data into their directory first.")
-    mean: str | None = option(None, f"{MEAN_HELP}; default: by the data.")
-    std: str | None = option(None, STD_HELP)
-    augment: str | None = option(None, f"{AUGMENT_HELP}; default: by the data.")
-    weights: Path | None = option(
+    model: str = setting_field("digits-resnet", "A zoo name, torchvision:NAME or module:function.")
+    data: str = setting_field("digits", "digits, cifar10:DIR, folder:DIR, ... or module:function.")
+    download: bool = setting_field(
+        False, "Let torchvision fetch the data into their directory first."
+    )
+    mean: str | None = setting_field(None, f"{MEAN_HELP}; default: by the data.")
+    std: str | None = setting_field(None, STD_HELP)
+    augment: str | None = setting_field(None, f"{AUGMENT_HELP}; default: by the data.")
+    weights: Path | None = setting_field(
         None, "Weights of the dense network (safetensors or .pth); without, it is trained first."
     )
-    outputs: str = option(
+    outputs: str = setting_field(
         SCORES, "What the network returns: scores (unnormalised), or probabilities."
     )
-    trials: int = option(24, "Sampled trials; the two controls come on top.")
-    max_minutes: float | None = option(
+    trials: int = setting_field(24, "Sampled trials; the two controls come on top.")
+    max_minutes: float | None = setting_field(
         None,
         "Time limit in minutes. Training the dense network takes a quarter of it at most; after "
         "the first trial, a trial starts only if it would finish in time at the slowest duration "
         "seen so far.",
     )
-    workers: int | None = option(None, "Trials at a time; default: one a core.")
-    seed: int = option(0, "Same seed, same machine, one worker: same front.")
-    epochs: float | None = option(
+    workers: int | None = setting_field(None, "Trials at a time; default: one a core.")
+    seed: int = setting_field(0, "Same seed, same machine, one worker: same front.")
+    epochs: float | None = setting_field(
         None, "Fine-tuning epochs of a trial; default: 1, more for small data."
     )
-    final_epochs: float | None = option(
+    final_epochs: float | None = setting_field(
         None, "Epochs that the front and the controls are fine-tuned on at the end; default: none."
     )
-    dense_epochs: float | None = option(
+    dense_epochs: float | None = setting_field(
         None, "Epochs of the dense training without --weights; default: by the size of the data."
     )
-    out: Path | None = option(None, "The run folder, new or empty; default: a new one in runs/.")
-    address: str | None = option(
+    out: Path | None = setting_field(
+        None, "The run folder, new or empty; default: a new one in runs/."
+    )
+    address: str | None = setting_field(
         None, "A Ray cluster to run on: auto, or HOST:PORT of its head; default: local."
     )
-    artifacts: str | None = option(
+    artifacts: str | None = setting_field(
         None, "Where trials' weights go instead of the run folder: s3://BUCKET/FOLDER, ..."
     )
-    gpus_per_trial: float | None = option(
+    gpus_per_trial: float | None = setting_field(
         None, "GPUs of one trial; fractions share one; default: this machine's, shared evenly."
     )
-    cpus_per_trial: float = option(1.0, "CPUs of one trial.")
-    trial_timeout: float | None = option(None, "Seconds after which a trial has failed.")
-    allocations: str = option("all", f"Of {', '.join(ALLOCATIONS)}; separated by commas.")
-    schedules: str = option("all", f"Of {', '.join(SCHEDULES)}; separated by commas.")
-    scores: str = option("all", "Scores that policies may rank by; separated by commas.")
-    sampler: str = option("tpe", f"Of {', '.join(SAMPLERS)}.")
-    spread: str | None = option(
+    cpus_per_trial: float = setting_field(1.0, "CPUs of one trial.")
+    trial_timeout: float | None = setting_field(None, "Seconds after which a trial has failed.")
+    allocations: str = setting_field("all", f"Of {', '.join(ALLOCATIONS)}; separated by commas.")
+    schedules: str = setting_field("all", f"Of {', '.join(SCHEDULE_NAMES)}; separated by commas.")
+    scores: str = setting_field("all", "Scores that policies may rank by; separated by commas.")
+    sampler: str = setting_field("tpe", f"Of {', '.join(SAMPLER_NAMES)}.")
+    spread: str | None = setting_field(
         None, "LOW,HIGH: sizes that half of the trials aim at; default: half to twice the target."
     )
-    objective: tuple[str, ...] = option((), "latency: one more axis of the front; repeatable.")
-    max_flops: str | None = option(None, "A limit that steers the sampler: 0.6, 60% or 50M.")
-    max_params: str | None = option(None, "A limit that steers the sampler: 0.6, 60% or 5M.")
-    max_latency_ms: float | None = option(None, "A limit that steers the sampler.")
-    min_accuracy: float | None = option(None, "A limit that steers the sampler, on validation.")
-    screening: bool = option(
+    objective: tuple[str, ...] = setting_field(
+        (), "latency: one more axis of the front; repeatable."
+    )
+    max_flops: str | None = setting_field(
+        None, "A limit that steers the sampler: 0.6, 60% or 50M."
+    )
+    max_params: str | None = setting_field(
+        None, "A limit that steers the sampler: 0.6, 60% or 5M."
+    )
+    max_latency_ms: float | None = setting_field(None, "A limit that steers the sampler.")
+    min_accuracy: float | None = setting_field(
+        None, "A limit that steers the sampler, on validation."
+    )
+    screening: bool = setting_field(
         True, "Foretell thousands of policies before the first trial.", off="--no-screening"
     )
-    halving: bool = option(True, "Stop hopeless trials on their way.", off="--no-halving")
-    ensemble_images: int | None = option(
+    halving: bool = setting_field(True, "Stop hopeless trials on their way.", off="--no-halving")
+    ensemble_images: int | None = setting_field(
         None,
         "Images that an ensemble of filter masks may be measured on, a probe of a loss curve on a "
         "32nd of them; default: 16384 in a search, fewer where --max-minutes are short, more with "
         "prune.",
     )
-    ensemble_samples: int | None = option(
+    ensemble_samples: int | None = setting_field(
         None, "Masks of one ensemble, at most; default: as many as --ensemble-images allows."
     )
-    ensemble_seconds: float | None = option(
+    ensemble_seconds: float | None = setting_field(
         None, "Seconds of measuring one ensemble, at most; results then depend on the machine."
     )
-    keep: tuple[str, ...] = option((), "Layers never cut, as a name pattern; may be repeated.")
-    min_channels: int = option(1, "Channels that every group keeps at least.")
-    round_to: int = option(1, "Kept widths are multiples of this.")
-    plugin: tuple[Path, ...] = option((), "A Python file with scores of your own; repeatable.")
-    quiet: bool = option(False, "Print the result only.")
-    json: bool = option(False, "Print the front as JSON only.")
+    keep: tuple[str, ...] = setting_field(
+        (), "Layers never cut, as a name pattern; may be repeated."
+    )
+    min_channels: int = setting_field(1, "Channels that every group keeps at least.")
+    round_to: int = setting_field(1, "Kept widths are multiples of this.")
+    plugin: tuple[Path, ...] = setting_field(
+        (), "A Python file with scores of your own; repeatable."
+    )
+    quiet: bool = setting_field(False, "Print the result only.")
+    json: bool = setting_field(False, "Print the front as JSON only.")
 
     def target(self) -> Target:
         """The requested sizes."""
@@ -144,18 +160,18 @@ class SearchSettings:
 
     def check_numbers(self) -> None:
         """Refuse numbers out of their range."""
-        at_least("--trials", self.trials, 1)
-        at_least("--min-channels", self.min_channels, 1)
-        at_least("--round-to", self.round_to, 1)
-        at_least("--seed", self.seed, 0)
+        check_at_least("--trials", self.trials, 1)
+        check_at_least("--min-channels", self.min_channels, 1)
+        check_at_least("--round-to", self.round_to, 1)
+        check_at_least("--seed", self.seed, 0)
         for name, value, low in (
             ("--workers", self.workers, 1),
             ("--ensemble-images", self.ensemble_images, 1024),
             ("--ensemble-samples", self.ensemble_samples, 16),
         ):
             if value is not None:
-                at_least(name, value, low)
-        for name in ABOVE_ZERO:
+                check_at_least(name, value, low)
+        for name in POSITIVE_FIELDS:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e6:
                 option = "--" + name.replace("_", "-")
@@ -171,7 +187,7 @@ class SearchSettings:
         self.check_choices()
         self.images()
         self.size_limits()
-        self.sizes_between()
+        self.spread_bounds()
 
     def images(self) -> ImageOptions:
         """--mean, --std and --augment."""
@@ -179,7 +195,7 @@ class SearchSettings:
 
     def check_choices(self) -> None:
         """Refuse words that name nothing."""
-        check_choice("--sampler", self.sampler, SAMPLERS)
+        check_choice("--sampler", self.sampler, SAMPLER_NAMES)
         check_choice("--outputs", self.outputs, CHOICES)
         for name in self.objective:
             check_choice("--objective", name, ("latency",))
@@ -188,11 +204,11 @@ class SearchSettings:
                 raise UserError(
                     f"--{name} must name at least one, got none; write all for every one"
                 )
-        for name, choices in (("allocations", ALLOCATIONS), ("schedules", SCHEDULES)):
-            for word in self.words(name):
+        for name, choices in (("allocations", ALLOCATIONS), ("schedules", SCHEDULE_NAMES)):
+            for word in self.names_in(name):
                 check_choice(f"--{name}", word, choices)
 
-    def words(self, name: str) -> tuple[str, ...]:
+    def names_in(self, name: str) -> tuple[str, ...]:
         """The names in a list separated by commas; none for all."""
         text = getattr(self, name)
         words = tuple(word.strip() for word in text.split(",") if word.strip())
@@ -205,7 +221,7 @@ class SearchSettings:
             parse_size("--max-params", self.max_params),
         )
 
-    def sizes_between(self) -> tuple[float, float] | None:
+    def spread_bounds(self) -> tuple[float, float] | None:
         """LOW and HIGH of --spread."""
         if self.spread is None:
             return None
@@ -234,7 +250,7 @@ class SearchSettings:
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
         values = asdict(self)
-        for name in TUPLES:
+        for name in TUPLE_FIELDS:
             values[name] = list(getattr(self, name))
         values["plugin"] = [str(path) for path in self.plugin]
         for name in ("weights", "out"):
@@ -242,7 +258,7 @@ class SearchSettings:
         return values
 
 
-def at_least(name: str, value: int, low: int) -> None:
+def check_at_least(name: str, value: int, low: int) -> None:
     """Raise unless value >= low."""
     if value < low:
         raise UserError(
@@ -252,13 +268,17 @@ def at_least(name: str, value: int, low: int) -> None:
 
 def settings_from_json(values: Any) -> SearchSettings:
     """Read the settings of an earlier run; a wrong type or an unknown field is one line."""
-    paths = {"weights": optional(Path), "out": optional(Path), "plugin": paths_of}
+    paths = {
+        "weights": optional_reader(Path),
+        "out": optional_reader(Path),
+        "plugin": paths_from_json,
+    }
     try:
-        return read_record(SearchSettings, values, "config.json", nested=paths)
+        return record_from_json(SearchSettings, values, "config.json", nested=paths)
     except TypeError as error:  # of a path
         raise UserError(f"config.json must hold paths as text, got {error}") from None
 
 
-def paths_of(values: Any) -> tuple[Path, ...]:
+def paths_from_json(values: Any) -> tuple[Path, ...]:
     """Several paths."""
     return tuple(Path(value) for value in values)

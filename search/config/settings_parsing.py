@@ -8,10 +8,10 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ...spaces.errors import UserError
-from ...spaces.io.validation import is_finite, is_whole, shown
+from ...spaces.io.validation import is_finite_number, is_int64, short_repr
 from .settings import SearchSettings
 
-WANTED = {
+TYPE_DESCRIPTIONS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -20,22 +20,22 @@ WANTED = {
 }
 
 
-def typed(name: str, value: object, where: str) -> Any:
+def parse_setting(name: str, value: object, where: str) -> Any:
     """A value in the type of its setting; lists stand for words between commas."""
     hint = get_type_hints(SearchSettings)[name]
     if value is None and NoneType in get_args(hint):
         return None
     several, kind = get_origin(hint) is tuple, (*get_args(hint), hint)[0]
-    found = all_as(kind, value) if several else as_kind(kind, value)
+    found = convert_all(kind, value) if several else convert_to_type(kind, value)
     if found is None:
-        wanted = "text, or a list of texts" if several else WANTED[kind]
+        wanted = "text, or a list of texts" if several else TYPE_DESCRIPTIONS[kind]
         raise UserError(
-            f"{where}: {name} must be {wanted}, got {shown(value)}; see paretoprune search --help"
+            f"{where}: {name} must be {wanted}, got {short_repr(value)}; see paretoprune search --help"
         )
     return found
 
 
-def all_as(kind: Any, value: object) -> tuple[Any, ...] | None:
+def convert_all(kind: Any, value: object) -> tuple[Any, ...] | None:
     """Texts or paths, of one or of a list; None where one is neither."""
     words = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(word, str | Path) for word in words):
@@ -43,9 +43,9 @@ def all_as(kind: Any, value: object) -> tuple[Any, ...] | None:
     return tuple(kind(word) for word in words)
 
 
-def as_kind(kind: Any, value: object) -> Any:
+def convert_to_type(kind: Any, value: object) -> Any:
     """The value as one of this type; None where it is none."""
-    value = own_number(value)
+    value = to_builtin_number(value)
     if kind is bool or isinstance(value, bool):
         return value if kind is bool and isinstance(value, bool) else None
     if kind is str and isinstance(value, list | tuple):
@@ -54,14 +54,14 @@ def as_kind(kind: Any, value: object) -> Any:
         return str(value)
     if kind is Path and isinstance(value, str | Path):
         return Path(value)
-    if kind is int and is_whole(value):
+    if kind is int and is_int64(value):
         return value
-    if kind is float and is_finite(value):
+    if kind is float and is_finite_number(value):
         return float(value)  # type: ignore[arg-type]
     return None
 
 
-def own_number(value: object) -> object:
+def to_builtin_number(value: object) -> object:
     """Numbers of other libraries, as NumPy's, as Python's own."""
     if isinstance(value, bool):
         return value

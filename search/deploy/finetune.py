@@ -15,10 +15,10 @@ from pathlib import Path
 
 from torch import nn
 
-from ...spaces.cost.cost import Price
+from ...spaces.cost.cost import CostModel
 from ...spaces.errors import UserError, as_called
 from ...spaces.output_forms import PROBABILITIES, SCORES
-from ...spaces.records.recipe import Figures, Recipe, read_recipe
+from ...spaces.records.recipe import Recipe, RecipeMetrics, read_recipe
 from ...trainers.data.image_options import (
     options_in,
     told_augmentation,
@@ -26,90 +26,94 @@ from ...trainers.data.image_options import (
     with_options,
     with_recorded,
 )
-from ...trainers.data.sources.load import Data, load_data
-from ...trainers.metrics.evaluate import Score
-from ...trainers.models.export import FORMATS
+from ...trainers.data.sources.load import DataSplits, load_data
+from ...trainers.metrics.evaluate import ClassificationMetrics
+from ...trainers.models.export import EXPORT_SUFFIXES
 from ...trainers.models.read_outputs import read_outputs
 from ...trainers.pruning.serialization import (
-    RECIPE,
-    Loaded,
+    RECIPE_FILE,
+    LoadedNetwork,
+    build_user_model,
     load_network,
     load_teacher,
-    named_model,
-    tensors_of,
-    versions,
+    software_versions,
+    to_safetensors_bytes,
 )
-from ...trainers.runtime.device import detect_machine
+from ...trainers.runtime.device import detect_device_config
 from ...trainers.training.checkpoint import weights_digest
 from ...trainers.training.distillation import Teacher
-from ...trainers.training.distributed import Team, joined
-from ...trainers.training.finetune import Best, FullTune, tune
-from ...trainers.training.loop import Diverged, Progress, Tuning
+from ...trainers.training.distributed import ProcessGroup, init_process_group
+from ...trainers.training.finetune import BestWeights, FineTuneJob, run_fine_tune
+from ...trainers.training.loop import TrainingDivergedError, TrainingProgress, TrainingSettings
 from ..driver.prepare import data_digest
-from ..execution.signals import Stopped, Stopping
-from ..results.model_card import counted, kept
-from ..results.model_folder import publish, unwritable
-from ..storage.run_folder import RunFolder, locked, not_there, remove_empty, take_back
+from ..execution.signals import SignalHandler, StopRequested
+from ..results.model_card import describe_kept_weights, format_epochs
+from ..results.model_folder import unwritable_folder_message, write_network_and_card
+from ..storage.run_folder import RunFolder, lock_run, not_there, remove_empty, take_back
 from .finetune_request import (
-    WORK,
-    Asked,
-    check_fits,
-    check_target,
-    finished,
+    FINETUNE_WORK_FOLDER,
+    FineTuneRequest,
+    check_data_matches,
+    check_result_folder,
+    fine_tune_record,
+    finished_recipe,
     recorded_images,
-    settings_of,
 )
-from .train_dense import progress_bar
+from .train_dense import training_progress_bar
 
-DISTILL = 0.7  # where the dense network is there to teach
+DEFAULT_DISTILL_WEIGHT = 0.7  # where the dense network is there to teach
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Given:
+class FineTuneInputs:
     """What came from Python instead of by name."""
 
     model: nn.Module | None = None
-    data: Data | None = None
+    data: DataSplits | None = None
 
 
-def finetune_command(asked: Asked) -> int:
+def finetune_command(request: FineTuneRequest) -> int:
     """Fine-tune under a bar, show the figures, and return the exit code."""
-    stopping, team = Stopping(), Team()
+    stopping, team = SignalHandler(), ProcessGroup()
     try:
-        with stopping.listening(), joined() as team:
-            recipe = finetune_network(asked, Given(), team, quiet=not team.leads)
-    except Stopped as stop:
-        if team.leads:
-            print(f"stopped; to go on: {asked.command(team.size)}")
+        with stopping.installed(), init_process_group() as team:
+            recipe = finetune_network(request, FineTuneInputs(), team, quiet=not team.is_leader)
+    except StopRequested as stop:
+        if team.is_leader:
+            print(f"stopped; to go on: {request.command(team.size)}")
         return stop.exit_code
-    if team.leads:
-        show(recipe, asked.target)
+    if team.is_leader:
+        print_fine_tune(recipe, request.result_folder)
     return 0
 
 
-def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> Recipe:
+def finetune_network(
+    request: FineTuneRequest, inputs: FineTuneInputs, process_group: ProcessGroup, *, quiet: bool
+) -> Recipe:
     """The recipe of the fine-tuned network, once its folder is written by the team's leader."""
-    asked.check()
-    recipe = read_recipe(asked.folder / RECIPE)
-    model = given.model or named_model(asked.model, recipe)
-    loaded = load_network(asked.folder, model)
-    check_target(asked)
-    data = given.data or load_data(asked.data)
-    check_fits(data, recipe)
+    request.check()
+    recipe = read_recipe(request.folder / RECIPE_FILE)
+    model = inputs.model or build_user_model(request.model, recipe)
+    loaded = load_network(request.folder, model)
+    check_result_folder(request)
+    data = inputs.data or load_data(request.data)
+    check_data_matches(data, recipe)
     for note in () if quiet else data.notes:
         print(note)
-    data, lines = as_trained(data, asked, recipe)
-    data, notes = outputs_read(asked, loaded, data)
+    data, lines = as_trained(data, request, recipe)
+    data, notes = outputs_read(request, loaded, data)
     if not quiet:
         print("\n".join((*lines, *notes)))
-    if asked.distill == 0 and asked.weights is not None and not quiet:
+    if request.distill == 0 and request.weights is not None and not quiet:
         print(as_called("--weights has no effect with --distill 0: nothing is distilled"))
-    if asked.batch_size > len(data.train) and not quiet:
-        held = f"--batch-size {asked.batch_size} is taken as {len(data.train)}, all of train"
+    if request.batch_size > len(data.train) and not quiet:
+        held = f"--batch-size {request.batch_size} is taken as {len(data.train)}, all of train"
         print(as_called(held))
-    wanted_teacher = asked.distill is None or asked.distill > 0
-    teacher = load_teacher(asked.folder, loaded, asked.weights, model) if wanted_teacher else None
-    if asked.distill and teacher is None:
+    wanted_teacher = request.distill is None or request.distill > 0
+    teacher = (
+        load_teacher(request.folder, loaded, request.weights, model) if wanted_teacher else None
+    )
+    if request.distill and teacher is None:
         raise UserError(
             "--distill needs the dense network's weights, got none beside the recipe; "
             "add --weights FILE"
@@ -117,19 +121,23 @@ def finetune_network(asked: Asked, given: Given, team: Team, *, quiet: bool) -> 
     if wanted_teacher and teacher is None and not quiet:
         said = "no distillation: the dense network is not beside the recipe; add --weights FILE"
         print(as_called(said))
-    asked = replace(asked, distill=0.0 if teacher is None else asked.distill or DISTILL)
-    done = finished(asked, data, team)
+    request = replace(
+        request, distill=0.0 if teacher is None else request.distill or DEFAULT_DISTILL_WEIGHT
+    )
+    done = finished_recipe(request, data, process_group)
     if done is not None:
         if not quiet:
             said = "this fine-tune was finished before; another --epochs or --seed trains it on"
             print(as_called(said))
         return done
-    with worked_in(asked.target / WORK, team):
-        job = job_of(asked, loaded, data, teacher, team)
-        return run_tune(job, asked, loaded, team, quiet=quiet)
+    with locked_work_folder(request.result_folder / FINETUNE_WORK_FOLDER, process_group):
+        job = build_fine_tune_job(request, loaded, data, teacher, process_group)
+        return run_fine_tune_job(job, request, loaded, process_group, quiet=quiet)
 
 
-def as_trained(data: Data, asked: Asked, recipe: Recipe) -> tuple[Data, tuple[str, str]]:
+def as_trained(
+    data: DataSplits, asked: FineTuneRequest, recipe: Recipe
+) -> tuple[DataSplits, tuple[str, str]]:
     """The data normalised and augmented as asked, else as the recipe says; two lines about it."""
     images, noted = asked.images(), recorded_images(recipe)
     data = with_options(with_recorded(data, noted), images)
@@ -141,7 +149,9 @@ def as_trained(data: Data, asked: Asked, recipe: Recipe) -> tuple[Data, tuple[st
     )
 
 
-def outputs_read(asked: Asked, loaded: Loaded, data: Data) -> tuple[Data, tuple[str, ...]]:
+def outputs_read(
+    asked: FineTuneRequest, loaded: LoadedNetwork, data: DataSplits
+) -> tuple[DataSplits, tuple[str, ...]]:
     """The data with what the network returns, by its recipe or by --outputs."""
     kept = loaded.recipe.source.outputs
     choice = asked.outputs or (SCORES if kept == SCORES else PROBABILITIES)
@@ -152,17 +162,17 @@ def outputs_read(asked: Asked, loaded: Loaded, data: Data) -> tuple[Data, tuple[
 
 
 @contextmanager
-def worked_in(work: Path, team: Team) -> Iterator[None]:
+def locked_work_folder(work: Path, process_group: ProcessGroup) -> Iterator[None]:
     """Hold the work folder for one fine-tune; it is gone after a good end."""
-    if not team.leads:
+    if not process_group.is_leader:
         yield
         return
     made = not_there(work)
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(unwritable(work.parent, error)) from None
-    with locked(RunFolder(work), what="fine-tune"):
+        raise UserError(unwritable_folder_message(work.parent, error)) from None
+    with lock_run(RunFolder(work), what="fine-tune"):
         try:
             yield
         except UserError:
@@ -173,25 +183,29 @@ def worked_in(work: Path, team: Team) -> Iterator[None]:
     shutil.rmtree(work)
 
 
-def job_of(
-    asked: Asked, loaded: Loaded, data: Data, teacher: nn.Module | None, team: Team
-) -> FullTune:
+def build_fine_tune_job(
+    request: FineTuneRequest,
+    loaded: LoadedNetwork,
+    data: DataSplits,
+    teacher: nn.Module | None,
+    process_group: ProcessGroup,
+) -> FineTuneJob:
     """What the trainers are to do, and what must be the same again to go on."""
-    tuning = Tuning(
-        epochs=asked.epochs,
-        learning_rate=asked.learning_rate,
-        batch_size=asked.batch_size,
-        distill=asked.distill or 0.0,
+    tuning = TrainingSettings(
+        epochs=request.epochs,
+        learning_rate=request.learning_rate,
+        batch_size=request.batch_size,
+        distill=request.distill or 0.0,
     )
-    machine = detect_machine(loaded.model, data.input_shape)
-    return FullTune(
+    machine = detect_device_config(loaded.model, data.input_shape)
+    return FineTuneJob(
         model=loaded.model,
         data=data,
         tuning=tuning,
-        seed=asked.seed,
+        seed=request.seed,
         teacher=None if teacher is None else Teacher(teacher, machine),
         machine=machine,
-        work=asked.target / WORK,
+        work_folder=request.result_folder / FINETUNE_WORK_FOLDER,
         settings={
             "network": loaded.recipe.weights_sha256,
             "teacher": None if teacher is None else weights_digest(teacher),
@@ -202,34 +216,43 @@ def job_of(
             "learning_rate": tuning.learning_rate,
             "batch_size": tuning.batch_size,
             "distill": tuning.distill,
-            "seed": asked.seed,
-            "processes": team.size,
+            "seed": request.seed,
+            "processes": process_group.size,
             **({"outputs": data.outputs.form} if data.outputs.exact else {}),
             **{f"machine {name}": value for name, value in asdict(machine).items()},
         },
     )
 
 
-def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: bool) -> Recipe:
+def run_fine_tune_job(
+    job: FineTuneJob,
+    request: FineTuneRequest,
+    loaded: LoadedNetwork,
+    process_group: ProcessGroup,
+    *,
+    quiet: bool,
+) -> Recipe:
     """Train under a bar; the leader writes the folder."""
     if not quiet:
-        taught = f", distilled with weight {asked.distill:g}" if asked.distill else ""
-        rate = f"learning rate {asked.learning_rate:g}"
-        begun = "going on with " if any(job.work.glob("*.safetensors")) else ""
-        print(f"{begun}fine-tuning for {counted(asked.epochs)} at {rate}{taught}", flush=True)
+        taught = f", distilled with weight {request.distill:g}" if request.distill else ""
+        rate = f"learning rate {request.learning_rate:g}"
+        begun = "going on with " if any(job.work_folder.glob("*.safetensors")) else ""
+        print(
+            f"{begun}fine-tuning for {format_epochs(request.epochs)} at {rate}{taught}", flush=True
+        )
     try:
-        with progress_bar(quiet=quiet) as bar:
+        with training_progress_bar(quiet=quiet) as bar:
 
-            def report(progress: Progress, best: Best) -> None:
+            def report(progress: TrainingProgress, best: BestWeights) -> None:
                 bar(progress, f", best {best.accuracy:.4f} (epoch {best.epoch:g})")
 
-            best, test = tune(job, team, report)
-    except Diverged as error:
-        if team.leads:
-            take_back(job.work)  # its session would lead there again
+            best, test = run_fine_tune(job, process_group, report)
+    except TrainingDivergedError as error:
+        if process_group.is_leader:
+            take_back(job.work_folder)  # its session would lead there again
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from None
-    weights = tensors_of(job.model)
+    weights = to_safetensors_bytes(job.model)
     recipe = replace(
         loaded.recipe,
         source=replace(
@@ -239,42 +262,47 @@ def run_tune(job: FullTune, asked: Asked, loaded: Loaded, team: Team, *, quiet: 
             element=job.data.outputs.element,
         ),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
-        versions=versions(),
-        figures=figures_after(loaded, best, test, asked),
-        dense_sha256=loaded.recipe.dense_sha256 if asked.out is None else None,
+        versions=software_versions(),
+        figures=fine_tuned_metrics(loaded, best, test, request),
+        dense_sha256=loaded.recipe.dense_sha256 if request.out is None else None,
         fine_tune=replace(
-            settings_of(asked, job.data, team),
+            fine_tune_record(request, job.data, process_group),
             best_epoch=best.epoch,
             accuracy_before=best.accuracy_before,
         ),
         earlier=loaded.recipe.fine_tunes,
     )
-    if team.leads:
+    if process_group.is_leader:
         try:
-            publish(asked.target, recipe, weights)
+            write_network_and_card(request.result_folder, recipe, weights)
         except OSError as error:
-            raise UserError(unwritable(asked.target, error)) from None
+            raise UserError(unwritable_folder_message(request.result_folder, error)) from None
     return recipe
 
 
-def figures_after(loaded: Loaded, best: Best, test: Score | None, asked: Asked) -> Figures:
+def fine_tuned_metrics(
+    loaded: LoadedNetwork,
+    best: BestWeights,
+    test: ClassificationMetrics | None,
+    request: FineTuneRequest,
+) -> RecipeMetrics:
     """The figures of the network; its sizes are counted, since a trial's recipe lacks them."""
-    price, before = Price(loaded.channel_map), loaded.recipe.figures
-    macs, params = (int(count) for count in price.of(loaded.recipe.mask))
-    return Figures(
+    price, before = CostModel(loaded.channel_map), loaded.recipe.figures
+    macs, params = (int(count) for count in price.cost_of(loaded.recipe.mask))
+    return RecipeMetrics(
         accuracy=best.accuracy,
         loss=best.loss,
         macs=macs,
         params=params,
         flops_fraction=macs / price.dense[0],
         params_fraction=params / price.dense[1],
-        epochs=(before.epochs if before else 0.0) + asked.epochs,
+        epochs=(before.epochs if before else 0.0) + request.epochs,
         test_accuracy=None if test is None else test.accuracy,
         latency_ms=before.latency_ms if before else None,
     )
 
 
-def show(recipe: Recipe, folder: Path) -> None:
+def print_fine_tune(recipe: Recipe, folder: Path) -> None:
     """What came of it."""
     done, figures = recipe.fine_tune, recipe.figures
     assert done is not None
@@ -282,9 +310,10 @@ def show(recipe: Recipe, folder: Path) -> None:
     test = "" if figures.test_accuracy is None else f", test {figures.test_accuracy:.4f}"
     print(
         f"validation accuracy {done.accuracy_before:.4f} -> {figures.accuracy:.4f}{test}; "
-        f"kept: {kept(done)}" + (f" of {done.epochs:g}" if done.best_epoch else "")
+        f"kept: {describe_kept_weights(done)}"
+        + (f" of {done.epochs:g}" if done.best_epoch else "")
     )
-    for name in (f"model{ending}" for ending in FORMATS.values()):
+    for name in (f"model{ending}" for ending in EXPORT_SUFFIXES.values()):
         if done.best_epoch and (folder / name).exists():
             print(f"{name} holds the network as it was before: export it again")
     print(f"written to {folder}; its README.md has the lines that load it")

@@ -9,16 +9,16 @@ from pathlib import Path
 from torch import nn
 
 from ...spaces.errors import UserError
-from ...spaces.io.validation import fits, shown
+from ...spaces.io.validation import matches_type, short_repr
 from ...spaces.policy.policy import Policy
-from ...spaces.records.recipe import Figures, Recipe
-from ...trainers.data.sources.user import user_data
+from ...spaces.records.recipe import Recipe, RecipeMetrics
+from ...trainers.data.sources.user import convert_user_data
 from ...trainers.pruning.serialization import load_network
-from ...trainers.training.distributed import joined
-from ..config.settings_parsing import typed
-from .export import export_small
-from .finetune import Given, finetune_network
-from .finetune_request import Asked
+from ...trainers.training.distributed import init_process_group
+from ..config.settings_parsing import parse_setting
+from .export import export_picked_model
+from .finetune import FineTuneInputs, finetune_network
+from .finetune_request import FineTuneRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,26 +36,26 @@ class Shipped:
         return self.recipe.policy
 
     @property
-    def figures(self) -> Figures | None:
+    def figures(self) -> RecipeMetrics | None:
         """What was measured of it."""
         return self.recipe.figures
 
     def export(self, path: str | Path, *, to: str | None = None, batch: int | None = None) -> Path:
         """Write the network as .pt2 or .onnx once the file agrees with eager; `batch` fixes it."""
-        return export_small(self.model, self.recipe, Path(path), to=to, batch=batch)
+        return export_picked_model(self.model, self.recipe, Path(path), to=to, batch=batch)
 
 
-def check_numbers(**values: object) -> None:
+def check_number_arguments(**values: object) -> None:
     """The command line's parser sees to that; from Python anything may come."""
     for name, value in values.items():
-        if not fits(value, "float | None"):
+        if not matches_type(value, "float | None"):
             raise UserError(f"{name} must be a number, got {value!r}; write it without quotes")
 
 
 def check_whole(**values: object) -> None:
     """Refuse 64.5 and "64", which would be taken for something else."""
     for name, value in values.items():
-        if not fits(value, "int"):
+        if not matches_type(value, "int"):
             raise UserError(f"{name} must be a whole number, got {value!r}; write 64")
 
 
@@ -63,7 +63,7 @@ def check_network(model: object) -> None:
     """Refuse a name, which is built on the command line only."""
     if not isinstance(model, nn.Module):
         raise UserError(
-            f"model must be the dense network itself, got {shown(model)}; build it, pass that"
+            f"model must be the dense network itself, got {short_repr(model)}; build it, pass that"
         )
 
 
@@ -93,11 +93,11 @@ def finetune(
     `search`, the recipe's where they are left out; `outputs`: scores or probabilities,
     where the network does not return what it returned when it was pruned.
     """
-    check_numbers(epochs=epochs, distill=distill, learning_rate=learning_rate)
+    check_number_arguments(epochs=epochs, distill=distill, learning_rate=learning_rate)
     check_whole(batch_size=batch_size, seed=seed)
     if model is not None:
         check_network(model)
-    asked = Asked(
+    asked = FineTuneRequest(
         folder=Path(path),
         data=data if isinstance(data, str) else "",
         epochs=epochs,
@@ -107,13 +107,15 @@ def finetune(
         seed=seed,
         weights=None if weights is None else Path(weights),
         out=None if out is None else Path(out),
-        mean=typed("mean", mean, "finetune"),
-        std=typed("std", std, "finetune"),
+        mean=parse_setting("mean", mean, "finetune"),
+        std=parse_setting("std", std, "finetune"),
         augment=augment,
         outputs=outputs,
     )
-    given = Given(model, None if isinstance(data, str) else user_data(data, seed=0))
-    with joined() as team:
-        finetune_network(asked, given, team, quiet=quiet or not team.leads)
-    loaded = load_network(asked.target, model)
-    return Shipped(loaded.model, loaded.recipe, asked.target, loaded.widths)
+    given = FineTuneInputs(
+        model, None if isinstance(data, str) else convert_user_data(data, seed=0)
+    )
+    with init_process_group() as team:
+        finetune_network(asked, given, team, quiet=quiet or not team.is_leader)
+    loaded = load_network(asked.result_folder, model)
+    return Shipped(loaded.model, loaded.recipe, asked.result_folder, loaded.widths)

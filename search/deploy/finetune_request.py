@@ -11,19 +11,19 @@ from pathlib import Path
 from ...spaces.errors import UserError
 from ...spaces.output_forms import CHOICES
 from ...spaces.policy.policy import check_choice
-from ...spaces.records.recipe import FineTune, Recipe, data_named, read_recipe
+from ...spaces.records.recipe import FineTuneRecord, Recipe, portable_data_name, read_recipe
 from ...trainers.data.image_options import ImageOptions, image_options, options_in
-from ...trainers.data.sources.load import Data
-from ...trainers.pruning.serialization import NEXT, PICKED, RECIPE
-from ...trainers.training.distributed import Team
-from ..driver.prepare import data_digest, weights_exist
-from ..results.model_folder import unwritable
+from ...trainers.data.sources.load import DataSplits
+from ...trainers.pruning.serialization import NEXT_WEIGHTS_FILE, PICKED_WEIGHTS_FILE, RECIPE_FILE
+from ...trainers.training.distributed import ProcessGroup
+from ..driver.prepare import check_weights_file, data_digest
+from ..results.model_folder import unwritable_folder_message
 
-WORK = "finetune"  # below the result: the session and the best weights so far
+FINETUNE_WORK_FOLDER = "finetune"  # below the result: the session and the best weights so far
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FineTuneRequest:
     """What the command line asks for."""
 
     folder: Path
@@ -42,7 +42,7 @@ class Asked:
     outputs: str | None = None  # None: as the recipe says
 
     @property
-    def target(self) -> Path:
+    def result_folder(self) -> Path:
         """Where the result goes."""
         return self.folder if self.out is None else self.out
 
@@ -61,7 +61,7 @@ class Asked:
             if not holds:
                 bound, _, remedy = rule.partition("; ")
                 raise UserError(f"{name} must be {bound}, got {value}; {remedy}")
-        weights_exist(self.weights)
+        check_weights_file(self.weights)
         self.images()
         if self.outputs is not None:
             check_choice("--outputs", self.outputs, CHOICES)
@@ -83,26 +83,29 @@ class Asked:
         return shlex.join(words)
 
 
-def check_target(asked: Asked) -> None:
+def check_result_folder(request: FineTuneRequest) -> None:
     """A trial's own folder is part of its run and stays; --out must be new or begun by this."""
-    if asked.out is None:
-        if not (asked.folder / PICKED).is_file() and not (asked.folder / NEXT).is_file():
+    if request.out is None:
+        if (
+            not (request.folder / PICKED_WEIGHTS_FILE).is_file()
+            and not (request.folder / NEXT_WEIGHTS_FILE).is_file()
+        ):
             raise UserError(
-                f"DIR must be a picked network's folder, got {asked.folder} without {PICKED}; "
+                f"DIR must be a picked network's folder, got {request.folder} without {PICKED_WEIGHTS_FILE}; "
                 "pick it first, or name another folder with --out"
             )
         return
-    begun = asked.out / WORK
+    begun = request.out / FINETUNE_WORK_FOLDER
     try:
-        there = os.path.isdir(asked.out)
-        busy = there and any(path != begun for path in asked.out.iterdir())
+        there = os.path.isdir(request.out)
+        busy = there and any(path != begun for path in request.out.iterdir())
     except OSError as error:
-        raise UserError(unwritable(asked.out, error)) from None
-    if busy and not (asked.out / RECIPE).is_file():
-        raise UserError(f"--out must be an empty folder, got {asked.out}; name a new one")
+        raise UserError(unwritable_folder_message(request.out, error)) from None
+    if busy and not (request.out / RECIPE_FILE).is_file():
+        raise UserError(f"--out must be an empty folder, got {request.out}; name a new one")
 
 
-def check_fits(data: Data, recipe: Recipe) -> None:
+def check_data_matches(data: DataSplits, recipe: Recipe) -> None:
     """The data must be of the kind that the network was made for."""
     found = (data.classes, tuple(data.input_shape))
     wanted = (recipe.source.classes, recipe.source.input_shape)
@@ -113,16 +116,18 @@ def check_fits(data: Data, recipe: Recipe) -> None:
         )
 
 
-def settings_of(asked: Asked, data: Data, team: Team) -> FineTune:
+def fine_tune_record(
+    request: FineTuneRequest, data: DataSplits, process_group: ProcessGroup
+) -> FineTuneRecord:
     """What the recipe will say of this fine-tune; its outcome is not known yet."""
-    return FineTune(
-        data=data_named(data.name),
-        epochs=asked.epochs,
-        learning_rate=asked.learning_rate,
-        batch_size=asked.batch_size,
-        distill=asked.distill or 0.0,
-        seed=asked.seed,
-        processes=team.size,
+    return FineTuneRecord(
+        data=portable_data_name(data.name),
+        epochs=request.epochs,
+        learning_rate=request.learning_rate,
+        batch_size=request.batch_size,
+        distill=request.distill or 0.0,
+        seed=request.seed,
+        processes=process_group.size,
         best_epoch=0.0,
         accuracy_before=0.0,
         data_sha256=data_digest(data),
@@ -135,7 +140,7 @@ def recorded_images(recipe: Recipe) -> ImageOptions:
     return ImageOptions(source.mean or None, source.std or None, source.augment)
 
 
-def images_as_in(recipe: Recipe, data: Data) -> bool:
+def images_as_in(recipe: Recipe, data: DataSplits) -> bool:
     """True if the data are normalised and augmented as the recipe says, where it says it."""
     noted, found = recorded_images(recipe), options_in(data)
     return all(
@@ -143,28 +148,33 @@ def images_as_in(recipe: Recipe, data: Data) -> bool:
     )
 
 
-def finished(asked: Asked, data: Data, team: Team) -> Recipe | None:
+def finished_recipe(
+    request: FineTuneRequest, data: DataSplits, process_group: ProcessGroup
+) -> Recipe | None:
     """The recipe of a fine-tune with these settings that came to its end, tidied up."""
-    if not (asked.target / RECIPE).is_file():
+    if not (request.result_folder / RECIPE_FILE).is_file():
         return None
-    recipe = read_recipe(asked.target / RECIPE)
+    recipe = read_recipe(request.result_folder / RECIPE_FILE)
     past = recipe.fine_tune
     same = past is not None and recipe.source.outputs == data.outputs.form
     if (
         past is None
         or not same
-        or replace(past, best_epoch=0.0, accuracy_before=0.0) != settings_of(asked, data, team)
+        or replace(past, best_epoch=0.0, accuracy_before=0.0)
+        != fine_tune_record(request, data, process_group)
         or not images_as_in(recipe, data)
     ):
-        if asked.out is not None:
+        if request.out is not None:
             raise UserError(
-                f"--out must be an empty folder, or that of the same command, got {asked.out}; "
+                f"--out must be an empty folder, or that of the same command, got {request.out}; "
                 "name a new one"
             )
         return None
-    work = asked.target / WORK
-    if team.leads and work.exists():  # killed between the recipe and the end
-        if (asked.target / NEXT).is_file():
-            (asked.target / NEXT).replace(asked.target / PICKED)
+    work = request.result_folder / FINETUNE_WORK_FOLDER
+    if process_group.is_leader and work.exists():  # killed between the recipe and the end
+        if (request.result_folder / NEXT_WEIGHTS_FILE).is_file():
+            (request.result_folder / NEXT_WEIGHTS_FILE).replace(
+                request.result_folder / PICKED_WEIGHTS_FILE
+            )
         shutil.rmtree(work)
     return recipe

@@ -21,47 +21,54 @@ from ...trainers.data.image_options import (
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.training.loop import Diverged, Progress
-from ...trainers.training.train_dense import FROM_SCRATCH, Baseline, DenseJob, train_dense
-from ..driver.prepare import weights_exist
-from ..execution.signals import Stopped, Stopping
+from ...trainers.training.loop import TrainingDivergedError, TrainingProgress
+from ...trainers.training.train_dense import (
+    FROM_SCRATCH_SETTINGS,
+    DenseBaseline,
+    DenseTrainingSpec,
+    train_dense_baseline,
+)
+from ..driver.prepare import check_weights_file
+from ..execution.signals import SignalHandler, StopRequested
 
-FINE_TUNE_RATE = 0.02
+FINE_TUNE_LEARNING_RATE = 0.02
 
 
 def train_command(
-    job: DenseJob, *, epochs: float, learning_rate: float | None, download: bool = False
+    job: DenseTrainingSpec, *, epochs: float, learning_rate: float | None, download: bool = False
 ) -> int:
     """Train, show the figures, and return the exit code."""
-    check_job(job, epochs)
+    check_training_spec(job, epochs)
     data = with_options(load_data(job.data, download=download), job.images)
     for note in data.notes:
         print(note)
     print(told_normalisation(data, job.images))
     print(told_augmentation(data, job.images))
-    rate = learning_rate or (FROM_SCRATCH.learning_rate if job.weights is None else FINE_TUNE_RATE)
-    job = replace(job, tuning=replace(FROM_SCRATCH, epochs=epochs, learning_rate=rate))
-    stopping = Stopping()
+    rate = learning_rate or (
+        FROM_SCRATCH_SETTINGS.learning_rate if job.weights is None else FINE_TUNE_LEARNING_RATE
+    )
+    job = replace(job, tuning=replace(FROM_SCRATCH_SETTINGS, epochs=epochs, learning_rate=rate))
+    stopping = SignalHandler()
     try:
-        with stopping.listening(), progress_bar() as bar:
-            baseline = train_dense(
+        with stopping.installed(), training_progress_bar() as bar:
+            baseline = train_dense_baseline(
                 job, data=data, say=print, on_report=lambda now: bar(now, "") is None
             )
-    except Diverged as error:
+    except TrainingDivergedError as error:
         job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
         said = str(error).partition(";")[0]
         raise UserError(f"{said}; begin again with a lower --learning-rate") from error
-    except Stopped as stop:
+    except StopRequested as stop:
         print(f"stopped; the same command goes on from {job.out}.checkpoint")
         return stop.exit_code
-    show(baseline)
+    print_baseline(baseline)
     return 0
 
 
-def check_job(job: DenseJob, epochs: float) -> None:
+def check_training_spec(job: DenseTrainingSpec, epochs: float) -> None:
     """Refuse what could not be written or trained."""
     check_for_source(job.images, job.data)
-    weights_exist(job.weights)
+    check_weights_file(job.weights)
     check_choice("--outputs", job.outputs, CHOICES)
     if not 0 < epochs < 1e6:
         raise UserError(
@@ -74,7 +81,9 @@ def check_job(job: DenseJob, epochs: float) -> None:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[Progress, str], None]]:
+def training_progress_bar(
+    *, quiet: bool = False
+) -> Iterator[Callable[[TrainingProgress, str], None]]:
     """Show a training's progress: a bar on a terminal, plain lines in a pipe."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
                TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
@@ -82,7 +91,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[Progress, str], N
     with Bar(*columns, console=Console(), disable=quiet or not on_terminal) as bar:
         task = bar.add_task("training", total=None)
 
-        def report(progress: Progress, more: str = "") -> None:
+        def report(progress: TrainingProgress, more: str = "") -> None:
             text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}{more}"
             bar.update(task, total=progress.steps, completed=progress.step, description=text)
             if not on_terminal and not quiet:
@@ -92,7 +101,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Callable[[Progress, str], N
         yield report
 
 
-def show(baseline: Baseline) -> None:
+def print_baseline(baseline: DenseBaseline) -> None:
     """The figures and where the network is."""
     test = "" if baseline.test is None else f", test {baseline.test.accuracy:.4f}"
     print(f"validation accuracy {baseline.validation.accuracy:.4f}{test}")

@@ -9,30 +9,30 @@ DENSE = 0.25  # of the minutes: what training the dense network may take
 
 
 @dataclass(frozen=True, slots=True)
-class TimeLimit:
+class Deadline:
     """So many minutes from the driver's start; None: no limit."""
 
     minutes: float | None
     begin: float = field(default_factory=time.monotonic)
 
     @property
-    def until(self) -> float | None:
+    def ends_at(self) -> float | None:
         """The time (monotonic) at which it is over."""
         return None if self.minutes is None else self.begin + 60 * self.minutes
 
-    def past(self, share: float) -> bool:
+    def is_share_exceeded(self, share: float) -> bool:
         """Whether this share of the time is up."""
-        return self.passed() > share
+        return self.elapsed_share() > share
 
-    def passed(self) -> float:
+    def elapsed_share(self) -> float:
         """The share of the time that is up; 0 without a limit."""
         if self.minutes is None:
             return 0.0
         return (time.monotonic() - self.begin) / 60 / self.minutes
 
-    def long_beginning(self) -> str:
+    def late_start_message(self) -> str:
         """What is said before the first trial where half of the time is up by then."""
-        passed = self.passed()
+        passed = self.elapsed_share()
         if self.minutes is None or passed < 0.5:
             return ""
         only = "no more than one, at the target, is begun; " if passed > 1 else ""

@@ -11,37 +11,42 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
-from ...analysis.staged_jobs import single
+from ...analysis.staged_jobs import single_call_job
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_bytes
+from ...spaces.io.atomic_write import write_bytes_atomic
 from ...spaces.io.bounded_read import read_json
-from ...spaces.records.pareto_front import Dense
-from ...trainers.data.types import Data
+from ...spaces.records.pareto_front import DenseMetrics
+from ...trainers.data.types import DataSplits
 from ...trainers.metrics.evaluate import evaluate
 from ...trainers.models.build import build_model, load_weights, stock_notes
-from ...trainers.runtime.device import Machine, detect_machine
+from ...trainers.runtime.device import DeviceConfig, detect_device_config
 from ...trainers.training.checkpoint import restore_session
-from ...trainers.training.loop import Diverged, Progress, Session, Tuning
-from ...trainers.training.loop import run as run_session
+from ...trainers.training.loop import (
+    TrainingDivergedError,
+    TrainingProgress,
+    TrainingSession,
+    TrainingSettings,
+)
+from ...trainers.training.loop import run_session as run_session
 from ...trainers.training.time_limit import within
-from ...trainers.training.train_dense import SAVE_SECONDS, saving
+from ...trainers.training.train_dense import SAVE_SECONDS, report_and_save
 from ..config.settings import SearchSettings
-from ..execution.executor import Hands
-from ..execution.messages import Say
-from ..storage.run_folder import RunFolder, keep
+from ..execution.executor import Executor
+from ..execution.messages import LogFunction
+from ..storage.run_folder import RunFolder, update_config
 from ..trial.budget import dense_epochs
-from ..trial.context import Context
+from ..trial.context import TrialContext
 from .deadline import DENSE
 
 DENSE_TRAINING = "dense_training"  # in config.json
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Untrained:
+class DenseModelInputs:
     """A network as it was built, and what it is to be trained on."""
 
     model: nn.Module
-    data: Data
+    data: DataSplits
     settings: SearchSettings
 
 
@@ -77,7 +82,9 @@ def training_of(run: RunFolder) -> DenseTraining | None:
     return None if values is None else DenseTraining(**values)
 
 
-def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Module:
+def build_from_settings(
+    settings: SearchSettings, data: DataSplits, say: LogFunction | None = None
+) -> nn.Module:
     """The network that the settings name, with `--weights` if they are given.
 
     `say` is told where its weights come from.
@@ -93,66 +100,76 @@ def build(settings: SearchSettings, data: Data, say: Say | None = None) -> nn.Mo
     return model
 
 
-def machine_of(on: Untrained, say: Say) -> Machine:
+def choose_device_config(dense_inputs: DenseModelInputs, log: LogFunction) -> DeviceConfig:
     """The best settings here for this network; on the CPU if trials are to have no GPU."""
-    machine = detect_machine(on.model, tuple(on.data.input_shape))
-    if on.settings.gpus_per_trial == 0 and machine.device != "cpu":
-        return Machine(device="cpu")
+    machine = detect_device_config(dense_inputs.model, tuple(dense_inputs.data.input_shape))
+    if dense_inputs.settings.gpus_per_trial == 0 and machine.device != "cpu":
+        return DeviceConfig(device="cpu")
     return machine
 
 
-def dense_weights(
-    on: Untrained, run: RunFolder, machine: Machine, hands: Hands, *, trained: bool
+def load_or_train_weights(
+    dense_inputs: DenseModelInputs,
+    run: RunFolder,
+    device_config: DeviceConfig,
+    executor: Executor,
+    *,
+    trained: bool,
 ) -> None:
     """Give the model its weights, which the run keeps: those of before, its own, or trained."""
     if not run.dense.exists():
         if trained:
-            weights = as_safetensors(state_of(on.model))
+            weights = as_safetensors(cpu_state_dict(dense_inputs.model))
         else:
             checkpoint = run.dense_checkpoint.resolve()
-            errand = single(partial(train_dense, machine, checkpoint))
-            ((weights, training),) = hands.do([errand], on)
-            keep(run, **{DENSE_TRAINING: asdict(training)})
-        write_bytes(run.dense, weights)
+            errand = single_call_job(partial(train_dense_weights, device_config, checkpoint))
+            ((weights, training),) = executor.run([errand], dense_inputs)
+            update_config(run, **{DENSE_TRAINING: asdict(training)})
+        write_bytes_atomic(run.dense, weights)
         run.dense_checkpoint.unlink(missing_ok=True)
-    on.model.load_state_dict(from_safetensors(run.dense.read_bytes()))
-    on.model.eval()
+    dense_inputs.model.load_state_dict(from_safetensors(run.dense.read_bytes()))
+    dense_inputs.model.eval()
 
 
-def train_dense(
-    machine: Machine, checkpoint: Path, on: Untrained, say: Say
+def train_dense_weights(
+    device_config: DeviceConfig, checkpoint: Path, dense_inputs: DenseModelInputs, log: LogFunction
 ) -> tuple[bytes, DenseTraining]:
     """Its weights after the dense training, as safetensors, and how long that was.
 
     Where the run folder is seen, a training that was broken off goes on from its checkpoint.
     With --max-minutes, the schedule is shortened to fit into a share of them.
     """
-    epochs, minutes = dense_epochs(on.settings, on.data), on.settings.max_minutes
+    epochs, minutes = (
+        dense_epochs(dense_inputs.settings, dense_inputs.data),
+        dense_inputs.settings.max_minutes,
+    )
     seconds = None if minutes is None else 60 * DENSE * minutes
     most = "" if seconds is None else f", or {seconds:.3g} s ({DENSE:.0%} of --max-minutes)"
-    say(f"training the dense network for {epochs:g} epochs{most}; --weights FILE would skip this")
-    tuning = Tuning(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
+    log(f"training the dense network for {epochs:g} epochs{most}; --weights FILE would skip this")
+    tuning = TrainingSettings(epochs=epochs, learning_rate=0.1, warmup=0.1, batch_size=64)
 
-    def each_epoch(progress: Progress) -> bool:
+    def each_epoch(progress: TrainingProgress) -> bool:
         planned = progress.steps / session.steps_per_epoch if seconds else epochs
         over = progress.step == progress.steps if seconds else progress.epoch == epochs
         if progress.epoch % math.ceil(planned / 8) == 0 or over:
             place = f"{round(progress.epoch, 2):g}/{round(planned, 2):g}"
-            say(f"  epoch {place}, loss {progress.loss:.4f}")
+            log(f"  epoch {place}, loss {progress.loss:.4f}")
         return True
 
-    seed = on.settings.seed
-    session = Session(on.model, on.data, tuning, seed=seed, machine=machine)
-    asked = {"seed": seed, "tuning": asdict(tuning), "machine": asdict(machine)}
+    seed = dense_inputs.settings.seed
+    session = TrainingSession(
+        dense_inputs.model, dense_inputs.data, tuning, seed=seed, machine=device_config
+    )
+    asked = {"seed": seed, "tuning": asdict(tuning), "machine": asdict(device_config)}
     if checkpoint.exists():
         restore_session(session, checkpoint, asked)
-        say(f"  going on after epoch {session.epoch:g}")
+        log(f"  going on after epoch {session.epoch:g}")
     seen = checkpoint.parent.is_dir()
-    save = partial(saving, session, checkpoint, asked, SAVE_SECONDS)
+    save = partial(report_and_save, session, checkpoint, asked, SAVE_SECONDS)
     report = save(each_epoch) if seen else each_epoch
     try:
         run_session(session, report if seconds is None else within(session, seconds, report))
-    except Diverged as error:
+    except TrainingDivergedError as error:
         said = str(error).partition(";")[0]
         raise UserError(
             f"{said}; train it with paretoprune train --learning-rate 0.01 and pass its --weights"
@@ -160,27 +177,29 @@ def train_dense(
     shortened = session.step < round(epochs * session.steps_per_epoch)
     training = DenseTraining(session.epoch if shortened else epochs, epochs, minutes)
     if shortened:
-        say(training.line())
-    return as_safetensors(state_of(on.model)), training
+        log(training.line())
+    return as_safetensors(cpu_state_dict(dense_inputs.model)), training
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
+def cpu_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """Its tensors, each for itself, on the CPU."""
     return {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
 
 
-def measure_dense(context: Context, hands: Hands, say: Say) -> Dense:
+def measure_dense_metrics(
+    context: TrialContext, executor: Executor, log: LogFunction
+) -> DenseMetrics:
     """The dense network's own figures, without the test split."""
-    (accuracy,) = hands.do([single(accuracy_of)], context)
-    channel_map, (macs, params) = context.space.channel_map, context.space.price.dense
-    say(
+    (accuracy,) = executor.run([single_call_job(validation_accuracy)], context)
+    channel_map, (macs, params) = context.space.channel_map, context.space.cost_model.dense
+    log(
         f"dense network: validation accuracy {accuracy:.4f}, {macs:,} MACs, {params:,} params, "
         f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups"
     )
-    return Dense(accuracy, macs, params)
+    return DenseMetrics(accuracy, macs, params)
 
 
-def accuracy_of(context: Context, say: Say) -> float:
+def validation_accuracy(context: TrialContext, log: LogFunction) -> float:
     """Of the dense network, on validation."""
     data = context.data
     found = evaluate(context.model, data.validation, data, machine=context.machine).accuracy

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import joblib
 
-from ...analysis.mask_ensembles import is_ensemble
-from ...spaces.policy.policy import SCHEDULES
+from ...analysis.mask_ensembles import is_ensemble_name
+from ...spaces.policy.policy import SCHEDULE_NAMES
 from ...trainers.data.sources.load import SOURCES
 from ..config.settings import SearchSettings
-from ..optimizer.search_space import fits, own_spaces
+from ..optimizer.search_space import is_schedule_possible, registered_spaces
 
 FETCHED = tuple(kind for kind, home in SOURCES.items() if home == "torch_files")
 OF_SPACE = ("scores", "allocations", "schedules")
@@ -37,17 +37,17 @@ def without_effect(settings: SearchSettings, *, model_given: bool) -> Iterator[s
 
 def of_policies(settings: SearchSettings) -> Iterator[str]:
     """What says which policies are sampled."""
-    words = {name: settings.words(name) for name in OF_SPACE}
-    if own_spaces():
+    words = {name: settings.names_in(name) for name in OF_SPACE}
+    if registered_spaces():
         for name in OF_SPACE:
             if words[name]:
                 yield f"--{name} is left to the policy space of your plugin, which holds instead"
         return
     allowed = words["allocations"]
     for schedule in words["schedules"] if allowed else ():
-        if schedule in SCHEDULES and not fits(schedule, allowed):
+        if schedule in SCHEDULE_NAMES and not is_schedule_possible(schedule, allowed):
             yield f"--schedules: {schedule} is left out, it goes with global-threshold only"
-    measured = not words["scores"] or any(is_ensemble(name) for name in words["scores"])
+    measured = not words["scores"] or any(is_ensemble_name(name) for name in words["scores"])
     if not measured and "loss-budget" not in (allowed or ("loss-budget",)):
         for name in OF_ENSEMBLES:
             if getattr(settings, name) is not None:

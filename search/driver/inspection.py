@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
-from ...spaces.allocations.decode import Space
-from ...spaces.cost.cost import Price
-from ...spaces.cost.summary import Summary, summarise
+from ...spaces.allocations.decode import PruningSpace
+from ...spaces.cost.cost import CostModel
+from ...spaces.cost.summary import NetworkSummary, summarize_network
 from ...spaces.errors import UserError
-from ...spaces.graph.trace import trace_channels
-from ...spaces.graph.working_copy import working_copy
+from ...spaces.graph.trace import trace_channel_map
+from ...spaces.graph.working_copy import make_working_copy
 from ...trainers.models.build import build_model
-from ..config.settings import at_least
+from ..config.settings import check_at_least
 
 MOST_CAUSES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class InspectionRequest:
     """What to inspect."""
 
     model: str
@@ -31,30 +31,30 @@ class Inspection:
     as_json: bool
 
 
-def inspect_network(asked: Inspection, *, min_channels: int, round_to: int) -> None:
+def inspect_network(request: InspectionRequest, *, min_channels: int, round_to: int) -> None:
     """Build, trace, price and print."""
-    at_least("--min-channels", min_channels, 1)
-    at_least("--round-to", round_to, 1)
-    at_least("--classes", asked.classes, 0)
-    shape = parse_shape(asked)
-    classes = asked.classes or (1000 if asked.model.startswith("torchvision:") else 10)
-    model, notes = working_copy(
-        build_model(asked.model, classes=classes, input_shape=shape, seed=0, any_task=True)
+    check_at_least("--min-channels", min_channels, 1)
+    check_at_least("--round-to", round_to, 1)
+    check_at_least("--classes", request.classes, 0)
+    shape = parse_input_shape(request)
+    classes = request.classes or (1000 if request.model.startswith("torchvision:") else 10)
+    model, notes = make_working_copy(
+        build_model(request.model, classes=classes, input_shape=shape, seed=0, any_task=True)
     )
-    channel_map = trace_channels(model, shape, keep=asked.keep)
-    space = Space(channel_map, Price(channel_map), min_channels, round_to)
-    summary = summarise(channel_map, space.price, lowest=space.lowest())
-    notes = (*assumed(asked, shape, classes), *notes)
-    if asked.as_json:
+    channel_map = trace_channel_map(model, shape, keep=request.keep)
+    space = PruningSpace(channel_map, CostModel(channel_map), min_channels, round_to)
+    summary = summarize_network(channel_map, space.cost_model, lowest=space.min_cost())
+    notes = (*assumed(request, shape, classes), *notes)
+    if request.as_json:
         print(json.dumps({"schema": 1, "notes": list(notes), **asdict(summary)}, indent=2))
         return
     console = Console(highlight=False)
     for note in notes:
         console.print(note)
-    print_summary(summary, console)
+    print_network_summary(summary, console)
 
 
-def assumed(asked: Inspection, shape: tuple[int, ...], classes: int) -> list[str]:
+def assumed(asked: InspectionRequest, shape: tuple[int, ...], classes: int) -> list[str]:
     """What was not asked for, and is taken as usual."""
     found = []
     if not asked.input_shape:
@@ -64,24 +64,24 @@ def assumed(asked: Inspection, shape: tuple[int, ...], classes: int) -> list[str
     return found
 
 
-def parse_shape(asked: Inspection) -> tuple[int, ...]:
+def parse_input_shape(request: InspectionRequest) -> tuple[int, ...]:
     """Read --input; a default by the kind of model."""
-    if not asked.input_shape:
-        if asked.model.startswith("torchvision:"):
+    if not request.input_shape:
+        if request.model.startswith("torchvision:"):
             return (3, 224, 224)
-        return (1, 8, 8) if asked.model.startswith("digits") else (3, 32, 32)
+        return (1, 8, 8) if request.model.startswith("digits") else (3, 32, 32)
     try:
-        shape = tuple(int(part) for part in asked.input_shape.replace("x", ",").split(","))
+        shape = tuple(int(part) for part in request.input_shape.replace("x", ",").split(","))
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
         raise UserError(
-            f"--input must be sizes above 0, got {asked.input_shape!r}; write 3,224,224"
+            f"--input must be sizes above 0, got {request.input_shape!r}; write 3,224,224"
         )
     return shape
 
 
-def print_summary(summary: Summary, console: Console) -> None:
+def print_network_summary(summary: NetworkSummary, console: Console) -> None:
     """The groups as a table, what is protected or not read and why, totals."""
     table = Table(title=f"{len(summary.groups)} groups, {summary.atoms} atoms")
     table.add_column("group")
@@ -90,12 +90,12 @@ def print_summary(summary: Summary, console: Console) -> None:
         table.add_column(heading, justify="right")
     for group in summary.groups:
         shares = (f"{100 * group.macs_share:.1f}", f"{100 * group.params_share:.1f}")
-        table.add_row(group.name, coupled(group.layers), str(group.atoms), *shares)
+        table.add_row(group.name, format_layers(group.layers), str(group.atoms), *shares)
     console.print(table)
     for kept in summary.protected:
         console.print(f"protected: {kept.layer}, {kept.channels} channels: {kept.reason}")
     for cause in (one for one in summary.causes if one.unread and summary.atoms):
-        layers = coupled(cause.layers)
+        layers = format_layers(cause.layers)
         console.print(f"not read: {layers}, {cause.macs_share:.1%} of the FLOPs: {cause.reason}")
     if not summary.atoms:
         print_causes(summary, console)
@@ -105,16 +105,16 @@ def print_summary(summary: Summary, console: Console) -> None:
     )
 
 
-def print_causes(summary: Summary, console: Console) -> None:
+def print_causes(summary: NetworkSummary, console: Console) -> None:
     """Why no channel can be removed, the main causes first."""
     console.print("no channel can be removed; the main causes by their share of the FLOPs:")
     for cause in summary.causes[:MOST_CAUSES]:
-        console.print(f"  {cause.macs_share:.1%} {cause.reason}: {coupled(cause.layers)}")
+        console.print(f"  {cause.macs_share:.1%} {cause.reason}: {format_layers(cause.layers)}")
     if not summary.causes:
         console.print("  the network has no convolution and no linear layer with weights")
 
 
-def coupled(layers: tuple[str, ...]) -> str:
+def format_layers(layers: tuple[str, ...]) -> str:
     """The layers of a group, shortened past a few."""
     if len(layers) <= 4:
         return ", ".join(layers)

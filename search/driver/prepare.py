@@ -11,22 +11,27 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ...analysis.measure import Do, Measuring, check_known, gather_evidence
-from ...analysis.scores.measure import measure_evidence
-from ...analysis.staged_jobs import single
-from ...spaces.allocations.decode import Space
-from ...spaces.cost.cost import Price
+from ...analysis.measure import (
+    MeasurementContext,
+    RunJobs,
+    check_score_exists,
+    measure_for_policies,
+)
+from ...analysis.scores.measure import load_or_measure_scores
+from ...analysis.staged_jobs import single_call_job
+from ...spaces.allocations.decode import PruningSpace
+from ...spaces.cost.cost import CostModel
 from ...spaces.errors import UserError
-from ...spaces.graph.channels import ChannelMap, map_digest
-from ...spaces.graph.layout import layout_of
-from ...spaces.graph.trace import trace_channels
-from ...spaces.graph.working_copy import working_copy
-from ...spaces.io.atomic_write import write_json
+from ...spaces.graph.channels import ChannelMap, channel_map_digest
+from ...spaces.graph.layout import build_layout
+from ...spaces.graph.trace import trace_channel_map
+from ...spaces.graph.working_copy import make_working_copy
+from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.io.bounded_read import read_json
 from ...spaces.policy.policy import Policy
-from ...spaces.records.pareto_front import Dense
-from ...spaces.records.recipe import Source, data_named
-from ...trainers.data.batches import draw
+from ...spaces.records.pareto_front import DenseMetrics
+from ...spaces.records.recipe import ModelSource, portable_data_name
+from ...trainers.data.batches import fixed_subset
 from ...trainers.data.image_options import (
     ImageOptions,
     check_for_source,
@@ -36,118 +41,128 @@ from ...trainers.data.image_options import (
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.data.types import Data
-from ...trainers.models.build import check_fits, surplus_notes
+from ...trainers.data.types import DataSplits
+from ...trainers.models.build import check_model_output, surplus_notes
 from ...trainers.models.read_outputs import read_outputs
 from ...trainers.models.weights import check_finite
-from ...trainers.runtime.device import Machine
-from ...trainers.training.distillation import MEMORY, Teacher
+from ...trainers.runtime.device import DeviceConfig
+from ...trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
 from ..config.settings import SearchSettings
-from ..execution.executor import Crew, measuring_by
-from ..execution.messages import Say, telling
+from ..execution.executor import Executors, make_measurement_runner
+from ..execution.messages import LogFunction, progress_logger
 from ..optimizer.plugins import Plugin
 from ..optimizer.search_space import own_scores
-from ..storage.run_folder import RunFolder, keep
-from ..trial.budget import effort_of
-from ..trial.context import Context
-from .calibration_budget import affordable, limits_of, runs_an_image
-from .dense_model import Untrained, build, dense_weights, machine_of, measure_dense
-from .versions import versions
+from ..storage.run_folder import RunFolder, update_config
+from ..trial.budget import make_trial_budget
+from ..trial.context import TrialContext
+from .calibration_budget import fit_images_to_time, measurement_limits, passes_per_image
+from .dense_model import (
+    DenseModelInputs,
+    build_from_settings,
+    choose_device_config,
+    load_or_train_weights,
+    measure_dense_metrics,
+)
+from .versions import installed_versions
 
 TRIED = 64  # images
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inputs:
+class LoadedInputs:
     """The network and the data; either may have been given in Python instead of by name."""
 
     settings: SearchSettings
-    data: Data
+    data: DataSplits
     model: nn.Module | None  # None: build it by the settings' name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PreparedSearch:
     """What the driver hands to the trials, and the dense network's own figures."""
 
-    context: Context
-    dense: Dense
-    measuring: Measuring
-    do: Do  # how more evidence is measured
+    context: TrialContext
+    dense: DenseMetrics
+    measurement_context: MeasurementContext
+    run_jobs: RunJobs  # how more evidence is measured
 
 
 def prepare_search(
-    inputs: Inputs,
+    inputs: LoadedInputs,
     run: RunFolder,
     plugins: tuple[Plugin, ...],
-    policies: Callable[[Space], Iterable[Policy]],
-    crew: Crew,
-) -> Prepared:
+    policies: Callable[[PruningSpace], Iterable[Policy]],
+    executors: Executors,
+) -> PreparedSearch:
     """Make or read the dense network, map it, price it, measure the evidence of the policies."""
     settings = inputs.settings
     for note in inputs.data.notes:
-        crew.say(note)
-    crew.say(told_normalisation(inputs.data, settings.images()))
-    crew.say(told_augmentation(inputs.data, settings.images()))
-    model, notes = working_copy(network_of(inputs, run, crew.say))
+        executors.log(note)
+    executors.log(told_normalisation(inputs.data, settings.images()))
+    executors.log(told_augmentation(inputs.data, settings.images()))
+    model, notes = make_working_copy(resolve_model(inputs, run, executors.log))
     data, more = read_outputs(model, inputs.data, settings.outputs)
     inputs = replace(inputs, data=data)
     for note in (*notes, *more, *surplus_notes(scored_by(model, inputs), data.classes)):
-        crew.say(note)
-    space = space_of(model, data, settings)
-    check_target(settings, space)
-    for word in settings.words("scores"):
-        check_known(word, "--scores")
+        executors.log(note)
+    space = build_pruning_space(model, data, settings)
+    check_target_sizes(settings, space)
+    for word in settings.names_in("scores"):
+        check_score_exists(word, "--scores")
     wanted = list(policies(space))
-    layout = layout_of(space.channel_map)
-    write_json(run.space, {**layout.to_json(), "versions": versions()})
-    untrained = Untrained(model, data, settings)
-    crew.watch.note("start")
-    (detected,) = crew.dense.do([single(machine_of)], untrained)
-    machine = remembered_machine(run, detected)
+    layout = build_layout(space.channel_map)
+    write_json_atomic(run.space, {**layout.to_json(), "versions": installed_versions()})
+    untrained = DenseModelInputs(model, data, settings)
+    executors.timer.lap("start")
+    (detected,) = executors.dense.run([single_call_job(choose_device_config)], untrained)
+    machine = device_config_of_run(run, detected)
     trained = inputs.model is not None or settings.weights is not None
     if not trained and not run.dense.exists():
         try_own_scores(wanted, untrained, space.channel_map)
-    dense_weights(untrained, run, machine, crew.dense, trained=trained)
-    crew.watch.note("dense")
-    runs = runs_an_image(wanted, len(space.channel_map.groups))
-    timely = affordable(untrained, runs, run, machine, crew)
+    load_or_train_weights(untrained, run, machine, executors.dense, trained=trained)
+    executors.timer.lap("dense")
+    runs = passes_per_image(wanted, len(space.channel_map.groups))
+    timely = fit_images_to_time(untrained, runs, run, machine, executors)
     model.cpu()  # it travels to the workers, which move what they cut from it
-    measuring = measuring_of(timely, space.channel_map, run)
-    do = measuring_by(crew.evidence, machine.device)
-    evidence = gather_evidence(wanted, measuring, do, telling(crew.say))
-    crew.watch.note("evidence")
-    context = Context(
+    measuring = make_measurement_context(timely, space.channel_map, run)
+    do = make_measurement_runner(executors.measurements, machine.device)
+    evidence = measure_for_policies(wanted, measuring, do, progress_logger(executors.log))
+    executors.timer.lap("evidence")
+    context = TrialContext(
         model=model,
         data=data,
         space=space,
-        evidence=evidence,
-        source=source_of(inputs),
-        map_sha256=map_digest(space.channel_map),
+        measurements=evidence,
+        source=model_source(inputs),
+        map_sha256=channel_map_digest(space.channel_map),
         root=run.root.resolve(),
-        effort=effort_of(settings, data),
+        budget=make_trial_budget(settings, data),
         machine=machine,
-        teacher=Teacher(model, machine, memory=MEMORY),
-        limits=measuring.limits,
+        teacher=Teacher(model, machine, memory=LOGITS_CACHE_BYTES),
+        measurement_limits=measuring.limits,
         plugins=plugins,
     )
-    dense = measure_dense(context, crew.dense, crew.say)
+    dense = measure_dense_metrics(context, executors.dense, executors.log)
     if trained and (warning := told_chance(dense.accuracy, data)):
-        crew.say(warning)
-    crew.watch.note("dense")
-    return Prepared(context, dense, measuring, do)
+        executors.log(warning)
+    executors.timer.lap("dense")
+    return PreparedSearch(context, dense, measuring, do)
 
 
-def try_own_scores(wanted: Iterable[Policy], on: Untrained, channel_map: ChannelMap) -> None:
+def try_own_scores(
+    wanted: Iterable[Policy], on: DenseModelInputs, channel_map: ChannelMap
+) -> None:
     """Let a fault in a score of the user's show on a few images, before a network is trained."""
     names = own_scores(sorted({policy.score for policy in wanted}))
     if names:
-        few = replace(on.data, train=draw(on.data.train, TRIED))
+        few = replace(on.data, train=fixed_subset(on.data.train, TRIED))
         seed = on.settings.seed
-        measure_evidence(on.model, channel_map, few, folder=None, seed=seed, names=names)
+        load_or_measure_scores(on.model, channel_map, few, folder=None, seed=seed, names=names)
 
 
-def network_of(inputs: Inputs, run: RunFolder, say: Say | None = None) -> nn.Module:
+def resolve_model(
+    inputs: LoadedInputs, run: RunFolder, say: LogFunction | None = None
+) -> nn.Module:
     """The user's object, or what the name builds; weights that the run has are read here only."""
     if inputs.model is not None:
         name = type(inputs.model).__name__
@@ -156,57 +171,70 @@ def network_of(inputs: Inputs, run: RunFolder, say: Say | None = None) -> nn.Mod
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
-        return build(replace(settings, weights=None), inputs.data)
-    return build(settings, inputs.data, say)
+        return build_from_settings(replace(settings, weights=None), inputs.data)
+    return build_from_settings(settings, inputs.data, say)
 
 
-def scored_by(model: nn.Module, inputs: Inputs) -> int:
+def scored_by(model: nn.Module, inputs: LoadedInputs) -> int:
     """How many classes the network scores."""
     data = inputs.data
-    return check_fits(model, type(model).__name__, data.classes, tuple(data.input_shape))
+    return check_model_output(model, type(model).__name__, data.classes, tuple(data.input_shape))
 
 
-def measuring_of(on: Untrained, channel_map: ChannelMap, run: RunFolder) -> Measuring:
+def make_measurement_context(
+    dense_inputs: DenseModelInputs, channel_map: ChannelMap, run: RunFolder
+) -> MeasurementContext:
     """What evidence is measured on, and what it may take."""
-    run.evidence.mkdir(exist_ok=True)
-    folder, limits = run.evidence.resolve(), limits_of(on.settings)
-    return Measuring(on.model, channel_map, on.data, on.settings.seed, folder, limits)
+    run.measurements.mkdir(exist_ok=True)
+    folder, limits = run.measurements.resolve(), measurement_limits(dense_inputs.settings)
+    return MeasurementContext(
+        dense_inputs.model,
+        channel_map,
+        dense_inputs.data,
+        dense_inputs.settings.seed,
+        folder,
+        limits,
+    )
 
 
-def remembered_machine(run: RunFolder, detected: Machine) -> Machine:
+def device_config_of_run(run: RunFolder, detected: DeviceConfig) -> DeviceConfig:
     """The settings of this run's first start, so that a resumed one computes alike."""
     config = read_json(run.config)
     if "machine" not in config:
-        keep(run, machine=asdict(detected))
+        update_config(run, machine=asdict(detected))
         return detected
     try:
-        kept = Machine(**config["machine"])
+        kept = DeviceConfig(**config["machine"])
     except TypeError as error:
         raise UserError(f"{run.config} must hold a machine record, got {error}; drop it") from None
     return kept if kept.device == detected.device else detected
 
 
-def space_of(model: nn.Module, data: Data, settings: SearchSettings) -> Space:
+def build_pruning_space(
+    model: nn.Module, data: DataSplits, settings: SearchSettings
+) -> PruningSpace:
     """The map and the price of the working copy, with the user's limits."""
-    channel_map = trace_channels(model, tuple(data.input_shape), keep=settings.keep)
+    channel_map = trace_channel_map(model, tuple(data.input_shape), keep=settings.keep)
     if channel_map.atoms == 0:
         raise UserError(
             "a network must have channels that can be removed, got none; "
             "paretoprune inspect says what protects them"
         )
-    return Space(channel_map, Price(channel_map), settings.min_channels, settings.round_to)
+    return PruningSpace(
+        channel_map, CostModel(channel_map), settings.min_channels, settings.round_to
+    )
 
 
-def source_of(inputs: Inputs) -> Source:
+def model_source(inputs: LoadedInputs) -> ModelSource:
     """What a recipe says of the dense network."""
-    return Source(
+    return ModelSource(
         name=inputs.settings.model if inputs.model is None else None,
         classes=inputs.data.classes,
         input_shape=tuple(inputs.data.input_shape),
         keep=tuple(inputs.settings.keep),
         mean=tuple(map(float, inputs.data.mean)),
         std=tuple(map(float, inputs.data.std)),
-        data=data_named(inputs.data.name),
+        data=portable_data_name(inputs.data.name),
         data_sha256=data_digest(inputs.data),
         augment=inputs.data.augment,
         outputs=inputs.data.outputs.form,
@@ -214,12 +242,12 @@ def source_of(inputs: Inputs) -> Source:
     )
 
 
-def check_target(settings: SearchSettings, space: Space) -> None:
+def check_target_sizes(settings: SearchSettings, space: PruningSpace) -> None:
     """Refuse a target that the network cannot meet, or meets as it is, before work is spent on it.
 
     Of two targets one may be the whole of the dense network.
     """
-    target, dense, lowest = settings.target(), space.price.dense, space.lowest()
+    target, dense, lowest = settings.target(), space.cost_model.dense, space.min_cost()
     names = ("--target-flops", "--target-params")
     most = target.limits(dense)
     idle = all(limit is None or limit >= whole for limit, whole in zip(most, dense, strict=True))
@@ -238,7 +266,7 @@ def check_target(settings: SearchSettings, space: Space) -> None:
             )
 
 
-def data_digest(data: Data) -> str:
+def data_digest(data: DataSplits) -> str:
     """A hash that tells whether a resumed run was given the data it began with."""
     digest = hashlib.sha256(repr((data.classes, tuple(data.input_shape), data.mean)).encode())
     for split in (data.train, data.validation):
@@ -248,14 +276,16 @@ def data_digest(data: Data) -> str:
     return digest.hexdigest()
 
 
-def load_inputs(settings: SearchSettings, *, model: nn.Module | None, data: Data | None) -> Inputs:
+def load_inputs(
+    settings: SearchSettings, *, model: nn.Module | None, data: DataSplits | None
+) -> LoadedInputs:
     """The inputs by name where they were not given in Python."""
     if data is None:
         data = load_data(settings.data, seed=0, download=settings.download)
-    return Inputs(settings, with_options(data, settings.images()), model)
+    return LoadedInputs(settings, with_options(data, settings.images()), model)
 
 
-def check_images(options: ImageOptions, name: str, data: Data | None) -> None:
+def check_images(options: ImageOptions, name: str, data: DataSplits | None) -> None:
     """Refuse a normalisation or augmentation that the data cannot have, as early as it shows."""
     if data is None:
         check_for_source(options, name)
@@ -263,7 +293,7 @@ def check_images(options: ImageOptions, name: str, data: Data | None) -> None:
         with_options(data, options)
 
 
-def weights_exist(path: Path | None) -> None:
+def check_weights_file(path: Path | None) -> None:
     """Refuse a missing weights file before anything is made."""
     if path is not None and not path.is_file():
         raise UserError(f"--weights must be a file, got {path}; check the path")

@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 from ...spaces.errors import UserError
-from ...spaces.io.validation import read_record
+from ...spaces.io.validation import record_from_json
 from ...trainers.data.image_options import ImageOptions, with_options
-from ...trainers.data.types import Data
+from ...trainers.data.types import DataSplits
 from ..config.settings import SearchSettings, settings_from_json
 from ..optimizer.plugins import Plugin, read_plugin
-from ..storage.artifacts import lasting
+from ..storage.artifacts import absolute_url
 
-FREE = (
+CHANGEABLE_SETTINGS = (
     "workers",
     "address",
     "gpus_per_trial",
@@ -29,19 +29,23 @@ FREE = (
 IMAGES = "images"  # the field of config.json: mean, std and augmentation in use
 
 
-def same_again(
-    config: dict[str, Any], repeated: dict[str, Any], *, model: nn.Module | None, data: Data | None
+def resumed_settings(
+    config: dict[str, Any],
+    repeated: dict[str, Any],
+    *,
+    model: nn.Module | None,
+    data: DataSplits | None,
 ) -> tuple[SearchSettings, tuple[Plugin, ...]]:
     """The settings and plugins of the run, once the user has repeated what must be repeated."""
     settings = settings_from_json(config["settings"])
-    check_object("model", config["model_given"], model is not None)
-    check_object("data", config["data_given"], data is not None)
+    check_object_repeated("model", config["model_given"], model is not None)
+    check_object_repeated("data", config["data_given"], data is not None)
     for name, was_given in (("model", config["model_given"]), ("data", config["data_given"])):
-        check_value(name, getattr(settings, name), repeated.get(name), was_given)
+        check_name_repeated(name, getattr(settings, name), repeated.get(name), was_given)
     changed = sorted(
         name
-        for name, value in as_kept(repeated).items()
-        if name not in (*FREE, "model", "data", "plugin", "trials")
+        for name, value in with_absolute_paths(repeated).items()
+        if name not in (*CHANGEABLE_SETTINGS, "model", "data", "plugin", "trials")
         and getattr(settings, name) != value
     )
     if changed:
@@ -50,15 +54,15 @@ def same_again(
             f"--resume goes on with the run's own settings, got another --{name}; "
             "leave it out, or start a new search"
         )
-    free = {name: value for name, value in repeated.items() if name in FREE}
-    trials = as_many_or_more(repeated.get("trials", settings.trials), settings)
-    plugins = same_plugins(config["plugins"], repeated.get("plugin", ()))
+    free = {name: value for name, value in repeated.items() if name in CHANGEABLE_SETTINGS}
+    trials = check_trials_not_reduced(repeated.get("trials", settings.trials), settings)
+    plugins = resumed_plugins(config["plugins"], repeated.get("plugin", ()))
     settings = replace(settings, trials=trials, **free)
     settings.check()
     return settings, plugins
 
 
-def with_kept(data: Data, config: dict[str, Any]) -> Data:
+def with_kept(data: DataSplits, config: dict[str, Any]) -> DataSplits:
     """The data normalised and augmented as the run began, whatever the defaults are by now."""
     try:
         return with_options(data, kept_images(config))
@@ -70,22 +74,22 @@ def kept_images(config: dict[str, Any]) -> ImageOptions:
     """The normalisation and the augmentation in config.json; runs of before flipped folders."""
     kept = config.get(IMAGES)
     if kept is not None:
-        return read_record(ImageOptions, kept, f"config.json, {IMAGES},")
+        return record_from_json(ImageOptions, kept, f"config.json, {IMAGES},")
     folder = not config["data_given"] and config["settings"]["data"].startswith("folder:")
     return ImageOptions(augment="flip-crop" if folder else None)
 
 
-def as_kept(repeated: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_paths(repeated: dict[str, Any]) -> dict[str, Any]:
     """The options as config.json keeps them: places are absolute."""
     places: dict[str, Any] = {}
     if repeated.get("artifacts") is not None:
-        places["artifacts"] = lasting(repeated["artifacts"])
+        places["artifacts"] = absolute_url(repeated["artifacts"])
     if repeated.get("out") is not None:
         places["out"] = Path(repeated["out"]).resolve()
     return {**repeated, **places}
 
 
-def as_many_or_more(trials: int, settings: SearchSettings) -> int:
+def check_trials_not_reduced(trials: int, settings: SearchSettings) -> int:
     """A plan may grow: a slot is a function of its index, and the journal has what was tried."""
     if trials < settings.trials:
         raise UserError(
@@ -95,7 +99,7 @@ def as_many_or_more(trials: int, settings: SearchSettings) -> int:
     return trials
 
 
-def check_object(name: str, was_given: bool, is_given: bool) -> None:
+def check_object_repeated(name: str, was_given: bool, is_given: bool) -> None:
     """An object passed in Python must be passed again, and only then."""
     if was_given and not is_given:
         raise UserError(
@@ -108,7 +112,7 @@ def check_object(name: str, was_given: bool, is_given: bool) -> None:
         )
 
 
-def check_value(name: str, kept: str, again: str | None, was_given: bool) -> None:
+def check_name_repeated(name: str, kept: str, again: str | None, was_given: bool) -> None:
     """`module:function` must be repeated; a name may be."""
     if was_given:
         return
@@ -125,13 +129,13 @@ def check_value(name: str, kept: str, again: str | None, was_given: bool) -> Non
 
 def imports_code(name: str) -> bool:
     """True for `module:function` of the user's own."""
-    return ":" in name and name.split(":")[0] not in BUILT_IN
+    return ":" in name and name.split(":")[0] not in BUILT_IN_SOURCES
 
 
-BUILT_IN = ("torchvision", "cifar10", "cifar100", "mnist", "fashion-mnist", "folder")
+BUILT_IN_SOURCES = ("torchvision", "cifar10", "cifar100", "mnist", "fashion-mnist", "folder")
 
 
-def same_plugins(kept: list[dict[str, str]], again: tuple[Path, ...]) -> tuple[Plugin, ...]:
+def resumed_plugins(kept: list[dict[str, str]], again: tuple[Path, ...]) -> tuple[Plugin, ...]:
     """The plugins of the run, repeated on the command line and unchanged."""
     found = {plugin.sha256: plugin for plugin in (read_plugin(path) for path in again)}
     for record in kept:

@@ -16,36 +16,36 @@ from rich.table import Table
 
 from ...analysis.loss_curves.figure import curves_figure
 from ...analysis.loss_curves.measure import measure_curves
-from ...analysis.loss_curves.prober import Subject
-from ...analysis.scores.measure import measure_evidence
-from ...spaces.cost.cost import Price
-from ...spaces.cost.summary import summarise
+from ...analysis.loss_curves.prober import ProbedNetwork
+from ...analysis.scores.measure import load_or_measure_scores
+from ...spaces.cost.cost import CostModel
+from ...spaces.cost.summary import summarize_network
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.graph.trace import trace_channels
-from ...spaces.graph.working_copy import working_copy
-from ...spaces.io.atomic_write import write_bytes, write_json
+from ...spaces.graph.trace import trace_channel_map
+from ...spaces.graph.working_copy import make_working_copy
+from ...spaces.io.atomic_write import write_bytes_atomic, write_json_atomic
 from ...spaces.output_forms import CHOICES, SCORES
-from ...spaces.policy.layer_scores import Scores, combine
-from ...spaces.policy.loss_curves import Curves, CurveSettings, curves_name, rise_tables
+from ...spaces.policy.layer_scores import Scores, combine_layers
+from ...spaces.policy.loss_curves import CurveSettings, LossCurves, curves_name, rise_tables
 from ...spaces.policy.policy import check_choice
 from ...trainers.data.image_options import told_chance, told_normalisation, with_options
 from ...trainers.data.sources.load import load_data
 from ...trainers.metrics.evaluate import evaluate
 from ...trainers.models.read_outputs import read_outputs
 from ..config.settings import SearchSettings
-from ..execution.signals import Stopped, Stopping
-from ..results.formatting import plain_console
+from ..execution.signals import SignalHandler, StopRequested
+from ..results.formatting import make_console
 from ..storage.run_folder import as_it_was
-from .dense_model import build
-from .prepare import check_images, weights_exist
+from .dense_model import build_from_settings
+from .prepare import check_images, check_weights_file
 from .resume import imports_code
 
-SHARES = (0.1, 0.25, 0.5, 0.75)
+REPORTED_SHARES = (0.1, 0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True, slots=True)
-class Sensitivity:
+class SensitivityRequest:
     """What to probe, in which order its atoms go, and where the curves are kept."""
 
     model: str
@@ -60,7 +60,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SensitivityRow:
     """One group: rises at the shares removed; price shares are what would go with it whole."""
 
     group: str
@@ -70,74 +70,74 @@ class Row:
     params_share: float
 
 
-def sensitivity_command(asked: Sensitivity, settings: CurveSettings) -> int:
+def sensitivity_command(request: SensitivityRequest, settings: CurveSettings) -> int:
     """Probe, print, store, and return the exit code."""
-    weights_exist(asked.weights)
-    check_choice("--outputs", asked.outputs, CHOICES)
-    if asked.out.exists() and not asked.out.is_dir():
-        raise UserError(f"--out must be a folder, got the file {asked.out}; name another")
+    check_weights_file(request.weights)
+    check_choice("--outputs", request.outputs, CHOICES)
+    if request.out.exists() and not request.out.is_dir():
+        raise UserError(f"--out must be a folder, got the file {request.out}; name another")
     try:
-        with as_it_was(asked.out), Stopping().listening():
-            subject = build_subject(asked)
+        with as_it_was(request.out), SignalHandler().installed():
+            subject = build_probed_network(request)
             if settings.images > len(subject.data.train):
                 print(f"--images {settings.images}: train has {len(subject.data.train)}, all used")
-            order = order_by(asked, subject)
-            with bar() as on_progress:
+            order = ordering_scores(request, subject)
+            with group_progress_bar() as on_progress:
                 curves = measure_curves(
                     subject,
                     order,
                     settings,
-                    folder=asked.out / "evidence",
+                    folder=request.out / "evidence",
                     on_progress=on_progress,
                 )
-    except Stopped as stop:
-        print(f"stopped; the same command goes on from {asked.out}")
+    except StopRequested as stop:
+        print(f"stopped; the same command goes on from {request.out}")
         return stop.exit_code
-    table = rows(curves, subject.channel_map)
-    store(asked, curves, subject.channel_map, table)
-    show(curves, table, plain_console())
-    print(f"written to {asked.out}: sensitivity.json, curves.html")
+    table = sensitivity_rows(curves, subject.channel_map)
+    write_sensitivity(request, curves, subject.channel_map, table)
+    print_sensitivity(curves, table, make_console())
+    print(f"written to {request.out}: sensitivity.json, curves.html")
     return 0
 
 
-def build_subject(asked: Sensitivity) -> Subject:
+def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
     """The network, its data and its map."""
     settings = SearchSettings(
-        model=asked.model, weights=asked.weights, mean=asked.mean, std=asked.std
+        model=request.model, weights=request.weights, mean=request.mean, std=request.std
     )
     images = settings.images()
-    check_images(images, asked.data, None)
-    data = with_options(load_data(asked.data, seed=0), images)
+    check_images(images, request.data, None)
+    data = with_options(load_data(request.data, seed=0), images)
     for note in (*data.notes, told_normalisation(data, images)):
         print(note)
-    model, notes = working_copy(build(settings, data, print))
-    data, more = read_outputs(model, data, asked.outputs)
+    model, notes = make_working_copy(build_from_settings(settings, data, print))
+    data, more = read_outputs(model, data, request.outputs)
     for note in (*notes, *more):
         print(note)
-    if asked.weights is None and not imports_code(asked.model):
+    if request.weights is None and not imports_code(request.model):
         print("no --weights: the rises are those of a network that was never trained")
-    if asked.weights is not None:
+    if request.weights is not None:
         found = evaluate(model, data.validation, data)
         if warning := told_chance(found.accuracy, data):
             print(warning)
-    return Subject(model, trace_channels(model, tuple(data.input_shape)), data)
+    return ProbedNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
 
 
-def order_by(asked: Sensitivity, subject: Subject) -> Scores:
+def ordering_scores(request: SensitivityRequest, subject: ProbedNetwork) -> Scores:
     """The score that orders each group's atoms."""
-    evidence = measure_evidence(
+    evidence = load_or_measure_scores(
         subject.model,
         subject.channel_map,
         subject.data,
-        folder=asked.out / "evidence",
+        folder=request.out / "evidence",
         seed=0,
-        names=(asked.score,),
+        names=(request.score,),
     )
-    return combine(evidence.scores[asked.score], subject.channel_map, asked.combine)
+    return combine_layers(evidence.scores[request.score], subject.channel_map, request.combine)
 
 
 @contextmanager
-def bar() -> Iterator[Callable[[int, int], None]]:
+def group_progress_bar() -> Iterator[Callable[[int, int], None]]:
     """A bar on a terminal, plain lines in a pipe."""
     columns = (TextColumn("groups"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
                TimeRemainingColumn())  # fmt: skip
@@ -153,14 +153,14 @@ def bar() -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
-def rows(curves: Curves, channel_map: ChannelMap) -> list[Row]:
+def sensitivity_rows(curves: LossCurves, channel_map: ChannelMap) -> list[SensitivityRow]:
     """The table."""
-    groups = summarise(channel_map, Price(channel_map)).groups
+    groups = summarize_network(channel_map, CostModel(channel_map)).groups
     return [
-        Row(
+        SensitivityRow(
             group.name,
             group.atoms,
-            tuple(float(table[round(share * (len(table) - 1))]) for share in SHARES),
+            tuple(float(table[round(share * (len(table) - 1))]) for share in REPORTED_SHARES),
             group.macs_share,
             group.params_share,
         )
@@ -168,34 +168,39 @@ def rows(curves: Curves, channel_map: ChannelMap) -> list[Row]:
     ]
 
 
-def store(asked: Sensitivity, curves: Curves, channel_map: ChannelMap, table: list[Row]) -> None:
+def write_sensitivity(
+    request: SensitivityRequest,
+    curves: LossCurves,
+    channel_map: ChannelMap,
+    table: list[SensitivityRow],
+) -> None:
     """The table as JSON and the curves as a page; the curves themselves lie in evidence/."""
     written = [
         {**asdict(row), "rises": [r if np.isfinite(r) else None for r in row.rises]}
         for row in table
     ]
-    name = curves_name(asked.score, asked.combine, curves.settings.probe)
+    name = curves_name(request.score, request.combine, curves.settings.probe)
     record = {
         "schema": 1,
         "curves": name,
-        "model": asked.model,
+        "model": request.model,
         "loss": curves.base,
         "settings": asdict(curves.settings),
         "probes": len(curves.rise),
         "not_finite": curves.failures,
-        "shares": SHARES,
+        "shares": REPORTED_SHARES,
         "groups": written,
     }
-    write_json(asked.out / "sensitivity.json", record)
+    write_json_atomic(request.out / "sensitivity.json", record)
     page = curves_figure(curves, channel_map).to_html(include_plotlyjs=True)
-    write_bytes(asked.out / "curves.html", page.encode())
+    write_bytes_atomic(request.out / "curves.html", page.encode())
 
 
-def show(curves: Curves, table: list[Row], console: Console) -> None:
+def print_sensitivity(curves: LossCurves, table: list[SensitivityRow], console: Console) -> None:
     """Group by group, and what must be known to read it."""
     printed = Table(title=f"rise of the loss ({curves.base:.4f} whole) by share of atoms removed")
     printed.add_column("group")
-    for head in ("atoms", *(f"{share:.0%}" for share in SHARES), "FLOPs %", "params %"):
+    for head in ("atoms", *(f"{share:.0%}" for share in REPORTED_SHARES), "FLOPs %", "params %"):
         printed.add_column(head, justify="right")
     for row in table:
         rises = (f"{rise:.4f}" for rise in row.rises)

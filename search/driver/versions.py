@@ -5,13 +5,13 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("paretoprune", "torch", "torchvision", "optuna", "ray", "numpy")
+RECORDED_PACKAGES = ("paretoprune", "torch", "torchvision", "optuna", "ray", "numpy")
 
 
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """By name; what is not installed is left out."""
     found = {"Python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
+    for package in RECORDED_PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from its source tree

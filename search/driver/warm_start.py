@@ -15,22 +15,22 @@ from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import Front
 from ..optimizer.screening import Proposal
 from ..optimizer.search_space import PolicySpace
-from ..results.run_summary import state_of
+from ..results.run_summary import summarize_run
 from ..storage.run_folder import RunFolder, open_run
 
-WARM_START = "warm_start"  # the field of config.json
+WARM_START_KEY = "warm_start"  # the field of config.json
 
 
-def policies_like(run: Path) -> tuple[Proposal, ...]:
+def proposals_from_run(run: Path) -> tuple[Proposal, ...]:
     """The policies of a run's front as the first ones of another search."""
     folder, _ = open_run(run)
-    front = state_of(folder).front
+    front = summarize_run(folder).front
     if front is None:
         raise UserError(
             f"a transfer needs the front of a search, got none in {run}; "
             f"go on with paretoprune search --resume {run}"
         )
-    return tuple(front_proposals(front))
+    return tuple(proposals_from_front(front))
 
 
 def images_like(run: Path, data: object, options: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def images_like(run: Path, data: object, options: dict[str, Any]) -> dict[str, A
     return {name: value for name, value in found.items() if value is not None} | options
 
 
-def front_proposals(front: Front) -> list[Proposal]:
+def proposals_from_front(front: Front) -> list[Proposal]:
     """Each policy of the front once: the answer at the target, then those nearest to it in size.
 
     A transferred policy is tried at the new target, so those found near the old one come first.
@@ -66,37 +66,37 @@ def front_proposals(front: Front) -> list[Proposal]:
     return [Proposal(policy, f"transfer:{trial}") for policy, trial in trials.items()]
 
 
-def warm_start_json(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
+def proposals_to_json(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
     """The proposals as config.json keeps them."""
     return [{"policy": one.policy.to_json(), "origin": one.origin} for one in proposals]
 
 
-def warm_start_of(run: RunFolder) -> list[Proposal]:
+def read_warm_start(run: RunFolder) -> list[Proposal]:
     """What `warm_start_json` wrote into the run's config.json; older runs have none."""
     _, config = open_run(run.root)
-    kept = config.get(WARM_START, [])
+    kept = config.get(WARM_START_KEY, [])
     try:
         return [Proposal(policy_from_json(one["policy"]), str(one["origin"])) for one in kept]
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(
-            f"{run.config} must hold policies in {WARM_START!r}, got {error!r}; drop the field"
+            f"{run.config} must hold policies in {WARM_START_KEY!r}, got {error!r}; drop the field"
         ) from None
 
 
-def fitting(
+def proposals_in_space(
     proposals: Sequence[Proposal], space: PolicySpace, say: Callable[[str], None]
 ) -> list[Proposal]:
     """The proposals whose policy the space contains; the others are named."""
     kept = []
     for one in proposals:
         if space.params_of(one.policy) is None:
-            say(f"{one.origin} is left out: {outside(one.policy, space)}")
+            say(f"{one.origin} is left out: {explain_exclusion(one.policy, space)}")
         else:
             kept.append(one)
     return kept
 
 
-def outside(policy: Policy, space: PolicySpace) -> str:
+def explain_exclusion(policy: Policy, space: PolicySpace) -> str:
     """Why a space does not contain a policy, in words."""
     choices: Mapping[str, tuple[str, ...]] = {
         "score": space.scores,

@@ -13,107 +13,111 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...analysis.measure import Do, Measuring, OfEnsemble, Task
-from ...analysis.staged_jobs import Piece, changed, in_turn
+from ...analysis.measure import EnsembleStepCall, MeasurementCall, MeasurementContext, RunJobs
+from ...analysis.staged_jobs import StagedJob, map_calls, run_jobs_serially
 from ..config.settings import SearchSettings
 from ..optimizer.plugins import Plugin
-from ..trial.timing import Watch
-from .messages import Say, once, telling
-from .ray_runtime import RayStart
-from .signals import Stopping
+from ..trial.timing import Timer
+from .messages import LogFunction, log_starts_once, progress_logger
+from .ray_runtime import RayRuntime
+from .signals import SignalHandler
 
-Errand = Callable[[Any, Say], Any]
+RemoteCall = Callable[[Any, LogFunction], Any]
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Who runs errands."""
 
-    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
+    def run(self, jobs: Sequence[StagedJob[RemoteCall]], argument: Any) -> list[Any]:
         """Run their errands with `on`, which is shipped once; what the pieces found."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
+class LocalExecutor:
     """This process, one errand after the other."""
 
-    say: Say
+    log: LogFunction
 
-    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
+    def run(self, jobs: Sequence[StagedJob[RemoteCall]], argument: Any) -> list[Any]:
         """Run each."""
-        return in_turn(pieces, lambda errand: errand(on, self.say))
+        return run_jobs_serially(jobs, lambda errand: errand(argument, self.log))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Workers:
+class RayExecutor:
     """Ray's workers, side by side, each with what a trial gets."""
 
-    ray_start: RayStart
+    ray_runtime: RayRuntime
     settings: SearchSettings
     root: Path
     plugins: tuple[Plugin, ...]
-    stopping: Stopping
-    say: Say
-    watch: Watch
+    signals: SignalHandler
+    log: LogFunction
+    timer: Timer
 
-    def do(self, pieces: Sequence[Piece[Errand]], on: Any) -> list[Any]:
+    def run(self, jobs: Sequence[StagedJob[RemoteCall]], argument: Any) -> list[Any]:
         """Run all of them; a signal is raised between two looks at them."""
-        if not pieces:
+        if not jobs:
             return []
-        with self.stopping.shield():
-            with self.watch.apart("start"):
-                self.ray_start.wait()
-            self.stopping.listen_again()
-            from .remote_calls import Trip, run_errands
+        with self.signals.shield():
+            with self.timer.separately("start"):
+                self.ray_runtime.wait()
+            self.signals.reinstall()
+            from .remote_calls import RemoteCallContext, run_remote_calls
 
-            trip = Trip(on, self.plugins, self.root)
-            return run_errands(pieces, trip, self.settings, self.say, self.stopping)
+            trip = RemoteCallContext(argument, self.plugins, self.root)
+            return run_remote_calls(jobs, trip, self.settings, self.log, self.signals)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Crew:
+class Executors:
     """Whose hands the dense network and the evidence are in, who is told of it, who takes time."""
 
-    dense: Hands
-    evidence: Hands
-    say: Say
-    watch: Watch
+    dense: Executor
+    measurements: Executor
+    log: LogFunction
+    timer: Timer
 
 
-def alone(say: Say) -> Crew:
+def local_executors(log: LogFunction) -> Executors:
     """This process does everything."""
-    return Crew(Here(say), Here(say), say, Watch())
+    return Executors(LocalExecutor(log), LocalExecutor(log), log, Timer())
 
 
-def crew_of(workers: Workers) -> Crew:
+def executors_for(ray_executor: RayExecutor) -> Executors:
     """A local search keeps its dense network to itself."""
-    local, say = workers.settings.address is None, workers.say
-    measuring = replace(workers, say=once(say))
-    return Crew(Here(say) if local else workers, measuring, say, workers.watch)
+    local, say = ray_executor.settings.address is None, ray_executor.log
+    measuring = replace(ray_executor, log=log_starts_once(say))
+    return Executors(
+        LocalExecutor(say) if local else ray_executor, measuring, say, ray_executor.timer
+    )
 
 
-def measuring_by(hands: Hands, device: str) -> Do:
+def make_measurement_runner(executor: Executor, device: str) -> RunJobs:
     """How evidence is measured by these hands, on the device that trials use."""
 
-    def do(pieces: Sequence[Piece[Task]], on: Measuring) -> list[Any]:
-        return hands.do([changed(piece, partial(Measure, device)) for piece in pieces], on)
+    def do(pieces: Sequence[StagedJob[MeasurementCall]], on: MeasurementContext) -> list[Any]:
+        return executor.run(
+            [map_calls(piece, partial(RemoteMeasurement, device)) for piece in pieces], on
+        )
 
     return do
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measure:
+class RemoteMeasurement:
     """The errand of measuring something of the evidence."""
 
     device: str
-    task: Task
+    measurement: MeasurementCall
 
     @property
-    def keeps_files(self) -> bool:
+    def uses_folder(self) -> bool:
         """Whether it reads and writes in the evidence's folder."""
-        return not isinstance(self.task, OfEnsemble)
+        return not isinstance(self.measurement, EnsembleStepCall)
 
-    def __call__(self, on: Measuring, say: Say) -> Any:
+    def __call__(self, context: MeasurementContext, log: LogFunction) -> Any:
         """Do it."""
-        on.model.to(self.device)
-        return self.task(on, telling(say))
+        context.model.to(self.device)
+        return self.measurement(context, progress_logger(log))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def output_to(log: Path) -> Iterator[None]:
+def redirect_output(log: Path) -> Iterator[None]:
     """Send what C++ and child processes print to `log`; the progress keeps its own handles."""
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,29 +5,35 @@ A worker that sees the run folder works in it. One that does not works in a fold
 
 from __future__ import annotations
 
-from ...trainers.pruning.serialization import WEIGHTS
-from ..storage.artifacts import fetched, store
-from ..storage.trial_spec import Job
-from ..trial.context import Context
-from .remote_files import Home, read_files, write_files
+from ...trainers.pruning.serialization import TRIAL_WEIGHTS_FILE
+from ..storage.artifacts import download_weights, upload_file
+from ..storage.trial_spec import TrialSpec
+from ..trial.context import TrialContext
+from .remote_files import RemoteRunFolder, read_files, write_files
 
 
-def bring(job: Job, context: Context, home: Home, artifacts: str | None) -> None:
+def fetch_continued_network(
+    spec: TrialSpec, context: TrialContext, run_folder: RemoteRunFolder, artifacts: str | None
+) -> None:
     """Bring here what is trained on, if the job goes on with another's network."""
-    if job.continues is None:
+    if spec.continues is None:
         return
-    folder = context.root / job.continues
-    if not home.is_here():
-        write_files(folder, home.read(job.continues))
-    if artifacts is not None and not (folder / WEIGHTS).exists():
-        write_files(folder, {WEIGHTS: fetched(artifacts, job.continues)})
+    folder = context.root / spec.continues
+    if not run_folder.is_visible():
+        write_files(folder, run_folder.read(spec.continues))
+    if artifacts is not None and not (folder / TRIAL_WEIGHTS_FILE).exists():
+        write_files(folder, {TRIAL_WEIGHTS_FILE: download_weights(artifacts, spec.continues)})
 
 
-def deliver(folder: str, context: Context, home: Home, artifacts: str | None) -> None:
+def store_trial_files(
+    folder: str, context: TrialContext, run_folder: RemoteRunFolder, artifacts: str | None
+) -> None:
     """Take the trial's files to where they belong: on return they are there, durably."""
     here = context.root / folder
     if artifacts is not None:
-        store(artifacts, f"{folder}/{WEIGHTS}", (here / WEIGHTS).read_bytes())
-        (here / WEIGHTS).unlink()
-    if not home.is_here():
-        home.write(folder, read_files(here))
+        upload_file(
+            artifacts, f"{folder}/{TRIAL_WEIGHTS_FILE}", (here / TRIAL_WEIGHTS_FILE).read_bytes()
+        )
+        (here / TRIAL_WEIGHTS_FILE).unlink()
+    if not run_folder.is_visible():
+        run_folder.write(folder, read_files(here))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Board:
+class MessageQueue:
     """Lines that the driver takes away."""
 
     def __init__(self) -> None:

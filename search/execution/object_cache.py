@@ -9,14 +9,14 @@ import ray
 
 T = TypeVar("T")
 
-_held: dict[str, Any] = {}
+_cached: dict[str, Any] = {}
 
 
-def resident(reference: Any, prepare: Callable[[Any], T]) -> T:
+def cached_object(reference: Any, prepare: Callable[[Any], T]) -> T:
     """What `prepare` makes of the object behind the reference, which is fetched once a process."""
     key = reference.hex()
-    if key not in _held:
-        _held.clear()
-        _held[key] = prepare(ray.get(reference))
-    found: T = _held[key]
+    if key not in _cached:
+        _cached.clear()
+        _cached[key] = prepare(ray.get(reference))
+    found: T = _cached[key]
     return found

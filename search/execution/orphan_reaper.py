@@ -18,10 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-OF_RAY = re.compile(rb"(^|[/\0])ray(::|let|/)|gcs_server")
+RAY_COMMAND_PATTERN = re.compile(rb"(^|[/\0])ray(::|let|/)|gcs_server")
 
 
-class Reaper:
+class OrphanReaper:
     """The driver's side."""
 
     def __init__(self, scratch: Path) -> None:
@@ -32,37 +32,37 @@ class Reaper:
             start_new_session=True,  # Ctrl-C in a terminal is not meant for it
         )
 
-    def leave(self) -> None:
+    def stop(self) -> None:
         """The driver has cleared up itself."""
         self._process.communicate()
 
 
-def reap(scratch: Path) -> None:
+def kill_orphans(scratch: Path) -> None:
     """Kill what is left of the Ray that keeps its files there, then remove the files."""
-    while holders := [pid for pid in all_processes() if is_ray_in(pid, scratch)]:
+    while holders := [pid for pid in all_pids() if is_ray_using(pid, scratch)]:
         for pid in holders:
-            kill(pid)
+            kill_process(pid)
         time.sleep(0.1)
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def all_processes() -> list[int]:
+def all_pids() -> list[int]:
     """Where there is no /proc, Ray is left to itself."""
     return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
-def is_ray_in(pid: int, scratch: Path) -> bool:
+def is_ray_using(pid: int, scratch: Path) -> bool:
     """True for a process of Ray's that has a file open in this folder."""
     process, below = Path("/proc") / str(pid), f"{scratch}/"
     try:
-        if not OF_RAY.search((process / "cmdline").read_bytes()):
+        if not RAY_COMMAND_PATTERN.search((process / "cmdline").read_bytes()):
             return False
         return any(os.readlink(file).startswith(below) for file in (process / "fd").iterdir())
     except OSError:  # it has just ended, or is somebody else's
         return False
 
 
-def kill(pid: int) -> None:
+def kill_process(pid: int) -> None:
     """At once, if it is still there."""
     try:
         os.kill(pid, signal.SIGKILL)
@@ -73,4 +73,4 @@ def kill(pid: int) -> None:
 if __name__ == "__main__":
     sys.stdin.read()
     if Path(sys.argv[1]).exists():
-        reap(Path(sys.argv[1]))
+        kill_orphans(Path(sys.argv[1]))

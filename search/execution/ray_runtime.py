@@ -21,9 +21,9 @@ import joblib
 from ...spaces.errors import UserError
 from ..config.settings import SearchSettings
 from ..storage.run_folder import RunFolder
-from .orphan_reaper import Reaper
+from .orphan_reaper import OrphanReaper
 
-QUIET = {
+RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -35,13 +35,17 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
 }
 
-KNOCK_SECONDS = 5.0
-SOCKET = "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
-LONGEST = (103 if sys.platform == "darwin" else 107) - len(SOCKET)  # of the folder above it
+CONNECT_TIMEOUT_SECONDS = 5.0
+SOCKET_PATH_SUFFIX = (
+    "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
+)
+MAX_SCRATCH_PATH_LENGTH = (103 if sys.platform == "darwin" else 107) - len(
+    SOCKET_PATH_SUFFIX
+)  # of the folder above it
 SHORT_PLACE = "/tmp"
 
 
-class RayStart:
+class RayRuntime:
     """Ray, starting in a thread of its own while the driver does other things.
 
     Left, it ends the Ray that it started; one that was there before stays, and the environment
@@ -50,17 +54,17 @@ class RayStart:
 
     def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
         self._address, self._cpus = address, cpus
-        settings = settings_for(address, token)
-        self._scratch = make_scratch(hosts=address is None and not is_running())
-        self._reaper = Reaper(self._scratch)
+        settings = ray_environment(address, token)
+        self._scratch = make_scratch_folder(hosts=address is None and not is_ray_initialized())
+        self._reaper = OrphanReaper(self._scratch)
         self._ours = self._begun = False
         self._error: Exception | None = None
         self._started, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
         self._environment = ExitStack()
-        self._environment.enter_context(environment_with(settings))
+        self._environment.enter_context(patched_environment(settings))
 
-    def __enter__(self) -> RayStart:
+    def __enter__(self) -> RayRuntime:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,9 +72,9 @@ class RayStart:
             if self._begun:
                 self._end()
             shutil.rmtree(self._scratch, ignore_errors=True)
-            self._reaper.leave()
+            self._reaper.stop()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Start it, unless it is started already."""
         if not self._begun:
             self._begun = True
@@ -87,7 +91,7 @@ class RayStart:
 
     def wait(self) -> Path:
         """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
-        self.begin()
+        self.start()
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -100,10 +104,10 @@ class RayStart:
             # It warns of not being the main thread.
             logging.getLogger("ray").setLevel(logging.ERROR)
             if not ray.is_initialized():
-                connect(self._address, self._cpus, self._scratch)
+                connect_ray(self._address, self._cpus, self._scratch)
                 self._ours = True
                 if self._address is None:
-                    warm_up(self._cpus)
+                    warm_up_workers(self._cpus)
         except Exception as error:
             self._error = error
         self._started.set()
@@ -111,10 +115,10 @@ class RayStart:
         self._left.wait()  # Ray's processes are killed when the thread that made them ends
 
 
-def make_scratch(*, hosts: bool) -> Path:
+def make_scratch_folder(*, hosts: bool) -> Path:
     """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
     asked = place = tempfile.gettempdir()
-    if hosts and len(os.fsencode(asked)) > LONGEST:
+    if hosts and len(os.fsencode(asked)) > MAX_SCRATCH_PATH_LENGTH:
         place = SHORT_PLACE
     try:
         return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
@@ -122,48 +126,50 @@ def make_scratch(*, hosts: bool) -> Path:
         if place == asked:
             raise
         raise UserError(
-            f"TMPDIR must be a folder of at most {LONGEST} characters for Ray's sockets, got "
+            f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's sockets, got "
             f"{asked}, and {place} in its place is none to write to ({error.strerror}); "
             "set a shorter TMPDIR"
         ) from None
 
 
 @contextmanager
-def ray_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayStart]:
+def ray_runtime_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayRuntime]:
     """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
-    with RayStart(address=settings.address, cpus=cpus_of(settings), token=run.token) as start:
+    with RayRuntime(
+        address=settings.address, cpus=local_ray_cpus(settings), token=run.token
+    ) as start:
         if settings.address is not None:
             start.wait()
         yield start
 
 
-def cpus_of(settings: SearchSettings) -> int:
+def local_ray_cpus(settings: SearchSettings) -> int:
     """What a local Ray is told to have: as many as the trials at a time need."""
-    return math.ceil(slots_of(settings) * settings.cpus_per_trial)
+    return math.ceil(local_trial_concurrency(settings) * settings.cpus_per_trial)
 
 
-def slots_of(settings: SearchSettings) -> int:
+def local_trial_concurrency(settings: SearchSettings) -> int:
     """Trials at a time on the cores that this process may use, a container's quota regarded."""
     return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
-def settings_for(address: str | None, token: Path) -> dict[str, str]:
+def ray_environment(address: str | None, token: Path) -> dict[str, str]:
     """What of the environment Ray and its workers are to find changed; the user's own stays."""
-    wanted = {name: value for name, value in QUIET.items() if name not in os.environ}
-    if address is None and not is_running():
+    wanted = {name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ}
+    if address is None and not is_ray_initialized():
         if "RAY_AUTH_MODE" not in os.environ:
-            write_token(token)
+            write_auth_token(token)
             wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
-        wanted |= path_of_workers()
+        wanted |= worker_python_path()
     return wanted
 
 
 @contextmanager
-def environment_with(settings: Mapping[str, str]) -> Iterator[None]:
+def patched_environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Change the environment, and give the former one back."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
-    let_ray_read()
+    reload_ray_config()
     try:
         yield
     finally:
@@ -172,10 +178,10 @@ def environment_with(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        let_ray_read()
+        reload_ray_config()
 
 
-def write_token(path: Path) -> None:
+def write_auth_token(path: Path) -> None:
     """Ray listens on every address of the machine; with a token nobody else can run code there."""
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -183,22 +189,22 @@ def write_token(path: Path) -> None:
     os.close(file)
 
 
-def let_ray_read() -> None:
+def reload_ray_config() -> None:
     """A Ray that was imported before has read its settings already, and keeps a token."""
-    if "ray" in sys.modules and not is_running():
+    if "ray" in sys.modules and not is_ray_initialized():
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
 
 
-def is_running() -> bool:
+def is_ray_initialized() -> bool:
     """Whether this process has a Ray already: then that is used as it is."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
-def path_of_workers() -> dict[str, str]:
+def worker_python_path() -> dict[str, str]:
     """Let worker processes find this package where it runs from a clone that is not installed."""
     home = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -207,15 +213,15 @@ def path_of_workers() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([home, *filter(None, paths)])}
 
 
-def connect(address: str | None, cpus: int, scratch: Path) -> None:
+def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
     """Start a local Ray, or join the one at `address`."""
     from ray.exceptions import AuthenticationError
 
     try:
         if address is None:
-            start_local(cpus, scratch)
+            start_local_ray(cpus, scratch)
         else:
-            join(address)
+            join_cluster(address)
     except AuthenticationError as error:  # raised before anything starts: no token to be had
         first = str(error).partition(". ")[0]
         raise UserError(
@@ -224,7 +230,7 @@ def connect(address: str | None, cpus: int, scratch: Path) -> None:
         ) from None
 
 
-def start_local(cpus: int, scratch: Path) -> None:
+def start_local_ray(cpus: int, scratch: Path) -> None:
     """A Ray of our own on this machine, its files in the scratch folder."""
     import ray
 
@@ -238,7 +244,7 @@ def start_local(cpus: int, scratch: Path) -> None:
     )
 
 
-def join(address: str) -> None:
+def join_cluster(address: str) -> None:
     """Become a driver of the cluster at `address`."""
     import ray
 
@@ -253,7 +259,7 @@ def join(address: str) -> None:
             "leave it out for a Ray of this search's own"
         )
     try:
-        knock(address)
+        check_port_open(address)
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
@@ -264,25 +270,25 @@ def join(address: str) -> None:
         ) from None
 
 
-def warm_up(workers: int) -> None:
+def warm_up_workers(workers: int) -> None:
     """Let the workers import what evidence needs, beside what the driver does meanwhile.
 
     Trials run in processes of their own: Ray makes no actor of a process that had a task.
     """
     import ray
 
-    send = ray.remote(get_ready).options(num_cpus=1)
+    send = ray.remote(import_remote_calls).options(num_cpus=1)
     for _ in range(workers):
         send.remote()
 
 
-def get_ready() -> None:
+def import_remote_calls() -> None:
     """In a worker: the imports of an errand, the longest part of its start."""
     importlib.import_module("paretoprune.search.execution.remote_calls")
 
 
-def knock(address: str) -> None:
+def check_port_open(address: str) -> None:
     """Raise at once where nobody listens: Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon:
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()

@@ -15,15 +15,15 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...spaces.io.atomic_write import write_bytes
+from ...spaces.io.atomic_write import write_bytes_atomic
 
-NONCE = ".nonce"  # new at every start: another machine's folder of the same name has another
+NONCE_FILE = ".nonce"  # new at every start: another machine's folder of the same name has another
 
-Files = dict[str, bytes]
+FilesByName = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class RemoteRunFolder:
     """Where the run folder is."""
 
     root: Path
@@ -35,67 +35,67 @@ class Home:
         """What the workers print."""
         return self.root / "logs"
 
-    def is_here(self) -> bool:
+    def is_visible(self) -> bool:
         """True on a node that sees the very folder."""
         try:
-            return (self.root / NONCE).read_text() == self.nonce
+            return (self.root / NONCE_FILE).read_text() == self.nonce
         except (OSError, UnicodeDecodeError):
             return False
 
     def write(self, folder: str, files: Mapping[str, bytes]) -> None:
         """Write files to a folder of the run; they are on the disk when this returns."""
-        if self.is_here():
+        if self.is_visible():
             write_files(self.root / folder, files)
         else:
-            ray.get(self.there(write_files).remote(self.root / folder, files))
+            ray.get(self.on_driver_node(write_files).remote(self.root / folder, files))
 
-    def read(self, folder: str) -> Files:
+    def read(self, folder: str) -> FilesByName:
         """The files in a folder of the run."""
-        if self.is_here():
+        if self.is_visible():
             return read_files(self.root / folder)
-        found: Files = ray.get(self.there(read_files).remote(self.root / folder))
+        found: FilesByName = ray.get(self.on_driver_node(read_files).remote(self.root / folder))
         return found
 
     def append(self, path: Path, content: bytes) -> None:
         """Add to a file of the run."""
-        ray.get(self.there(append_to).remote(path, content))
+        ray.get(self.on_driver_node(append_file).remote(path, content))
 
-    def there(self, work: Callable[..., Any]) -> Any:
+    def on_driver_node(self, work: Callable[..., Any]) -> Any:
         """A function as a task or a class as an actor, on the driver's node, which ends last."""
         where = NodeAffinitySchedulingStrategy(self.node, soft=False)
         return ray.remote(work).options(num_cpus=0, scheduling_strategy=where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shared:
+class WorkerInputs:
     """What all workers of a run are given: the same for every trial."""
 
     context: Any  # Ray's reference to it: wrapped here, it is not fetched again every trial
-    home: Home
+    run_folder: RemoteRunFolder
     artifacts: str | None
 
 
-def make_home(root: Path) -> Home:
+def make_remote_run_folder(root: Path) -> RemoteRunFolder:
     """Called by the driver, on the node that has the folder."""
     nonce = secrets.token_hex(16)
-    write_bytes(root / NONCE, nonce.encode())
-    return Home(root, ray.get_runtime_context().get_node_id(), nonce)
+    write_bytes_atomic(root / NONCE_FILE, nonce.encode())
+    return RemoteRunFolder(root, ray.get_runtime_context().get_node_id(), nonce)
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write each durably, in their order."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_bytes(folder / name, content)
+        write_bytes_atomic(folder / name, content)
 
 
-def append_to(path: Path, content: bytes) -> None:
+def append_file(path: Path, content: bytes) -> None:
     """Add to a file."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "ab") as file:
         file.write(content)
 
 
-def read_files(folder: Path) -> Files:
+def read_files(folder: Path) -> FilesByName:
     """What is in a folder by its names."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}

@@ -9,13 +9,13 @@ import ray
 from ...spaces.errors import UserError
 from ..config.settings import SearchSettings
 
-ROUNDING = 1e-6  # 1 / 0.1 must be 10
+ROUNDING_TOLERANCE = 1e-6  # 1 / 0.1 must be 10
 
 
-def workers_in(settings: SearchSettings, gpus: float) -> int:
+def cluster_trial_concurrency(settings: SearchSettings, gpus: float) -> int:
     """Trials at a time that fit into the nodes there are now, unless the user wants fewer."""
-    nodes = nodes_now()
-    fitting = fitting_in(nodes, settings, gpus)
+    nodes = alive_node_resources()
+    fitting = trials_fitting_nodes(nodes, settings, gpus)
     if not fitting and settings.address is None:
         most = max((node.get("GPU", 0), node.get("CPU", 0)) for node in nodes)
         raise UserError(
@@ -26,43 +26,45 @@ def workers_in(settings: SearchSettings, gpus: float) -> int:
     return min(settings.workers or most_workers, most_workers)
 
 
-def wanting(settings: SearchSettings, gpus: float) -> str | None:
+def missing_resources_message(settings: SearchSettings, gpus: float) -> str | None:
     """What is said where no node is large enough for a trial: one may still come."""
-    if fitting_in(nodes_now(), settings, gpus):
+    if trials_fitting_nodes(alive_node_resources(), settings, gpus):
         return None
     cpus = settings.cpus_per_trial
     return f"no node has {cpus:g} CPUs and {gpus:g} GPUs now; waiting for one"
 
 
-def nodes_now() -> list[dict[str, float]]:
+def alive_node_resources() -> list[dict[str, float]]:
     """The resources of each node, those in use too."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
-def fitting_in(nodes: list[dict[str, float]], settings: SearchSettings, gpus: float) -> int:
+def trials_fitting_nodes(
+    nodes: list[dict[str, float]], settings: SearchSettings, gpus: float
+) -> int:
     """How many trials fit into the nodes."""
-    return sum(room_in(node, settings.cpus_per_trial, gpus) for node in nodes)
+    return sum(trials_fitting_node(node, settings.cpus_per_trial, gpus) for node in nodes)
 
 
-def room_in(node: dict[str, float], cpus: float, gpus: float) -> int:
+def trials_fitting_node(node: dict[str, float], cpus: float, gpus: float) -> int:
     """How many trials that need so much fit into a node's resources."""
     needs = {"CPU": cpus, "GPU": gpus}
-    return min(int(node.get(name, 0) / n + ROUNDING) for name, n in needs.items() if n)
+    return min(int(node.get(name, 0) / n + ROUNDING_TOLERANCE) for name, n in needs.items() if n)
 
 
-def gpus_each(settings: SearchSettings) -> float:
+def requested_or_even_gpus(settings: SearchSettings) -> float:
     """The GPUs of one trial: as asked for, or an even share."""
     if settings.gpus_per_trial is not None:
         return settings.gpus_per_trial
-    return share_of_gpus(resource("GPU"), workers_in(settings, 0))
+    return even_gpu_share(total_resource("GPU"), cluster_trial_concurrency(settings, 0))
 
 
-def resource(name: str) -> float:
+def total_resource(name: str) -> float:
     """How much of it all nodes have together."""
     return float(ray.cluster_resources().get(name, 0))  # type: ignore[no-untyped-call]
 
 
-def share_of_gpus(gpus: float, workers: int) -> float:
+def even_gpu_share(gpus: float, workers: int) -> float:
     """Whole GPUs while there are enough, else an even share of one, rounded down for Ray."""
     if gpus >= workers:
         return 1.0

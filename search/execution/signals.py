@@ -15,13 +15,17 @@ from types import FrameType
 
 from ..storage.run_folder import RunFolder
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ONE_SIGNAL = 0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
-IMPORTS = "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
-A_MOMENT = 0.05  # seconds, until it is over
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_SIGNAL_SECONDS = (
+    0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
+)
+IMPORT_SYSTEM_FILE = (
+    "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
+)
+RESEND_DELAY_SECONDS = 0.05  # seconds, until it is over
 
 
-class Stopped(BaseException):
+class StopRequested(BaseException):
     """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
 
     def __init__(self, signum: int) -> None:
@@ -30,7 +34,7 @@ class Stopped(BaseException):
         self.run: RunFolder | None = None
 
 
-class Stopping:
+class SignalHandler:
     """Whether a signal has come, and whether it may be raised now."""
 
     def __init__(self) -> None:
@@ -40,12 +44,12 @@ class Stopping:
         self._ended = False
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Raise Stopped in the main thread at a signal; a second signal ends the process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {each: signal.signal(each, self._on_signal) for each in SIGNALS}
+        before = {each: signal.signal(each, self._on_signal) for each in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -53,10 +57,10 @@ class Stopping:
             for each, handler in before.items():
                 signal.signal(each, handler)
 
-    def listen_again(self) -> None:
+    def reinstall(self) -> None:
         """Take the signals back from a library that took them (Ray does, when it starts)."""
         if threading.current_thread() is threading.main_thread():
-            for each in SIGNALS:
+            for each in STOP_SIGNALS:
                 signal.signal(each, self._on_signal)
 
     @contextmanager
@@ -68,26 +72,26 @@ class Stopping:
         finally:
             self._shields -= 1
         if not self._shields:
-            self.raise_if_asked()
+            self.raise_if_requested()
 
-    def raise_if_asked(self) -> None:
+    def raise_if_requested(self) -> None:
         """Raise Stopped if a signal has come: for the safe points within a shield."""
         if self._signum is not None:
-            raise Stopped(self._signum)
+            raise StopRequested(self._signum)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self._signum is not None:
-            if time.monotonic() - self._since > ONE_SIGNAL:
+            if time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
                 os._exit(128 + signum)
             return
-        if frame is not None and frame.f_code.co_filename == IMPORTS:
+        if frame is not None and frame.f_code.co_filename == IMPORT_SYSTEM_FILE:
             threading.Thread(target=self._send_later, args=(signum,), daemon=True).start()
             return
         self._signum, self._since = signum, time.monotonic()
         if not self._shields and not self._ended:
-            raise Stopped(signum)
+            raise StopRequested(signum)
 
     def _send_later(self, signum: int) -> None:
-        time.sleep(A_MOMENT)
+        time.sleep(RESEND_DELAY_SECONDS)
         if not self._ended:
             os.kill(os.getpid(), signum)

@@ -13,49 +13,51 @@ import ray
 from ray import tune
 
 from ..config.settings import SearchSettings
-from ..optimizer.pareto_halving import Halving, HalvingScheduler
-from ..storage.artifacts import place_in
-from ..storage.trial_records import SHORT
-from ..trial.context import Context
-from .remote_files import Shared, make_home
-from .resources import gpus_each, workers_in
-from .signals import Stopped, Stopping
+from ..optimizer.pareto_halving import ParetoHalving, ParetoHalvingScheduler
+from ..storage.artifacts import artifacts_url_of_run
+from ..storage.trial_records import OUT_OF_MEMORY
+from ..trial.context import TrialContext
+from .remote_files import WorkerInputs, make_remote_run_folder
+from .resources import cluster_trial_concurrency, requested_or_even_gpus
+from .signals import SignalHandler, StopRequested
 from .trainable import run_trial
-from .tune_searcher import LedgerSearcher
+from .tune_searcher import TrialStoreSearcher
 
 
-class StopBetweenSteps(tune.Callback):
+class StopCallback(tune.Callback):
     """Tune's seam for stopping at a signal: its loop comes by here several times a second."""
 
-    def __init__(self, stopping: Stopping) -> None:
-        self._stopping = stopping
+    def __init__(self, signals: SignalHandler) -> None:
+        self._stopping = signals
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Nothing of Ray's or of the ledger's is half done here."""
-        self._stopping.raise_if_asked()
+        self._stopping.raise_if_requested()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks to restore them; we never restore."""
         return {}
 
 
-def tune_trials(
-    searcher: LedgerSearcher,
-    context: Context,
+def run_trials_with_tune(
+    searcher: TrialStoreSearcher,
+    context: TrialContext,
     settings: SearchSettings,
-    stop: StopBetweenSteps,
+    stop: StopCallback,
     scratch: Path,
-    halving: Halving,
-    carry_out: Callable[[dict[str, Any], Shared], None] = run_trial,
+    halving: ParetoHalving,
+    run_one_trial: Callable[[dict[str, Any], WorkerInputs], None] = run_trial,
 ) -> None:
     """Run until the searcher has no job left; `carry_out` does one of them in a worker."""
-    artifacts = place_in(context.root)
-    shared = Shared(ray.put(context), make_home(context.root), artifacts)
+    artifacts = artifacts_url_of_run(context.root)
+    shared = WorkerInputs(ray.put(context), make_remote_run_folder(context.root), artifacts)
     trainable = tune.with_resources(
-        tune.with_parameters(carry_out, shared=shared),
-        {"cpu": settings.cpus_per_trial, "gpu": gpus_of(context, settings)},
+        tune.with_parameters(run_one_trial, shared=shared),
+        {"cpu": settings.cpus_per_trial, "gpu": gpus_for_trial(context, settings)},
     )
-    workers = settings.workers or workers_of(context, settings)  # more than fit wait for nodes
+    workers = settings.workers or trial_concurrency(
+        context, settings
+    )  # more than fit wait for nodes
     for turn in itertools.count():
         tuner = tune.Tuner(
             trainable,
@@ -63,7 +65,7 @@ def tune_trials(
                 search_alg=searcher,
                 num_samples=-1,
                 max_concurrent_trials=workers,
-                scheduler=HalvingScheduler(halving),
+                scheduler=ParetoHalvingScheduler(halving),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -73,15 +75,15 @@ def tune_trials(
         try:
             tuner.fit()
             return
-        except Stopped as stop:
-            release(stop)
+        except StopRequested as stop:
+            release_workers(stop)
             raise
         except RuntimeError as error:
-            if not (short_of_memory(error) and searcher.abandon(SHORT)):
+            if not (is_ray_out_of_memory(error) and searcher.fail_running(OUT_OF_MEMORY)):
                 raise
 
 
-def release(stop: Stopped) -> None:
+def release_workers(stop: StopRequested) -> None:
     """Let go of Tune's workers, which a Ray that goes on after us would keep busy.
 
     Tune frees them where an Exception comes by, which Stopped is not, or where its controller is
@@ -91,7 +93,7 @@ def release(stop: Stopped) -> None:
     gc.collect()
 
 
-def short_of_memory(error: RuntimeError) -> bool:
+def is_ray_out_of_memory(error: RuntimeError) -> bool:
     """Ray itself ended workers to keep the machine alive; Tune ends with them, unlike at a crash.
 
     Each time costs every running trial one of its attempts, so that this cannot go on for ever.
@@ -99,12 +101,12 @@ def short_of_memory(error: RuntimeError) -> bool:
     return isinstance(error.__cause__, ray.exceptions.OutOfMemoryError)
 
 
-def gpus_of(context: Context, settings: SearchSettings) -> float:
+def gpus_for_trial(context: TrialContext, settings: SearchSettings) -> float:
     """The GPUs of one trial: none unasked, where trials run on the CPU."""
     unasked = settings.gpus_per_trial is None and context.machine.device == "cpu"
-    return 0 if unasked else gpus_each(settings)
+    return 0 if unasked else requested_or_even_gpus(settings)
 
 
-def workers_of(context: Context, settings: SearchSettings) -> int:
+def trial_concurrency(context: TrialContext, settings: SearchSettings) -> int:
     """How many trials run at a time on the nodes that are there now."""
-    return workers_in(settings, gpus_of(context, settings))
+    return cluster_trial_concurrency(settings, gpus_for_trial(context, settings))

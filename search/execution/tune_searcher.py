@@ -16,44 +16,44 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ...spaces.records.evaluation import Evaluation, evaluation_from_json
-from ..config.disk_errors import NoRoom, room_needed
-from ..optimizer.trial_store import Ledger
-from ..storage.trial_records import DIED
-from ..storage.trial_spec import Job, Rung
-from .trainable import TIMEOUT
+from ..config.disk_errors import DiskFullInterrupt, interrupt_on_full_disk
+from ..optimizer.trial_store import TrialStore
+from ..storage.trial_records import WORKER_DIED
+from ..storage.trial_spec import RungResult, TrialSpec
+from .trainable import TIMEOUT_FILE
 
-Outcome = Evaluation | str  # what came of a trial, or why nothing did
-Listener = Callable[[Job, Outcome], None]
+TrialOutcome = Evaluation | str  # what came of a trial, or why nothing did
+OnTrialEnd = Callable[[TrialSpec, TrialOutcome], None]
 
 
 @dataclass(slots=True)
-class Started:
+class RunningTrial:
     """A job that runs, or waits for a worker, and the rungs that it has been seen at."""
 
-    job: Job
+    spec: TrialSpec
     rungs: list[dict[str, Any]] = field(default_factory=list)
 
 
-class LedgerSearcher(Searcher):
+class TrialStoreSearcher(Searcher):
     """Suggest what the ledger asks for; tell it what came of it, then tell the listener."""
 
     def __init__(
-        self, ledger: Ledger, root: Path, listener: Listener, *, until: float | None = None
+        self, store: TrialStore, root: Path, listener: OnTrialEnd, *, until: float | None = None
     ) -> None:
         """`until`: the time (monotonic) by which the trials of the plan are to end."""
         super().__init__(metric="evaluation", mode="max")
-        self._ledger, self._root, self._listener, self._until = ledger, root, listener, until
-        self._started: dict[str, Started] = {}
+        self._ledger, self._root, self._listener, self._until = store, root, listener, until
+        self._started: dict[str, RunningTrial] = {}
         self._longest = 0.0  # seconds that a trial took so far, once it had a worker
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none now, FINISHED if there will be none."""
-        with room_needed():
+        with interrupt_on_full_disk():
             self._look_at_the_clock()
-            job = self._ledger.next_job()
+            job = self._ledger.next_trial()
         if job is None:
-            return str(Searcher.FINISHED) if self._ledger.over else None
-        self._started[trial_id] = Started(job)
+            return str(Searcher.FINISHED) if self._ledger.is_finished else None
+        self._started[trial_id] = RunningTrial(job)
         plain = job.control is None and job.continues is None
         return {
             "job": job.to_json(),
@@ -75,30 +75,30 @@ class LedgerSearcher(Searcher):
         if started is not None:
             result = result or {}
             self._longest = max(self._longest, result.get("time_total_s", 0.0))
-            with room_needed():
+            with interrupt_on_full_disk():
                 outcome = self._settle(started, result, error)
                 self._look_at_the_clock()  # before it is shown how many trials are left
-            self._listener(started.job, outcome)
+            self._listener(started.spec, outcome)
 
-    def abandon(self, reason: str) -> bool:
+    def fail_running(self, reason: str) -> bool:
         """Give up all that runs, its workers being gone; False if nothing did."""
         lost, self._started = list(self._started.values()), {}
         for started in lost:
-            with room_needed():
-                outcome = self._fail(started.job, reason)
-            self._listener(started.job, outcome)
+            with interrupt_on_full_disk():
+                outcome = self._fail(started.spec, reason)
+            self._listener(started.spec, outcome)
         return bool(lost)
 
     def _look_at_the_clock(self) -> None:
         """End the plan if no other trial would end in time."""
         if self._until is not None and time.monotonic() + self._longest > self._until:
-            self._ledger.end_early()
+            self._ledger.drop_unstarted()
 
-    def _settle(self, started: Started, result: dict[str, Any], error: bool) -> Outcome:
+    def _settle(self, started: RunningTrial, result: dict[str, Any], error: bool) -> TrialOutcome:
         """Tell the ledger; return what it was told."""
         if not error and result.get("full"):  # it is not the trial that failed
-            raise NoRoom(json.loads(result["full"]))
-        job, values = started.job, result.get("evaluation")
+            raise DiskFullInterrupt(json.loads(result["full"]))
+        job, values = started.spec, result.get("evaluation")
         if not error and values:
             evaluation = evaluation_from_json(json.loads(values))
             spans = json.loads(result["spans"])
@@ -106,22 +106,22 @@ class LedgerSearcher(Searcher):
             return evaluation
         if not error and result.get("rung"):
             last = json.loads(result["rung"])  # Tune tells of it here alone
-            rung, spans = Rung(**last), json.loads(result["spans"])
+            rung, spans = RungResult(**last), json.loads(result["spans"])
             self._ledger.stop(job, {**spans, "rungs": [*started.rungs, last]})
             return f"stopped at rung {rung.index} with accuracy {rung.accuracy:.4f}"
         return self._fail(job, self._reason(job, result, error))
 
-    def _fail(self, job: Job, reason: str) -> str:
-        again = "; it is tried again" if self._ledger.fail(job, reason) else ""
+    def _fail(self, spec: TrialSpec, reason: str) -> str:
+        again = "; it is tried again" if self._ledger.fail(spec, reason) else ""
         return f"failed: {reason}{again}"
 
-    def _reason(self, job: Job, result: dict[str, Any], error: bool) -> str:
+    def _reason(self, spec: TrialSpec, result: dict[str, Any], error: bool) -> str:
         """Why there is no evaluation."""
-        told = self._root / "trials" / job.folder / TIMEOUT
+        told = self._root / "trials" / spec.folder / TIMEOUT_FILE
         if told.exists():
             return told.read_text()
         failure = None if error else result.get("failure")
-        return str(json.loads(failure)) if failure else DIED
+        return str(json.loads(failure)) if failure else WORKER_DIED
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher to restore it; we never restore, so nothing goes along."""

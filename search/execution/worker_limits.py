@@ -10,15 +10,15 @@ import ray
 import torch
 
 
-def keep_to_share() -> None:
+def limit_worker_resources() -> None:
     """Called in a worker, before it computes."""
     torch.set_num_threads(1)
-    part = part_of_gpu()
+    part = assigned_gpu_fraction()
     if part is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(part)
 
 
-def part_of_gpu() -> float | None:
+def assigned_gpu_fraction() -> float | None:
     """How much of a GPU this worker has, where it shares one with others."""
     mine = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
     part = float(mine.get("GPU", 0))

@@ -13,23 +13,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from .fd_redirect import output_to
-from .remote_files import Home
+from .fd_redirect import redirect_output
+from .remote_files import RemoteRunFolder
 
 
 @contextmanager
-def logged(home: Home) -> Iterator[None]:
+def log_to_worker_file(run_folder: RemoteRunFolder) -> Iterator[None]:
     """Send what is printed meanwhile to this process' file."""
     name = f"worker-{socket.gethostname()}-{os.getpid()}.log"
-    if home.is_here():
-        home.logs.mkdir(exist_ok=True)
-        with output_to(home.logs / name):
+    if run_folder.is_visible():
+        run_folder.logs.mkdir(exist_ok=True)
+        with redirect_output(run_folder.logs / name):
             yield
         return
     with NamedTemporaryFile(prefix="paretoprune-log-") as file:
         try:
-            with output_to(Path(file.name)):
+            with redirect_output(Path(file.name)):
                 yield
         finally:
             with suppress(OSError):  # a full disk is told of where it matters
-                home.append(home.logs / name, Path(file.name).read_bytes())
+                run_folder.append(run_folder.logs / name, Path(file.name).read_bytes())

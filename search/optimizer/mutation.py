@@ -16,48 +16,53 @@ import numpy as np
 
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import non_dominated
-from .screening import Proposal, Screen, at_once
+from .screening import PolicyPredictor, Proposal, is_one_shot
 from .search_space import PolicySpace
-from .suggesters import Varied
-from .target_plan import Slot
+from .suggesters import MutatingSuggester
+from .target_plan import PlannedTrial
 
-LEAST = 4  # finished trials, before any is worth a variation
-SAVES = 0.95  # of the next better parent's size, at most, has a parent
-NEAREST = 2  # points of the front, of which one is the parent
-VARIATIONS = 24
+MIN_FINISHED_TRIALS = 4  # finished trials, before any is worth a variation
+MAX_PARENT_SIZE_RATIO = 0.95  # of the next better parent's size, at most, has a parent
+PARENT_CANDIDATES = 2  # points of the front, of which one is the parent
+MUTATIONS_PER_PROPOSAL = 24
 
-Finished = Sequence[tuple[Evaluation, Mapping[str, Any]]]  # and the parameters of their policies
+FinishedTrials = Sequence[
+    tuple[Evaluation, Mapping[str, Any]]
+]  # and the parameters of their policies
 
 
-def refine(
-    slot: Slot,
-    finished: Finished,
+def propose_mutation(
+    planned: PlannedTrial,
+    finished: FinishedTrials,
     policy_space: PolicySpace,
-    on: Screen,
+    predictor: PolicyPredictor,
     rng: np.random.Generator,
 ) -> Proposal | None:
     """A variation of one of the finished trials; None while they are too few."""
-    if len(finished) < LEAST:
+    if len(finished) < MIN_FINISHED_TRIALS:
         return None
-    parent, known = parent_of(slot, finished, on, rng)
-    varied = [Varied(known, rng) for _ in range(VARIATIONS)]
+    parent, known = choose_parent(planned, finished, predictor, rng)
+    varied = [MutatingSuggester(known, rng) for _ in range(MUTATIONS_PER_PROPOSAL)]
     policies = [policy_space.sample(one) for one in varied]
     best = 0
-    if on.known is not None and at_once(policies[0]):
-        alike = [i for i, policy in enumerate(policies) if at_once(policy)]
-        _, rises = on.foretell([policies[i] for i in alike], slot.target)
+    if predictor.loss_predictor is not None and is_one_shot(policies[0]):
+        alike = [i for i, policy in enumerate(policies) if is_one_shot(policy)]
+        _, rises = predictor.predict([policies[i] for i in alike], planned.target)
         best = alike[int(np.argmin(rises))]
-    return Proposal(policies[best], f"refined:{parent.trial}", params=varied[best].answers)
+    return Proposal(policies[best], f"refined:{parent.trial}", params=varied[best].params)
 
 
-def parent_of(
-    slot: Slot, finished: Finished, on: Screen, rng: np.random.Generator
+def choose_parent(
+    planned: PlannedTrial,
+    finished: FinishedTrials,
+    predictor: PolicyPredictor,
+    rng: np.random.Generator,
 ) -> tuple[Evaluation, Mapping[str, Any]]:
     """One of the front's points nearest in size."""
     params = {evaluation.trial: known for evaluation, known in finished}
-    size = "params_fraction" if slot.target.flops is None else "flops_fraction"
-    front = thinned([evaluation for evaluation, _ in finished], size)
-    wanted = slot.target.fractions(on.space.price.dense)
+    size = "params_fraction" if planned.target.flops is None else "flops_fraction"
+    front = thin_front([evaluation for evaluation, _ in finished], size)
+    wanted = planned.target.fractions(predictor.space.cost_model.dense)
     away = [
         max(
             abs(math.log(size / part))
@@ -66,18 +71,18 @@ def parent_of(
         )
         for p in front
     ]
-    near = np.argsort(away, kind="stable")[:NEAREST]
+    near = np.argsort(away, kind="stable")[:PARENT_CANDIDATES]
     parent = front[int(rng.choice(near))]
     return parent, params[parent.trial]
 
 
-def thinned(found: Sequence[Evaluation], size: str) -> list[Evaluation]:
+def thin_front(found: Sequence[Evaluation], size: str) -> list[Evaluation]:
     """Their front of accuracy and one size, best first, without those that save next to nothing
     against the next better.
     """
     kept: list[Evaluation] = []
     front = non_dominated(found, ("accuracy", size))
     for point in sorted(front, key=lambda point: -float(getattr(point, size))):
-        if not kept or getattr(point, size) <= SAVES * getattr(kept[-1], size):
+        if not kept or getattr(point, size) <= MAX_PARENT_SIZE_RATIO * getattr(kept[-1], size):
             kept.append(point)
     return kept

@@ -24,69 +24,74 @@ from typing import Any
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler
 
-from ...spaces.records.hypervolume import contributions, front_ranks
-from ..storage.trial_spec import Rung
+from ...spaces.records.hypervolume import hypervolume_contributions, non_domination_ranks
+from ..storage.trial_spec import RungResult
 
-KEPT = 1 / 3
-LIKE = 1.25  # like FLOPs: apart at most by this factor
-SAME = 0.01  # the same size: apart by no more, as two trials at one target are
-LEAST, MOST = 3, 64  # trials at a rung: before it stops any, and that one is held against
+KEEP_FRACTION = 1 / 3
+SIMILAR_FLOPS_FACTOR = 1.25  # like FLOPs: apart at most by this factor
+EQUAL_SIZE_TOLERANCE = 0.01  # the same size: apart by no more, as two trials at one target are
+MIN_RUNG_TRIALS, MAX_RUNG_TRIALS = (
+    3,
+    64,
+)  # trials at a rung: before it stops any, and that one is held against
 
 
-class Halving:
+class ParetoHalving:
     """Who has come to which rung, and who may go on."""
 
-    def __init__(self, seen: Iterable[Rung] = (), *, kept: float = KEPT) -> None:
+    def __init__(self, seen: Iterable[RungResult] = (), *, kept: float = KEEP_FRACTION) -> None:
         self._kept = kept
-        self._rungs: dict[int, list[Rung]] = {}
+        self._rungs: dict[int, list[RungResult]] = {}
         for rung in seen:
             self._rungs.setdefault(rung.index, []).append(rung)
 
-    def goes_on(self, rung: Rung) -> bool:
+    def should_continue(self, rung: RungResult) -> bool:
         """Enter a trial's standing; False if it is to stop."""
         others = self._rungs.setdefault(rung.index, [])
         others.append(rung)
-        like = [as_seen_from(rung, one) for one in others if alike(one, rung)][-MOST:]
-        if len(like) < LEAST:
+        like = [align_sizes(rung, one) for one in others if is_comparable(one, rung)][
+            -MAX_RUNG_TRIALS:
+        ]
+        if len(like) < MIN_RUNG_TRIALS:
             return True
-        return leads(like) or is_among_best(like, math.ceil(self._kept * len(like)))
+        return is_most_accurate(like) or is_among_best(like, math.ceil(self._kept * len(like)))
 
 
-def alike(one: Rung, other: Rung) -> bool:
+def is_comparable(one: RungResult, other: RungResult) -> bool:
     """Whether they came by the same schedule to about the same FLOPs."""
     apart = max(one.flops / other.flops, other.flops / one.flops)
-    return one.schedule == other.schedule and apart <= LIKE
+    return one.schedule == other.schedule and apart <= SIMILAR_FLOPS_FACTOR
 
 
-def as_seen_from(rung: Rung, one: Rung) -> Rung:
+def align_sizes(rung: RungResult, one: RungResult) -> RungResult:
     """The other with the rung's own sizes where they are the same: a hair less is no merit."""
     return replace(
-        one, flops=snapped(one.flops, rung.flops), params=snapped(one.params, rung.params)
+        one, flops=snap_size(one.flops, rung.flops), params=snap_size(one.params, rung.params)
     )
 
 
-def snapped(size: float, to: float) -> float:
+def snap_size(size: float, to: float) -> float:
     """The second size if they are the same."""
-    return to if math.isclose(size, to, rel_tol=SAME) else size
+    return to if math.isclose(size, to, rel_tol=EQUAL_SIZE_TOLERANCE) else size
 
 
-def leads(like: list[Rung]) -> bool:
+def is_most_accurate(peers: list[RungResult]) -> bool:
     """True if the last of these is more accurate than all others that cost no more FLOPs."""
-    *others, last = like
+    *others, last = peers
     rivals = [one.accuracy for one in others if one.flops <= last.flops]
     return all(last.accuracy > accuracy for accuracy in rivals)
 
 
-def is_among_best(like: list[Rung], kept: int) -> bool:
+def is_among_best(peers: list[RungResult], kept: int) -> bool:
     """True if the last of these is one of the `kept` best; of equals, the earlier are better."""
-    goals = np.array([(one.accuracy, -one.flops, -one.params) for one in like])
-    ranks = front_ranks(goals)
+    goals = np.array([(one.accuracy, -one.flops, -one.params) for one in peers])
+    ranks = non_domination_ranks(goals)
     beside = goals[ranks == ranks[-1]]  # the last of these is the one in question
-    worth = contributions(beside, goals.min(axis=0) - 1e-3)
+    worth = hypervolume_contributions(beside, goals.min(axis=0) - 1e-3)
     return bool((ranks < ranks[-1]).sum() + (worth[:-1] >= worth[-1]).sum() < kept)
 
 
-class HalvingScheduler(FIFOScheduler):
+class ParetoHalvingScheduler(FIFOScheduler):
     """Tune's seam: every report of a rung is judged; whoever is exempt always goes on.
 
     A worker that has become free goes to the trial that was just added. Tune would give it to the
@@ -94,7 +99,7 @@ class HalvingScheduler(FIFOScheduler):
     end more often than a worker takes to start, none ever would again.
     """
 
-    def __init__(self, halving: Halving) -> None:
+    def __init__(self, halving: ParetoHalving) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._halving = halving
         self._added: Any = None
@@ -113,6 +118,6 @@ class HalvingScheduler(FIFOScheduler):
         text = result.get("rung")
         if not text:
             return str(self.CONTINUE)
-        goes_on = self._halving.goes_on(Rung(**json.loads(text)))
+        goes_on = self._halving.should_continue(RungResult(**json.loads(text)))
         exempt = bool(trial.config["exempt"])
         return str(self.CONTINUE if goes_on or exempt else self.STOP)

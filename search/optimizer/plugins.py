@@ -14,13 +14,19 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from ...analysis.scores.registry import BatchScore, Score, all_scores, forget, put
+from ...analysis.scores.registry import (
+    BatchScore,
+    ScoreFunction,
+    all_scores,
+    register_score,
+    unregister_score,
+)
 from ...spaces.errors import UserError
 from ...spaces.policy.policy import Policy
-from .search_space import forget_space, own_spaces, policy_space
+from .search_space import policy_space, registered_spaces, unregister_space
 from .suggesters import Asked
 
-ENTRY_POINTS = "paretoprune.plugins"
+ENTRY_POINT_GROUP = "paretoprune.plugins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,57 +54,59 @@ def read_plugin(path: Path) -> Plugin:
 
 
 @dataclass(frozen=True, slots=True)
-class Additions:
+class RegistryAdditions:
     """What a plugin adds to the registries."""
 
-    scores: Mapping[str, Score | BatchScore]
+    scores: Mapping[str, ScoreFunction | BatchScore]
     spaces: tuple[Callable[[Asked], Policy], ...]
 
     @classmethod
-    def now(cls) -> Additions:
+    def snapshot(cls) -> RegistryAdditions:
         """All that is registered."""
-        return cls(all_scores(), own_spaces())
+        return cls(all_scores(), registered_spaces())
 
-    def since(self, before: Additions) -> Additions:
+    def added_since(self, before: RegistryAdditions) -> RegistryAdditions:
         """What of this was not there before."""
         scores = {n: method for n, method in self.scores.items() if n not in before.scores}
-        return Additions(scores, self.spaces[len(before.spaces) :])
+        return RegistryAdditions(scores, self.spaces[len(before.spaces) :])
 
-    def put(self) -> None:
+    def register(self) -> None:
         """Register it."""
         for name, method in self.scores.items():
-            put(name, method)
+            register_score(name, method)
         for function in self.spaces:
             policy_space(function)
 
-    def forget(self) -> None:
+    def unregister(self) -> None:
         """Take it out of the registries."""
         for name in self.scores:
-            forget(name)
+            unregister_score(name)
         for function in self.spaces:
-            forget_space(function)
+            unregister_space(function)
 
 
-_ADDED: dict[str, Additions] = {}  # by a plugin's hash: its module is run once a process
-_LOADED: list[str] = []  # hashes of those that hold now
+_ADDITIONS_BY_HASH: dict[
+    str, RegistryAdditions
+] = {}  # by a plugin's hash: its module is run once a process
+_ACTIVE_HASHES: list[str] = []  # hashes of those that hold now
 
 
 @contextmanager
-def plugged(plugins: Sequence[Plugin]) -> Iterator[None]:
+def plugins_loaded(plugins: Sequence[Plugin]) -> Iterator[None]:
     """Load plugins for one search: what they add holds until its end."""
-    before = tuple(_LOADED)
+    before = tuple(_ACTIVE_HASHES)
     try:
         load_plugins(plugins)
         yield
     finally:
-        for key in reversed(_LOADED[len(before) :]):
-            _ADDED[key].forget()
-        _LOADED[len(before) :] = []
+        for key in reversed(_ACTIVE_HASHES[len(before) :]):
+            _ADDITIONS_BY_HASH[key].unregister()
+        _ACTIVE_HASHES[len(before) :] = []
 
 
 def load_plugins(plugins: Sequence[Plugin]) -> None:
     """Run the named files and the installed entry points, in the driver and in every worker."""
-    for entry in entry_points(group=ENTRY_POINTS):
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
         entry.load()
     for plugin in plugins:
         load_plugin(plugin)
@@ -107,28 +115,28 @@ def load_plugins(plugins: Sequence[Plugin]) -> None:
 def load_plugin(plugin: Plugin) -> None:
     """Let a plugin add what it has, unless it has done so."""
     key = plugin.sha256
-    if key in _LOADED:
+    if key in _ACTIVE_HASHES:
         return
-    if key in _ADDED:
-        _ADDED[key].put()
+    if key in _ADDITIONS_BY_HASH:
+        _ADDITIONS_BY_HASH[key].register()
     else:
-        before = Additions.now()
+        before = RegistryAdditions.snapshot()
         try:
-            run_file(plugin)
+            run_plugin_file(plugin)
         except UserError:
-            Additions.now().since(before).forget()
+            RegistryAdditions.snapshot().added_since(before).unregister()
             raise
-        added = Additions.now().since(before)
+        added = RegistryAdditions.snapshot().added_since(before)
         if not added.scores and not added.spaces:
             raise UserError(
                 f"--plugin must add a score or a policy space, got {plugin.path} that adds none; "
                 "decorate a function with @pp.score(NAME), @pp.batch_score or @pp.policy_space"
             )
-        _ADDED[key] = added
-    _LOADED.append(key)
+        _ADDITIONS_BY_HASH[key] = added
+    _ACTIVE_HASHES.append(key)
 
 
-def run_file(plugin: Plugin) -> None:
+def run_plugin_file(plugin: Plugin) -> None:
     """Import what was read of a plugin's file, under a name of its own."""
     name = f"paretoprune_plugin_{plugin.sha256[:16]}"
     module = ModuleType(name)

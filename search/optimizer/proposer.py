@@ -19,20 +19,30 @@ import optuna
 
 from ...spaces.cost.target import Target
 from ...spaces.policy.policy import Policy
-from .mutation import Finished, refine
+from .mutation import FinishedTrials, propose_mutation
 from .samplers import make_sampler
-from .screening import Proposal, Rehearse, Screen, at_once, never, screen, usually_tuned
+from .screening import (
+    EvaluateUntrained,
+    PolicyPredictor,
+    Proposal,
+    is_one_shot,
+    never_late,
+    screen_policies,
+    with_default_recipe,
+)
 from .search_space import PolicySpace, own_scores
-from .target_plan import Slot, derived_seed
+from .target_plan import PlannedTrial, derive_seed
 
-TURNS = ("screened", "screened", "refined", "refined", "refined", "sampled")
-SCREENED = 48  # slots at most; by then, variations of what is known are worth more
+PROPOSAL_CYCLE = ("screened", "screened", "refined", "refined", "refined", "sampled")
+MAX_SCREENED_TRIALS = 48  # slots at most; by then, variations of what is known are worth more
 
-Look = Callable[[Policy, Target], tuple[str, float | None] | None]
-Vary = Callable[[Slot, int, Finished], Proposal | None]  # slot, draw, what is finished
+PredictPolicy = Callable[[Policy, Target], tuple[str, float | None] | None]
+ProposeMutation = Callable[
+    [PlannedTrial, int, FinishedTrials], Proposal | None
+]  # slot, draw, what is finished
 
 
-def no_variation(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
+def never_mutate(planned: PlannedTrial, draw: int, finished: FinishedTrials) -> Proposal | None:
     """Every slot that no policy is proposed for is the sampler's."""
     return None
 
@@ -42,27 +52,29 @@ class Proposer:
     """Where policies come from, and what can be told of one before it is carried out."""
 
     policy_space: PolicySpace
-    opening: Mapping[int, Proposal]  # by slot
-    look: Look  # a hash of the mask and the foretold rise; None where only the trial tells
+    initial: Mapping[int, Proposal]  # by slot
+    predict: (
+        PredictPolicy  # a hash of the mask and the foretold rise; None where only the trial tells
+    )
     sampler: str
     seed: int
-    vary: Vary = no_variation
+    mutate: ProposeMutation = never_mutate
 
     def sampler_for(self, slot: int, draw: int) -> optuna.samplers.BaseSampler:
         """A fresh sampler for one draw."""
-        return make_sampler(self.sampler, derived_seed(self.seed, slot, draw))
+        return make_sampler(self.sampler, derive_seed(self.seed, slot, draw))
 
 
 def make_proposer(
-    plan: Sequence[Slot],
+    plan: Sequence[PlannedTrial],
     policy_space: PolicySpace,
-    blind: Screen,
-    rehearse: Rehearse | None,
+    unfitted: PolicyPredictor,
+    evaluate_untrained: EvaluateUntrained | None,
     *,
     sampler: str,
     seed: int,
-    also: Sequence[Proposal] = (),
-    late: Callable[[], bool] = never,
+    warm_start: Sequence[Proposal] = (),
+    is_late: Callable[[], bool] = never_late,
 ) -> Proposer:
     """`also`, own scores and presets for the first slots at the target; then all in turn.
 
@@ -70,64 +82,74 @@ def make_proposer(
     """
     presets = [
         Proposal(policy, f"preset:{name}")
-        for name, policy in opening_presets(policy_space).items()
+        for name, policy in initial_presets(policy_space).items()
     ]
     first: dict[Policy, Proposal] = {}
-    for one in (*also, *own_proposals(policy_space), *presets):
+    for one in (*warm_start, *own_score_proposals(policy_space), *presets):
         first.setdefault(one.policy, one)
     at_target, around = plan[::2], plan[1::2]
     opening = {slot.index: one for slot, one in zip(at_target, first.values(), strict=False)}
-    turns = turns_of(at_target[len(opening) :]) | turns_of(around)
-    screened = [slot for slot in plan if turns.get(slot.index) == "screened"][:SCREENED]
+    turns = assign_strategies(at_target[len(opening) :]) | assign_strategies(around)
+    screened = [slot for slot in plan if turns.get(slot.index) == "screened"][:MAX_SCREENED_TRIALS]
     refining = {index for index, turn in turns.items() if turn != "sampled"}
     rng = np.random.default_rng([seed, len(plan)])
     tried = [(opening[s.index].policy, s.target) for s in plan if s.index in opening]
-    found, seeing = screen(
-        screened, policy_space, blind, rehearse, rng=rng, opening=tried, late=late
+    found, seeing = screen_policies(
+        screened,
+        policy_space,
+        unfitted,
+        evaluate_untrained,
+        rng=rng,
+        initial=tried,
+        is_late=is_late,
     )
 
-    def vary(slot: Slot, draw: int, finished: Finished) -> Proposal | None:
+    def vary(slot: PlannedTrial, draw: int, finished: FinishedTrials) -> Proposal | None:
         if slot.index not in refining:
             return None
         rng = np.random.default_rng([seed, slot.index, draw])
-        return refine(slot, finished, policy_space, seeing, rng)
+        return propose_mutation(slot, finished, policy_space, seeing, rng)
 
-    return Proposer(policy_space, opening | found, partial(look, seeing), sampler, seed, vary)
+    return Proposer(
+        policy_space, opening | found, partial(predict_policy, seeing), sampler, seed, vary
+    )
 
 
-def turns_of(slots: Sequence[Slot]) -> dict[int, str]:
+def assign_strategies(planned_trials: Sequence[PlannedTrial]) -> dict[int, str]:
     """Whose turn each of the slots is, by index."""
-    return dict(zip((slot.index for slot in slots), cycle(TURNS), strict=False))
+    return dict(zip((slot.index for slot in planned_trials), cycle(PROPOSAL_CYCLE), strict=False))
 
 
-def opening_presets(policy_space: PolicySpace) -> dict[str, Policy]:
+def initial_presets(policy_space: PolicySpace) -> dict[str, Policy]:
     """The presets that the space contains, with the usual recipe after their cut."""
     known = policy_space.presets.items()
-    return {name: usually_tuned(policy, policy_space) for name, policy in known}
+    return {name: with_default_recipe(policy, policy_space) for name, policy in known}
 
 
-def crowded_out(policy_space: PolicySpace, opening: Mapping[int, Proposal]) -> list[str]:
+def untried_presets(policy_space: PolicySpace, initial: Mapping[int, Proposal]) -> list[str]:
     """The presets that so few trials leave no slot at the target for."""
-    tried = {one.policy for one in opening.values()}
-    return [name for name, policy in opening_presets(policy_space).items() if policy not in tried]
+    tried = {one.policy for one in initial.values()}
+    return [name for name, policy in initial_presets(policy_space).items() if policy not in tried]
 
 
-def own_proposals(policy_space: PolicySpace) -> list[Proposal]:
+def own_score_proposals(policy_space: PolicySpace) -> list[Proposal]:
     """The user's own scores, each tried before sampling begins."""
     proposals = []
     for name in own_scores(policy_space.scores):
-        policy = usually_tuned(Policy(name, floor=2), policy_space)
+        policy = with_default_recipe(Policy(name, floor=2), policy_space)
         if policy_space.params_of(policy) is not None:
             proposals.append(Proposal(policy, f"own:{name}"))
     return proposals
 
 
-def look(on: Screen, policy: Policy, target: Target) -> tuple[str, float | None] | None:
+def predict_policy(
+    predictor: PolicyPredictor, policy: Policy, target: Target
+) -> tuple[str, float | None] | None:
     """A hash of the policy's mask and the foretold rise; None where only the trial tells."""
-    if not at_once(policy):
+    if not is_one_shot(policy):
         return None
-    masks, rises = on.foretell([policy], target)
+    masks, rises = predictor.predict([policy], target)
     if not np.isfinite(rises[0]):
         return None  # out of reach: the trial will say what prevents it
     mask = hashlib.sha256(np.packbits(masks[0]).tobytes()).hexdigest()[:16]
-    return mask, None if on.known is None else round(float(rises[0]), 6)
+    return mask, None if predictor.loss_predictor is None else round(float(rises[0]), 6)

@@ -10,48 +10,50 @@ import optuna
 from optuna.trial import TrialState
 
 from ..storage.trial_records import (
-    INTERRUPTED,
-    STUDIES,
-    Record,
-    failure_of,
-    is_repeat,
+    DRIVER_ENDED,
+    STUDY_NAMES,
+    TrialRecords,
+    failure_reason,
+    is_duplicate,
     latest_attempts,
-    tried_again,
+    next_attempt,
 )
-from ..storage.trial_spec import Job
-from .target_plan import Slot
+from ..storage.trial_spec import TrialSpec
+from .target_plan import PlannedTrial
 
 
-def settle_unfinished(record: Record) -> list[tuple[Job, Mapping[str, Any]]]:
+def fail_unfinished_trials(records: TrialRecords) -> list[tuple[TrialSpec, Mapping[str, Any]]]:
     """Tell the trials of a dead driver FAIL; what is tried again, with its parameters."""
-    for name in STUDIES:
-        study = record.study(name)
-        for frozen in record.trials(name, TrialState.RUNNING):
-            if not is_repeat(frozen):  # which had nothing to carry out
-                optuna.Trial(study, frozen._trial_id).set_user_attr("failure", INTERRUPTED)
+    for name in STUDY_NAMES:
+        study = records.study(name)
+        for frozen in records.trials(name, TrialState.RUNNING):
+            if not is_duplicate(frozen):  # which had nothing to carry out
+                optuna.Trial(study, frozen._trial_id).set_user_attr("failure", DRIVER_ENDED)
             study.tell(frozen.number, state=TrialState.FAIL)
-    again: list[tuple[Job, Mapping[str, Any]]] = []
-    for job, frozen in latest_attempts(record.trials("search")).values():
-        reason = failure_of(frozen)
-        if reason and (left := tried_again(job, reason)):
+    again: list[tuple[TrialSpec, Mapping[str, Any]]] = []
+    for job, frozen in latest_attempts(records.trials("search")).values():
+        reason = failure_reason(frozen)
+        if reason and (left := next_attempt(job, reason)):
             again.append((left, frozen.params))
     return again
 
 
-def unstarted(plan: Sequence[Slot], record: Record) -> list[Slot]:
+def unstarted_trials(plan: Sequence[PlannedTrial], records: TrialRecords) -> list[PlannedTrial]:
     """The slots that no trial has been started for."""
-    taken = latest_attempts(record.trials("search"))
+    taken = latest_attempts(records.trials("search"))
     return [slot for slot in plan if slot.index not in taken]
 
 
-def unsettled(jobs: Iterable[Job], study: str, record: Record) -> list[Job]:
+def unfinished_specs(
+    specs: Iterable[TrialSpec], study: str, records: TrialRecords
+) -> list[TrialSpec]:
     """Of these controls, or longer fine-tunes, those that still have to run."""
-    latest, left = latest_attempts(record.trials(study)), []
-    for job in jobs:
-        if job.settles in latest:
-            last, trial = latest[job.settles]
-            reason = failure_of(trial)
-            again = tried_again(last, reason) if reason else None
+    latest, left = latest_attempts(records.trials(study)), []
+    for job in specs:
+        if job.plan_key in latest:
+            last, trial = latest[job.plan_key]
+            reason = failure_reason(trial)
+            again = next_attempt(last, reason) if reason else None
             if again is None:
                 continue
             job = replace(job, attempt=again.attempt)

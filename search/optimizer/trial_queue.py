@@ -8,73 +8,73 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from ...spaces.cost.target import Target
-from ...spaces.policy.policy import CONTROLS
+from ...spaces.policy.policy import CONTROL_POLICIES
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVES
-from ..storage.trial_records import Record, make_front
-from ..storage.trial_spec import Job
-from .target_plan import Slot, derived_seed, seed_of_trials
+from ..storage.trial_records import TrialRecords, build_front
+from ..storage.trial_spec import TrialSpec
+from .target_plan import PlannedTrial, derive_seed, trial_seed
 
-Limits = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
+ConstraintsFunc = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
 
 
-def no_limits(evaluation: Evaluation) -> Mapping[str, float]:
+def no_constraints(evaluation: Evaluation) -> Mapping[str, float]:
     """The user has set none."""
     return {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Undertaking:
+class SearchSpec:
     """What a ledger is to see through."""
 
-    plan: Sequence[Slot]
+    plan: Sequence[PlannedTrial]
     target: Target
     seed: int
     objectives: tuple[str, ...] = OBJECTIVES
-    limits: Limits = no_limits
+    constraints_func: ConstraintsFunc = no_constraints
     final_epochs: float | None = None
 
 
-def control_jobs(asked: Undertaking) -> list[Job]:
+def control_specs(search_spec: SearchSpec) -> list[TrialSpec]:
     """The controls: they differ from trials in their policies alone."""
-    seed = seed_of_trials(asked.seed)
+    seed = trial_seed(search_spec.seed)
     return [
-        Job(index, policy, asked.target, seed, control=name, origin="control")
-        for index, (name, policy) in enumerate(CONTROLS.items())
+        TrialSpec(index, policy, search_spec.target, seed, control=name, origin="control")
+        for index, (name, policy) in enumerate(CONTROL_POLICIES.items())
     ]
 
 
-def final_jobs(record: Record, asked: Undertaking) -> list[Job]:
+def final_specs(records: TrialRecords, search_spec: SearchSpec) -> list[TrialSpec]:
     """Longer fine-tunes of the front that the plan's trials make, and of the controls.
 
     None before every trial of the plan is over: the front is not known.
     """
-    if not asked.final_epochs:
+    if not search_spec.final_epochs:
         return []
     open_states = (TrialState.RUNNING, TrialState.WAITING)
-    if any(record.trials(name, *open_states) for name in ("search", "controls")):
+    if any(records.trials(name, *open_states) for name in ("search", "controls")):
         return []
-    chosen = brief_front(record)
-    sources = [*chosen, *record.evaluations_of("controls")] if chosen else []
-    return [final_job(index, source, asked) for index, source in enumerate(sources)]
+    chosen = front_before_finals(records)
+    sources = [*chosen, *records.evaluations_of("controls")] if chosen else []
+    return [final_spec(index, source, search_spec) for index, source in enumerate(sources)]
 
 
-def brief_front(record: Record) -> list[Evaluation]:
+def front_before_finals(records: TrialRecords) -> list[Evaluation]:
     """The front, and the answer at the target, of the plan's trials alone."""
-    trials = record.evaluations_of("search")
+    trials = records.evaluations_of("search")
     if not trials:
         return []
-    return list(make_front(trials, {}, record.summary or {}).named.values())
+    return list(build_front(trials, {}, records.summary or {}).points_by_path.values())
 
 
-def final_job(index: int, source: Evaluation, asked: Undertaking) -> Job:
+def final_spec(index: int, source: Evaluation, search_spec: SearchSpec) -> TrialSpec:
     """The longer fine-tune of one network."""
     name = source.path.rpartition("/")[2]
-    return Job(
+    return TrialSpec(
         index,
         source.policy,
         source.target,
-        derived_seed(asked.seed, -2),  # other batches than before, the same for all
+        derive_seed(search_spec.seed, -2),  # other batches than before, the same for all
         number=source.trial,
         control=name.removeprefix("control-") if source.trial is None else None,
         origin=source.origin or "sampled",

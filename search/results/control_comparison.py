@@ -5,19 +5,21 @@ from __future__ import annotations
 from ...spaces.records.pareto_front import Front
 
 
-def verdict(front: Front) -> str:
+def compare_with_controls(front: Front) -> str:
     """What the networks to pick are worth beside each control; empty where nothing is to compare.
 
     The answer was chosen by validation, so it is better only if test, where measured, agrees.
     """
-    if front.picked is None or not front.above:
+    if front.picked is None or not front.gains_over_controls:
         return ""
-    order = sorted(front.above, reverse=True)  # uniform first
-    found = "; ".join(beside(name, *front.above[name]) for name in order)
+    order = sorted(front.gains_over_controls, reverse=True)  # uniform first
+    found = "; ".join(
+        compare_with_control(name, *front.gains_over_controls[name]) for name in order
+    )
     return f"trial {front.picked.trial}: {found}"
 
 
-def beside(name: str, accuracy: float, test: float | None) -> str:
+def compare_with_control(name: str, accuracy: float, test: float | None) -> str:
     """One control, in percentage points."""
     gains = {"validation": round(100 * accuracy, 1)}
     if test is not None:

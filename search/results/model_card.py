@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...spaces.output_forms import PROBABILITIES, SCORES, WHOLE
-from ...spaces.records.pareto_front import Dense
-from ...spaces.records.recipe import Figures, FineTune, Recipe
-from .formatting import maybe, words
+from ...spaces.records.pareto_front import DenseMetrics
+from ...spaces.records.recipe import FineTuneRecord, Recipe, RecipeMetrics
+from .formatting import describe_policy, format_optional
 
-LOADING = """## Load it
+LOADING_TEMPLATE = """## Load it
 
 ```python
 import paretoprune as pp
@@ -15,38 +15,43 @@ model = pp.load({folder!r}{dense})  # a plain torch.nn.Module, in eval mode
 {outputs}  # float32 {inputs} -> [N, {classes}]
 ```
 """
-FILES = """## Files
+FILES_SECTION = """## Files
 
 - `model.safetensors`: the weights; `recipe.json`: what `pp.load` needs besides, and all figures.
 """
-TEACHER = """\
+TEACHER_LINE = """\
 - `dense.safetensors`: the dense network, the teacher of `paretoprune finetune --distill`. Nothing
   else needs it: it may be deleted.
 """
 
 
-def card(recipe: Recipe, folder: str) -> str:
+def render_model_card(recipe: Recipe, folder: str) -> str:
     """README.md of the folder."""
     name = recipe.source.name or "a network passed in from Python"
-    parts = [f"# {name}, pruned\n", table(recipe), history(recipe), loading(recipe, folder)]
-    parts.append(FILES + (TEACHER if recipe.dense_sha256 else ""))
+    parts = [
+        f"# {name}, pruned\n",
+        metrics_table(recipe),
+        describe_history(recipe),
+        loading_section(recipe, folder),
+    ]
+    parts.append(FILES_SECTION + (TEACHER_LINE if recipe.dense_sha256 else ""))
     made = ", ".join(f"{name} {version}" for name, version in recipe.versions.items())
     return "\n".join(part for part in parts if part) + f"\nMade with {made}.\n"
 
 
-def table(recipe: Recipe) -> str:
+def metrics_table(recipe: Recipe) -> str:
     """The figures against dense."""
     figures, dense = recipe.figures, recipe.dense
     if figures is None or dense is None:
         return ""
-    data, same = measured_on(recipe)
-    before = (f"{dense.accuracy:.4f}", maybe(dense.test_accuracy)) if same else ("", "")
+    data, same = measurement_data(recipe)
+    before = (f"{dense.accuracy:.4f}", format_optional(dense.test_accuracy)) if same else ("", "")
     rows = [
         ("accuracy, validation", before[0], f"{figures.accuracy:.4f}"),
-        ("accuracy, test", before[1], maybe(figures.test_accuracy)),
-        ("FLOPs (MACs)", f"{dense.macs:,}", share(figures.macs, figures.flops_fraction)),
-        ("parameters", f"{dense.params:,}", share(figures.params, figures.params_fraction)),
-        ("ms an image, batch 1", *latencies(dense, figures)),
+        ("accuracy, test", before[1], format_optional(figures.test_accuracy)),
+        ("FLOPs (MACs)", f"{dense.macs:,}", format_count(figures.macs, figures.flops_fraction)),
+        ("parameters", f"{dense.params:,}", format_count(figures.params, figures.params_fraction)),
+        ("ms an image, batch 1", *format_latencies(dense, figures)),
     ]
     lines = ["| | dense | pruned |", "|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows if any(row[1:])]
@@ -55,7 +60,7 @@ def table(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured_on(recipe: Recipe) -> tuple[str, bool]:
+def measurement_data(recipe: Recipe) -> tuple[str, bool]:
     """The data of the figures, and whether the dense network was measured on the same."""
     source, tuned = recipe.source, recipe.fine_tune
     name = tuned.data if tuned else source.data
@@ -64,51 +69,51 @@ def measured_on(recipe: Recipe) -> tuple[str, bool]:
     return said or "", len(hashes) < 2
 
 
-def share(count: int, fraction: float) -> str:
+def format_count(count: int, fraction: float) -> str:
     """A size, and what it is of the dense one."""
     return f"{count:,} ({fraction:.1%})"
 
 
-def latencies(dense: Dense, figures: Figures) -> tuple[str, str]:
+def format_latencies(dense: DenseMetrics, metrics: RecipeMetrics) -> tuple[str, str]:
     """Both latencies, measured in one session on the machine of the search."""
     return tuple(  # type: ignore[return-value]
-        "" if ms is None else f"{ms:.2f}" for ms in (dense.latency_ms, figures.latency_ms)
+        "" if ms is None else f"{ms:.2f}" for ms in (dense.latency_ms, metrics.latency_ms)
     )
 
 
-def history(recipe: Recipe) -> str:
+def describe_history(recipe: Recipe) -> str:
     """How the network came about."""
-    lines = [f"Pruned by the policy {words(recipe.policy)}."]
-    lines += [tuned(done) for done in recipe.fine_tunes]
+    lines = [f"Pruned by the policy {describe_policy(recipe.policy)}."]
+    lines += [describe_fine_tune(done) for done in recipe.fine_tunes]
     return " ".join(lines) + "\n"
 
 
-def tuned(done: FineTune) -> str:
+def describe_fine_tune(done: FineTuneRecord) -> str:
     """The full fine-tune in one sentence."""
     taught = f", distilled with weight {done.distill:g}" if done.distill else ""
     return (
-        f"Fine-tuned for {counted(done.epochs)} at learning rate {done.learning_rate:g}{taught}; "
-        f"kept: {kept(done)}, the best on validation (before: {done.accuracy_before:.4f})."
+        f"Fine-tuned for {format_epochs(done.epochs)} at learning rate {done.learning_rate:g}{taught}; "
+        f"kept: {describe_kept_weights(done)}, the best on validation (before: {done.accuracy_before:.4f})."
     )
 
 
-def kept(done: FineTune) -> str:
+def describe_kept_weights(done: FineTuneRecord) -> str:
     """Which weights a fine-tune left."""
     return f"epoch {done.best_epoch:g}" if done.best_epoch else "what it began with"
 
 
-def counted(epochs: float) -> str:
+def format_epochs(epochs: float) -> str:
     """So many epochs."""
     return f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
 
 
-def loading(recipe: Recipe, folder: str) -> str:
+def loading_section(recipe: Recipe, folder: str) -> str:
     """The lines that load the network, and what it takes."""
     source = recipe.source
     builtin = source.name and (":" not in source.name or source.name.startswith("torchvision:"))
     shape = ", ".join(map(str, ("N", *source.input_shape)))
     values = SCORES if source.outputs == SCORES else PROBABILITIES
-    text = LOADING.format(
+    text = LOADING_TEMPLATE.format(
         folder=folder,
         outputs=f"{values} = {source.element.replace(WHOLE, 'model(images)', 1)}",
         dense="" if builtin else ", model=dense",

@@ -7,46 +7,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...analysis.report import Drawing, front_drawing
-from ...analysis.report.page import latency_of, plain_row, row_of
+from ...analysis.report.page import format_latency, metrics_row, table_row
 from ...spaces.errors import UserError
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import Front
 from ..storage.run_folder import RunFolder
-from ..storage.trial_spec import named as name_of
-from .formatting import answer, maybe, words
-from .run_summary import state_of
+from ..storage.trial_spec import trial_title as name_of
+from .formatting import describe_policy, describe_target_result, format_optional
+from .run_summary import summarize_run
 
 if TYPE_CHECKING:
     import pandas
 
-HEADS = ("", "accuracy", "test", "FLOPs", "params", "latency ms", "policy")
+NOTEBOOK_COLUMNS = ("", "accuracy", "test", "FLOPs", "params", "latency ms", "policy")
 
 
-def figure_of(front: Front, folder: Path) -> Drawing:
+def front_figure(front: Front, folder: Path) -> Drawing:
     """The front as a figure; the run's other trials lie faintly behind."""
-    return front_drawing(front, folder.resolve().name, state_of(RunFolder(folder)).trials)
+    return front_drawing(front, folder.resolve().name, summarize_run(RunFolder(folder)).trials)
 
 
-def html_of(front: Front, folder: Path) -> str:
+def front_html(front: Front, folder: Path) -> str:
     """The answer, the figure and the front's points, as a notebook shows them."""
-    head = "".join(f"<th>{name}</th>" for name in HEADS)
+    head = "".join(f"<th>{name}</th>" for name in NOTEBOOK_COLUMNS)
     dense = front.dense
-    body = row_of(
-        "dense", f"{dense.accuracy:.4f}", maybe(dense.test_accuracy), "100.0%", "100.0%",
-        latency_of(dense), "",
+    body = table_row(
+        "dense", f"{dense.accuracy:.4f}", format_optional(dense.test_accuracy), "100.0%", "100.0%",
+        format_latency(dense), "",
     )  # fmt: skip
     body += "".join(
-        plain_row(name, point, latency_of(point), words(point.policy))
-        for name, point in named(front)
+        metrics_row(name, point, format_latency(point), describe_policy(point.policy))
+        for name, point in named_evaluations(front)
     )
     return (
-        f"<p>{html.escape(answer(front))}; dense accuracy {dense.accuracy:.4f}</p>"
-        f"{figure_of(front, folder)._repr_svg_()}"
+        f"<p>{html.escape(describe_target_result(front))}; dense accuracy {dense.accuracy:.4f}</p>"
+        f"{front_figure(front, folder)._repr_svg_()}"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def named(front: Front) -> list[tuple[str, Evaluation]]:
+def named_evaluations(front: Front) -> list[tuple[str, Evaluation]]:
     """The front's points, the answer at the target and the controls, each by name."""
     points = [*front.points]
     if front.at_target and front.at_target.path not in {p.path for p in front.points}:
@@ -55,7 +55,7 @@ def named(front: Front) -> list[tuple[str, Evaluation]]:
     return [(name_of(Path(point.path).name), point) for point in points]
 
 
-def frame_of(front: Front) -> pandas.DataFrame:
+def front_dataframe(front: Front) -> pandas.DataFrame:
     """One row a network, dense first; the policy's fields are columns of their own."""
     try:
         import pandas
@@ -69,7 +69,7 @@ def frame_of(front: Front) -> pandas.DataFrame:
     rows: list[dict[str, Any]] = [
         {"name": "dense", **dense, "flops_fraction": 1.0, "params_fraction": 1.0}
     ]
-    for name, point in named(front):
+    for name, point in named_evaluations(front):
         values = point.to_json()
         policy = {f"policy.{field}": value for field, value in values.pop("policy").items()}
         del values["target"]

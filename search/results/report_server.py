@@ -17,16 +17,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ...analysis.report import Report, page
+from ...analysis.report import Report, render_page
 from ...analysis.report.page_data import report_values
 from ...spaces.errors import UserError
 from ..storage.run_folder import RunFolder, open_run
-from .report_builder import report_of
+from .report_builder import build_report
 
 HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
 
 
-class Watched:
+class CachedReport:
     """A run's report, gathered anew only when its files have changed."""
 
     def __init__(self, path: Path) -> None:
@@ -37,57 +37,59 @@ class Watched:
     def report(self) -> Report:
         """The report as of now."""
         with self._lock:
-            state = self.state()
+            state = self.file_state()
             if self._report is None or state != self._state:
                 before = self._report.insights if self._report else None
-                self._report, self._state = report_of(self._path, before), state
+                self._report, self._state = build_report(self._path, before), state
             return self._report
 
-    def state(self) -> object:
+    def file_state(self) -> object:
         """Equal as long as nothing that is shown has changed."""
         run = RunFolder(self._path)
-        files = [run.config, run.journal, run.front, run.space, run.evidence]
+        files = [run.config, run.journal, run.front, run.space, run.measurements]
         stats = [path.stat() if path.exists() else None for path in files]
         return [stat and (stat.st_mtime_ns, stat.st_size) for stat in stats]
 
 
-class Server(ThreadingHTTPServer):
+class ReportServer(ThreadingHTTPServer):
     """Serves one run."""
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], watched: Watched) -> None:
-        super().__init__(address, Handler)
-        self.watched = watched
+    def __init__(self, address: tuple[str, int], watched: CachedReport) -> None:
+        super().__init__(address, ReportHandler)
+        self.cached_report = watched
 
 
-class Handler(BaseHTTPRequestHandler):
+class ReportHandler(BaseHTTPRequestHandler):
     """The page, and its values for a page that is already open."""
 
-    server: Server
+    server: ReportServer
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Answer / and /values.json; a run that cannot be read just now is said, not fatal."""
-        if not self.asked_by_name():
-            return self.answer(403, TEXT, "this page answers to localhost only")
+        if not self.is_host_allowed():
+            return self.respond(403, TEXT, "this page answers to localhost only")
         try:
             if self.path == "/":
-                return self.answer(200, HTML, page(self.server.watched.report(), live=True))
+                return self.respond(
+                    200, HTML, render_page(self.server.cached_report.report(), live=True)
+                )
             if self.path == "/values.json":
-                values = report_values(self.server.watched.report())
-                return self.answer(200, JSON, json.dumps(values))
+                values = report_values(self.server.cached_report.report())
+                return self.respond(200, JSON, json.dumps(values))
         except (UserError, OSError, ValueError) as error:
-            return self.answer(503, TEXT, str(error))
-        return self.answer(404, TEXT, "nothing is here")
+            return self.respond(503, TEXT, str(error))
+        return self.respond(404, TEXT, "nothing is here")
 
-    def asked_by_name(self) -> bool:
+    def is_host_allowed(self) -> bool:
         """On loopback, only pages that name this machine may read: no site that points here."""
         name = self.headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
         here = str(self.server.server_address[0])
         return not is_loopback(here) or name == "localhost" or is_loopback(name)
 
-    def answer(self, status: int, kind: str, text: str) -> None:
+    def respond(self, status: int, kind: str, text: str) -> None:
         """Send a text, or 304 where the reader has it already."""
         content = text.encode()
         tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -108,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
 def watch_command(path: Path, host: str, port: int) -> None:
     """Serve until Ctrl-C."""
     open_run(path)
-    with listen(path, host, port) as server:
+    with open_server(path, host, port) as server:
         where = f"[{host}]" if ":" in host else host
         if not is_loopback(host):
             print(f"anybody who reaches {host} can read this run", file=sys.stderr)
@@ -122,10 +124,10 @@ def watch_command(path: Path, host: str, port: int) -> None:
             print()
 
 
-def listen(path: Path, host: str, port: int) -> Server:
+def open_server(path: Path, host: str, port: int) -> ReportServer:
     """A server that holds its port; one line if it is taken."""
     try:
-        return Server((host, port), Watched(path))
+        return ReportServer((host, port), CachedReport(path))
     except socket.gaierror as error:
         raise UserError(
             f"--host must be an address of this machine, got {host} ({error.strerror}); "

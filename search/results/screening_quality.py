@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...spaces.records.pareto_front import Front
-from ..storage.trial_records import Record
+from ..storage.trial_records import TrialRecords
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
-ORIGINS = {
+ORIGIN_LABELS = {
     "transfer": "the earlier front",
     "own": "own scores",
     "preset": "presets",
@@ -21,58 +21,60 @@ ORIGINS = {
     "refined": "variations",
     "sampled": "the sampler",
 }
-FEWEST = 8  # trials, below which a rank correlation says nothing
+MIN_TRIALS_FOR_CORRELATION = 8  # trials, below which a rank correlation says nothing
 
 
-def agreement(record: Record) -> tuple[float | None, int]:
+def screening_correlation(records: TrialRecords) -> tuple[float | None, int]:
     """Rank correlation of foretold loss and fine-tuned accuracy, and of how many trials.
 
     What both owe to the size is taken out: that large networks are better is no foresight.
     """
     rows = [
         (-evaluation.predicted, evaluation.accuracy, evaluation.flops_fraction)
-        for evaluation in record.evaluations_of("search")
+        for evaluation in records.evaluations_of("search")
         if evaluation.predicted is not None
     ]
-    if len(rows) < FEWEST:
+    if len(rows) < MIN_TRIALS_FOR_CORRELATION:
         return None, len(rows)
     foretold, measured, size = np.array(rows).T
-    return apart_from(size.round(2), foretold, measured), len(rows)
+    return partial_rank_correlation(size.round(2), foretold, measured), len(rows)
 
 
-def apart_from(third: Values, one: Values, other: Values) -> float:
+def partial_rank_correlation(third: FloatArray, one: FloatArray, other: FloatArray) -> float:
     """Spearman's partial correlation of two rows of numbers, given a third."""
-    ranked = [ranks(row) for row in (third, one, other)]
-    first, second, both = (correlation(ranked[i], ranked[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    ranked = [average_ranks(row) for row in (third, one, other)]
+    first, second, both = (
+        pearson_correlation(ranked[i], ranked[j]) for i, j in ((0, 1), (0, 2), (1, 2))
+    )
     left = math.sqrt((1 - first**2) * (1 - second**2))
     return (both - first * second) / left if left > 1e-9 else both
 
 
-def ranks(row: Values) -> Values:
+def average_ranks(row: FloatArray) -> FloatArray:
     """The place of each number in their order; equal ones share the mean of their places."""
     _, place, counts = np.unique(row, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[place])
 
 
-def correlation(one: Values, other: Values) -> float:
+def pearson_correlation(one: FloatArray, other: FloatArray) -> float:
     """Pearson's; 0 where one of them does not vary."""
     apart = one.std() * other.std()
     return float(np.mean((one - one.mean()) * (other - other.mean())) / apart) if apart else 0.0
 
 
-def told_of_screening(record: Record, front: Front) -> str:
+def describe_screening(records: TrialRecords, front: Front) -> str:
     """A line on where the front came from, and on what screening foretold; empty where all of it
     was sampled.
     """
     kinds = Counter(str(point.origin).partition(":")[0] for point in front.points)
-    counts = [f"{name} {kinds[kind]}" for kind, name in ORIGINS.items() if kinds[kind]]
-    screened = any(e.origin == "screened" for e in record.evaluations_of("search"))
+    counts = [f"{name} {kinds[kind]}" for kind, name in ORIGIN_LABELS.items() if kinds[kind]]
+    screened = any(e.origin == "screened" for e in records.evaluations_of("search"))
     if not screened and set(kinds) <= {"sampled"}:
         return ""
     line = f"the front's points came from {', '.join(counts)}"
     if not screened:
         return line
-    correlation, count = agreement(record)
+    correlation, count = screening_correlation(records)
     if correlation is None:
         return f"{line}; finished trials that were foretold: {count}, too few to correlate"
     return (

@@ -16,11 +16,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_bytes
-from ...trainers.pruning.serialization import WEIGHTS
+from ...spaces.io.atomic_write import write_bytes_atomic
+from ...trainers.pruning.serialization import TRIAL_WEIGHTS_FILE
 
 
-def lasting(url: str | None) -> str | None:
+def absolute_url(url: str | None) -> str | None:
     """The URL as every process reads it, wherever it runs: folders become absolute."""
     if url is None:
         return None
@@ -32,29 +32,29 @@ def lasting(url: str | None) -> str | None:
     return os.path.abspath(str(LocalFileSystem._strip_protocol(url)))
 
 
-def place_of(url: str | None, name: str) -> str | None:
+def artifacts_url(url: str | None, name: str) -> str | None:
     """Where the weights of the run lie whose folder had this name."""
     return None if url is None else f"{url.rstrip('/')}/{name}"
 
 
-def place_in(root: Path) -> str | None:
+def artifacts_url_of_run(root: Path) -> str | None:
     """The same, by the run's config."""
     try:
         settings = json.loads((root / "config.json").read_text())["settings"]
-        return place_of(settings.get("artifacts"), Path(settings["out"]).name)
+        return artifacts_url(settings.get("artifacts"), Path(settings["out"]).name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # a folder without a search's config keeps its weights itself
 
 
-def check_place(url: str | None, out: Path) -> None:
+def check_artifacts_url(url: str | None, out: Path) -> None:
     """Refuse a place that cannot be written or is another run's, before anything is spent."""
-    place = place_of(url, out.resolve().name)
+    place = artifacts_url(url, out.resolve().name)
     if place is None:
         return
     try:
         files, path = fsspec.core.url_to_fs(place)
         taken = bool(files.find(path))
-        store(place, "probe", b"paretoprune")
+        upload_file(place, "probe", b"paretoprune")
         files.rm(f"{path}/probe")
     except Exception as error:  # each file system has errors of its own
         raise UserError(
@@ -68,23 +68,23 @@ def check_place(url: str | None, out: Path) -> None:
         )
 
 
-def store(place: str, name: str, content: bytes) -> None:
+def upload_file(base_url: str, name: str, content: bytes) -> None:
     """Write one file."""
-    with fsspec.open(f"{place}/{name}", "wb", auto_mkdir=True) as file:
+    with fsspec.open(f"{base_url}/{name}", "wb", auto_mkdir=True) as file:
         file.write(content)
 
 
-def with_weights(root: Path, path: str) -> Path:
+def fetch_trial_folder(root: Path, path: str) -> Path:
     """The folder of a trial, with its weights in it."""
-    folder, place = root / path, place_in(root)
-    if place is not None and not (folder / WEIGHTS).exists():
-        write_bytes(folder / WEIGHTS, fetched(place, path))
+    folder, place = root / path, artifacts_url_of_run(root)
+    if place is not None and not (folder / TRIAL_WEIGHTS_FILE).exists():
+        write_bytes_atomic(folder / TRIAL_WEIGHTS_FILE, download_weights(place, path))
     return folder
 
 
-def fetched(place: str, path: str) -> bytes:
+def download_weights(base_url: str, path: str) -> bytes:
     """The weights of a trial."""
-    url = f"{place}/{path}/{WEIGHTS}"
+    url = f"{base_url}/{path}/{TRIAL_WEIGHTS_FILE}"
     try:
         with fsspec.open(url, "rb") as file:
             content: bytes = file.read()
@@ -96,12 +96,12 @@ def fetched(place: str, path: str) -> bytes:
         ) from None
 
 
-def drop_stored(root: Path, paths: Collection[str]) -> None:
+def delete_uploaded_weights(root: Path, paths: Collection[str]) -> None:
     """Delete the weights of these trials."""
-    place = place_in(root)
+    place = artifacts_url_of_run(root)
     if place is None:
         return
     files, top = fsspec.core.url_to_fs(place)
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            files.rm(f"{top}/{path}/{WEIGHTS}")
+            files.rm(f"{top}/{path}/{TRIAL_WEIGHTS_FILE}")

@@ -17,41 +17,41 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from ...spaces.errors import UserError
-from ...spaces.io.bounded_read import open_plain
+from ...spaces.io.bounded_read import open_regular_file
 
-MOST_JOURNAL = 1 << 30
+MAX_JOURNAL_BYTES = 1 << 30
 # What Optuna's replay, or the reading of a trial's own values, raises at records of another shape.
-BROKEN = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
+MALFORMED_RECORD_ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
           RecursionError, OptunaError)  # fmt: skip
 
 
 def open_journal(path: Path) -> JournalStorage:
     """The storage in `path`, mended first."""
-    mend(path)
-    return storage_in(path)
+    repair_journal(path)
+    return journal_storage(path)
 
 
-def mend(path: Path) -> None:
+def repair_journal(path: Path) -> None:
     """Undo what a kill did to a journal: its last line torn, or locked."""
-    clear_lock(path)
+    clear_stale_locks(path)
     if path.exists():
-        open_plain(path, MOST_JOURNAL).close()
-        cut_torn_tail(path)
+        open_regular_file(path, MAX_JOURNAL_BYTES).close()
+        truncate_torn_tail(path)
 
 
-def storage_in(path: Path) -> JournalStorage:
+def journal_storage(path: Path) -> JournalStorage:
     """The storage in `path` as it is."""
     return JournalStorage(JournalFileBackend(str(path)))
 
 
 @contextmanager
-def sound(path: Path) -> Iterator[None]:
+def malformed_records_as_user_error(path: Path) -> Iterator[None]:
     """Records that no search has written are told in one line; whatever they raise."""
     try:
         yield
     except UserError:
         raise
-    except BROKEN as error:
+    except MALFORMED_RECORD_ERRORS as error:
         what = " ".join(str(error).split())[:80]
         raise UserError(
             f"{path} must be the journal that a search wrote, got records that are not its own "
@@ -59,20 +59,20 @@ def sound(path: Path) -> Iterator[None]:
         ) from None
 
 
-def clear_lock(path: Path) -> None:
+def clear_stale_locks(path: Path) -> None:
     """Remove what Optuna's lock leaves behind when its holder was killed."""
     for lock in path.parent.glob(f"{path.name}.lock*"):
         lock.unlink(missing_ok=True)
 
 
-def cut_torn_tail(path: Path) -> Path | None:
+def truncate_torn_tail(path: Path) -> Path | None:
     """Cut the journal after its last whole line; keep what was cut beside it."""
     content = path.read_bytes()
-    whole = whole_length(content)
+    whole = complete_length(content)
     if whole == len(content):
         return None
-    if is_record(content[whole:]):  # only its line end was lost: the record itself counts
-        append(path, b"\n")
+    if is_json_object(content[whole:]):  # only its line end was lost: the record itself counts
+        append_durably(path, b"\n")
         return None
     if b"\n" in content[whole:].rstrip(b"\n"):
         line = content[:whole].count(b"\n") + 1
@@ -91,17 +91,17 @@ def cut_torn_tail(path: Path) -> Path | None:
     return kept
 
 
-def whole_length(content: bytes) -> int:
+def complete_length(content: bytes) -> int:
     """Length of the leading lines that are complete JSON records."""
     length = 0
     for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n") or not is_record(line):
+        if not line.endswith(b"\n") or not is_json_object(line):
             break
         length += len(line)
     return length
 
 
-def is_record(line: bytes) -> bool:
+def is_json_object(line: bytes) -> bool:
     """True for a whole JSON object."""
     try:
         return isinstance(json.loads(line), dict)
@@ -109,7 +109,7 @@ def is_record(line: bytes) -> bool:
         return False
 
 
-def append(path: Path, content: bytes) -> None:
+def append_durably(path: Path, content: bytes) -> None:
     """Add to a file, durably."""
     with open(path, "ab") as file:
         file.write(content)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_json
+from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.io.bounded_read import read_json
 
-FIRST = (".lock", "ray.log", ".ray-token")  # what is there before a run has its config
+STARTUP_FILES = (".lock", "ray.log", ".ray-token")  # what is there before a run has its config
 CONFIG_SCHEMA = 1
 CONFIG_FIELDS = {
     "settings": dict,
@@ -54,7 +54,7 @@ class RunFolder:
         return self.root / "dense.checkpoint"
 
     @property
-    def evidence(self) -> Path:
+    def measurements(self) -> Path:
         """The tables measured once."""
         return self.root / "evidence"
 
@@ -83,12 +83,12 @@ class RunFolder:
         """The secret of the local Ray, mode 600."""
         return self.root / ".ray-token"
 
-    def trial(self, name: int | str) -> Path:
+    def trial_folder(self, name: int | str) -> Path:
         """The folder of one trial, by number, or of a control, by name."""
         return self.root / "trials" / str(name)
 
 
-def default_folder(data: str, model: str) -> Path:
+def default_run_folder(data: str, model: str) -> Path:
     """A new name under runs/: data, model and the time."""
     words = [part.replace(":", "-").replace("/", "-").strip("-.") for part in (data, model)]
     stem = "-".join(word[-24:] for word in words if word)
@@ -99,12 +99,14 @@ def default_folder(data: str, model: str) -> Path:
     return path
 
 
-def create_run(path: Path) -> RunFolder:
+def create_run_folder(path: Path) -> RunFolder:
     """Make an empty run folder; nothing that exists is ever overwritten."""
-    check_local(path)
+    check_local_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        busy = any(entry.name not in FIRST for entry in path.iterdir())  # a start killed at once
+        busy = any(
+            entry.name not in STARTUP_FILES for entry in path.iterdir()
+        )  # a start killed at once
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written, got {path} ({error.strerror}); "
@@ -120,7 +122,7 @@ def create_run(path: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def check_local(path: Path) -> None:
+def check_local_path(path: Path) -> None:
     """Refuse a URL, of which a path would make a folder `s3:` here."""
     if path.parts and path.parts[0].endswith(":"):
         url = str(path).replace(":/", "://", 1)
@@ -136,7 +138,7 @@ def not_there(path: Path) -> tuple[Path, ...]:
 
 
 @contextmanager
-def given_back(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator[None]:
+def remove_if_unstarted(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator[None]:
     """Leave nothing of a run that is refused before its first trial, or ends without a config.
 
     The caller holds the run, which was empty before; `made`: the folders that were not there.
@@ -149,7 +151,7 @@ def given_back(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator[None]:
         raise
     finally:
         if refused or not run.config.exists():
-            names = None if refused else FIRST
+            names = None if refused else STARTUP_FILES
             take_back(run.root, names=names)
             remove_empty((run.root, *made))
 
@@ -213,7 +215,7 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
                 f"{run.config} must hold {name!r}, got {config.get(name)!r}; start a new search"
             )
     for record in config["plugins"]:
-        if not isinstance(record, dict) or not is_plugin(record):
+        if not isinstance(record, dict) or not is_plugin_record(record):
             raise UserError(
                 f"{run.config} must name each plugin's path and sha256, got {record!r}; "
                 "start a new search"
@@ -221,23 +223,23 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     return run, config
 
 
-def keep_settings(run: RunFolder, **values: Any) -> None:
+def update_config_settings(run: RunFolder, **values: Any) -> None:
     """Let later launches find these of the settings in config.json."""
-    keep(run, settings=read_json(run.config)["settings"] | values)
+    update_config(run, settings=read_json(run.config)["settings"] | values)
 
 
-def keep(run: RunFolder, **values: Any) -> None:
+def update_config(run: RunFolder, **values: Any) -> None:
     """Let later launches find these in config.json."""
-    write_json(run.config, {**read_json(run.config), **values})
+    write_json_atomic(run.config, {**read_json(run.config), **values})
 
 
-def is_plugin(record: dict[str, Any]) -> bool:
+def is_plugin_record(record: dict[str, Any]) -> bool:
     """True for what a config says of a plugin."""
     return isinstance(record.get("path"), str) and isinstance(record.get("sha256"), str)
 
 
 @contextmanager
-def locked(run: RunFolder, what: str = "search") -> Iterator[None]:
+def lock_run(run: RunFolder, what: str = "search") -> Iterator[None]:
     """Hold the run for one driver; the kernel frees the lock when the driver dies."""
     try:
         file = os.open(run.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)

@@ -11,7 +11,7 @@ from ...spaces.policy.policy import Policy, policy_from_json
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrialSpec:
     """What one trial has to do. `control` names the control it is, if it is one."""
 
     slot: int
@@ -34,7 +34,7 @@ class Job:
         return f"final-{name}" if self.continues else name
 
     @property
-    def settles(self) -> int | str:
+    def plan_key(self) -> int | str:
         """What is over with it: a slot of the plan, a control, or one network's longer fine-tune.
 
         That network may be of any trial, so a front that has changed since keeps what was done.
@@ -42,7 +42,7 @@ class Job:
         return self.folder if self.control or self.continues else self.slot
 
     @property
-    def identity(self) -> str:
+    def network_key(self) -> str:
         """Equal for jobs that would do the very same: of one mask, or else of one policy."""
         if self.mask is not None:
             return self.mask
@@ -53,14 +53,14 @@ class Job:
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
-def job_from_json(values: dict[str, Any]) -> Job:
+def trial_spec_from_json(values: dict[str, Any]) -> TrialSpec:
     """Read a job written by `to_json`."""
     policy, target = policy_from_json(values["policy"]), target_from_json(values["target"])
-    return Job(**{**values, "policy": policy, "target": target})
+    return TrialSpec(**{**values, "policy": policy, "target": target})
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
+class RungResult:
     """Where a trial stands when it is judged: the rung's place, and its best accuracy by then.
 
     `epochs` is how long it was trained until then, before its cut too.
@@ -74,7 +74,7 @@ class Rung:
     schedule: str = "one-shot"
 
 
-def named(folder: str) -> str:
+def trial_title(folder: str) -> str:
     """What the trial in this folder below trials/ is called."""
     plain = folder.removeprefix("final-")
     name = plain.replace("-", " ", 1) if plain.startswith("control-") else f"trial {plain}"

@@ -14,22 +14,28 @@ from typing import Any
 from ...spaces.errors import UserError, with_arguments
 from ...spaces.io.bounded_read import read_bounded
 from ..config.settings import SearchSettings
-from ..config.settings_parsing import typed
+from ..config.settings_parsing import parse_setting
 
-AXES = {"models": "model", "data": "data", "seeds": "seed", "targets": "target_flops"}
-SEARCH, OVERRIDE, MATCH = "search", "override", "match"
-KEYS = (*AXES, SEARCH, OVERRIDE)
-MATCHED = ("model", "data", "seed", "target_flops", "target_params")
-NEVER = ("out", "quiet", "json")  # the sweep's own
-ALIKE = ("address", "workers", "plugin")  # one Ray, one process: for all runs or for none
-SETTINGS = tuple(field.name for field in fields(SearchSettings) if field.name not in NEVER)
-MOST_BYTES = 1 << 20
+AXIS_SETTINGS = {"models": "model", "data": "data", "seeds": "seed", "targets": "target_flops"}
+SEARCH_KEY, OVERRIDE_KEY, MATCH_KEY = "search", "override", "match"
+TOP_LEVEL_KEYS = (*AXIS_SETTINGS, SEARCH_KEY, OVERRIDE_KEY)
+MATCHABLE_SETTINGS = ("model", "data", "seed", "target_flops", "target_params")
+EXCLUDED_SETTINGS = ("out", "quiet", "json")  # the sweep's own
+SHARED_SETTINGS = (
+    "address",
+    "workers",
+    "plugin",
+)  # one Ray, one process: for all runs or for none
+SWEEP_SETTINGS = tuple(
+    field.name for field in fields(SearchSettings) if field.name not in EXCLUDED_SETTINGS
+)
+MAX_SWEEP_FILE_BYTES = 1 << 20
 
-Values = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SweepEntry:
     """One search of a sweep; its name is that of its folder."""
 
     name: str
@@ -44,18 +50,18 @@ class Entry:
         return s.model, s.data, s.seed, s.weights, s.outputs, s.dense_epochs, on_cpu, images
 
 
-def read_sweep(path: Path) -> tuple[Entry, ...]:
+def read_sweep_file(path: Path) -> tuple[SweepEntry, ...]:
     """The searches that the file asks for, in its order; one line if it is wrong."""
     try:
-        return entries_of(read_toml(path))
+        return build_entries(read_toml(path))
     except UserError as error:
         raise UserError(f"{path}: {with_arguments(str(error))}") from None
 
 
-def read_toml(path: Path) -> Values:
+def read_toml(path: Path) -> TomlTable:
     """The values of a TOML file."""
     try:
-        return tomllib.loads(read_bounded(path, MOST_BYTES).decode())
+        return tomllib.loads(read_bounded(path, MAX_SWEEP_FILE_BYTES).decode())
     except FileNotFoundError:
         raise UserError("a sweep must be a TOML file, got none; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -64,67 +70,73 @@ def read_toml(path: Path) -> Values:
         ) from None
 
 
-def entries_of(values: Values) -> tuple[Entry, ...]:
+def build_entries(values: TomlTable) -> tuple[SweepEntry, ...]:
     """The product of the axes, each with the settings that hold for it."""
-    check_keys("the file", values, KEYS)
-    for_all = settings_in(values.get(SEARCH, {}), f"[{SEARCH}]", SETTINGS)
-    axes = [axis_of(values[key], key, name) for key, name in AXES.items() if key in values]
+    check_keys("the file", values, TOP_LEVEL_KEYS)
+    for_all = parse_settings_table(values.get(SEARCH_KEY, {}), f"[{SEARCH_KEY}]", SWEEP_SETTINGS)
+    axes = [
+        read_axis(values[key], key, name) for key, name in AXIS_SETTINGS.items() if key in values
+    ]
     check_once(for_all, values)
-    overrides = [Override.read(table) for table in tables_in(values.get(OVERRIDE, []))]
-    entries: dict[str, Entry] = {}
+    overrides = [
+        SweepOverride.from_table(table)
+        for table in check_override_tables(values.get(OVERRIDE_KEY, []))
+    ]
+    entries: dict[str, SweepEntry] = {}
     seen: dict[tuple[object, ...], str] = {}
     for parts in itertools.product(*axes):
-        chosen = merged((for_all, *parts))
-        chosen = merged((chosen, *(o.settings for o in overrides if o.holds_for(chosen))))
+        chosen = merge_tables((for_all, *parts))
+        chosen = merge_tables((chosen, *(o.settings for o in overrides if o.matches(chosen))))
         settings = SearchSettings(**chosen)
         settings.check()
-        identity = identity_of(settings)
+        identity = run_identity(settings)
         if identity in seen:
             raise UserError(f"runs must differ, got {seen[identity]} twice; drop one of the two")
-        name = new_name(settings, identity, entries)
+        name = unique_run_name(settings, identity, entries)
         seen[identity] = name
-        entries[name] = Entry(name, settings)
+        entries[name] = SweepEntry(name, settings)
     for override in overrides:
-        if not any(override.holds_for(vars_of(e.settings)) for e in entries.values()):
+        if not any(override.matches(settings_as_dict(e.settings)) for e in entries.values()):
             raise UserError(
-                f"[[{OVERRIDE}]] must match a run, got {MATCH} = {override.match}; mend it"
+                f"[[{OVERRIDE_KEY}]] must match a run, got {MATCH_KEY} = {override.match}; mend it"
             )
     return tuple(entries.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Override:
+class SweepOverride:
     """Settings for those runs that have all the values of `match`."""
 
-    match: Values
-    settings: Values
+    match: TomlTable
+    settings: TomlTable
 
     @classmethod
-    def read(cls, table: Values) -> Override:
+    def from_table(cls, table: TomlTable) -> SweepOverride:
         """A table of the file."""
-        where = f"[[{OVERRIDE}]]"
-        match = table.get(MATCH)
+        where = f"[[{OVERRIDE_KEY}]]"
+        match = table.get(MATCH_KEY)
         if not isinstance(match, dict) or not match:
             raise UserError(
-                f"{where} must say which runs it is for, got {MATCH} = {match}; "
-                f'write {MATCH} = {{model = "resnet56"}}'
+                f"{where} must say which runs it is for, got {MATCH_KEY} = {match}; "
+                f'write {MATCH_KEY} = {{model = "resnet56"}}'
             )
-        rest = {name: value for name, value in table.items() if name != MATCH}
-        allowed = [n for n in SETTINGS if n not in (*ALIKE, *MATCHED)]
+        rest = {name: value for name, value in table.items() if name != MATCH_KEY}
+        allowed = [n for n in SWEEP_SETTINGS if n not in (*SHARED_SETTINGS, *MATCHABLE_SETTINGS)]
         return cls(
-            settings_in(match, f"{where} {MATCH}", MATCHED), settings_in(rest, where, allowed)
+            parse_settings_table(match, f"{where} {MATCH_KEY}", MATCHABLE_SETTINGS),
+            parse_settings_table(rest, where, allowed),
         )
 
-    def holds_for(self, chosen: Mapping[str, Any]) -> bool:
+    def matches(self, chosen: Mapping[str, Any]) -> bool:
         """True if the run has all the values."""
         defaults = SearchSettings()
         return all(
-            same(chosen.get(name, getattr(defaults, name)), value)
+            is_same_value(chosen.get(name, getattr(defaults, name)), value)
             for name, value in self.match.items()
         )
 
 
-def same(one: object, other: object) -> bool:
+def is_same_value(one: object, other: object) -> bool:
     """Equal, where 40% is 0.4."""
     from ...spaces.cost.target import parse_size
 
@@ -136,42 +148,42 @@ def same(one: object, other: object) -> bool:
         return False
 
 
-def vars_of(settings: SearchSettings) -> Values:
+def settings_as_dict(settings: SearchSettings) -> TomlTable:
     """The record's fields by name."""
     return {field.name: getattr(settings, field.name) for field in fields(SearchSettings)}
 
 
-def merged(parts: Iterable[Values]) -> Values:
+def merge_tables(parts: Iterable[TomlTable]) -> TomlTable:
     """All of them; the later one holds."""
-    found: Values = {}
+    found: TomlTable = {}
     for part in parts:
         found |= part
     return found
 
 
-def check_once(for_all: Values, values: Values) -> None:
+def check_once(for_all: TomlTable, values: TomlTable) -> None:
     """Refuse a setting for all runs that a list would replace in each of them."""
-    for key, name in AXES.items():
+    for key, name in AXIS_SETTINGS.items():
         names = ("target_flops", "target_params") if key == "targets" else (name,)
         for one in names if key in values else ():
             if one in for_all:
                 raise UserError(
-                    f"[{SEARCH}] must not have {one!r} where there is a list of {key}, got both; "
+                    f"[{SEARCH_KEY}] must not have {one!r} where there is a list of {key}, got both; "
                     "leave one out"
                 )
 
 
-def axis_of(values: object, key: str, name: str) -> list[Values]:
+def read_axis(values: object, key: str, name: str) -> list[TomlTable]:
     """The settings of each place of an axis: a bare value, or a table with more settings."""
     listed = values if isinstance(values, list) else [values]
     if not listed:
         raise UserError(f"{key} must have an entry, got none; leave it out for the default")
-    allowed = [n for n in SETTINGS if n not in ALIKE]
+    allowed = [n for n in SWEEP_SETTINGS if n not in SHARED_SETTINGS]
     needs = ("target_flops", "target_params") if key == "targets" else (name,)
     places = []
     for number, value in enumerate(listed, start=1):
         table = value if isinstance(value, dict) else {name: value}
-        found = settings_in(table, f"{key}, entry {number}", allowed)
+        found = parse_settings_table(table, f"{key}, entry {number}", allowed)
         if not any(one in found for one in needs):
             raise UserError(f"{key}, entry {number} must have {' or '.join(needs)}, got none")
         if key == "targets":
@@ -180,45 +192,47 @@ def axis_of(values: object, key: str, name: str) -> list[Values]:
     return places
 
 
-def tables_in(values: object) -> list[Values]:
+def check_override_tables(values: object) -> list[TomlTable]:
     """The tables of [[override]]."""
     if isinstance(values, list) and all(isinstance(one, dict) for one in values):
         return values
-    raise UserError(f"{OVERRIDE} must be tables, got {values!r}; write [[{OVERRIDE}]] above each")
+    raise UserError(
+        f"{OVERRIDE_KEY} must be tables, got {values!r}; write [[{OVERRIDE_KEY}]] above each"
+    )
 
 
-def settings_in(table: object, where: str, allowed: Sequence[str]) -> Values:
+def parse_settings_table(table: object, where: str, allowed: Sequence[str]) -> TomlTable:
     """A table's settings in the types that the record has; `max-flops` is max_flops too."""
     if not isinstance(table, dict):
         raise UserError(f"{where} must be a table of settings, got {table!r}")
     named = {name.replace("-", "_"): value for name, value in table.items()}
     check_keys(where, named, allowed)
-    return {name: typed(name, value, where) for name, value in named.items()}
+    return {name: parse_setting(name, value, where) for name, value in named.items()}
 
 
 def check_keys(where: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
     """Refuse a key that nobody would read."""
     for name in values:
-        if name in ALIKE and name not in allowed:
+        if name in SHARED_SETTINGS and name not in allowed:
             raise UserError(f"{where} cannot have {name!r}: one for all runs; put it in [search]")
         if name not in allowed:
             raise UserError(f"{where} has no key {name!r}; its keys are {', '.join(allowed)}")
 
 
-def identity_of(settings: SearchSettings) -> tuple[object, ...]:
+def run_identity(settings: SearchSettings) -> tuple[object, ...]:
     """What tells the runs of a sweep apart."""
     target = settings.target()
     return settings.model, settings.data, target.flops, target.params, settings.seed
 
 
-def new_name(
+def unique_run_name(
     settings: SearchSettings, identity: tuple[object, ...], taken: Mapping[str, object]
 ) -> str:
     """A speaking name, and of two alike the later one with a hash: names stay as lists grow."""
     target = settings.target()
     sizes = (("flops", target.flops), ("params", target.params))
-    parts = [word_of(settings.model), word_of(settings.data)]
-    parts += [f"{part}-{size_word(size)}" for part, size in sizes if size is not None]
+    parts = [source_slug(settings.model), source_slug(settings.data)]
+    parts += [f"{part}-{size_slug(size)}" for part, size in sizes if size is not None]
     parts += [f"seed-{settings.seed}"] if settings.seed else []
     name = "-".join(part for part in parts if part)
     if name in taken:
@@ -226,7 +240,7 @@ def new_name(
     return name
 
 
-def word_of(source: str) -> str:
+def source_slug(source: str) -> str:
     """A model's or a data set's name as a part of a file's name, without its directory."""
     kind, _, where = source.partition(":")
     if "/" in where:  # a directory: its own name tells more than "folder" does
@@ -234,6 +248,6 @@ def word_of(source: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{kind} {where}").strip("-.")[-40:]
 
 
-def size_word(size: float | int) -> str:
+def size_slug(size: float | int) -> str:
     """0.4, or 50M."""
     return f"{size / 1e6:g}M" if isinstance(size, int) else f"{size:g}"

@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...analysis.report.sweep import Row, sweep_page
+from ...analysis.report.sweep import SweepRow, sweep_page
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import write_bytes, write_json
+from ...spaces.io.atomic_write import write_bytes_atomic, write_json_atomic
 from ...spaces.io.bounded_read import read_json
-from ...spaces.records.pareto_front import front_volume
-from ..results.formatting import requested
-from ..results.run_summary import saved_front
+from ...spaces.records.pareto_front import front_hypervolume
+from ..results.formatting import format_target
+from ..results.run_summary import read_saved_front
 from ..storage.run_folder import RunFolder
-from ..storage.trial_records import front_in
-from .config import Entry
+from ..storage.trial_records import front_from_journal
+from .config import SweepEntry
 
 SCHEMA = 1
 WAITING, RUNNING, INTERRUPTED = "waiting", "running", "interrupted"
@@ -24,7 +24,7 @@ FINISHED, FAILED = "finished", "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class RunStatus:
     """How far one run is, the reason if it failed, and what it took in all its launches."""
 
     state: str = WAITING
@@ -35,32 +35,34 @@ class Status:
 class SweepState:
     """The runs of a sweep by name. Every change is in sweep.json and the page before it counts."""
 
-    def __init__(self, root: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, root: Path, entries: Sequence[SweepEntry]) -> None:
         self.root, self.entries = root, tuple(entries)
-        self._statuses = dict.fromkeys((entry.name for entry in entries), Status())
+        self._statuses = dict.fromkeys((entry.name for entry in entries), RunStatus())
         self._statuses |= self._saved()
 
-    def run(self, entry: Entry) -> RunFolder:
+    def run_folder(self, entry: SweepEntry) -> RunFolder:
         """The folder of one run."""
         return RunFolder(self.root / entry.name)
 
-    def unfinished(self) -> list[Entry]:
+    def unfinished(self) -> list[SweepEntry]:
         """The runs that still have to be run, in order."""
         return [e for e in self.entries if self._statuses[e.name].state != FINISHED]
 
-    def failed(self) -> list[Row]:
+    def failed(self) -> list[SweepRow]:
         """The runs that failed."""
         return [row for row in self.rows() if row.state == FAILED]
 
-    def reopen(self, entry: Entry) -> None:
+    def reopen(self, entry: SweepEntry) -> None:
         """A finished run is asked for more trials."""
         before = self._statuses[entry.name]
-        self._statuses[entry.name] = Status(seconds=before.seconds)
+        self._statuses[entry.name] = RunStatus(seconds=before.seconds)
 
-    def change(self, entry: Entry, state: str, *, reason: str = "", seconds: float = 0.0) -> None:
+    def set_state(
+        self, entry: SweepEntry, state: str, *, reason: str = "", seconds: float = 0.0
+    ) -> None:
         """A run has come to another state; `seconds` are added to what it took before."""
         before = self._statuses[entry.name]
-        self._statuses[entry.name] = Status(state, reason, before.seconds + seconds)
+        self._statuses[entry.name] = RunStatus(state, reason, before.seconds + seconds)
         self.write()
 
     def interrupt(self) -> None:
@@ -70,7 +72,7 @@ class SweepState:
                 self._statuses[name] = replace(status, state=INTERRUPTED)
         self.write()
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SweepRow]:
         """What the table shows."""
         return [self._row(entry) for entry in self.entries]
 
@@ -80,28 +82,28 @@ class SweepState:
         values = [self._json(row, entry) for row, entry in zip(rows, self.entries, strict=True)]
         page = sweep_page(self.root.resolve().name, rows)
         try:
-            write_json(self.root / "sweep.json", {"schema": SCHEMA, "runs": values})
-            write_bytes(self.root / "report.html", page.encode())
+            write_json_atomic(self.root / "sweep.json", {"schema": SCHEMA, "runs": values})
+            write_bytes_atomic(self.root / "report.html", page.encode())
         except OSError as error:
-            raise not_writable(self.root, error) from None
+            raise unwritable_sweep_error(self.root, error) from None
 
-    def _row(self, entry: Entry) -> Row:
-        settings, status, run = entry.settings, self._statuses[entry.name], self.run(entry)
-        front = saved_front(run) if status.state == FINISHED else None
+    def _row(self, entry: SweepEntry) -> SweepRow:
+        settings, status, run = entry.settings, self._statuses[entry.name], self.run_folder(entry)
+        front = read_saved_front(run) if status.state == FINISHED else None
         seed = f", seed {settings.seed}" if settings.seed else ""
-        return Row(
+        return SweepRow(
             name=entry.name,
             model=settings.model,
             data=settings.data,
-            target=requested(settings.target()).replace(" <= ", " ") + seed,
+            target=format_target(settings.target()).replace(" <= ", " ") + seed,
             state=status.state,
             minutes=status.seconds / 60,
             reason=status.reason,
-            front=front or front_in(run.journal),
+            front=front or front_from_journal(run.journal),
             link=f"{entry.name}/report.html" if run.report.exists() else None,
         )
 
-    def _json(self, row: Row, entry: Entry) -> dict[str, Any]:
+    def _json(self, row: SweepRow, entry: SweepEntry) -> dict[str, Any]:
         front, status = row.front, self._statuses[row.name]
         figures: dict[str, Any] = {}
         if front is not None:
@@ -111,7 +113,7 @@ class SweepState:
                 "at_target": answer.to_json() if answer else None,
                 "controls": {name: c.to_json() for name, c in sorted(front.controls.items())},
                 "front_size": len(front.points),
-                "hypervolume": front_volume(front.points),
+                "hypervolume": front_hypervolume(front.points),
             }
         settings = entry.settings
         return {
@@ -124,7 +126,7 @@ class SweepState:
             **figures,
         }
 
-    def _saved(self) -> dict[str, Status]:
+    def _saved(self) -> dict[str, RunStatus]:
         """The states of an earlier launch; a finished run without its front is run again."""
         try:
             values = read_json(self.root / "sweep.json")
@@ -136,26 +138,28 @@ class SweepState:
                     f"sweep.json must have schema {SCHEMA}, got {values['schema']!r}; "
                     "update paretoprune"
                 )
-            return dict(self._believed(values["runs"]))
+            return dict(self._checked_statuses(values["runs"]))
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(
                 f"{self.root / 'sweep.json'} must hold the runs of a sweep, got {error!r}; "
                 "delete it: finished runs end at once"
             ) from None
 
-    def _believed(self, runs: Sequence[dict[str, Any]]) -> Iterable[tuple[str, Status]]:
+    def _checked_statuses(self, runs: Sequence[dict[str, Any]]) -> Iterable[tuple[str, RunStatus]]:
         for values in runs:
             name = str(values["name"])
-            status = Status(str(values["state"]), str(values["reason"]), float(values["seconds"]))
+            status = RunStatus(
+                str(values["state"]), str(values["reason"]), float(values["seconds"])
+            )
             if status.state == RUNNING:  # its driver was killed
                 status = replace(status, state=INTERRUPTED)
             elif status.state == FINISHED and not RunFolder(self.root / name).front.exists():
-                status = Status()
+                status = RunStatus()
             if name in self._statuses:
                 yield name, status
 
 
-def not_writable(root: Path, error: OSError) -> UserError:
+def unwritable_sweep_error(root: Path, error: OSError) -> UserError:
     """The folder of the sweep cannot be made, or its disk is full."""
     return UserError(
         f"--out must be a folder that can be written, got {root} ({error.strerror}); make room, "

@@ -7,31 +7,33 @@ from pathlib import Path
 
 from torch import nn
 
-from ...analysis.measure import Limits
-from ...spaces.allocations.decode import Space
-from ...spaces.policy.measurements import Evidence
-from ...spaces.records.recipe import Source
-from ...trainers.data.types import Data
-from ...trainers.runtime.device import Machine
+from ...analysis.measure import MeasurementLimits
+from ...spaces.allocations.decode import PruningSpace
+from ...spaces.policy.measurements import Measurements
+from ...spaces.records.recipe import ModelSource
+from ...trainers.data.types import DataSplits
+from ...trainers.runtime.device import DeviceConfig
 from ...trainers.training.distillation import Teacher
 from ..optimizer.plugins import Plugin
-from .budget import Effort
+from .budget import TrialBudget
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Context:
+class TrialContext:
     """Read-only for workers. `model` is the dense working copy, already in the map's form."""
 
     model: nn.Module
-    data: Data
-    space: Space
-    evidence: Evidence
-    source: Source
+    data: DataSplits
+    space: PruningSpace
+    measurements: Measurements
+    source: ModelSource
     map_sha256: str
     root: Path  # the run folder
-    effort: Effort
-    machine: Machine
+    budget: TrialBudget
+    machine: DeviceConfig
     teacher: Teacher  # of every trial's fine-tune
-    limits: Limits = Limits()  # of evidence that a trial measures anew
-    halvings: int = 0  # of all batches, where memory ran out in this trial
+    measurement_limits: MeasurementLimits = (
+        MeasurementLimits()
+    )  # of evidence that a trial measures anew
+    batch_halvings: int = 0  # of all batches, where memory ran out in this trial
     plugins: tuple[Plugin, ...] = ()

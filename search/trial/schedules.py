@@ -9,76 +9,89 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ...analysis.measure import Measuring, gather_evidence
-from ...spaces.allocations.decode import Space, decode
-from ...spaces.allocations.ordering import Ordering
-from ...spaces.cost.cost import Price
-from ...spaces.cost.target import Target, targets_between
+from ...analysis.measure import MeasurementContext, measure_for_policies
+from ...spaces.allocations.decode import PruningSpace, decode_policy
+from ...spaces.allocations.ordering import PolicyScorer
+from ...spaces.cost.cost import CostModel
+from ...spaces.cost.target import Target, intermediate_targets
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.policy import Policy
-from ...spaces.records.gate_history import Course
-from ...trainers.pruning.gates.settings import GateSettings, GateTask
+from ...spaces.records.gate_history import GateHistory
+from ...trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from ...trainers.pruning.gates.training import train_gates
-from ...trainers.pruning.iterative import Present, Steps, prune_gradually
-from ...trainers.pruning.surgery import cut
-from ...trainers.training.loop import train
-from ..optimizer.target_plan import derived_seed
-from ..storage.trial_spec import Job
-from .context import Context
-from .oom_retry import checkpoint_of, refit_to_dense, score_of, settle_norms, tuning_of
+from ...trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
+from ...trainers.pruning.surgery import prune_network
+from ...trainers.training.loop import train_model
+from ..optimizer.target_plan import derive_seed
+from ..storage.trial_spec import TrialSpec
+from .context import TrialContext
+from .oom_retry import (
+    checkpoint_path,
+    fine_tune_settings,
+    recalibrate_norms,
+    refit_to_dense,
+    validation_metrics,
+)
 
-STEPS, GATES = "gradual.safetensors", "gates.safetensors"  # in the folder of a trial meanwhile
+GRADUAL_CHECKPOINT, GATES_CHECKPOINT = (
+    "gradual.safetensors",
+    "gates.safetensors",
+)  # in the folder of a trial meanwhile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pruned:
+class PrunedModel:
     """A small network, recalibrated, and the epochs of training that its schedule has spent."""
 
     model: nn.Module
     keep: NDArray[np.bool_]
     epochs: float
-    course: Course | None = None  # of gates
+    gate_history: GateHistory | None = None  # of gates
 
 
-OnStep = Callable[[Present, float | None], None]  # the accuracy is there if a step needs it
-Schedule = Callable[[Job, Context, OnStep | None], Pruned]
+OnStep = Callable[[PrunedState, float | None], None]  # the accuracy is there if a step needs it
+Schedule = Callable[[TrialSpec, TrialContext, OnStep | None], PrunedModel]
 
 
-def one_shot(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+def one_shot(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
     """Decode once, cut once."""
-    keep = decode(job.policy, job.target, context.evidence, context.space)
-    small = cut(context.model, context.space.channel_map, keep).to(context.machine.device)
-    after_cut(small, keep, job.policy, context)
-    return Pruned(small, keep, 0.0)
+    keep = decode_policy(spec.policy, spec.target, context.measurements, context.space)
+    small = prune_network(context.model, context.space.channel_map, keep).to(
+        context.machine.device
+    )
+    refit_and_recalibrate(small, keep, spec.policy, context)
+    return PrunedModel(small, keep, 0.0)
 
 
-def after_cut(small: nn.Module, keep: NDArray[np.bool_], policy: Policy, context: Context) -> None:
+def refit_and_recalibrate(
+    small: nn.Module, keep: NDArray[np.bool_], policy: Policy, context: TrialContext
+) -> None:
     """What a policy does to a network as soon as it is cut."""
     if policy.refit:
         refit_to_dense(small, keep, context)
-    settle_norms(small, context)
+    recalibrate_norms(small, context)
 
 
-def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+def gradual(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
     """Cut in steps, each measured anew; they survive a kill in the trial's folder."""
-    policy, space, machine = job.policy, context.space, context.machine
-    between = policy.step_share * context.effort.epochs / policy.steps
-    targets = targets_between(job.target, space.price.dense, policy.steps)
+    policy, space, machine = spec.policy, context.space, context.machine
+    between = policy.step_share * context.budget.epochs / policy.steps
+    targets = intermediate_targets(spec.target, space.cost_model.dense, policy.steps)
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
-        evidence = context.evidence
+        evidence = context.measurements
         if channel_map.atoms < space.channel_map.atoms:
-            data, limits = context.data, context.limits
-            measuring = Measuring(model, channel_map, data, job.seed, limits=limits)
-            evidence = gather_evidence([policy], measuring)
-        return decode(policy, target, evidence, present_space(space, channel_map))
+            data, limits = context.data, context.measurement_limits
+            measuring = MeasurementContext(model, channel_map, data, spec.seed, limits=limits)
+            evidence = measure_for_policies([policy], measuring)
+        return decode_policy(policy, target, evidence, space_of_pruned(space, channel_map))
 
-    def settle(present: Present) -> None:
-        after_cut(present.model, present.keep, policy, context)
+    def settle(present: PrunedState) -> None:
+        refit_and_recalibrate(present.model, present.keep, policy, context)
         if between:
-            tuning = tuning_of(policy, between, context)
-            seed = derived_seed(job.seed, present.step - 1)
-            train(
+            tuning = fine_tune_settings(policy, between, context)
+            seed = derive_seed(spec.seed, present.step - 1)
+            train_model(
                 present.model,
                 context.data,
                 tuning,
@@ -87,32 +100,38 @@ def gradual(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned
                 machine=machine,
             )
 
-    def accept(present: Present) -> bool:
+    def accept(present: PrunedState) -> bool:
         accuracy = None
-        if job.min_accuracy is not None:
-            accuracy = score_of(present.model, context).accuracy
+        if spec.min_accuracy is not None:
+            accuracy = validation_metrics(present.model, context).accuracy
         if on_step is not None:
             on_step(present, accuracy)
-        return accuracy is None or job.min_accuracy is None or accuracy >= job.min_accuracy
+        return accuracy is None or spec.min_accuracy is None or accuracy >= spec.min_accuracy
 
-    present = prune_gradually(
+    present = prune_iteratively(
         context.model,
         space.channel_map,
         targets,
-        Steps(choose, settle, accept),
-        checkpoint=checkpoint_of(job, context, STEPS),
-        identity=job.identity,
+        StepCallbacks(choose, settle, accept),
+        checkpoint=checkpoint_path(spec, context, GRADUAL_CHECKPOINT),
+        identity=spec.network_key,
     )
-    small = present.model if present.step else cut(context.model, space.channel_map, present.keep)
-    return Pruned(small.to(machine.device), present.keep, present.step * between)
+    small = (
+        present.model
+        if present.step
+        else prune_network(context.model, space.channel_map, present.keep)
+    )
+    return PrunedModel(small.to(machine.device), present.keep, present.step * between)
 
 
-def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Pruned:
+def holistic(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
     """Train gates and weights together; the policy's score orders the gates at the start."""
-    policy, space, data = job.policy, context.space, context.data
-    (scores,) = Ordering(context.evidence, space.channel_map, space.price).scores([policy])
-    epochs = policy.gate_share * context.effort.epochs
-    tuning = tuning_of(policy, epochs, context)
+    policy, space, data = spec.policy, context.space, context.data
+    (scores,) = PolicyScorer(context.measurements, space.channel_map, space.cost_model).scores(
+        [policy]
+    )
+    epochs = policy.gate_share * context.budget.epochs
+    tuning = fine_tune_settings(policy, epochs, context)
     settings = GateSettings(
         tuning=tuning,
         variant=policy.gate_variant,
@@ -124,18 +143,18 @@ def holistic(job: Job, context: Context, on_step: OnStep | None = None) -> Prune
     gated = train_gates(
         context.model,
         data,
-        GateTask(space, job.target, settings, scores, job.seed),
+        GateTrainingSpec(space, spec.target, settings, scores, spec.seed),
         teacher=context.teacher,
         machine=context.machine,
-        checkpoint=checkpoint_of(job, context, GATES),
+        checkpoint=checkpoint_path(spec, context, GATES_CHECKPOINT),
     )
-    settle_norms(gated.model, context)
-    return Pruned(gated.model, gated.keep, epochs, gated.course())
+    recalibrate_norms(gated.model, context)
+    return PrunedModel(gated.model, gated.keep, epochs, gated.gate_history())
 
 
-def present_space(space: Space, channel_map: ChannelMap) -> Space:
+def space_of_pruned(space: PruningSpace, channel_map: ChannelMap) -> PruningSpace:
     """The space of a network that is cut already, under the same limits."""
-    return replace(space, channel_map=channel_map, price=Price(channel_map))
+    return replace(space, channel_map=channel_map, cost_model=CostModel(channel_map))
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Watch:
+class Timer:
     """Where the time goes, from note to note."""
 
     def __init__(self) -> None:
         self.begin, self._last = time.time(), time.perf_counter()
         self.seconds: dict[str, float] = {}
 
-    def note(self, what: str) -> None:
+    def lap(self, what: str) -> None:
         """The time since the last note was spent on this."""
         now = time.perf_counter()
         self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
         self._last = now
 
     @contextmanager
-    def apart(self, what: str) -> Iterator[None]:
+    def separately(self, what: str) -> Iterator[None]:
         """Count the block for itself: not to what is noted next."""
         begin, before = time.perf_counter(), self.seconds.get(what, 0.0)
         try:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cost.cost import Price
+from ..cost.cost import CostModel
 from ..errors import UserError
 from ..graph.channels import ChannelMap
-from .fill import fill
-from .units import rank_by_score, units_of
+from .fill import fill_masks
+from .units import build_units, rank_by_score
 
 
-class Unreachable(UserError):
+class UnreachableBudgetError(UserError):
     """A budget below what the cheapest allowed mask costs."""
 
 
@@ -37,14 +37,14 @@ class Budget:
         macs, params = (huge if limit is None else limit for limit in (self.macs, self.params))
         return macs, params
 
-    def fits(self, prices: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def is_met_by(self, costs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the prices [..., 2] are within the budget."""
-        return np.asarray((prices <= np.array(self.limits)).all(axis=-1))
+        return np.asarray((costs <= np.array(self.limits)).all(axis=-1))
 
 
 def fill_to_budget(
     scores: NDArray[np.float64],
-    price: Price,
+    cost_model: CostModel,
     channel_map: ChannelMap,
     budget: Budget,
     *,
@@ -56,17 +56,21 @@ def fill_to_budget(
     Every group keeps at least `floor` atoms; its layers' widths are multiples of `round_to` or
     dense.
     """
-    check_scores(scores, channel_map)
-    check_limits(floor, round_to)
-    units = units_of(channel_map, floor, round_to)
+    check_atom_scores(scores, channel_map)
+    check_width_limits(floor, round_to)
+    units = build_units(channel_map, floor, round_to)
     rank, limits = rank_by_score(scores[None], units), np.array([budget.limits])
-    (mask,), reachable = fill(rank, channel_map, price, limits, single=units.single)
+    (mask,), reachable = fill_masks(
+        rank, channel_map, cost_model, limits, single=units.are_single_atoms
+    )
     if not reachable.all():
-        raise unreachable(price, channel_map, mask, budget, floor=floor, round_to=round_to)
+        raise unreachable_error(
+            cost_model, channel_map, mask, budget, floor=floor, round_to=round_to
+        )
     return np.asarray(mask)
 
 
-def check_scores(scores: NDArray[np.float64], channel_map: ChannelMap) -> None:
+def check_atom_scores(scores: NDArray[np.float64], channel_map: ChannelMap) -> None:
     """Raise unless scores [A] or [B, A] are a number for each atom."""
     if np.shape(scores)[-1:] != (channel_map.atoms,):
         raise UserError(
@@ -81,28 +85,28 @@ def check_scores(scores: NDArray[np.float64], channel_map: ChannelMap) -> None:
         )
 
 
-def check_limits(floor: int, round_to: int) -> None:
+def check_width_limits(floor: int, round_to: int) -> None:
     """Raise unless the user's limits can be kept."""
     for name, value in (("min-channels", floor), ("round-to", round_to)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}; leave it out for 1")
 
 
-def unreachable(
-    price: Price,
+def unreachable_error(
+    cost_model: CostModel,
     channel_map: ChannelMap,
     smallest: NDArray[np.bool_],
     budget: Budget,
     *,
     floor: int,
     round_to: int,
-) -> Unreachable:
+) -> UnreachableBudgetError:
     """The error that says how low the budget could go, and what prevents more."""
     wishes = zip(
         ("macs", "params"),
         (budget.macs, budget.params),
-        price.of(smallest),
-        price.dense,
+        cost_model.cost_of(smallest),
+        cost_model.dense,
         strict=True,
     )
     missed = [
@@ -119,7 +123,7 @@ def unreachable(
         causes.append(
             f"{channels} channels are protected (the first in {first.layer}: {first.reason})"
         )
-    return Unreachable(
+    return UnreachableBudgetError(
         f"the budget must be reachable, but {' and '.join(missed)}, because "
         f"{', '.join(causes)}; raise the target or lower min-channels, round-to or keep"
     )

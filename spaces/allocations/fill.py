@@ -15,47 +15,47 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cost.atom_kinds import Kinds
-from ..cost.cost import Price
+from ..cost.atom_kinds import AtomKinds
+from ..cost.cost import CostModel
 from ..graph.channels import ChannelMap
 from .units import Index, Ranks
 
 Masks = NDArray[np.bool_]
 
 
-def fill(
-    rank: Ranks, channel_map: ChannelMap, price: Price, limits: Index, *, single: bool
+def fill_masks(
+    rank: Ranks, channel_map: ChannelMap, cost_model: CostModel, limits: Index, *, single: bool
 ) -> tuple[Masks, Masks]:
     """The maximal masks [B, A] of ranks [B, A] within limits [B, 2], and which rows meet them.
 
     `single`: units are atoms. A row out of reach gets the mask without all units.
     """
-    masks = rank >= _prefixes(rank, price, limits)[:, None]
-    slack = limits - price.of(masks)
+    masks = rank >= _prefix_ranks(rank, cost_model, limits)[:, None]
+    slack = limits - cost_model.cost_of(masks)
     reachable = np.asarray((slack >= 0).all(axis=1))
     removed = np.where(masks | ~reachable[:, None], np.int32(-1), rank)
     if single:
-        return masks | _atoms_back(removed, price.kinds, slack), reachable
-    return _with_units_back(masks, removed, channel_map.group_of, price, limits), reachable
+        return masks | _add_atoms_back(removed, cost_model.atom_kinds, slack), reachable
+    return _add_units_back(masks, removed, channel_map.group_of, cost_model, limits), reachable
 
 
-def _prefixes(rank: Ranks, price: Price, limits: Index) -> Index:
+def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: Index) -> Index:
     """The lowest rank [B] below which all must go until the limits are met; else A."""
     low = np.zeros(len(rank), dtype=np.int64)
     high = np.full(len(rank), rank.shape[1])
     while (low < high).any():
         middle = (low + high) // 2
-        met = (price.of(rank >= middle[:, None]) <= limits).all(axis=1)
+        met = (cost_model.cost_of(rank >= middle[:, None]) <= limits).all(axis=1)
         high = np.where(met, middle, high)
         low = np.where(met | (low == high), low, middle + 1)
     return low
 
 
-def _atoms_back(removed: Ranks, kinds: Kinds, slack: Index) -> Masks:
+def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: Index) -> Masks:
     """Which atoms are added back [B, A], given the ranks of the removed ones (kept: -1)."""
-    waiting, last = _by_kind(removed, kinds)
+    waiting, last = _sort_by_kind(removed, kinds)
     gone = np.add.reduceat(waiting >= 0, last - kinds.size, axis=1, dtype=np.int64)
-    cost, slack = kinds.returns(kinds.size - gone), slack.T
+    cost, slack = kinds.cost_of_adding(kinds.size - gone), slack.T
     rows, at = np.arange(len(removed)), np.tile(last, (len(removed), 1))
     while True:
         fits = (cost <= slack[..., None]).all(axis=0)
@@ -69,12 +69,12 @@ def _atoms_back(removed: Ranks, kinds: Kinds, slack: Index) -> Masks:
         cost += kinds.change[:, kind]
         at[rows, kind] -= 1
     stays_out = np.take_along_axis(waiting, at, axis=1)
-    return np.asarray(removed > stays_out[:, kinds.of_atom])
+    return np.asarray(removed > stays_out[:, kinds.kind_of_atom])
 
 
-def _by_kind(removed: Ranks, kinds: Kinds) -> tuple[Ranks, Index]:
+def _sort_by_kind(removed: Ranks, kinds: AtomKinds) -> tuple[Ranks, Index]:
     """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
-    column, ends = np.argsort(kinds.of_atom, kind="stable"), np.cumsum(kinds.size)
+    column, ends = np.argsort(kinds.kind_of_atom, kind="stable"), np.cumsum(kinds.size)
     last = np.cumsum(kinds.size + 1) - 1
     waiting = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
     for size, end, after in zip(kinds.size, ends, last + 1, strict=True):
@@ -83,14 +83,14 @@ def _by_kind(removed: Ranks, kinds: Kinds) -> tuple[Ranks, Index]:
     return waiting, last
 
 
-def _with_units_back(
-    masks: Masks, removed: Ranks, group_of: NDArray[np.int32], price: Price, limits: Index
+def _add_units_back(
+    masks: Masks, removed: Ranks, group_of: NDArray[np.int32], cost_model: CostModel, limits: Index
 ) -> Masks:
     """The masks [B, A] after the fill with units of several atoms, which have one rank."""
     latest = removed.max(axis=1, keepdims=True)
     while (latest >= 0).any():
         unit = (removed == latest) & (latest >= 0)
-        fits = (price.of(masks | unit) <= limits).all(axis=1, keepdims=True)
+        fits = (cost_model.cost_of(masks | unit) <= limits).all(axis=1, keepdims=True)
         group = group_of[unit.argmax(axis=1), None]
         masks = masks | unit & fits
         removed = np.where(unit | (group_of == group) & ~fits, np.int32(-1), removed)

@@ -19,19 +19,25 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cost.cost import Price
+from ..cost.cost import CostModel
 from ..errors import UserError
 from ..graph.channels import ChannelMap
 from ..policy.layer_scores import Scores
-from ..policy.loss_curves import Curves, bisect_cut, curves_name, rise_table, rise_tables
-from ..policy.normalization import TINY, stage_table, stages_of
+from ..policy.loss_curves import (
+    LossCurves,
+    bisect_removed_count,
+    curves_name,
+    rise_table,
+    rise_tables,
+)
+from ..policy.normalization import TINY, stage_coefficients, stages_of_groups
 from ..policy.policy import Policy
-from .units import rank_by_score, units_of
+from .units import build_units, rank_by_score
 
 Mask = NDArray[np.bool_]
 
 
-def curves_of(policy: Policy, measured: Mapping[str, Curves]) -> Curves:
+def curves_for_policy(policy: Policy, measured: Mapping[str, LossCurves]) -> LossCurves:
     """The loss curves that the policy reads."""
     name = curves_name(policy.score, policy.combine, policy.probe)
     if name not in measured:
@@ -42,46 +48,52 @@ def curves_of(policy: Policy, measured: Mapping[str, Curves]) -> Curves:
     return measured[name]
 
 
-def loss_order(policy: Policy, curves: Curves, price: Price, channel_map: ChannelMap) -> Scores:
+def removal_order_by_loss(
+    policy: Policy, curves: LossCurves, cost_model: CostModel, channel_map: ChannelMap
+) -> Scores:
     """The places [A] in which all atoms go, the first has 0; groups keep the curves' order."""
-    rises = worth_of_atoms(curves, channel_map, policy.stages)
+    rises = loss_rise_by_atom(curves, channel_map, policy.stages)
     if policy.curves == "least-sum":
-        marginal = price.marginal(np.ones(channel_map.atoms, dtype=bool))
+        marginal = cost_model.marginal_costs(np.ones(channel_map.atoms, dtype=bool))
         shares = marginal / np.maximum(marginal.sum(axis=0), TINY)
         prices = shares @ np.array([1 - policy.price_blend, policy.price_blend])
-        rises = hull_slopes(rises, prices, curves, channel_map)
+        rises = convex_hull_slopes(rises, prices, curves, channel_map)
     order = np.lexsort((curves.place, rises))
     places = np.empty(channel_map.atoms)
     places[order] = np.arange(channel_map.atoms)
     return places
 
 
-def worth_of_atoms(
-    curves: Curves, channel_map: ChannelMap, stages: tuple[float, ...] = ()
+def loss_rise_by_atom(
+    curves: LossCurves, channel_map: ChannelMap, stages: tuple[float, ...] = ()
 ) -> Scores:
     """The rise [A] of the cut that an atom completes, by stages rescaled; inf for the last one."""
     rises = np.empty(channel_map.atoms)
     for group, table in enumerate(rise_tables(curves, channel_map)):
-        atoms = atoms_in_order(group, curves, channel_map)
+        atoms = atoms_in_removal_order(group, curves, channel_map)
         rises[atoms] = np.append(table, np.inf)[1:]
     if stages:
-        stage = stages_of(channel_map)
-        table = stage_table(stages, int(stage.max(initial=0)) + 1)[stage[channel_map.group_of]]
+        stage = stages_of_groups(channel_map)
+        table = stage_coefficients(stages, int(stage.max(initial=0)) + 1)[
+            stage[channel_map.group_of]
+        ]
         finite = np.isfinite(rises)
         rises[finite] = table[finite, 0] * rises[finite] + table[finite, 1]
     for group in range(len(channel_map.groups)):  # a negative factor must not turn the order
-        atoms = atoms_in_order(group, curves, channel_map)
+        atoms = atoms_in_removal_order(group, curves, channel_map)
         rises[atoms] = np.maximum.accumulate(rises[atoms])
     return rises
 
 
-def hull_slopes(rises: Scores, prices: Scores, curves: Curves, channel_map: ChannelMap) -> Scores:
+def convex_hull_slopes(
+    rises: Scores, costs: Scores, curves: LossCurves, channel_map: ChannelMap
+) -> Scores:
     """d rise / d price [A] along the lower convex hull of every group's curve."""
     slopes = np.full(len(rises), np.inf)
     for group in range(len(channel_map.groups)):
-        atoms = atoms_in_order(group, curves, channel_map)
+        atoms = atoms_in_removal_order(group, curves, channel_map)
         atoms = atoms[np.isfinite(rises[atoms])]
-        saved = np.concatenate(([0.0], np.cumsum(np.maximum(prices[atoms], TINY))))
+        saved = np.concatenate(([0.0], np.cumsum(np.maximum(costs[atoms], TINY))))
         height = np.concatenate(([0.0], rises[atoms]))
         at = 0
         while at < len(atoms):
@@ -93,31 +105,38 @@ def hull_slopes(rises: Scores, prices: Scores, curves: Curves, channel_map: Chan
     return slopes
 
 
-def atoms_in_order(group: int, curves: Curves, channel_map: ChannelMap) -> NDArray[np.int64]:
+def atoms_in_removal_order(
+    group: int, curves: LossCurves, channel_map: ChannelMap
+) -> NDArray[np.int64]:
     """A group's atoms, the first to go first."""
     atoms = np.flatnonzero(channel_map.group_of == group)
     return atoms[np.argsort(curves.place[atoms])]
 
 
-def mask_under(
+def mask_under_threshold(
     policy: Policy,
-    curves: Curves,
-    price: Price,
+    curves: LossCurves,
+    cost_model: CostModel,
     channel_map: ChannelMap,
     *,
     floor: int = 1,
     round_to: int = 1,
 ) -> Mask:
     """The mask [A] whose every group is cut as far as the policy's own threshold allows."""
-    gone = curves.place <= cuts_under(policy, curves, channel_map)[channel_map.group_of]
-    order = loss_order(policy, curves, price, channel_map)
-    rank = rank_by_score(order[None], units_of(channel_map, floor, round_to))[0]
+    gone = (
+        curves.place
+        <= removed_counts_under_threshold(policy, curves, channel_map)[channel_map.group_of]
+    )
+    order = removal_order_by_loss(policy, curves, cost_model, channel_map)
+    rank = rank_by_score(order[None], build_units(channel_map, floor, round_to))[0]
     stays = np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0  # a unit goes whole
     stays[channel_map.atoms] = True
     return np.asarray(stays[rank])
 
 
-def cuts_under(policy: Policy, curves: Curves, channel_map: ChannelMap) -> NDArray[np.int64]:
+def removed_counts_under_threshold(
+    policy: Policy, curves: LossCurves, channel_map: ChannelMap
+) -> NDArray[np.int64]:
     """How many atoms of each group [G] may go under the policy's threshold.
 
     Probes of the paper's bisection are read by the same bisection: what was measured decides, and
@@ -127,19 +146,19 @@ def cuts_under(policy: Policy, curves: Curves, channel_map: ChannelMap) -> NDArr
     groups = range(len(channel_map.groups))
     if curves.settings.method == "paper" and not policy.stages:
         sizes = np.bincount(channel_map.group_of, minlength=len(groups)).tolist()
-        return np.array([_cut_again(curves.probes(g), sizes[g], threshold) for g in groups])
-    worth = worth_of_atoms(curves, channel_map, policy.stages)
+        return np.array([_replay_bisection(curves.probes(g), sizes[g], threshold) for g in groups])
+    worth = loss_rise_by_atom(curves, channel_map, policy.stages)
     under = (worth <= threshold) & np.isfinite(worth)
     return np.bincount(channel_map.group_of[under], minlength=len(groups))
 
 
-def _cut_again(probes: dict[int, float], size: int, threshold: float) -> int:
+def _replay_bisection(probes: dict[int, float], size: int, threshold: float) -> int:
     """The bisection of one group on what its probes found."""
     table = rise_table(probes, size)
-    return bisect_cut(size, lambda k: probes.get(k, float(table[k])) <= threshold)
+    return bisect_removed_count(size, lambda k: probes.get(k, float(table[k])) <= threshold)
 
 
-def predicted_loss(mask: Mask, curves: Curves, channel_map: ChannelMap) -> float:
+def predicted_loss(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
     """The loss of a mask if groups did not interact: the base and the sum of the rises."""
     groups = channel_map.group_of
     loss = curves.base
@@ -149,7 +168,7 @@ def predicted_loss(mask: Mask, curves: Curves, channel_map: ChannelMap) -> float
     return loss
 
 
-def threshold_of(mask: Mask, curves: Curves, channel_map: ChannelMap) -> float:
+def implied_threshold(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
     """The largest rise among the groups of a mask: the threshold that it amounts to."""
     gone = np.bincount(channel_map.group_of[~mask], minlength=len(channel_map.groups))
     tables = rise_tables(curves, channel_map)

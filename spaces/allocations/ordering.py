@@ -6,34 +6,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..cost.cost import Price
+from ..cost.cost import CostModel
 from ..errors import UserError
 from ..graph.channels import ChannelMap
-from ..policy.layer_scores import Scores, combine
+from ..policy.layer_scores import Scores, combine_layers
 from ..policy.loss_curves import curves_name
-from ..policy.measurements import Evidence
+from ..policy.measurements import Measurements
 from ..policy.normalization import (
+    divide_by_cost,
     divide_by_fan_in,
-    divide_by_price,
-    normalise,
+    normalize_within_groups,
     rescale_stages,
-    stage_table,
-    stages_of,
+    stage_coefficients,
+    stages_of_groups,
 )
 from ..policy.policy import Policy, check_score
-from .loss_budget import curves_of, loss_order
+from .loss_budget import curves_for_policy, removal_order_by_loss
 
 
-class Ordering:
+class PolicyScorer:
     """Orders atoms by policies; what policies share is computed once."""
 
-    def __init__(self, evidence: Evidence, channel_map: ChannelMap, price: Price) -> None:
-        self._evidence = evidence
-        self._channel_map, self._price = channel_map, price
-        stages = stages_of(channel_map)
+    def __init__(
+        self, measurements: Measurements, channel_map: ChannelMap, cost_model: CostModel
+    ) -> None:
+        self._evidence = measurements
+        self._channel_map, self._price = channel_map, cost_model
+        stages = stages_of_groups(channel_map)
         self._stage_count = int(stages.max(initial=0)) + 1
         self._stage = stages[channel_map.group_of]
-        self._marginal = price.marginal(np.ones(channel_map.atoms, dtype=bool))
+        self._marginal = cost_model.marginal_costs(np.ones(channel_map.atoms, dtype=bool))
         self._known: dict[tuple[str, str, str, float], Scores] = {}
 
     def scores(self, policies: Sequence[Policy]) -> Scores:
@@ -42,17 +44,19 @@ class Ordering:
         scores = np.stack([self._normalised(policy) for policy in policies])
         staged = [row for row, p in enumerate(policies) if p.stages and not free[row]]
         if staged:
-            tables = [stage_table(policies[row].stages, self._stage_count) for row in staged]
+            tables = [
+                stage_coefficients(policies[row].stages, self._stage_count) for row in staged
+            ]
             scores[staged] = rescale_stages(scores[staged], self._stage, np.stack(tables))
         present = np.array([policy.price_at == "present" for policy in policies])
         power = np.array([policy.price_power for policy in policies]) * ~(free | present)
         blend = np.array([policy.price_blend for policy in policies])
-        return divide_by_price(scores, self._marginal, power=power, blend=blend)
+        return divide_by_cost(scores, self._marginal, power=power, blend=blend)
 
     def _normalised(self, policy: Policy) -> Scores:
         """One score an atom [A], comparable between groups; read-only."""
         if policy.allocation == "loss-budget":
-            return self._by_curves(policy)
+            return self._scores_by_curves(policy)
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
@@ -61,19 +65,21 @@ class Ordering:
             parts = self._evidence.scores[policy.score]
             if fan_in:
                 parts = divide_by_fan_in(parts, self._channel_map)
-            combined = combine(parts, self._channel_map, policy.combine)
+            combined = combine_layers(parts, self._channel_map, policy.combine)
             if policy.caution:
                 combined = combined - policy.caution * self._errors(policy)
-            self._known[key] = normalise(combined, self._channel_map, how)
+            self._known[key] = normalize_within_groups(combined, self._channel_map, how)
         return self._known[key]
 
-    def _by_curves(self, policy: Policy) -> Scores:
+    def _scores_by_curves(self, policy: Policy) -> Scores:
         """The order that its loss curves give [A]; its stages are in it already."""
         name = curves_name(policy.score, policy.combine, policy.probe)
         key = f"curves of {name}", policy.curves, repr(policy.stages), policy.price_blend
         if key not in self._known:
-            curves = curves_of(policy, self._evidence.curves)
-            self._known[key] = loss_order(policy, curves, self._price, self._channel_map)
+            curves = curves_for_policy(policy, self._evidence.curves)
+            self._known[key] = removal_order_by_loss(
+                policy, curves, self._price, self._channel_map
+            )
         return self._known[key]
 
     def _errors(self, policy: Policy) -> Scores:

@@ -22,31 +22,31 @@ Ranks = NDArray[np.int32]  # [B, A], an atom's place in the order of removal; A 
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Units:
+class RemovalUnits:
     """The units of one network and one floor, group by group, in their group's order."""
 
     bounds: Index  # [G + 1], the slots where groups begin and end
     start: Index  # [U], first slot
     size: Index  # [U]
     group: Index  # [U]
-    of_slot: Index  # [A]; U: never removed
+    unit_of_slot: Index  # [A]; U: never removed
 
     @property
-    def single(self) -> bool:
+    def are_single_atoms(self) -> bool:
         """Each unit is one atom."""
         return bool((self.size == 1).all())
 
-    def sort_slots(self, scores: NDArray[np.float64]) -> Index:
+    def atoms_by_slot(self, scores: NDArray[np.float64]) -> Index:
         """The atom in each slot [B, A]; of equal scores the lower index first."""
         atoms = np.empty(scores.shape, dtype=np.int64)
         for start, end in pairwise(self.bounds.tolist()):
-            atoms[:, start:end] = start + stable_order(scores[:, start:end])
+            atoms[:, start:end] = start + stable_argsort(scores[:, start:end])
         return atoms
 
-    def worth(self, scores: NDArray[np.float64], atoms: Index) -> NDArray[np.float64]:
+    def unit_scores(self, scores: NDArray[np.float64], atoms: Index) -> NDArray[np.float64]:
         """The mean score of each unit's atoms [B, U], never falling within a group."""
         ordered = np.take_along_axis(scores, atoms, axis=1)
-        if self.single:
+        if self.are_single_atoms:
             return ordered[:, self.start]
         edges = np.stack((self.start, self.start + self.size), axis=1).reshape(-1)
         worth = np.add.reduceat(ordered, edges, axis=1)[:, ::2] / self.size
@@ -56,7 +56,7 @@ class Units:
         return np.asarray(worth)
 
 
-def units_of(channel_map: ChannelMap, floor: int, round_to: int) -> Units:
+def build_units(channel_map: ChannelMap, floor: int, round_to: int) -> RemovalUnits:
     """The units when every group keeps at least `floor` atoms."""
     bounds = np.searchsorted(channel_map.group_of, np.arange(len(channel_map.groups) + 1))
     start, size, group = [], [], []
@@ -72,7 +72,7 @@ def units_of(channel_map: ChannelMap, floor: int, round_to: int) -> Units:
     own = np.repeat(np.arange(len(starts)), sizes)
     within = np.arange(len(own)) - np.repeat(sizes.cumsum() - sizes, sizes)
     of_slot[starts[own] + within] = own
-    return Units(bounds, starts, sizes, np.array(group, dtype=np.int64), of_slot)
+    return RemovalUnits(bounds, starts, sizes, np.array(group, dtype=np.int64), of_slot)
 
 
 def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
@@ -91,17 +91,17 @@ def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
     return step
 
 
-def rank_by_score(scores: NDArray[np.float64], units: Units) -> Ranks:
+def rank_by_score(scores: NDArray[np.float64], units: RemovalUnits) -> Ranks:
     """Lowest first, by (score of the unit, stable index), for scores [B, A]."""
     finite = np.clip(scores, -1e300, 1e300)  # of which means can be taken
-    atoms = units.sort_slots(finite)
-    order = stable_order(units.worth(finite, atoms))
+    atoms = units.atoms_by_slot(finite)
+    order = stable_argsort(units.unit_scores(finite, atoms))
     place = np.full((len(scores), len(units.start) + 1), scores.shape[1], dtype=np.int32)
     np.put_along_axis(place, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
-    return by_atom(place[:, units.of_slot], atoms)
+    return ranks_by_atom(place[:, units.unit_of_slot], atoms)
 
 
-def stable_order(values: NDArray[np.float64]) -> Index:
+def stable_argsort(values: NDArray[np.float64]) -> Index:
     """`argsort` of each row, of equals the lower index first; only rows with equals pay for it."""
     order = values.argsort(axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
@@ -111,7 +111,7 @@ def stable_order(values: NDArray[np.float64]) -> Index:
     return order
 
 
-def by_atom(rank_of_slot: Ranks, atoms: Index) -> Ranks:
+def ranks_by_atom(rank_of_slot: Ranks, atoms: Index) -> Ranks:
     """Ranks of slots [B, A] as ranks of atoms."""
     rank = np.empty_like(rank_of_slot)
     np.put_along_axis(rank, atoms, rank_of_slot, axis=1)

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kinds:
+class AtomKinds:
     """The kinds of one channel map, numbered group by group: `[2, ...]` is macs, then params."""
 
-    of_atom: Counts  # [A]
-    size: Counts  # [C], atoms of each kind
-    first: Counts  # [2, C]
-    change: Counts  # [2, C, C], symmetric
+    kind_of_atom: IntArray  # [A]
+    size: IntArray  # [C], atoms of each kind
+    first: IntArray  # [2, C]
+    change: IntArray  # [2, C, C], symmetric
 
-    def returns(self, kept: Counts) -> Counts:
+    def cost_of_adding(self, kept: IntArray) -> IntArray:
         """What one more atom of each kind costs beside so many kept ones [B, C]: [2, B, C]."""
         return np.asarray(self.first[:, None] + kept @ self.change)
 
-    def savings(self, kept: Counts) -> Counts:
+    def savings_of_removing(self, kept: IntArray) -> IntArray:
         """What one atom less of each kind saves: [2, B, C]."""
         own = np.diagonal(self.change, axis1=1, axis2=2)
-        return self.returns(kept) - own[:, None]
+        return self.cost_of_adding(kept) - own[:, None]

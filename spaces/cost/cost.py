@@ -18,29 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph.channels import ChannelMap, Layer
-from .atom_kinds import Counts, Kinds
+from .atom_kinds import AtomKinds, IntArray
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-CHUNK = 2048  # masks a matrix product, to stay in the cache
-EXACT_FLOAT32 = 1 << 24
+MASKS_PER_CHUNK = 2048  # masks a matrix product, to stay in the cache
+FLOAT32_EXACT_LIMIT = 1 << 24
 
 
-class Price:
+class CostModel:
     """`(macs, params)` of masks bool [A] or [B, A] of one channel map."""
 
     def __init__(self, channel_map: ChannelMap) -> None:
-        sides = _Sides(channel_map.atoms)
-        pairs: dict[tuple[int, int], Counts] = {}
-        linear: dict[int, Counts] = {}
+        sides = _LayerSides(channel_map.atoms)
+        pairs: dict[tuple[int, int], IntArray] = {}
+        linear: dict[int, IntArray] = {}
         for layer in channel_map.layers:
             out = sides.index(layer.out_atoms)
             if layer.conv_groups == 1 and layer.kind in ("conv", "linear"):
                 key = (out, sides.index(layer.in_atoms))
-                pairs[key] = pairs.get(key, np.zeros(2, np.int64)) + _per_pair(layer)
-            linear[out] = linear.get(out, np.zeros(2, np.int64)) + _per_out(layer)
+                pairs[key] = pairs.get(key, np.zeros(2, np.int64)) + _cost_per_pair(layer)
+            linear[out] = linear.get(out, np.zeros(2, np.int64)) + _cost_per_output(layer)
         self._membership = sides.membership()  # int64 [A, K]
         self._constant = np.array(sides.constants, dtype=np.int64)  # [K]
         self._left = np.array([out for out, _ in pairs], dtype=np.int64)
@@ -52,7 +52,7 @@ class Price:
         self._fixed = np.array([channel_map.fixed_macs, channel_map.fixed_params], dtype=np.int64)
         self._group_of = channel_map.group_of
         total = self._constant + self._membership.sum(axis=0)
-        exact32 = bool((total < EXACT_FLOAT32).all())
+        exact32 = bool((total < FLOAT32_EXACT_LIMIT).all())
         self._matrix = self._membership.astype(np.float32 if exact32 else np.float64)
         # what an atom pays for both sides of a layer that are its own
         both = self._membership[:, self._left] * self._membership[:, self._right]
@@ -61,42 +61,45 @@ class Price:
     @property
     def dense(self) -> tuple[int, int]:
         """Macs and params of the whole network."""
-        macs, params = self.of(np.ones(len(self._membership), dtype=bool))
+        macs, params = self.cost_of(np.ones(len(self._membership), dtype=bool))
         return int(macs), int(params)
 
-    def of(self, masks: NDArray[np.bool_]) -> Counts:
+    def cost_of(self, masks: NDArray[np.bool_]) -> IntArray:
         """The exact price of masks bool [A] or [B, A]: int64 [2] or [B, 2]."""
         single, masks = masks.ndim == 1, np.atleast_2d(masks)
-        parts = [self._chunk(masks[i : i + CHUNK]) for i in range(0, len(masks), CHUNK)]
+        parts = [
+            self._cost_of_chunk(masks[i : i + MASKS_PER_CHUNK])
+            for i in range(0, len(masks), MASKS_PER_CHUNK)
+        ]
         prices = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
         return prices[0] if single else prices
 
-    def _chunk(self, masks: NDArray[np.bool_]) -> Counts:
-        return self.at(self.kept(masks))
+    def _cost_of_chunk(self, masks: NDArray[np.bool_]) -> IntArray:
+        return self.cost_at_widths(self.kept_widths(masks))
 
     @property
-    def rows(self) -> Counts:
+    def channels_by_atom(self) -> IntArray:
         """What each atom adds to the kept channels of every side: int64 [A, K]."""
         return self._membership
 
-    def kept(self, masks: NDArray[np.bool_]) -> Counts:
+    def kept_widths(self, masks: NDArray[np.bool_]) -> IntArray:
         """Kept channels of every side of a layer: int64 [B, K]."""
         counts = masks.astype(self._matrix.dtype) @ self._matrix
         return np.asarray(counts.astype(np.int64) + self._constant)
 
-    def at(self, kept: Counts) -> Counts:
+    def cost_at_widths(self, kept: IntArray) -> IntArray:
         """The price at so many kept channels of every side [B, K]: int64 [B, 2]."""
         pairs = kept[:, self._left] * kept[:, self._right]
         return np.asarray(self._fixed + pairs @ self._pair_cost + kept @ self._side_cost)
 
-    def fraction(self, mask: NDArray[np.bool_]) -> tuple[float, float]:
+    def cost_fractions(self, mask: NDArray[np.bool_]) -> tuple[float, float]:
         """Macs and params of a mask [A] relative to the whole network."""
-        macs, params = self.of(mask) / np.maximum(self.dense, 1)
+        macs, params = self.cost_of(mask) / np.maximum(self.dense, 1)
         return float(macs), float(params)
 
-    def marginal(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def marginal_costs(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         """What each kept atom's removal saves and each removed one's return costs: [A, 2]."""
-        kept = self.kept(mask[None])[0]
+        kept = self.kept_widths(mask[None])[0]
         slope = self._side_cost.copy()
         np.add.at(slope, self._left, kept[self._right, None] * self._pair_cost)
         np.add.at(slope, self._right, kept[self._left, None] * self._pair_cost)
@@ -104,7 +107,7 @@ class Price:
         return (change - np.where(mask[:, None], self._own, -self._own)).astype(np.float64)
 
     @cached_property
-    def kinds(self) -> Kinds:
+    def atom_kinds(self) -> AtomKinds:
         """The atoms whose marginal prices are always equal, and how these depend on the mask."""
         columns = np.column_stack((self._group_of, self._membership))
         found = np.unique(columns, axis=0, return_index=True, return_inverse=True)
@@ -112,23 +115,23 @@ class Price:
         into = self._membership[example][:, self._right]
         out = self._membership[example][:, self._left]
         half = np.stack([(out * cost) @ into.T for cost in self._pair_cost.T])
-        first = self.marginal(np.zeros(len(of_atom), dtype=bool))[example]
-        return Kinds(
-            of_atom=of_atom,
+        first = self.marginal_costs(np.zeros(len(of_atom), dtype=bool))[example]
+        return AtomKinds(
+            kind_of_atom=of_atom,
             size=np.bincount(of_atom, minlength=len(example)),
             first=first.T.astype(np.int64),
             change=half + half.transpose(0, 2, 1),
         )
 
-    def soft(self, mask: Tensor) -> Tensor:
+    def relaxed_cost(self, mask: Tensor) -> Tensor:
         """The same formula for a mask in [0, 1], float64 [A]: differentiable, [2]."""
-        return self.smooth(mask.device)(mask)
+        return self.differentiable_cost(mask.device)(mask)
 
-    def smooth(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
+    def differentiable_cost(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
         """`soft` with its constants laid out once on a device, for a call in every step."""
         import torch
 
-        def constant(array: Counts) -> Tensor:
+        def constant(array: IntArray) -> Tensor:
             return torch.from_numpy(array).to(device, torch.float64)
 
         rows, fixed, start = map(constant, (self._membership, self._fixed, self._constant))
@@ -141,9 +144,9 @@ class Price:
 
         return soft
 
-    def lowest(self, min_channels: int = 1) -> tuple[int, int]:
+    def min_cost(self, min_channels: int = 1) -> tuple[int, int]:
         """The lowest price that keeps `min_channels` atoms of every group, the cheapest ones."""
-        saving = self.marginal(np.ones(len(self._membership), dtype=bool))
+        saving = self.marginal_costs(np.ones(len(self._membership), dtype=bool))
         low = []
         for column in range(2):
             keep = np.zeros(len(saving), dtype=bool)
@@ -151,17 +154,17 @@ class Price:
                 members = np.flatnonzero(self._group_of == group)
                 order = np.argsort(saving[members, column], kind="stable")
                 keep[members[order[:min_channels]]] = True
-            low.append(int(self.of(keep)[column]))
+            low.append(int(self.cost_of(keep)[column]))
         return low[0], low[1]
 
 
-class _Sides:
+class _LayerSides:
     """The distinct inputs and outputs of layers, as sums over atoms."""
 
     def __init__(self, atoms: int) -> None:
         self._atoms = atoms
         self._known: dict[bytes, int] = {}
-        self._columns: list[Counts] = []
+        self._columns: list[IntArray] = []
         self.constants: list[int] = []
 
     def index(self, atoms: NDArray[np.int32]) -> int:
@@ -175,20 +178,20 @@ class _Sides:
             self.constants.append(constant)
         return self._known[key]
 
-    def membership(self) -> Counts:
+    def membership(self) -> IntArray:
         """How many channels of each side each atom owns: int64 [A, K]."""
         if not self._columns:
             return np.zeros((self._atoms, 0), dtype=np.int64)
         return np.stack(self._columns, axis=1)
 
 
-def _per_pair(layer: Layer) -> Counts:
+def _cost_per_pair(layer: Layer) -> IntArray:
     return np.array([layer.macs_per_pair, layer.params_per_pair], dtype=np.int64)
 
 
-def _per_out(layer: Layer) -> Counts:
+def _cost_per_output(layer: Layer) -> IntArray:
     """What an output channel costs besides pairs; of a grouped convolution, its pairs too."""
     cost = np.array([0, layer.params_per_out], dtype=np.int64)
     if layer.conv_groups > 1:
-        cost += _per_pair(layer) * (len(layer.in_atoms) // layer.conv_groups)
+        cost += _cost_per_pair(layer) * (len(layer.in_atoms) // layer.conv_groups)
     return cost

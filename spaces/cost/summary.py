@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..graph.channels import ChannelMap, Layer, Protected
-from .cost import Price
+from ..graph.channels import ChannelMap, Layer, ProtectedChannels
+from .cost import CostModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class NetworkSummary:
     """A whole network."""
 
     groups: tuple[GroupSummary, ...]
-    protected: tuple[Protected, ...]
+    protected: tuple[ProtectedChannels, ...]
     atoms: int
     macs: int
     params: int
@@ -47,21 +47,21 @@ class Summary:
     causes: tuple[Cause, ...] = ()  # the largest share first
 
 
-def summarise(
-    channel_map: ChannelMap, price: Price, *, lowest: tuple[int, int] | None = None
-) -> Summary:
+def summarize_network(
+    channel_map: ChannelMap, cost_model: CostModel, *, lowest: tuple[int, int] | None = None
+) -> NetworkSummary:
     """All that is to be said of a network without data."""
-    dense = np.array(price.dense, dtype=np.int64)
+    dense = np.array(cost_model.dense, dtype=np.int64)
     without = np.ones((len(channel_map.groups), channel_map.atoms), dtype=bool)
     without[channel_map.group_of, np.arange(channel_map.atoms)] = False
-    shares = (dense - price.of(without)) / np.maximum(dense, 1)
+    shares = (dense - cost_model.cost_of(without)) / np.maximum(dense, 1)
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
     groups = tuple(
         GroupSummary(group.name, group.layers, int(size), float(macs), float(params))
         for group, size, (macs, params) in zip(channel_map.groups, sizes, shares, strict=True)
     )
-    least = np.array(lowest or price.lowest()) / np.maximum(dense, 1)
-    return Summary(
+    least = np.array(lowest or cost_model.min_cost()) / np.maximum(dense, 1)
+    return NetworkSummary(
         groups=groups,
         protected=channel_map.protected,
         atoms=channel_map.atoms,

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Any
 
 from ..errors import UserError
-from ..io.validation import is_finite, shown
+from ..io.validation import is_finite_number, short_repr
 
-UNITS = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+SIZE_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +36,23 @@ class Target:
         params = self.params / dense[1] if isinstance(self.params, int) else self.params
         return flops, params
 
-    def leading(self, dense: tuple[int, int]) -> float:
+    def first_fraction(self, dense: tuple[int, int]) -> float:
         """The first part that is asked for, as a fraction of the dense size."""
         return next(part for part in self.fractions(dense) if part is not None)
 
     def limits(self, dense: tuple[int, int]) -> tuple[int | None, int | None]:
         """The largest allowed (macs, params), exact integers: floor(t * dense)."""
-        return limit(self.flops, dense[0]), limit(self.params, dense[1])
+        return absolute_limit(self.flops, dense[0]), absolute_limit(self.params, dense[1])
 
 
-def limit(part: float | int | None, dense: int) -> int | None:
+def absolute_limit(part: float | int | None, dense: int) -> int | None:
     """floor(t * dense) in exact arithmetic, reading t as the decimal that the user wrote."""
     if part is None or isinstance(part, int):
         return part
     return math.floor(Fraction(repr(part)) * dense)
 
 
-def targets_between(target: Target, dense: tuple[int, int], steps: int) -> tuple[Target, ...]:
+def intermediate_targets(target: Target, dense: tuple[int, int], steps: int) -> tuple[Target, ...]:
     """`steps` absolute targets from the dense size down to `target`, each the same share less."""
     wanted = target.limits(dense)
 
@@ -69,8 +69,10 @@ def targets_between(target: Target, dense: tuple[int, int], steps: int) -> tuple
 def target_from_json(values: Any) -> Target:
     """Read a target written by `to_json`."""
     for part in (values.get("flops"), values.get("params")):
-        if part is not None and not (is_finite(part) and part > 0):
-            raise UserError(f"a target must be a number above 0, got {shown(part)}; write 0.4")
+        if part is not None and not (is_finite_number(part) and part > 0):
+            raise UserError(
+                f"a target must be a number above 0, got {short_repr(part)}; write 0.4"
+            )
     return Target(values.get("flops"), values.get("params"))
 
 
@@ -84,8 +86,10 @@ def parse_size(option: str, text: str | float | int | None) -> float | int | Non
     try:
         if word.endswith("%"):
             return check_fraction(option, float(Fraction(word[:-1]) / 100), str(text))
-        if word[-1:] in UNITS:
-            return check_absolute(option, float(word[:-1]) * UNITS[word[-1]], str(text))
+        if word[-1:] in SIZE_SUFFIXES:
+            return check_absolute_size(
+                option, float(word[:-1]) * SIZE_SUFFIXES[word[-1]], str(text)
+            )
         return check_fraction(option, float(word), str(text))
     except (ValueError, ZeroDivisionError) as error:
         if isinstance(error, UserError):
@@ -112,7 +116,7 @@ def check_fraction(option: str, value: float, text: str) -> float:
     raise UserError(f"{option} must be {rule}, got {text}; {remedy}")
 
 
-def check_absolute(option: str, value: float, text: str) -> int:
+def check_absolute_size(option: str, value: float, text: str) -> int:
     """Raise unless the absolute number is finite and at least 1."""
     if not math.isfinite(value) or value < 1:
         raise UserError(f"{option} must be at least 1 when absolute, got {text}; write 50M")

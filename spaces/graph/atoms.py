@@ -12,65 +12,68 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import UserError
-from .channels import ChannelMap, Group, Layer, Protected, Unread
-from .labels import Couplings, Ids, Site
-from .rules.layers import Slot
-from .rules.option_a_shortcut import Shortcut
+from .channels import ChannelMap, Group, Layer, ProtectedChannels, Unread
+from .labels import Couplings, Ids, LabelSite
+from .rules.layers import TracedLayer
+from .rules.option_a_shortcut import OptionAShortcut
 
-PRODUCERS = ("conv", "linear", "shortcut")
+PRODUCER_KINDS = ("conv", "linear", "shortcut")
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class TraceResult:
     """One traced run: the leaves in forward order, and what was tied and protected."""
 
-    slots: dict[str, Slot]
-    known: Couplings
+    traced_layers: dict[str, TracedLayer]
+    couplings: Couplings
     unread: tuple[Unread, ...]  # modules with weights outside of leaves
 
 
-def keep_layers(trace: Trace, patterns: Sequence[str]) -> None:
+def protect_layers(trace: TraceResult, patterns: Sequence[str]) -> None:
     """Protect the outputs of the layers that match a pattern, or lie in a block that does."""
     for pattern in patterns:
         found = [
             slot
-            for slot in trace.slots.values()
+            for slot in trace.traced_layers.values()
             if fnmatchcase(slot.name, pattern) or fnmatchcase(slot.name, f"{pattern}.*")
         ]
         if not found:
-            some = ", ".join(list(trace.slots)[:3])
+            some = ", ".join(list(trace.traced_layers)[:3])
             raise UserError(
                 f"keep must match a layer, got {pattern!r}; layers here are named like {some}"
             )
         for slot in found:
-            trace.known.protect(slot.ids_out, f"kept by {pattern!r}")
+            trace.couplings.protect(slot.ids_out, f"kept by {pattern!r}")
 
 
-def tie_shortcuts(trace: Trace) -> None:
+def couple_shortcuts(trace: TraceResult) -> None:
     """Make one atom of each channel and its copy behind a zero-padded shortcut."""
-    for slot in trace.slots.values():
-        if isinstance(slot.module, Shortcut):
+    for slot in trace.traced_layers.values():
+        if isinstance(slot.module, OptionAShortcut):
             assert slot.ids_in is not None
             assert slot.ids_out is not None
             copied = slot.module.index >= 0
             inputs = slot.ids_in[slot.module.index[copied]]
-            trace.known.unite(inputs, slot.ids_out[copied], f"twin of a fixed one ({slot.name})")
+            trace.couplings.tie(inputs, slot.ids_out[copied], f"twin of a fixed one ({slot.name})")
 
 
-def build_map(
-    model: nn.Module, trace: Trace, input_shape: tuple[int, ...], suspects: Sequence[int] = ()
+def build_channel_map(
+    model: nn.Module,
+    trace: TraceResult,
+    input_shape: tuple[int, ...],
+    suspects: Sequence[int] = (),
 ) -> ChannelMap:
     """Number the atoms; `suspects` are fragile sites whose channels are protected too."""
-    root = _roots(trace.known)
-    reasons = _reasons(trace, root, suspects)
-    atom_of, groups, group_of = _number(trace, root, reasons)
-    layers = tuple(_layer(slot, atom_of) for slot in trace.slots.values())
-    described = sum(_params(layer) for layer in layers)
+    root = _find_roots(trace.couplings)
+    reasons = _protection_reasons(trace, root, suspects)
+    atom_of, groups, group_of = _number_atoms(trace, root, reasons)
+    layers = tuple(_build_layer(slot, atom_of) for slot in trace.traced_layers.values())
+    described = sum(_count_params(layer) for layer in layers)
     return ChannelMap(
         layers=layers,
         groups=groups,
         group_of=group_of,
-        protected=tuple(_protected(trace, atom_of, root, reasons)),
+        protected=tuple(_protected_channels(trace, atom_of, root, reasons)),
         input_shape=input_shape,
         fixed_macs=sum(one.macs for one in trace.unread),
         unread=trace.unread,
@@ -78,7 +81,7 @@ def build_map(
     )
 
 
-def _roots(known: Couplings) -> Ids:
+def _find_roots(known: Couplings) -> Ids:
     """The smallest id that each id is tied to."""
     root = np.arange(known.size)
     if not known.pairs:
@@ -95,36 +98,36 @@ def _roots(known: Couplings) -> Ids:
             return root
 
 
-def _reasons(trace: Trace, root: Ids, suspects: Sequence[int]) -> dict[int, str]:
+def _protection_reasons(trace: TraceResult, root: Ids, suspects: Sequence[int]) -> dict[int, str]:
     """For every set of tied ids that must stay, why."""
-    fixed = [trace.known.fragile[index] for index in suspects]
-    fixed = [Site(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
-    unread = Site(_unread(trace, root), "no layer reads it")
+    fixed = [trace.couplings.fragile[index] for index in suspects]
+    fixed = [LabelSite(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
+    unread = LabelSite(_unread_ids(trace, root), "no layer reads it")
     found: dict[int, str] = {}
-    for site in (*trace.known.protected, *_tied_parameters(trace), *fixed, unread):
+    for site in (*trace.couplings.protected, *_shared_weight_sites(trace), *fixed, unread):
         for r in np.unique(root[site.ids]).tolist():
             found.setdefault(r, site.reason)
     return found
 
 
-def _unread(trace: Trace, root: Ids) -> Ids:
+def _unread_ids(trace: TraceResult, root: Ids) -> Ids:
     """Ids that no layer has for its input, even by way of what they are tied to."""
     read = np.zeros(len(root), dtype=bool)
-    for slot in trace.slots.values():
-        if slot.kind in PRODUCERS:
-            read[root[_ids(slot.ids_in)]] = True
+    for slot in trace.traced_layers.values():
+        if slot.kind in PRODUCER_KINDS:
+            read[root[_valid_ids(slot.ids_in)]] = True
     return np.flatnonzero(~read[root])
 
 
-def _tied_parameters(trace: Trace) -> list[Site]:
+def _shared_weight_sites(trace: TraceResult) -> list[LabelSite]:
     """The channels of layers that share a weight with another layer."""
-    users: dict[int, list[Slot]] = defaultdict(list)
-    for slot in trace.slots.values():
+    users: dict[int, list[TracedLayer]] = defaultdict(list)
+    for slot in trace.traced_layers.values():
         for parameter in slot.module._parameters.values():
             if parameter is not None:
                 users[id(parameter)].append(slot)
     return [
-        Site(_ids(ids), f"shares its weight with {_names(slots, slot)}")
+        LabelSite(_valid_ids(ids), f"shares its weight with {_names_of_others(slots, slot)}")
         for slots in users.values()
         if len(slots) > 1
         for slot in slots
@@ -132,30 +135,30 @@ def _tied_parameters(trace: Trace) -> list[Site]:
     ]
 
 
-def _names(slots: list[Slot], but: Slot) -> str:
+def _names_of_others(slots: list[TracedLayer], but: TracedLayer) -> str:
     return " and ".join(slot.name for slot in slots if slot is not but)
 
 
-def _ids(labels: Tensor | None) -> Ids:
+def _valid_ids(labels: Tensor | None) -> Ids:
     assert labels is not None
     ids: Ids = labels.numpy()
     return ids[ids >= 0]
 
 
-def _number(
-    trace: Trace, root: Ids, reasons: dict[int, str]
+def _number_atoms(
+    trace: TraceResult, root: Ids, reasons: dict[int, str]
 ) -> tuple[NDArray[np.int32], tuple[Group, ...], NDArray[np.int32]]:
     """Atom of every id (-1: protected), the groups, and the group of every atom."""
     makers: dict[int, set[int]] = defaultdict(set)
-    if trace.known.producer:
-        for r, layer in zip(root.tolist(), np.concatenate(trace.known.producer), strict=True):
+    if trace.couplings.producer:
+        for r, layer in zip(root.tolist(), np.concatenate(trace.couplings.producer), strict=True):
             makers[r].add(int(layer))
     members: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for r in sorted(set(makers) - set(reasons)):
         members[tuple(sorted(makers[r]))].append(r)
     for alone in [key for key, roots in members.items() if len(roots) == 1]:
         reasons[members.pop(alone)[0]] = "its channels can only go all together"
-    names = list(trace.slots)
+    names = list(trace.traced_layers)
     order = sorted(members)
     groups = tuple(Group(names[key[0]], tuple(names[i] for i in key)) for key in order)
     numbered = [r for key in order for r in members[key]]
@@ -165,7 +168,7 @@ def _number(
     return atom_of_root[np.append(root, len(root))], groups, group_of
 
 
-def _layer(slot: Slot, atom_of: NDArray[np.int32]) -> Layer:
+def _build_layer(slot: TracedLayer, atom_of: NDArray[np.int32]) -> Layer:
     assert slot.ids_in is not None
     assert slot.ids_out is not None
     module, per_pair, per_out = slot.module, 0, 0
@@ -191,22 +194,24 @@ def _layer(slot: Slot, atom_of: NDArray[np.int32]) -> Layer:
     )
 
 
-def _params(layer: Layer) -> int:
+def _count_params(layer: Layer) -> int:
     pairs = len(layer.out_atoms) * len(layer.in_atoms) // layer.conv_groups
     return pairs * layer.params_per_pair + len(layer.out_atoms) * layer.params_per_out
 
 
-def _protected(
-    trace: Trace, atom_of: NDArray[np.int32], root: Ids, reasons: dict[int, str]
-) -> list[Protected]:
+def _protected_channels(
+    trace: TraceResult, atom_of: NDArray[np.int32], root: Ids, reasons: dict[int, str]
+) -> list[ProtectedChannels]:
     found = []
-    for slot in trace.slots.values():
-        if slot.kind not in PRODUCERS:
+    for slot in trace.traced_layers.values():
+        if slot.kind not in PRODUCER_KINDS:
             continue
         assert slot.ids_out is not None
         ids = slot.ids_out.numpy()
         why: dict[str, int] = defaultdict(int)
         for i in ids[atom_of[ids] < 0].tolist():
             why[reasons[int(root[i])]] += 1
-        found += [Protected(slot.name, channels, reason) for reason, channels in why.items()]
+        found += [
+            ProtectedChannels(slot.name, channels, reason) for reason, channels in why.items()
+        ]
     return found

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .labels import Couplings, squeezed, varying
+from .labels import Couplings, squeeze_constant_dims, varying_dims
 
 aten = torch.ops.aten
 
 
-class Labels:
+class ActivationLabels:
     """The labels of the activations alive; an activation without labels is a constant."""
 
     def __init__(self) -> None:
@@ -32,7 +32,11 @@ class Labels:
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Give an activation labels; None or nothing but -1 takes them away."""
-        if labels is None or tensor.numel() == 0 or not bool((squeezed(labels) >= 0).any()):
+        if (
+            labels is None
+            or tensor.numel() == 0
+            or not bool((squeeze_constant_dims(labels) >= 0).any())
+        ):
             self._of.pop(tensor, None)
         else:
             self._of[tensor] = labels
@@ -50,22 +54,22 @@ def argument(op: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OperationCall:
     """One aten operation as it ran."""
 
     op: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
-    labels: Labels
+    labels: ActivationLabels
     couplings: Couplings
-    place: str  # the operation and the module it ran in, for messages
+    location: str  # the operation and the module it ran in, for messages
 
     @property
-    def first(self) -> Tensor:
+    def first_labels(self) -> Tensor:
         """The labels of the first argument; -1 where it has none."""
         found = self.labels.get(self.args[0])
-        return unlabelled(self.args[0]) if found is None else found
+        return unlabelled_like(self.args[0]) if found is None else found
 
     def argument(self, name: str) -> Any:
         """An argument by its name in the operation's schema, defaults included."""
@@ -73,31 +77,31 @@ class Call:
 
     def protect(self, labels: Tensor | None, why: str) -> None:
         """Protect labels and say where."""
-        self.couplings.protect(labels, f"{why} ({self.place})")
+        self.couplings.protect(labels, f"{why} ({self.location})")
 
 
-Rule = Callable[[Call], None]
-RULES: dict[Any, Rule] = {}
+LabelRule = Callable[[OperationCall], None]
+LABEL_RULES: dict[Any, LabelRule] = {}
 
 
-def unlabelled(tensor: Tensor) -> Tensor:
+def unlabelled_like(tensor: Tensor) -> Tensor:
     """Labels -1 for all of an activation."""
     return torch.full((1,) * tensor.ndim, -1).expand(tensor.shape)
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+def register_rule(*names: str) -> Callable[[LabelRule], LabelRule]:
     """Register a rule for aten operations; names that this torch does not have are skipped."""
 
-    def register(rule: Rule) -> Rule:
-        RULES.update({getattr(aten, name): rule for name in names if hasattr(aten, name)})
+    def register(rule: LabelRule) -> LabelRule:
+        LABEL_RULES.update({getattr(aten, name): rule for name in names if hasattr(aten, name)})
         return rule
 
     return register
 
 
-def steady(call: Call, labels: Tensor, dims: Sequence[int]) -> Tensor | None:
+def protect_if_varying(call: OperationCall, labels: Tensor, dims: Sequence[int]) -> Tensor | None:
     """The labels if they do not vary along `dims`; else they are protected, and None."""
-    if set(dims) & set(varying(labels)):
+    if set(dims) & set(varying_dims(labels)):
         call.protect(labels, "works along channels")
         return None
     return labels

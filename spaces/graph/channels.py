@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
+LayerKind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +26,7 @@ class Layer:
     """
 
     name: str
-    kind: Kind
+    kind: LayerKind
     out_atoms: NDArray[np.int32]  # [C_out], -1 = never removed
     in_atoms: NDArray[np.int32]  # [C_in], -1 = never removed
     conv_groups: int = 1
@@ -44,7 +44,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Protected:
+class ProtectedChannels:
     """Output channels of a layer that are never removed, and why."""
 
     layer: str
@@ -68,7 +68,7 @@ class ChannelMap:
     layers: tuple[Layer, ...]  # in forward order
     groups: tuple[Group, ...]
     group_of: NDArray[np.int32]  # [A]
-    protected: tuple[Protected, ...]
+    protected: tuple[ProtectedChannels, ...]
     input_shape: tuple[int, ...]  # of one sample
     fixed_macs: int = 0  # of weights that no layer describes
     fixed_params: int = 0
@@ -80,7 +80,7 @@ class ChannelMap:
         return len(self.group_of)
 
 
-def map_digest(channel_map: ChannelMap) -> str:
+def channel_map_digest(channel_map: ChannelMap) -> str:
     """A hash over the map's arrays."""
     digest = hashlib.sha256(repr(channel_map.input_shape).encode())
     for layer in channel_map.layers:

@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class LabelSite:
     """Ids that passed one place in the network, and what is to be said of it."""
 
     ids: Ids
@@ -33,11 +33,11 @@ class Couplings:
 
     producer: list[Ids] = field(default_factory=list)  # one array a call of `fresh`
     pairs: list[NDArray[np.int64]] = field(default_factory=list)  # each [n, 2]
-    protected: list[Site] = field(default_factory=list)
-    fragile: list[Site] = field(default_factory=list)
+    protected: list[LabelSite] = field(default_factory=list)
+    fragile: list[LabelSite] = field(default_factory=list)
     size: int = 0
 
-    def fresh(self, channels: int, layer: int) -> Tensor:
+    def new_ids(self, channels: int, layer: int) -> Tensor:
         """New ids for the output channels of a layer."""
         ids = torch.arange(self.size, self.size + channels)
         self.producer.append(np.full(channels, layer, dtype=np.int64))
@@ -52,17 +52,17 @@ class Couplings:
         """Suspect these channels if the cut network turns out wrong."""
         self._note(self.fragile, labels, reason)
 
-    def _note(self, sites: list[Site], labels: Tensor | None, reason: str) -> None:
+    def _note(self, sites: list[LabelSite], labels: Tensor | None, reason: str) -> None:
         if labels is None:
             return
-        ids = np.unique(squeezed(labels).numpy())
+        ids = np.unique(squeeze_constant_dims(labels).numpy())
         ids = ids[ids >= 0]
         if len(ids):
-            sites.append(Site(ids, reason))
+            sites.append(LabelSite(ids, reason))
 
-    def unite(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
+    def tie(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
         """Tie two label tensors of one shape element by element; the labels of both together."""
-        one, other = shrink_together((one, other))
+        one, other = broadcast_compactly((one, other))
         known_one, known_other = one >= 0, other >= 0
         both = known_one & known_other & (one != other)
         if bool(both.any()):
@@ -75,15 +75,15 @@ class Couplings:
     def tie_along(self, labels: Tensor, dim: int, reason: str) -> Tensor:
         """Tie all positions along `dim` with the first; the labels are constant there after."""
         first = labels.narrow(dim, 0, 1).expand(labels.shape)
-        return self.unite(first, labels, reason).narrow(dim, 0, 1).expand(labels.shape)
+        return self.tie(first, labels, reason).narrow(dim, 0, 1).expand(labels.shape)
 
 
-def varying(labels: Tensor) -> list[int]:
+def varying_dims(labels: Tensor) -> list[int]:
     """The dimensions along which compact labels vary."""
     return [d for d, size in enumerate(labels.shape) if size > 1 and labels.stride(d) != 0]
 
 
-def squeezed(labels: Tensor) -> Tensor:
+def squeeze_constant_dims(labels: Tensor) -> Tensor:
     """The labels with one position of every dimension in which they do not vary."""
     for dim, size in enumerate(labels.shape):
         if size > 1 and labels.stride(dim) == 0:
@@ -91,9 +91,9 @@ def squeezed(labels: Tensor) -> Tensor:
     return labels
 
 
-def compact(labels: Tensor) -> Tensor:
+def compact_labels(labels: Tensor) -> Tensor:
     """The same labels with stride 0 along every dimension in which they are equal."""
-    shape, small = labels.shape, squeezed(labels)
+    shape, small = labels.shape, squeeze_constant_dims(labels)
     for dim, size in enumerate(small.shape):
         if size > 1:
             first = small.narrow(dim, 0, 1)
@@ -102,7 +102,7 @@ def compact(labels: Tensor) -> Tensor:
     return small.expand(shape)
 
 
-def shrink_together(tensors: Sequence[Tensor]) -> list[Tensor]:
+def broadcast_compactly(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Broadcast labels to one shape, then narrow the dimensions in which none of them varies."""
     shape = np.broadcast_shapes(*(t.shape for t in tensors))
     spread = [t.expand(shape) for t in tensors]
@@ -115,7 +115,7 @@ def shrink_together(tensors: Sequence[Tensor]) -> list[Tensor]:
 def channel_vector(labels: Tensor, dim: int) -> Tensor | None:
     """The labels along `dim` if they vary along no other dimension."""
     dim %= labels.ndim
-    if any(d != dim for d in varying(labels)):
+    if any(d != dim for d in varying_dims(labels)):
         return None
     for other in reversed(range(labels.ndim)):
         if other != dim:
@@ -123,13 +123,13 @@ def channel_vector(labels: Tensor, dim: int) -> Tensor | None:
     return labels
 
 
-def concatenate(parts: Iterable[Tensor], dim: int) -> Tensor:
+def concatenate_labels(parts: Iterable[Tensor], dim: int) -> Tensor:
     """Concatenate labels without writing out the dimensions in which no part varies."""
     parts = list(parts)
     dim %= parts[0].ndim
     shape = list(parts[0].shape)
     shape[dim] = sum(part.shape[dim] for part in parts)
     for other in range(len(shape)):
-        if other != dim and not any(other in varying(part) for part in parts):
+        if other != dim and not any(other in varying_dims(part) for part in parts):
             parts = [part.narrow(other, 0, 1) for part in parts]
-    return compact(torch.cat(parts, dim).expand(shape))
+    return compact_labels(torch.cat(parts, dim).expand(shape))

@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class GroupLayout:
     """One group: its layers with their dense output channels, and the atoms `first`..`end` - 1."""
 
     name: str
@@ -34,7 +34,7 @@ class Stretch:
 class Layout:
     """All groups, in the order of their atoms."""
 
-    groups: tuple[Stretch, ...] = ()
+    groups: tuple[GroupLayout, ...] = ()
 
     @property
     def atoms(self) -> int:
@@ -50,14 +50,16 @@ class Layout:
         return {"schema": SCHEMA, "groups": [asdict(group) for group in self.groups]}
 
 
-def layout_of(channel_map: ChannelMap) -> Layout:
+def build_layout(channel_map: ChannelMap) -> Layout:
     """The layout of a map; its atoms are numbered group by group."""
     widths = {layer.name: len(layer.out_atoms) for layer in channel_map.layers}
     ends = np.cumsum(np.bincount(channel_map.group_of, minlength=len(channel_map.groups)))
     firsts = [0, *ends[:-1].tolist()]
     return Layout(
         tuple(
-            Stretch(g.name, g.layers, tuple(widths[name] for name in g.layers), first, int(end))
+            GroupLayout(
+                g.name, g.layers, tuple(widths[name] for name in g.layers), first, int(end)
+            )
             for g, first, end in zip(channel_map.groups, firsts, ends, strict=True)
         )
     )
@@ -69,7 +71,7 @@ def layout_from_json(values: Any, where: str = "space.json") -> Layout:
     if schema != SCHEMA:
         raise UserError(f"{where} must have schema {SCHEMA}, got {schema!r}; update paretoprune")
     try:
-        groups = tuple(stretch_from_json(group) for group in values["groups"])
+        groups = tuple(group_layout_from_json(group) for group in values["groups"])
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{where} must hold groups, got {error!r}; delete it") from None
     firsts = [0, *(group.end for group in groups[:-1])]
@@ -78,9 +80,9 @@ def layout_from_json(values: Any, where: str = "space.json") -> Layout:
     return Layout(groups)
 
 
-def stretch_from_json(values: Any) -> Stretch:
+def group_layout_from_json(values: Any) -> GroupLayout:
     """One group of a layout."""
-    return Stretch(
+    return GroupLayout(
         name=str(values["name"]),
         layers=tuple(str(name) for name in values["layers"]),
         channels=tuple(int(n) for n in values["channels"]),

@@ -16,25 +16,25 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import UserError
 
-BATCH = 4
+BATCH_SIZE = 4
 
 
-def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn.Module:
+def randomized_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn.Module:
     """A copy with random weights of the right scale and norms fitted to random inputs."""
     model, rng = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
     for module in model.modules():
-        _randomise(module, rng)
+        _randomize(module, rng)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.training, norm.momentum = True, 1.0  # not what it applies besides
     try:
         with torch.no_grad():
-            model(torch.randn(BATCH, *input_shape, generator=rng))
+            model(torch.randn(BATCH_SIZE, *input_shape, generator=rng))
     except Exception as problem:
         first = (str(problem).splitlines() or [type(problem).__name__])[0]
         raise UserError(
-            f"the network must take batches of any size, but failed on {BATCH} samples "
+            f"the network must take batches of any size, but failed on {BATCH_SIZE} samples "
             f"({first[:160]}); take the batch size from its input's shape"
         ) from problem
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -42,7 +42,7 @@ def lively_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn
     return model
 
 
-def _randomise(module: nn.Module, rng: torch.Generator) -> None:
+def _randomize(module: nn.Module, rng: torch.Generator) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters(recurse=False):
             noise = torch.randn(parameter.shape, generator=rng)

@@ -15,7 +15,7 @@ from ..errors import UserError
 from .channels import ChannelMap, Layer
 
 
-def reduce_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> ChannelMap:
+def reduce_channel_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> ChannelMap:
     """The map of the network that is cut to a mask [A]: its atoms are the kept ones, in order.
 
     Groups of which no atom is kept disappear; every other record stays as it was.
@@ -30,7 +30,7 @@ def reduce_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> ChannelMap:
     number[:-1][keep] = np.arange(keep.sum(), dtype=np.int32)
     return replace(
         channel_map,
-        layers=tuple(_reduced(layer, number, keep) for layer in channel_map.layers),
+        layers=tuple(_reduce_layer(layer, number, keep) for layer in channel_map.layers),
         groups=tuple(channel_map.groups[group] for group in present),
         group_of=group_of.astype(np.int32),
     )
@@ -43,7 +43,7 @@ def expand_mask(keep: NDArray[np.bool_], inner: NDArray[np.bool_]) -> NDArray[np
     return whole
 
 
-def _reduced(layer: Layer, number: NDArray[np.int32], keep: NDArray[np.bool_]) -> Layer:
+def _reduce_layer(layer: Layer, number: NDArray[np.int32], keep: NDArray[np.bool_]) -> Layer:
     stays = np.append(keep, True)
     out_atoms = layer.out_atoms[stays[layer.out_atoms]]
     in_atoms = layer.in_atoms[stays[layer.in_atoms]]

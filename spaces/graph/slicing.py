@@ -13,24 +13,27 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from ..errors import UserError
 from .channels import ChannelMap, Layer
-from .rules.attention import Heads
-from .rules.option_a_shortcut import Shortcut
+from .rules.attention import AttentionHeads
+from .rules.option_a_shortcut import OptionAShortcut
 
 
 def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
     """Keep the channels of a mask [A] in every layer of `model`."""
     for layer in channel_map.layers:
-        kept_out, kept_in = kept(layer.out_atoms, keep), kept(layer.in_atoms, keep)
+        kept_out, kept_in = (
+            kept_channels(layer.out_atoms, keep),
+            kept_channels(layer.in_atoms, keep),
+        )
         if not (kept_out.all() and kept_in.all()):
-            _slice(model.get_submodule(layer.name), layer, kept_out, kept_in)
+            _slice_module(model.get_submodule(layer.name), layer, kept_out, kept_in)
 
 
-def kept(atoms: NDArray[np.int32], keep: NDArray[np.bool_]) -> Tensor:
+def kept_channels(atoms: NDArray[np.int32], keep: NDArray[np.bool_]) -> Tensor:
     """Which channels of one side of a layer a mask keeps: bool [C]."""
     return torch.from_numpy(np.append(keep, True)[atoms])
 
 
-def _slice(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
+def _slice_module(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
     if not kept_out.any() or not kept_in.any():
         raise UserError(
             f"a mask must keep a channel of every layer, got none of {layer.name}; "
@@ -40,48 +43,50 @@ def _slice(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -
         case "conv":
             _slice_conv(module, layer, kept_out, kept_in)
         case "linear":
-            _index(module, "weight", kept_out, kept_in)
-            _index(module, "bias", kept_out)
-            _set(module, out_features=_count(kept_out), in_features=_count(kept_in))
+            _index_tensor(module, "weight", kept_out, kept_in)
+            _index_tensor(module, "bias", kept_out)
+            _set_widths(
+                module, out_features=_count_kept(kept_out), in_features=_count_kept(kept_in)
+            )
         case "channelwise":
             for name in ("weight", "bias", "running_mean", "running_var"):
-                _index(module, name, kept_out)
+                _index_tensor(module, name, kept_out)
             width = "num_parameters" if isinstance(module, nn.PReLU) else "num_features"
-            _set(module, **{width: _count(kept_out)})
+            _set_widths(module, **{width: _count_kept(kept_out)})
         case "shortcut":
-            assert isinstance(module, Shortcut)
-            module.cut(kept_out.to(module.index.device), kept_in.to(module.index.device))
+            assert isinstance(module, OptionAShortcut)
+            module.keep_channels(kept_out.to(module.index.device), kept_in.to(module.index.device))
         case "heads":
-            assert isinstance(module, Heads)
-            module.cut(kept_out)
-            _index(module, "table", slice(None), kept_out)
+            assert isinstance(module, AttentionHeads)
+            module.keep_heads(kept_out)
+            _index_tensor(module, "table", slice(None), kept_out)
 
 
 def _slice_conv(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
     out: Tensor | slice = kept_out
     into: Tensor | slice = kept_in
     if layer.conv_groups > 1:  # whole convolution groups go: the other side is one group's width
-        _set(module, groups=layer.conv_groups * _count(kept_in) // len(kept_in))
+        _set_widths(module, groups=layer.conv_groups * _count_kept(kept_in) // len(kept_in))
         if isinstance(module, _ConvTransposeNd):
             out = slice(None)
         else:
             into = slice(None)
     sides = (into, out) if isinstance(module, _ConvTransposeNd) else (out, into)
-    _index(module, "weight", *sides)
-    _index(module, "bias", kept_out)
-    _set(module, out_channels=_count(kept_out), in_channels=_count(kept_in))
+    _index_tensor(module, "weight", *sides)
+    _index_tensor(module, "bias", kept_out)
+    _set_widths(module, out_channels=_count_kept(kept_out), in_channels=_count_kept(kept_in))
 
 
-def _set(module: nn.Module, **widths: int) -> None:
+def _set_widths(module: nn.Module, **widths: int) -> None:
     for name, width in widths.items():
         setattr(module, name, width)
 
 
-def _count(kept: Tensor) -> int:
+def _count_kept(kept: Tensor) -> int:
     return int(kept.sum())
 
 
-def _index(module: nn.Module, name: str, *sides: Tensor | slice) -> None:
+def _index_tensor(module: nn.Module, name: str, *sides: Tensor | slice) -> None:
     """Replace a parameter or buffer of a module by its kept rows (and columns)."""
     tensor = getattr(module, name, None)
     if tensor is None:

@@ -18,21 +18,28 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
 from ..outputs import tensors_in
-from .atoms import Trace, keep_layers, tie_shortcuts
-from .calls import Call, Labels
+from .atoms import TraceResult, couple_shortcuts, protect_layers
+from .calls import ActivationLabels, OperationCall
 from .channels import ChannelMap, Unread
 from .labels import Couplings
-from .rules.layers import Slot, is_opaque, leaf_kind, record_call, runs_its_norm, why_unread
-from .rules.operations import carry
-from .rules.raw_matmuls import product_macs
-from .verify import verified
+from .rules.layers import (
+    TracedLayer,
+    is_opaque,
+    layer_kind,
+    record_layer_call,
+    runs_its_norm,
+    why_unread,
+)
+from .rules.operations import propagate_labels
+from .rules.raw_matmuls import raw_weight_macs
+from .verify import verify_channel_map
 
 
-class Untraceable(UserError):
+class UntraceableModelError(UserError):
     """A network whose channels cannot be read; the message says what to do."""
 
 
-def trace_channels(
+def trace_channel_map(
     model: nn.Module,
     input_shape: tuple[int, ...],
     *,
@@ -44,41 +51,41 @@ def trace_channels(
     `keep` names layers or blocks (with * and ?) whose outputs are never removed. `tie_twins`: a
     channel and its copy behind an option-A shortcut go together, as in Li et al. 2020.
     """
-    trace = run_traced(model, torch.zeros(1, *input_shape))
-    keep_layers(trace, keep)
+    trace = trace_forward(model, torch.zeros(1, *input_shape))
+    protect_layers(trace, keep)
     if tie_twins:
-        tie_shortcuts(trace)
-    return verified(model, trace, tuple(input_shape))
+        couple_shortcuts(trace)
+    return verify_channel_map(model, trace, tuple(input_shape))
 
 
-def run_traced(model: nn.Module, sample: Tensor) -> Trace:
+def trace_forward(model: nn.Module, sample: Tensor) -> TraceResult:
     """Run the network once and write down what its channels do."""
-    training, recorder = model.training, _Recorder(model)
+    training, recorder = model.training, _TraceMode(model)
     try:
-        with recorder.hooked(model.eval()), torch.no_grad(), recorder:
+        with recorder.follow_modules(model.eval()), torch.no_grad(), recorder:
             out = model(sample)
     except Exception as error:
-        raise Untraceable(_one_line(recorder, sample, error)) from error
+        raise UntraceableModelError(_failure_message(recorder, sample, error)) from error
     finally:
         model.train(training)
-    for slot in recorder.slots.values():
-        if recorder.raw & {_storage(p) for p in slot.module.parameters()}:
+    for slot in recorder.traced_layers.values():
+        if recorder.raw & {_storage_pointer(p) for p in slot.module.parameters()}:
             for ids in (slot.ids_in, slot.ids_out):
-                recorder.known.protect(
+                recorder.couplings.protect(
                     ids, f"the code also uses the weights of {slot.name} itself"
                 )
     outputs = tensors_in(out)
     if not outputs:
-        raise Untraceable(
+        raise UntraceableModelError(
             f"the network must return tensors, got {type(out).__name__} without one; return its "
             "outputs as a tensor, tuple, list, dict or dataclass"
         )
     for tensor in outputs:
-        recorder.known.protect(recorder.labels.get(tensor), "output of the network")
-    return Trace(recorder.slots, recorder.known, recorder.unread())
+        recorder.couplings.protect(recorder.labels.get(tensor), "output of the network")
+    return TraceResult(recorder.traced_layers, recorder.couplings, recorder.unread())
 
 
-def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
+def _failure_message(recorder: _TraceMode, sample: Tensor, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"the network must run on one input of shape {tuple(sample.shape[1:])}, but "
@@ -87,23 +94,23 @@ def _one_line(recorder: _Recorder, sample: Tensor, error: Exception) -> str:
     )
 
 
-def _storage(tensor: Tensor) -> int:
+def _storage_pointer(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation outside leaves, and every call of a leaf."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.labels = Labels()
-        self.known = Couplings()
-        self.slots: dict[str, Slot] = {}
+        self.labels = ActivationLabels()
+        self.couplings = Couplings()
+        self.traced_layers: dict[str, TracedLayer] = {}
         self.modules: list[str] = []  # the names of the modules now running
         self.named = dict(model.named_modules())
         self.inside = 0  # > 0: in a leaf
         self.macs: dict[str, int] = {}  # of weights outside of leaves, by module
-        self.weights = {_storage(p) for p in model.parameters()}
+        self.weights = {_storage_pointer(p) for p in model.parameters()}
         self.raw: set[int] = set()  # weights that the code uses by themselves
 
     def __torch_dispatch__(
@@ -113,13 +120,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         if not self.inside:
             place = f"{func.overloadpacket.__name__} in {self.place}"
-            call = Call(func, args, kwargs, out, self.labels, self.known, place)
+            call = OperationCall(func, args, kwargs, out, self.labels, self.couplings, place)
             if runs_its_norm(call, self.named[self.running]):
                 self._record(self.running, "channelwise", (args[:1], {}), out)
                 return out
-            carry(call)
-            self.raw |= self.weights & {_storage(t) for t in args if isinstance(t, Tensor)}
-            macs = product_macs(func, args, kwargs, out, self.weights)
+            propagate_labels(call)
+            self.raw |= self.weights & {_storage_pointer(t) for t in args if isinstance(t, Tensor)}
+            macs = raw_weight_macs(func, args, kwargs, out, self.weights)
             if macs:
                 self.macs[self.running] = self.macs.get(self.running, 0) + macs
         return out
@@ -142,7 +149,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
     @contextmanager
-    def hooked(self, model: nn.Module) -> Iterator[None]:
+    def follow_modules(self, model: nn.Module) -> Iterator[None]:
         """Follow the modules of a network while it runs."""
         handles = []
         try:
@@ -154,7 +161,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 handle.remove()
 
     def _follow(self, name: str, module: nn.Module) -> list[Any]:
-        kind = leaf_kind(module)
+        kind = layer_kind(module)
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.modules.append(name)
@@ -177,10 +184,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, name: str, kind: Any, args: Any, out: Any) -> None:
         module = self.named[name]
-        slot = self.slots.setdefault(name, Slot(name, kind, module, len(self.slots)))
+        slot = self.traced_layers.setdefault(
+            name, TracedLayer(name, kind, module, len(self.traced_layers))
+        )
         inputs = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
         inputs = inputs[: getattr(module, "streams", 1)]
         first = out[0] if isinstance(out, tuple) else out
         self.inside += 1  # what follows is our own arithmetic
-        record_call(slot, inputs, first, self.labels, self.known)
+        record_layer_call(slot, inputs, first, self.labels, self.couplings)
         self.inside -= 1

@@ -18,37 +18,39 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 from ..outputs import tensors_in
-from .atoms import Trace, build_map
+from .atoms import TraceResult, build_channel_map
 from .channels import ChannelMap
-from .random_weights import lively_copy, relative_error
-from .rules.option_a_shortcut import Shortcut
-from .slicing import kept, slice_layers
+from .random_weights import randomized_copy, relative_error
+from .rules.option_a_shortcut import OptionAShortcut
+from .slicing import kept_channels, slice_layers
 
 TOLERANCE = 1e-4
-MANY_SITES = 24
+MAX_SITES_RETRIED = 24
 
 
-def verified(model: nn.Module, trace: Trace, input_shape: tuple[int, ...]) -> ChannelMap:
+def verify_channel_map(
+    model: nn.Module, trace: TraceResult, input_shape: tuple[int, ...]
+) -> ChannelMap:
     """The channel map, with everything protected that a cut network does not survive."""
-    build = partial(build_map, model, trace, input_shape)
-    whole, model = build(), lively_copy(model, input_shape, seed=0)
-    if cut_failure(model, whole) is None:
+    build = partial(build_channel_map, model, trace, input_shape)
+    whole, model = build(), randomized_copy(model, input_shape, seed=0)
+    if find_slicing_failure(model, whole) is None:
         return whole
-    needed = list(range(len(trace.known.fragile)))
-    failure = cut_failure(model, build(needed))
+    needed = list(range(len(trace.couplings.fragile)))
+    failure = find_slicing_failure(model, build(needed))
     if failure is not None:
         raise UserError(
             f"a cut network must compute what the masked one does, but here {failure}; "
             "keep the layers around that place with keep=[...]"
         )
-    for site in needed[:MANY_SITES]:  # set free, one by one, what turns out harmless
+    for site in needed[:MAX_SITES_RETRIED]:  # set free, one by one, what turns out harmless
         fewer = [other for other in needed if other != site]
-        if cut_failure(model, build(fewer)) is None:
+        if find_slicing_failure(model, build(fewer)) is None:
             needed = fewer
     return build(needed)
 
 
-def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
+def find_slicing_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
     """Why the network cut to a random mask is wrong; None if it is right."""
     keep = random_mask(channel_map, 0.6, np.random.default_rng(0))
     tried = copy.deepcopy(model)
@@ -56,10 +58,10 @@ def cut_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(2, *channel_map.input_shape, generator=generator)
     with torch.no_grad():
-        expected = _flat(tried(sample))
+        expected = _flatten_outputs(tried(sample))
         slice_layers(tried, channel_map, keep)  # what it was deaf to goes
         try:
-            found = _flat(tried(sample))
+            found = _flatten_outputs(tried(sample))
         except Exception as problem:
             return f"it stops ({(str(problem).splitlines() or [''])[0][:160]})"
     if expected.shape != found.shape:
@@ -84,8 +86,8 @@ def random_mask(
 def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
     """Make the layers deaf to removed channels, by their weights alone."""
     for layer in channel_map.layers:
-        module, kept_in = model.get_submodule(layer.name), kept(layer.in_atoms, keep)
-        if isinstance(module, Shortcut):
+        module, kept_in = model.get_submodule(layer.name), kept_channels(layer.in_atoms, keep)
+        if isinstance(module, OptionAShortcut):
             silent = ~kept_in[module.index.clamp(min=0)]
             module.scale[silent] = 0
         elif layer.kind in ("conv", "linear") and layer.conv_groups == 1:
@@ -95,5 +97,5 @@ def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.boo
             weight.data[(~kept_in,) if transposed else (slice(None), ~kept_in)] = 0
 
 
-def _flat(out: object) -> Tensor:
+def _flatten_outputs(out: object) -> Tensor:
     return torch.cat([t.flatten().double() for t in tensors_in(out)])

@@ -12,41 +12,41 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
-from .rules.attention import MultiHead
-from .rules.swin_attention import WindowAttention
+from .rules.attention import ExplicitMultiheadAttention
+from .rules.swin_attention import ExplicitWindowAttention
 
-SWIN = "torchvision.models.swin_transformer"
-REPLACED: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
-    ("torch.nn.modules.activation", "MultiheadAttention"): MultiHead,
-    (SWIN, "ShiftedWindowAttention"): WindowAttention,
-    (SWIN, "ShiftedWindowAttentionV2"): WindowAttention,
+SWIN_MODULE = "torchvision.models.swin_transformer"
+ATTENTION_REPLACEMENTS: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
+    ("torch.nn.modules.activation", "MultiheadAttention"): ExplicitMultiheadAttention,
+    (SWIN_MODULE, "ShiftedWindowAttention"): ExplicitWindowAttention,
+    (SWIN_MODULE, "ShiftedWindowAttentionV2"): ExplicitWindowAttention,
 }
-AUXILIARY = {  # heads that only training uses, by class
+AUXILIARY_HEADS = {  # heads that only training uses, by class
     ("torchvision.models.googlenet", "GoogLeNet"): ("aux1", "aux2"),
     ("torchvision.models.inception", "Inception3"): ("AuxLogits",),
 }
 
 
-class Unusable(UserError):
+class UnusableModelError(UserError):
     """A model that no working copy can be made of; the message says what to do."""
 
 
-def working_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+def make_working_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy in float32 on the CPU, eval mode, and notes on what is not as in the original.
 
     Its outputs equal the original's in eval mode. A working copy's copy is the same again.
     """
     notes: list[str] = []
-    copied = _copy(_unwrapped(model, notes))
-    _note_precision(copied, notes)
+    copied = _copy_model(_unwrap(model, notes))
+    _note_casts(copied, notes)
     copied = copied.cpu().float().eval()
     for parameter in copied.parameters():
         parameter.grad = None
-    _drop_auxiliary(copied, notes)
+    _drop_auxiliary_heads(copied, notes)
     return _replace_attention(copied, notes), tuple(notes)
 
 
-def _unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
+def _unwrap(model: nn.Module, notes: list[str]) -> nn.Module:
     """The plain network within its wrappers, if it can be copied at all."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
@@ -58,25 +58,31 @@ def _unwrapped(model: nn.Module, notes: list[str]) -> nn.Module:
         notes.append(f"taken out of its {type(model).__name__}")
         model = inner
     if not isinstance(model, nn.Module):
-        raise Unusable(
+        raise UnusableModelError(
             f"model must be a torch.nn.Module, got {type(model).__name__}; "
             "call the function that builds it"
         )
     if isinstance(model, torch.jit.ScriptModule):
-        raise Unusable("model must be eager, got TorchScript; pass the module it was made from")
+        raise UnusableModelError(
+            "model must be eager, got TorchScript; pass the module it was made from"
+        )
     if any(is_lazy(p) for p in model.parameters()):
-        raise Unusable("model must have its weights, got lazy layers; run it once on an input")
+        raise UnusableModelError(
+            "model must have its weights, got lazy layers; run it once on an input"
+        )
     if any(p.is_meta for p in model.parameters()):
-        raise Unusable("model must have its weights, got meta tensors; load its state dict first")
+        raise UnusableModelError(
+            "model must have its weights, got meta tensors; load its state dict first"
+        )
     return model
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy_model(model: nn.Module) -> nn.Module:
     try:
         copied = copy.deepcopy(model)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unusable(
+        raise UnusableModelError(
             f"model must survive copy.deepcopy, got {first[:160]}; pass a freshly built network "
             "and load its state dict"
         ) from error
@@ -88,19 +94,23 @@ def _copy(model: nn.Module) -> nn.Module:
     return copied
 
 
-def _note_precision(model: nn.Module, notes: list[str]) -> None:
+def _note_casts(model: nn.Module, notes: list[str]) -> None:
     kinds = {(p.dtype, p.device.type) for p in model.parameters()} - {(torch.float32, "cpu")}
     for dtype, device in sorted(kinds, key=str):
         notes.append(f"{str(dtype).removeprefix('torch.')} on {device} became float32 on the CPU")
 
 
-def _key(module: nn.Module) -> tuple[str, str]:
+def _class_key(module: nn.Module) -> tuple[str, str]:
     return type(module).__module__, type(module).__qualname__
 
 
-def _drop_auxiliary(model: nn.Module, notes: list[str]) -> None:
+def _drop_auxiliary_heads(model: nn.Module, notes: list[str]) -> None:
     for name, module in model.named_modules():
-        heads = [h for h in AUXILIARY.get(_key(module), ()) if getattr(module, h) is not None]
+        heads = [
+            h
+            for h in AUXILIARY_HEADS.get(_class_key(module), ())
+            if getattr(module, h) is not None
+        ]
         for head in heads:
             setattr(module, head, None)
             notes.append(f"auxiliary head {f'{name}.{head}'.lstrip('.')} removed")
@@ -113,7 +123,7 @@ def _replace_attention(model: nn.Module, notes: list[str]) -> nn.Module:
     done: dict[int, nn.Module] = {}  # an attention used twice stays one module
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            build = REPLACED.get(_key(child))
+            build = ATTENTION_REPLACEMENTS.get(_class_key(child))
             if build is None:
                 continue
             if id(child) not in done:
@@ -123,6 +133,6 @@ def _replace_attention(model: nn.Module, notes: list[str]) -> nn.Module:
                     notes.append(f"{name} stays dense ({error} not supported)")
                     continue
             setattr(parent, name, done[id(child)])
-    if _key(model) in REPLACED:
-        return REPLACED[_key(model)](model).eval()
+    if _class_key(model) in ATTENTION_REPLACEMENTS:
+        return ATTENTION_REPLACEMENTS[_class_key(model)](model).eval()
     return model

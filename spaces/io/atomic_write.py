@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 
-def partial_name(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a file is written before it takes its name: beside it, one a process."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
-def take_name(partial: Path, path: Path) -> None:
+def commit_file(partial: Path, path: Path) -> None:
     """Give a written file its name once its bytes, and then the name, are on the disk."""
-    sync(partial)
+    fsync_path(partial)
     os.replace(partial, path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -29,17 +29,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes_atomic(path: Path, content: bytes) -> None:
     """Write `content` so that a kill at any moment leaves the old file or the new one."""
-    partial = partial_name(path)
+    partial = partial_path(path)
     try:
         partial.write_bytes(content)
-        take_name(partial, path)
+        commit_file(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)  # on a full disk, half a file is in the way
         raise
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json_atomic(path: Path, values: Any) -> None:
     """Write plain values as indented JSON, durably; NaN is refused."""
-    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes_atomic(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())

@@ -9,71 +9,73 @@ from typing import Any, TypeVar
 
 from ..errors import UserError
 
-Record = TypeVar("Record")
-Reader = Callable[[Any], Any]
+RecordT = TypeVar("RecordT")
+FieldReader = Callable[[Any], Any]
 
 
-def is_text(value: object) -> bool:
+def is_str(value: object) -> bool:
     """A string."""
     return isinstance(value, str)
 
 
-def is_whole(value: object) -> bool:
+def is_int64(value: object) -> bool:
     """A whole number of 64 bits; True is none."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def is_finite(value: object) -> bool:
+def is_finite_number(value: object) -> bool:
     """A number that a float can hold."""
     if isinstance(value, float):
         return math.isfinite(value)
-    return is_whole(value)
+    return is_int64(value)
 
 
-def all_of(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+def is_list_of(kind: Callable[[object], bool]) -> Callable[[object], bool]:
     """The check of a list whose entries pass `kind`."""
     return lambda value: isinstance(value, list | tuple) and all(map(kind, value))
 
 
-def by_name(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+def is_dict_of(kind: Callable[[object], bool]) -> Callable[[object], bool]:
     """The check of a table from names to what passes `kind`."""
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
-TYPES: dict[str, Callable[[object], bool]] = {
-    "str": is_text,
+TYPE_CHECKS: dict[str, Callable[[object], bool]] = {
+    "str": is_str,
     "bool": lambda value: isinstance(value, bool),
-    "int": is_whole,
-    "float": is_finite,
-    "tuple[int, ...]": all_of(is_whole),
-    "tuple[float, ...]": all_of(is_finite),
-    "tuple[str, ...]": all_of(is_text),
-    "dict[str, int]": by_name(is_whole),
-    "dict[str, str]": by_name(is_text),
+    "int": is_int64,
+    "float": is_finite_number,
+    "tuple[int, ...]": is_list_of(is_int64),
+    "tuple[float, ...]": is_list_of(is_finite_number),
+    "tuple[str, ...]": is_list_of(is_str),
+    "dict[str, int]": is_dict_of(is_int64),
+    "dict[str, str]": is_dict_of(is_str),
 }
 
 
-def fits(value: object, kind: str) -> bool:
+def matches_type(value: object, kind: str) -> bool:
     """True if a value is of the annotated type; types that have no check here take anything."""
     if kind.endswith(" | None"):
-        return value is None or fits(value, kind.removesuffix(" | None"))
-    return kind not in TYPES or TYPES[kind](value)
+        return value is None or matches_type(value, kind.removesuffix(" | None"))
+    return kind not in TYPE_CHECKS or TYPE_CHECKS[kind](value)
 
 
-def read_record(
-    kind: type[Record],
+def record_from_json(
+    kind: type[RecordT],
     values: Any,
     where: str,
     *,
-    nested: Mapping[str, Reader] | None = None,
+    nested: Mapping[str, FieldReader] | None = None,
     exact: bool = True,
-) -> Record:
+) -> RecordT:
     """A record of plain values; `nested` reads its inner records, `exact` refuses unknown fields.
 
     A field without a default must be there.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where} must be a table of fields, got {shown(values)}; write it again")
+        raise UserError(
+            f"{where} must be a table of fields, got {short_repr(values)}; write it again"
+        )
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for name in sorted(map(str, set(values) - set(known))):
         if exact:
@@ -87,21 +89,21 @@ def read_record(
         value = values[name]
         if nested and name in nested:
             value = nested[name](value)
-        elif not fits(value, str(field.type)):
+        elif not matches_type(value, str(field.type)):
             raise UserError(
-                f"{where} field {name!r} must be of type {field.type}, got {shown(value)}; "
+                f"{where} field {name!r} must be of type {field.type}, got {short_repr(value)}; "
                 "write it again"
             )
         found[name] = tuple(value) if isinstance(value, list) else value
     return kind(**found)
 
 
-def optional(read: Reader) -> Reader:
+def optional_reader(read: FieldReader) -> FieldReader:
     """A reader that lets None through."""
     return lambda value: None if value is None else read(value)
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value in an error message: short, on one line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

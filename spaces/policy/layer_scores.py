@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ..graph.channels import ChannelMap
 
 Scores = NDArray[np.float64]  # [A]
-WHOLE = -1  # the layer of a part that is of the atom as a whole
+NO_LAYER = -1  # the layer of a part that is of the atom as a whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class LayerScores:
     """One value a (layer, atom) pair, float64 [P]; `layer` is an index into the map's layers."""
 
     value: Scores
@@ -28,32 +28,32 @@ class Parts:
     layer: NDArray[np.int32]
 
 
-def whole(scores: Scores) -> Parts:
+def as_layer_scores(scores: Scores) -> LayerScores:
     """Scores [A] that have no parts."""
     atoms = np.arange(len(scores), dtype=np.int32)
-    return Parts(scores, atoms, np.full(len(scores), WHOLE, dtype=np.int32))
+    return LayerScores(scores, atoms, np.full(len(scores), NO_LAYER, dtype=np.int32))
 
 
-def _sum(parts: Parts, channel_map: ChannelMap) -> Scores:
+def _sum(parts: LayerScores, channel_map: ChannelMap) -> Scores:
     return np.bincount(parts.atom, parts.value, channel_map.atoms).astype(np.float64)
 
 
-def _mean(parts: Parts, channel_map: ChannelMap) -> Scores:
+def _mean(parts: LayerScores, channel_map: ChannelMap) -> Scores:
     counts = np.bincount(parts.atom, minlength=channel_map.atoms)
     return _sum(parts, channel_map) / np.maximum(counts, 1)
 
 
-def _max(parts: Parts, channel_map: ChannelMap) -> Scores:
+def _max(parts: LayerScores, channel_map: ChannelMap) -> Scores:
     highest = np.full(channel_map.atoms, -np.inf)
     np.maximum.at(highest, parts.atom, parts.value)
     return np.where(np.isneginf(highest), 0.0, highest)
 
 
-def _later(parts: Parts, channel_map: ChannelMap) -> Scores:
+def _later_weighted(parts: LayerScores, channel_map: ChannelMap) -> Scores:
     weight = np.ones(len(parts.value))
     group_of_part = channel_map.group_of[parts.atom]
     for group in range(len(channel_map.groups)):
-        own = (group_of_part == group) & (parts.layer != WHOLE)
+        own = (group_of_part == group) & (parts.layer != NO_LAYER)
         layers = np.unique(parts.layer[own])
         if len(layers) > 1:
             place = np.searchsorted(layers, parts.layer[own])
@@ -61,14 +61,14 @@ def _later(parts: Parts, channel_map: ChannelMap) -> Scores:
     return np.bincount(parts.atom, parts.value * weight, channel_map.atoms).astype(np.float64)
 
 
-COMBINE: dict[str, Callable[[Parts, ChannelMap], Scores]] = {
+COMBINATION_RULES: dict[str, Callable[[LayerScores, ChannelMap], Scores]] = {
     "sum": _sum,
     "mean": _mean,
     "max": _max,
-    "later": _later,
+    "later": _later_weighted,
 }
 
 
-def combine(parts: Parts, channel_map: ChannelMap, how: str) -> Scores:
+def combine_layers(parts: LayerScores, channel_map: ChannelMap, rule: str) -> Scores:
     """One score an atom, by one of the rules above."""
-    return COMBINE[how](parts, channel_map)
+    return COMBINATION_RULES[rule](parts, channel_map)

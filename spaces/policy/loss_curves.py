@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ..graph.channels import ChannelMap
 from .layer_scores import Scores
-from .policy import PROBES, Policy, check_choice, check_range
+from .policy import PROBE_MODES, Policy, check_choice, check_range
 
-METHODS = ("curve", "paper")
-Tables = dict[str, NDArray[np.generic]]
+CURVE_METHODS = ("curve", "paper")
+NamedArrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class CurveSettings:
 
     def __post_init__(self) -> None:
         """Refuse settings that probe nothing."""
-        check_choice("curve method", self.method, METHODS)
-        check_choice("probe", self.probe, PROBES)
+        check_choice("curve method", self.method, CURVE_METHODS)
+        check_choice("probe", self.probe, PROBE_MODES)
         check_range("threshold", self.threshold, 0.0, 1e9)
         check_range("points", self.points, 1, 1000)
         check_range("refine", self.refine, 0, 1000)
@@ -54,7 +54,7 @@ class CurveSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curves:
+class LossCurves:
     """The probes of every group of one network, with all that is needed to read them."""
 
     base: float  # the loss before any probe's cut
@@ -83,13 +83,13 @@ def curves_name(score: str, combine: str = "sum", probe: str = "eval") -> str:
     return ", ".join([score, *filter(None, ways)])
 
 
-def curves_wanted(policies: Iterable[Policy]) -> dict[str, Policy]:
+def required_curves(policies: Iterable[Policy]) -> dict[str, Policy]:
     """The names of the curves that these policies are decoded from, each with one that asks."""
     budgets = (policy for policy in policies if policy.allocation == "loss-budget")
     return {curves_name(one.score, one.combine, one.probe): one for one in budgets}
 
 
-def removal_places(scores: Scores, channel_map: ChannelMap) -> NDArray[np.int32]:
+def removal_positions(scores: Scores, channel_map: ChannelMap) -> NDArray[np.int32]:
     """When each atom goes within its group, the lowest score first; ties by index: int32 [A]."""
     order = np.lexsort((scores, channel_map.group_of))
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
@@ -99,7 +99,7 @@ def removal_places(scores: Scores, channel_map: ChannelMap) -> NDArray[np.int32]
     return places
 
 
-def isotonic(values: Scores) -> Scores:
+def isotonic_regression(values: Scores) -> Scores:
     """The closest non-decreasing numbers: max over j <= i of min over k >= i of mean(j..k)."""
     total = np.concatenate(([0.0], np.cumsum(values)))
     j, k = np.indices((len(values), len(values)))
@@ -114,7 +114,11 @@ def rise_table(probes: dict[int, float], size: int) -> Scores:
     known = np.array(sorted(probes))
     heights = np.array([probes[k] for k in known.tolist()])
     finite = int(np.isinf(heights).argmax()) if np.isinf(heights).any() else len(known)
-    known, heights, ends = known[:finite], isotonic(heights[:finite]), finite < len(known)
+    known, heights, ends = (
+        known[:finite],
+        isotonic_regression(heights[:finite]),
+        finite < len(known),
+    )
     table = np.interp(np.arange(size), known, heights)
     if ends:
         table[known[-1] + 1 :] = np.inf
@@ -124,13 +128,13 @@ def rise_table(probes: dict[int, float], size: int) -> Scores:
     return table
 
 
-def rise_tables(curves: Curves, channel_map: ChannelMap) -> list[Scores]:
+def rise_tables(curves: LossCurves, channel_map: ChannelMap) -> list[Scores]:
     """The table of every group."""
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
     return [rise_table(curves.probes(g), int(size)) for g, size in enumerate(sizes)]
 
 
-def bisect_cut(size: int, stays_under: Callable[[int], bool]) -> int:
+def bisect_removed_count(size: int, stays_under: Callable[[int], bool]) -> int:
     """The paper's search for the largest cut of a group: exactly floor(log2 size) questions."""
     removed = step = size // 2
     best = 0
@@ -142,9 +146,9 @@ def bisect_cut(size: int, stays_under: Callable[[int], bool]) -> int:
     return best
 
 
-def curves_to_tables(curves: Curves) -> Tables:
+def curves_to_arrays(curves: LossCurves) -> NamedArrays:
     """Arrays to save as evidence."""
-    tables: Tables = {
+    tables: NamedArrays = {
         name: getattr(curves, name) for name in ("place", "group", "removed", "rise", "around")
     }
     return tables | {
@@ -153,10 +157,10 @@ def curves_to_tables(curves: Curves) -> Tables:
     }
 
 
-def curves_from_tables(tables: Tables) -> Curves:
+def curves_from_arrays(tables: NamedArrays) -> LossCurves:
     """The curves that `curves_to_tables` took apart."""
     arrays: dict[str, NDArray[Any]] = {
         name: tables[name] for name in ("place", "group", "removed", "rise", "around")
     }
     settings = CurveSettings(**json.loads(str(tables["settings"])))
-    return Curves(base=float(tables["base"]), settings=settings, **arrays)
+    return LossCurves(base=float(tables["base"]), settings=settings, **arrays)

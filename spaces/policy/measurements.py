@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..io.atomic_write import partial_name, take_name
-from ..io.bounded_read import open_plain
-from .layer_scores import Parts
-from .loss_curves import Curves
+from ..io.atomic_write import commit_file, partial_path
+from ..io.bounded_read import open_regular_file
+from .layer_scores import LayerScores
+from .loss_curves import LossCurves
 
 SCHEMA = 2
-MOST_TABLES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
-Tables = dict[str, NDArray[np.generic]]
+MAX_ARRAYS_BYTES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
+NamedArrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class Measurements:
     """What was measured of one network: scores by name, their standard errors [A] and loss curves.
 
     `key` is the hash of all that they were computed from. `counts` says what measuring took this
@@ -31,30 +31,33 @@ class Evidence:
     """
 
     key: str
-    scores: dict[str, Parts]
+    scores: dict[str, LayerScores]
     errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    curves: dict[str, Curves] = field(default_factory=dict)  # by `curves_name`
+    curves: dict[str, LossCurves] = field(default_factory=dict)  # by `curves_name`
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def save_tables(key: str, tables: Tables, folder: Path) -> Path:
+def save_arrays(key: str, tables: NamedArrays, folder: Path) -> Path:
     """Write arrays as one npz under their hash; it appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.npz"
-    partial = partial_name(path)
+    partial = partial_path(path)
     meta = json.dumps({"schema": SCHEMA, "key": key})
     with open(partial, "wb") as file:
         np.savez(file, allow_pickle=False, meta=np.array(meta), **tables)
-    take_name(partial, path)
+    commit_file(partial, path)
     return path
 
 
-def load_tables(key: str, folder: Path) -> Tables | None:
+def load_arrays(key: str, folder: Path) -> NamedArrays | None:
     """Read the arrays with this hash; None if they were never saved or are not whole."""
     path = folder / f"{key}.npz"
     try:
-        with open_plain(path, MOST_TABLES) as file, np.load(file, allow_pickle=False) as tables:
-            if is_packed(tables.zip):
+        with (
+            open_regular_file(path, MAX_ARRAYS_BYTES) as file,
+            np.load(file, allow_pickle=False) as tables,
+        ):
+            if is_compressed(tables.zip):
                 return None
             meta = json.loads(str(tables["meta"]))
             found = {name: tables[name] for name in tables.files if name != "meta"}
@@ -72,12 +75,12 @@ def load_tables(key: str, folder: Path) -> Tables | None:
     return found
 
 
-def is_packed(archive: ZipFile) -> bool:
+def is_compressed(archive: ZipFile) -> bool:
     """Compressed, as `save_tables` never does: what is unpacked could be of any size."""
     return any(member.compress_type != ZIP_STORED for member in archive.infolist())
 
 
-def scores_to_tables(scores: dict[str, Parts]) -> Tables:
+def scores_to_arrays(scores: dict[str, LayerScores]) -> NamedArrays:
     """Three arrays a score."""
     return {
         f"{name}/{part}": getattr(parts, part)
@@ -86,10 +89,10 @@ def scores_to_tables(scores: dict[str, Parts]) -> Tables:
     }
 
 
-def scores_from_tables(tables: Tables) -> dict[str, Parts]:
+def scores_from_arrays(tables: NamedArrays) -> dict[str, LayerScores]:
     """The scores that `scores_to_tables` took apart."""
     names = [name.removesuffix("/value") for name in tables if name.endswith("/value")]
     return {
-        name: Parts(*(tables[f"{name}/{part}"] for part in ("value", "atom", "layer")))  # type: ignore[arg-type]
+        name: LayerScores(*(tables[f"{name}/{part}"] for part in ("value", "atom", "layer")))  # type: ignore[arg-type]
         for name in names
     }

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph.channels import ChannelMap
-from .layer_scores import WHOLE, Parts, Scores
+from .layer_scores import NO_LAYER, LayerScores, Scores
 
 TINY = np.finfo(np.float64).tiny
 
 
-def ranks(scores: Scores) -> Scores:
+def fractional_ranks(scores: Scores) -> Scores:
     """Rank in (0, 1], the lowest first; ties by index."""
     order = np.argsort(scores, kind="stable")
     result = np.empty(len(scores))
@@ -35,36 +35,36 @@ def ranks(scores: Scores) -> Scores:
     return result
 
 
-WITHIN_GROUP: dict[str, Callable[[Scores], Scores]] = {
+GROUP_NORMALIZERS: dict[str, Callable[[Scores], Scores]] = {
     "none": lambda s: s,
     "max": lambda s: s / max(np.abs(s).max(), TINY),
     "mean": lambda s: s / max(np.abs(s).mean(), TINY),
     "l2": lambda s: s / max(float(np.linalg.norm(s)), TINY),
-    "rank": ranks,
+    "rank": fractional_ranks,
     "fan-in": lambda s: s,  # done where the parts are still apart
 }
 
 
-def normalise(scores: Scores, channel_map: ChannelMap, how: str) -> Scores:
+def normalize_within_groups(scores: Scores, channel_map: ChannelMap, rule: str) -> Scores:
     """Apply one of the rules above within each group."""
     result = np.empty_like(scores)
     for group in range(len(channel_map.groups)):
         atoms = np.flatnonzero(channel_map.group_of == group)
-        result[atoms] = WITHIN_GROUP[how](scores[atoms])
+        result[atoms] = GROUP_NORMALIZERS[rule](scores[atoms])
     return result
 
 
-def divide_by_fan_in(parts: Parts, channel_map: ChannelMap) -> Parts:
+def divide_by_fan_in(parts: LayerScores, channel_map: ChannelMap) -> LayerScores:
     """Each layer's part over the number of weights that one filter has there."""
     sizes = [
         layer.params_per_pair * len(layer.in_atoms) // layer.conv_groups
         for layer in channel_map.layers
     ]
-    weights = np.array([*sizes, 1])[np.where(parts.layer == WHOLE, -1, parts.layer)]
+    weights = np.array([*sizes, 1])[np.where(parts.layer == NO_LAYER, -1, parts.layer)]
     return replace(parts, value=parts.value / np.maximum(weights, 1))
 
 
-def stages_of(channel_map: ChannelMap) -> NDArray[np.int64]:
+def stages_of_groups(channel_map: ChannelMap) -> NDArray[np.int64]:
     """The stage of every group [G]: its place among the resolutions, the finest first."""
     positions = {
         layer.name: layer.macs_per_pair // max(layer.params_per_pair, 1)
@@ -80,25 +80,25 @@ def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> 
     return np.asarray(factor * scores + shift)
 
 
-def stage_table(pairs: tuple[float, ...], stages: int) -> Scores:
+def stage_coefficients(pairs: tuple[float, ...], stages: int) -> Scores:
     """The pair of each stage [S, 2]: the last serves the stages beyond it too."""
     table = np.array(pairs).reshape(-1, 2)
     return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
 
 
-def divide_by_price(
+def divide_by_cost(
     scores: Scores, marginal: Scores, *, power: float | Scores, blend: float | Scores
 ) -> Scores:
     """Scores [A] over the marginal price [A, 2] of each atom, to a power.
 
     Or scores [B, A], each row with its own power and blend [B].
     """
-    weights = price_weights(marginal, blend)
+    weights = cost_weights(marginal, blend)
     price = weights[..., :1] * marginal[:, 0] + weights[..., 1:] * marginal[:, 1]
-    return divide(scores, price_scale(price, np.asarray(power)[..., None]))
+    return divide_keeping_order(scores, cost_scale(price, np.asarray(power)[..., None]))
 
 
-def price_weights(dense: Scores, blend: float | Scores) -> Scores:
+def cost_weights(dense: Scores, blend: float | Scores) -> Scores:
     """What macs and params of an atom count [..., 2], if the dense network's atoms [A, 2] have a
     price of 1 in the mean.
     """
@@ -109,12 +109,12 @@ def price_weights(dense: Scores, blend: float | Scores) -> Scores:
     return np.asarray(weights / np.maximum(mean, TINY))
 
 
-def price_scale(price: Scores, power: Scores) -> Scores:
+def cost_scale(price: Scores, power: Scores) -> Scores:
     """What scores are divided by; an atom that costs nothing counts as nearly free."""
     return np.asarray(np.maximum(price, 1e-12) ** power)
 
 
-def divide(scores: Scores, scale: Scores) -> Scores:
+def divide_keeping_order(scores: Scores, scale: Scores) -> Scores:
     """Scores over their scale; negative ones times it, so that the dear still go first."""
     if (scores >= 0).all():
         return scores / scale

@@ -13,19 +13,19 @@ from ..errors import UserError
 COMBINATIONS = ("sum", "mean", "max", "later")
 NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
 ALLOCATIONS = ("global-threshold", "uniform", "loss-budget")
-CURVES = ("threshold", "least-sum")
-PROBES = ("eval", "batch")
-SCHEDULES = ("one-shot", "gradual", "holistic")
+CURVE_RULES = ("threshold", "least-sum")
+PROBE_MODES = ("eval", "batch")
+SCHEDULE_NAMES = ("one-shot", "gradual", "holistic")
 GATE_VARIANTS = ("hard", "sigmoid", "hard-concrete")
-PRICES_AT = ("dense", "present")
+COST_REFERENCES = ("dense", "present")
 CHOICES = {
     "combine": COMBINATIONS,
     "normalisation": NORMALISATIONS,
-    "price_at": PRICES_AT,
+    "price_at": COST_REFERENCES,
     "allocation": ALLOCATIONS,
-    "curves": CURVES,
-    "probe": PROBES,
-    "schedule": SCHEDULES,
+    "curves": CURVE_RULES,
+    "probe": PROBE_MODES,
+    "schedule": SCHEDULE_NAMES,
     "gate_variant": GATE_VARIANTS,
 }
 RANGES = {
@@ -39,7 +39,7 @@ RANGES = {
     "gate_approach": (0.0, 1.0),
     "distill": (0.0, 1.0),
 }
-RATES = {  # the usual value, and the highest; above 0
+POSITIVE_LIMITS = {  # the usual value, and the highest; above 0
     "gate_learning_rate": (1.0, 100.0),
     "gate_weight": (5.0, 1000.0),
 }
@@ -81,8 +81,8 @@ class Policy:
         for name, (low, high) in RANGES.items():
             if getattr(self, name) is not None:
                 check_range(name, getattr(self, name), low, high)
-        for name, (usual, high) in RATES.items():
-            check_rate(name, getattr(self, name), usual, high)
+        for name, (usual, high) in POSITIVE_LIMITS.items():
+            check_positive(name, getattr(self, name), usual, high)
         if not 0 < self.learning_rate < 10:
             raise UserError(
                 f"learning_rate must be in (0, 10), got {self.learning_rate}; 0.02 is usual"
@@ -103,7 +103,7 @@ class Policy:
             )
 
     @property
-    def caps_loss(self) -> bool:
+    def has_loss_threshold(self) -> bool:
         """A threshold of loss variation is given, to which every group is cut in any case."""
         return self.allocation == "loss-budget" and self.threshold is not None
 
@@ -118,7 +118,7 @@ def policy_from_json(values: dict[str, Any]) -> Policy:
     for name, value in values.items():
         if name not in known:
             raise UserError(f"policy has no field {name!r}; its fields are {', '.join(known)}")
-        if not READS[str(known[name])](value):
+        if not FIELD_CHECKS[str(known[name])](value):
             raise UserError(f"policy field {name!r} must be of type {known[name]}, got {value!r}")
     if "score" not in values:
         raise UserError("policy must have the field 'score', got none; name a registered score")
@@ -131,7 +131,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-READS: dict[str, Callable[[Any], bool]] = {
+FIELD_CHECKS: dict[str, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
@@ -163,13 +163,13 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
-def check_rate(name: str, value: float, usual: float, high: float) -> None:
+def check_positive(name: str, value: float, usual: float, high: float) -> None:
     """Raise unless 0 < value <= high."""
     if not 0 < value <= high:
         raise UserError(f"{name} must be in (0, {high:g}], got {value}; {usual:g} is usual")
 
 
-PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
+POLICY_PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
     "taylor-by-price": Policy(
         score="taylor", price_power=1.0, price_at="present", floor=2, refit=True
     ),
@@ -183,7 +183,7 @@ PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
     ),
     "linear-ensembles": Policy(score="ensemble-batch"),
 }
-CONTROLS: dict[str, Policy] = {
+CONTROL_POLICIES: dict[str, Policy] = {
     "uniform": Policy(score="mean-abs-weight", allocation="uniform", refit=True),
     "random": Policy(score="random", refit=True),
 }
@@ -192,8 +192,8 @@ CONTROLS: dict[str, Policy] = {
 def presets_for(target: Target) -> dict[str, Policy]:
     """The presets; where a target names params, what divides by price divides by both prices."""
     if target.params is None:
-        return PRESETS
+        return POLICY_PRESETS
     return {
         name: replace(policy, price_blend=0.5) if policy.price_power else policy
-        for name, policy in PRESETS.items()
+        for name, policy in POLICY_PRESETS.items()
     }

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..cost.target import Target, target_from_json
-from ..io.validation import read_record
+from ..io.validation import record_from_json
 from ..policy.policy import Policy, policy_from_json
 
 
@@ -44,4 +44,4 @@ class Evaluation:
 def evaluation_from_json(values: Any) -> Evaluation:
     """Read an evaluation; fields that this version does not know are ignored."""
     nested = {"policy": policy_from_json, "target": target_from_json}
-    return read_record(Evaluation, values, "an evaluation", nested=nested, exact=False)
+    return record_from_json(Evaluation, values, "an evaluation", nested=nested, exact=False)

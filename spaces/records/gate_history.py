@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import UserError
-from ..io.validation import read_record
+from ..io.validation import record_from_json
 
-COURSE = "course.json"  # in the folder of a trial with gates
+GATE_HISTORY_FILE = "course.json"  # in the folder of a trial with gates
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class GateHistory:
     """Sizes as fractions of dense after some of the steps, and what was asked for.
 
     `moved` of all `atoms` were opened or closed by the last step, to the exact budget.
@@ -30,7 +30,7 @@ class Course:
         if not len(self.steps) == len(self.flops) == len(self.params) > 0 < min(self.steps):
             raise UserError("a course must have both sizes of at least one step, from step 1 on")
 
-    def last_step(self) -> str | None:
+    def describe_last_step(self) -> str | None:
         """How far the gates were from a mask of the exact budget, in words."""
         if self.moved is None or self.atoms is None:
             return None
@@ -41,6 +41,6 @@ class Course:
         return asdict(self)
 
 
-def course_from_json(values: Any) -> Course:
+def gate_history_from_json(values: Any) -> GateHistory:
     """Read a course."""
-    return read_record(Course, values, "a course", exact=False)
+    return record_from_json(GateHistory, values, "a course", exact=False)

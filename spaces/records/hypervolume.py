@@ -19,25 +19,25 @@ Floats = NDArray[np.float64]
 def hypervolume(points: Floats, reference: Floats) -> float:
     """Volume above `reference` [d] that `points` [n, d] dominate; larger is better."""
     above = points[(points > reference).all(axis=1)] - reference
-    return volume(above) if len(above) else 0.0
+    return union_volume(above) if len(above) else 0.0
 
 
-def volume(points: Floats) -> float:
+def union_volume(points: Floats) -> float:
     """Volume of the union of the boxes from the origin to each of the positive points."""
     if points.shape[1] == 1:
         return float(points.max())
     if points.shape[1] == 2:
-        return area(points)
+        return union_area(points)
     order = np.argsort(-points[:, -1], kind="stable")
     heights = np.append(points[order, -1], 0.0)
     return sum(
-        float(top - bottom) * volume(points[order[: i + 1], :-1])
+        float(top - bottom) * union_volume(points[order[: i + 1], :-1])
         for i, (top, bottom) in enumerate(pairwise(heights))
         if top > bottom
     )
 
 
-def area(points: Floats) -> float:
+def union_area(points: Floats) -> float:
     """The same in two dimensions: a staircase."""
     order = np.lexsort((-points[:, 1], -points[:, 0]))
     x, y = points[order].T
@@ -45,23 +45,23 @@ def area(points: Floats) -> float:
     return float((x * np.diff(best)).sum())
 
 
-def on_front(points: Floats) -> NDArray[np.bool_]:
+def non_dominated_mask(points: Floats) -> NDArray[np.bool_]:
     """Which of the points [n, d] no other dominates."""
     no_worse = (points[:, None, :] >= points[None]).all(axis=2)
     better = (points[:, None, :] > points[None]).any(axis=2)
     return np.asarray(~(no_worse & better).any(axis=0))
 
 
-def front_ranks(points: Floats) -> NDArray[np.int64]:
+def non_domination_ranks(points: Floats) -> NDArray[np.int64]:
     """The non-domination rank of each of the points [n, d]: 0 is the front, 1 that of the rest."""
     rank = np.full(len(points), -1)
     while (rank < 0).any():
         left = np.flatnonzero(rank < 0)
-        rank[left[on_front(points[left])]] = rank.max() + 1
+        rank[left[non_dominated_mask(points[left])]] = rank.max() + 1
     return rank
 
 
-def contributions(points: Floats, reference: Floats) -> Floats:
+def hypervolume_contributions(points: Floats, reference: Floats) -> Floats:
     """What the volume loses without each of the points: how much a point is worth. [n]"""
     whole = hypervolume(points, reference)
     return np.array(

@@ -10,18 +10,18 @@ import numpy as np
 
 from ..cost.target import Target, target_from_json
 from ..errors import UserError
-from ..io.validation import Reader, read_record
+from ..io.validation import FieldReader, record_from_json
 from .evaluation import Evaluation, evaluation_from_json
-from .hypervolume import hypervolume, on_front
+from .hypervolume import hypervolume, non_dominated_mask
 
 SCHEMA = 1
 OBJECTIVES = ("accuracy", "flops_fraction", "params_fraction")
-SIGN = {"accuracy": 1, "flops_fraction": -1, "params_fraction": -1, "latency_ms": -1}
-NEARLY = 0.02  # how far below a requested target the answer at the target may lie
+OBJECTIVE_SIGNS = {"accuracy": 1, "flops_fraction": -1, "params_fraction": -1, "latency_ms": -1}
+TARGET_TOLERANCE = 0.02  # how far below a requested target the answer at the target may lie
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class DenseMetrics:
     """The measurements of the network before pruning."""
 
     accuracy: float
@@ -37,19 +37,19 @@ class Front:
 
     seed: int
     requested: Target
-    dense: Dense
+    dense: DenseMetrics
     points: tuple[Evaluation, ...]
     at_target: Evaluation | None = None
     controls: dict[str, Evaluation] = field(default_factory=dict)
     objectives: tuple[str, ...] = OBJECTIVES
 
     @property
-    def named(self) -> dict[str, Evaluation]:
+    def points_by_path(self) -> dict[str, Evaluation]:
         """The points and the answer at the target by path, each once."""
         return {point.path: point for point in (*self.points, self.at_target) if point}
 
     @property
-    def dominator(self) -> int | None:
+    def dominating_trial(self) -> int | None:
         """The trial of a front point that dominates the answer at the target, if one does."""
         if self.at_target is None:
             return None
@@ -63,11 +63,13 @@ class Front:
         It is the answer at the target, or a point that is at least as good as that.
         """
         dense = self.dense.macs, self.dense.params
-        fitting = [point for point in self.points if fits(point, self.requested, dense)]
+        fitting = [
+            point for point in self.points if is_within_target(point, self.requested, dense)
+        ]
         return max(fitting, key=lambda p: (p.accuracy, -p.loss, -p.macs), default=None)
 
     @property
-    def above(self) -> dict[str, tuple[float, float | None]]:
+    def gains_over_controls(self) -> dict[str, tuple[float, float | None]]:
         """By control: how far `picked` is above it on validation, and on test where measured."""
         if self.picked is None:
             return {}
@@ -87,10 +89,13 @@ class Front:
         at_target = picked = None
         if self.picked is not None:
             figures = ("accuracy", "test_accuracy")
-            above = {n: dict(zip(figures, gain, strict=True)) for n, gain in self.above.items()}
+            above = {
+                n: dict(zip(figures, gain, strict=True))
+                for n, gain in self.gains_over_controls.items()
+            }
             picked = {"trial": self.picked.trial, "path": self.picked.path, "above": above}
         if self.at_target is not None:
-            at_target = {**self.at_target.to_json(), "dominated_by": self.dominator}
+            at_target = {**self.at_target.to_json(), "dominated_by": self.dominating_trial}
         return {
             "schema": SCHEMA,
             "seed": self.seed,
@@ -111,15 +116,15 @@ def front_from_json(values: Any) -> Front:
         raise UserError(
             f"front.json must have schema {SCHEMA}, got {schema!r}; update paretoprune"
         )
-    nested: dict[str, Reader] = {
+    nested: dict[str, FieldReader] = {
         "requested": target_from_json,
-        "dense": lambda v: read_record(Dense, v, "front.json, dense,", exact=False),
+        "dense": lambda v: record_from_json(DenseMetrics, v, "front.json, dense,", exact=False),
         "points": lambda v: tuple(evaluation_from_json(point) for point in v),
         "at_target": lambda v: evaluation_from_json(v) if v else None,
         "controls": lambda v: {name: evaluation_from_json(point) for name, point in v.items()},
     }
     try:
-        front = read_record(Front, values, "front.json", nested=nested, exact=False)
+        front = record_from_json(Front, values, "front.json", nested=nested, exact=False)
     except UserError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -134,23 +139,25 @@ def check_objectives(front: Front) -> None:
     """Every objective must be one that is known, and measured of every point."""
     points = [*front.points, *([front.at_target] if front.at_target else [])]
     for name in front.objectives:
-        if name not in SIGN or any(getattr(point, name) is None for point in points):
+        if name not in OBJECTIVE_SIGNS or any(getattr(point, name) is None for point in points):
             raise UserError(
                 f"front.json must have objectives that were measured, got {name!r}; delete it: "
                 "it is rebuilt from the journal"
             )
 
 
-def goals(evaluation: Evaluation, objectives: Sequence[str] = OBJECTIVES) -> tuple[float, ...]:
+def objective_values(
+    evaluation: Evaluation, objectives: Sequence[str] = OBJECTIVES
+) -> tuple[float, ...]:
     """What is to be maximised: accuracy, and each cost below zero."""
-    return tuple(SIGN[name] * getattr(evaluation, name) for name in objectives)
+    return tuple(OBJECTIVE_SIGNS[name] * getattr(evaluation, name) for name in objectives)
 
 
 def dominates(
     first: Evaluation, second: Evaluation, objectives: Sequence[str] = OBJECTIVES
 ) -> bool:
     """True if `first` is nowhere worse than `second` and somewhere better."""
-    a, b = goals(first, objectives), goals(second, objectives)
+    a, b = objective_values(first, objectives), objective_values(second, objectives)
     return a != b and all(one >= other for one, other in zip(a, b, strict=True))
 
 
@@ -160,14 +167,14 @@ def non_dominated(
     """The front of `evaluations`, smallest FLOPs first; of equals, the earliest."""
     unique: dict[tuple[float, ...], Evaluation] = {}
     for evaluation in evaluations:
-        unique.setdefault(goals(evaluation, objectives), evaluation)
+        unique.setdefault(objective_values(evaluation, objectives), evaluation)
     rows = list(unique.values())
-    best = on_front(np.array(list(unique)).reshape(len(unique), len(objectives)))
+    best = non_dominated_mask(np.array(list(unique)).reshape(len(unique), len(objectives)))
     points = [row for row, kept in zip(rows, best, strict=True) if kept]
     return tuple(sorted(points, key=lambda p: (p.macs, p.params, -p.accuracy)))
 
 
-def front_volume(evaluations: Sequence[Evaluation]) -> float:
+def front_hypervolume(evaluations: Sequence[Evaluation]) -> float:
     """Hypervolume of accuracy against FLOPs saved, above no accuracy and nothing saved."""
     rows = [(e.accuracy, 1 - e.flops_fraction) for e in evaluations]
     return hypervolume(np.array(rows).reshape(-1, 2), np.zeros(2))
@@ -177,21 +184,21 @@ def best_at_target(
     evaluations: Sequence[Evaluation], target: Target, dense: tuple[int, int]
 ) -> Evaluation | None:
     """Best validation accuracy of those meeting every target and less than 0.02 below one."""
-    fitting = [e for e in evaluations if meets(e, target, dense)]
+    fitting = [e for e in evaluations if meets_target(e, target, dense)]
     if not fitting:
         return None
     return max(fitting, key=lambda e: (e.accuracy, -e.loss, -e.macs, -e.params))
 
 
-def meets(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
+def meets_target(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
     """True if the price keeps every requested limit and lies close below at least one."""
     actual = (evaluation.macs, evaluation.params)
     shares = zip(actual, dense, target.fractions(dense), strict=True)
-    near = any(wanted is not None and wanted - a / d < NEARLY for a, d, wanted in shares)
-    return near and fits(evaluation, target, dense)
+    near = any(wanted is not None and wanted - a / d < TARGET_TOLERANCE for a, d, wanted in shares)
+    return near and is_within_target(evaluation, target, dense)
 
 
-def fits(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
+def is_within_target(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
     """True if the price keeps every requested limit."""
     actual, limits = (evaluation.macs, evaluation.params), target.limits(dense)
     return all(most is None or size <= most for size, most in zip(actual, limits, strict=True))

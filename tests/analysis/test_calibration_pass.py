@@ -11,9 +11,9 @@ from torch import nn
 import paretoprune as pp
 from paretoprune.analysis.scores import all_scores, registry
 from paretoprune.analysis.scores.calibration_pass import batch_size_for
-from paretoprune.analysis.scores.measure import measure_evidence
+from paretoprune.analysis.scores.measure import load_or_measure_scores
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy.layer_scores import Parts
+from paretoprune.spaces.policy.layer_scores import LayerScores
 
 
 def count_runs(model):
@@ -99,8 +99,12 @@ def test_only_train_is_read():
 
     network = network_of(plain())
     poisoned = replace(network.data, validation=Forbidden(), test=Forbidden())
-    clean = measure_evidence(network.model, network.channel_map, network.data, folder=None, seed=0)
-    found = measure_evidence(network.model, network.channel_map, poisoned, folder=None, seed=0)
+    clean = load_or_measure_scores(
+        network.model, network.channel_map, network.data, folder=None, seed=0
+    )
+    found = load_or_measure_scores(
+        network.model, network.channel_map, poisoned, folder=None, seed=0
+    )
     assert found.key == clean.key
     for name, parts in clean.scores.items():
         assert np.array_equal(parts.value, found.scores[name].value), name
@@ -123,16 +127,16 @@ def test_a_score_that_comes_later_is_measured_alone(tmp_path, own_score):
     network = network_of(plain())
     view = (network.model, network.channel_map, network.data)
     later = registry._REGISTRY.pop("signed-taylor")
-    first = measure_evidence(*view, folder=tmp_path, seed=0)
+    first = load_or_measure_scores(*view, folder=tmp_path, seed=0)
     assert first.counts == {"forwards": 2, "backwards": 2, "images": IMAGES}
     registry._REGISTRY["signed-taylor"] = later
     runs = count_runs(network.model)
-    again = measure_evidence(*view, folder=tmp_path, seed=0)
+    again = load_or_measure_scores(*view, folder=tmp_path, seed=0)
     assert again.counts == {"forwards": 2, "backwards": 2, "images": IMAGES}
     assert runs["forwards"] == 2 + 1  # the key looks at the logits once
     assert set(again.scores) == set(first.scores) | {"signed-taylor"}
     assert again.key != first.key
-    once_more = measure_evidence(*view, folder=tmp_path, seed=0)
+    once_more = load_or_measure_scores(*view, folder=tmp_path, seed=0)
     assert once_more.counts == {"forwards": 0, "backwards": 0, "images": 0}
     assert np.array_equal(once_more.scores["taylor"].value, first.scores["taylor"].value)
 
@@ -140,22 +144,22 @@ def test_a_score_that_comes_later_is_measured_alone(tmp_path, own_score):
 def test_only_the_named_scores_are_measured_and_unknown_ones_are_one_line():
     network = network_of(plain())
     view = (network.model, network.channel_map, network.data)
-    found = measure_evidence(*view, folder=None, seed=0, names=("taylor", "l2"))
+    found = load_or_measure_scores(*view, folder=None, seed=0, names=("taylor", "l2"))
     assert list(found.scores) == ["l2", "taylor"]
     with pytest.raises(UserError, match=r"score must be one of .*taylor.*, got 'no-such'"):
-        measure_evidence(*view, folder=None, seed=0, names=("no-such",))
+        load_or_measure_scores(*view, folder=None, seed=0, names=("no-such",))
 
 
 def test_the_number_of_images_is_a_setting_and_progress_is_told():
     network = network_of(plain())
     view, steps = (network.model, network.channel_map, network.data), []
-    found = measure_evidence(
+    found = load_or_measure_scores(
         *view, folder=None, seed=0, images=140, on_progress=lambda *step: steps.append(step)
     )
     assert found.counts["images"] == 140
     assert steps == [(128, 140), (140, 140)]
     with pytest.raises(UserError, match="calibration images must be at least 1, got 0"):
-        measure_evidence(*view, folder=None, seed=0, images=0)
+        load_or_measure_scores(*view, folder=None, seed=0, images=0)
 
 
 def test_large_images_come_in_smaller_batches():
@@ -176,7 +180,7 @@ def test_a_batch_score_that_goes_wrong_is_one_line(own_score):
     @pp.batch_score("restless", "gates")
     def restless(seen):
         size = len(seen.gates)
-        return Parts(np.ones(1), np.zeros(1, np.int32), np.full(1, size % 7, np.int32))
+        return LayerScores(np.ones(1), np.zeros(1, np.int32), np.full(1, size % 7, np.int32))
 
     with pytest.raises(UserError, match=r"must ask for what it reads: @batch_score\(name, 'gates"):
         run_all(network, ("blind",))

@@ -11,9 +11,9 @@ from PIL import Image
 from run_folders import write_run
 
 from paretoprune.analysis.report.front_plot import front_drawing, ticks
-from paretoprune.analysis.report.svg_png import Drawing, Line, Marker, Words, to_png, to_svg
+from paretoprune.analysis.report.svg_png import Drawing, Line, Marker, TextLine, to_png, to_svg
 from paretoprune.search.api import Result
-from paretoprune.search.results.run_summary import state_of
+from paretoprune.search.results.run_summary import summarize_run
 from paretoprune.search.storage.run_folder import RunFolder
 from paretoprune.spaces.errors import UserError
 
@@ -24,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def result(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "<b>run</b>".replace("/", "")
     write_run(folder, trials=10)
-    return Result(state_of(RunFolder(folder)).front, folder)
+    return Result(summarize_run(RunFolder(folder)).front, folder)
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", "down", "star", "cross"])
@@ -49,7 +49,7 @@ def test_a_dashed_line_has_gaps_and_ends_where_it_should():
 
 
 def test_both_renderings_have_the_same_size_and_text_is_escaped():
-    words = Words((10, 20), "<a & b>", anchor="middle")
+    words = TextLine((10, 20), "<a & b>", anchor="middle")
     drawing = Drawing(120, 50, "<title>", (words,))
     root = ElementTree.fromstring(to_svg(drawing))
     assert (root.get("width"), root.get("height")) == ("120", "50")

@@ -13,21 +13,24 @@ from oracles import trace
 from torch import nn
 
 from paretoprune.analysis.loss_curves.figure import curves_figure
-from paretoprune.analysis.loss_curves.interactions import compare, reprobe
+from paretoprune.analysis.loss_curves.interactions import (
+    compare_predicted_losses,
+    remeasure_around_mask,
+)
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import Prober, Subject
+from paretoprune.analysis.loss_curves.prober import LossProber, ProbedNetwork
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.policy.loss_curves import CurveSettings
-from paretoprune.trainers.data.batches import take
+from paretoprune.trainers.data.batches import select_rows
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.data.types import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.zoo.densenet import densenet40
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20
-from paretoprune.trainers.pruning.partial_forward import NotReplayable, Replay
+from paretoprune.trainers.pruning.partial_forward import PartialForward, PartialForwardError
 
 FEW = CurveSettings(images=24, batch_size=10, points=3, refine=1)
 
@@ -39,7 +42,7 @@ def run_in_process(capsys, *words):
     return ended.value.code, capsys.readouterr()
 
 
-def noise(shape: tuple[int, ...], images: int = 24) -> Data:
+def noise(shape: tuple[int, ...], images: int = 24) -> DataSplits:
     """Random images with random labels."""
     rng = torch.Generator().manual_seed(0)
     rows = [
@@ -47,7 +50,7 @@ def noise(shape: tuple[int, ...], images: int = 24) -> Data:
         for n in (images, 4)
     ]
     channels = shape[0]
-    return Data("noise", *rows, None, 10, (0.0,) * channels, (1.0,) * channels, shape)
+    return DataSplits("noise", *rows, None, 10, (0.0,) * channels, (1.0,) * channels, shape)
 
 
 def googlenet() -> nn.Module:
@@ -74,9 +77,9 @@ NETWORKS = {
 }
 
 
-def subject_of(build, shape) -> Subject:
+def subject_of(build, shape) -> ProbedNetwork:
     traced = trace(build(), shape)
-    return Subject(traced.model, traced.channel_map, noise(shape))
+    return ProbedNetwork(traced.model, traced.channel_map, noise(shape))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -87,11 +90,11 @@ def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
     around = random_mask(channel_map, 0.9, rng)
     settings = replace(FEW, probe=how)
     split = subject.data.train
-    cheap = Prober(subject, split, settings, around=around)
-    plain = Prober(subject, split, settings, around=around, replay=False)
-    assert cheap.replays
-    assert not plain.replays
-    groups = sorted(range(len(channel_map.groups)), key=cheap.place_of)
+    cheap = LossProber(subject, split, settings, around=around)
+    plain = LossProber(subject, split, settings, around=around, replay=False)
+    assert cheap.shares_prefixes
+    assert not plain.shares_prefixes
+    groups = sorted(range(len(channel_map.groups)), key=cheap.position_of)
     for group in groups[:: max(1, len(groups) // 4)]:
         own = channel_map.group_of == group
         masks = [np.where(own, rng.random(channel_map.atoms) < 0.5, around), around]
@@ -101,11 +104,11 @@ def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Subject:
+def digits() -> ProbedNetwork:
     """Real images, and weights under which every channel matters."""
     built, shape = NETWORKS["digits-resnet"]
     traced = trace(built(), shape)
-    return Subject(traced.model, traced.channel_map, load_data("digits"))
+    return ProbedNetwork(traced.model, traced.channel_map, load_data("digits"))
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +127,10 @@ def test_less_memory_gives_the_same_numbers(digits, order, memory: int) -> None:
 def test_layers_before_a_group_run_once_for_all_of_its_probes(digits) -> None:
     channel_map = digits.channel_map
     whole = np.ones(channel_map.atoms, dtype=bool)
-    prober = Prober(digits, take(digits.data.train, torch.arange(24)), FEW, around=whole)
-    last = max(range(len(channel_map.groups)), key=prober.place_of)
+    prober = LossProber(
+        digits, select_rows(digits.data.train, torch.arange(24)), FEW, around=whole
+    )
+    last = max(range(len(channel_map.groups)), key=prober.position_of)
     calls = {"conv": 0, "linear": 0}
     first = prober._model.get_submodule(channel_map.groups[0].layers[0])
     head = next(m for m in prober._model.modules() if isinstance(m, nn.Linear))
@@ -151,8 +156,8 @@ def test_operations_that_change_their_input_in_place_are_refused() -> None:
             z = y.add_(1)
             return y + z
 
-    with torch.no_grad(), pytest.raises(NotReplayable, match="in place"):
-        Replay(Overwriting(), torch.ones(2, 3), ())
+    with torch.no_grad(), pytest.raises(PartialForwardError, match="in place"):
+        PartialForward(Overwriting(), torch.ones(2, 3), ())
 
 
 def test_only_train_images_are_looked_at(digits, order) -> None:
@@ -166,13 +171,13 @@ def test_only_train_images_are_looked_at(digits, order) -> None:
 def test_a_killed_measurement_goes_on_where_it_was(digits, order, tmp_path, monkeypatch) -> None:
     expected = measure_curves(digits, order, FEW, folder=tmp_path / "unbroken")
     measured: list[int] = []
-    plain = Prober.losses
+    plain = LossProber.losses
 
     def counted(self, group, masks):
         measured.append(len(masks))
         return plain(self, group, masks)
 
-    monkeypatch.setattr(Prober, "losses", counted)
+    monkeypatch.setattr(LossProber, "losses", counted)
 
     def kill(done: int, total: int) -> None:
         if done == 3:
@@ -211,7 +216,9 @@ def test_what_is_predicted_for_one_probed_group_is_what_is_measured(digits, orde
     for group in range(len(channel_map.groups)):
         removed = next(k for k in curves.probes(group) if k)
         masks[f"{group}"] = (channel_map.group_of != group) | (curves.place > removed)
-    for found, (group, mask) in zip(compare(digits, curves, masks), masks.items(), strict=True):
+    for found, (group, mask) in zip(
+        compare_predicted_losses(digits, curves, masks), masks.items(), strict=True
+    ):
         removed = int((~mask).sum())
         variation = abs(found.measured - curves.base)
         assert curves.probes(int(group))[removed] == pytest.approx(variation, rel=1e-4)
@@ -221,14 +228,14 @@ def test_what_is_predicted_for_one_probed_group_is_what_is_measured(digits, orde
 def test_curves_around_a_mask_predict_that_masks_loss(digits, order) -> None:
     curves = measure_curves(digits, order, FEW)
     candidate = curves.place > 4
-    around = reprobe(digits, order, curves, lambda _: candidate, rounds=1)
-    (found,) = compare(digits, around, {"candidate": candidate})
+    around = remeasure_around_mask(digits, order, curves, lambda _: candidate, rounds=1)
+    (found,) = compare_predicted_losses(digits, around, {"candidate": candidate})
     assert np.array_equal(around.around, candidate)
     assert found.predicted == pytest.approx(found.measured, rel=1e-5)
     assert found.measured != pytest.approx(curves.base, rel=1e-2)
     own, removed = digits.channel_map.group_of == 2, next(k for k in around.probes(2) if k)
     masks = {k: np.where(own, around.place > k, candidate) for k in (0, removed)}
-    whole, cut = (row.measured for row in compare(digits, around, masks))
+    whole, cut = (row.measured for row in compare_predicted_losses(digits, around, masks))
     assert around.probes(2)[removed] == pytest.approx(abs(cut - whole), rel=1e-4)
 
 

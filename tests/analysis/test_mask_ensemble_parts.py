@@ -8,15 +8,15 @@ import pytest
 from search_process import finish, start
 from tiny_networks import network_of, plain
 
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, Measurable, ensemble_steps
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, MeasuredNetwork, ensemble_stages
 from paretoprune.analysis.mask_ensembles import estimator as campaigns
 from paretoprune.analysis.mask_ensembles import measure as measuring
-from paretoprune.analysis.mask_ensembles.chunks import Draws, Part, measure_part
-from paretoprune.analysis.mask_ensembles.estimator import begin
-from paretoprune.analysis.mask_ensembles.masked_loss import Probe
-from paretoprune.analysis.staged_jobs import Rota
-from paretoprune.trainers.data.batches import draw
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.analysis.mask_ensembles.chunks import ChunkGroupResult, ChunkSampler, measure_part
+from paretoprune.analysis.mask_ensembles.estimator import new_estimator
+from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe
+from paretoprune.analysis.staged_jobs import StageQueue
+from paretoprune.trainers.data.batches import fixed_subset
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +29,16 @@ class Deal:
     """Does steps in any order, each with a copy of the network, as workers do."""
 
     def __init__(self, scene, rng):
-        self.on, self.rng, self.parts = Measurable(*scene[:3], Machine()), rng, []
+        self.on, self.rng, self.parts = MeasuredNetwork(*scene[:3], DeviceConfig()), rng, []
 
     def __call__(self, steps):
-        rota, ready = Rota([steps]), []
-        while rota.waiting or ready:
-            while rota.waiting:
+        rota, ready = StageQueue([steps]), []
+        while rota.has_pending or ready:
+            while rota.has_pending:
                 ready.append(rota.take())
             turn = ready.pop(int(self.rng.integers(len(ready))))
             done = pickle.loads(pickle.dumps(turn.task))(copy.deepcopy(self.on))
-            self.parts += [done] if isinstance(done, Part) else []
+            self.parts += [done] if isinstance(done, ChunkGroupResult) else []
             rota.done(turn, pickle.loads(pickle.dumps(done)))
         return rota.found[0]
 
@@ -55,10 +55,10 @@ def test_parts_measured_anywhere_add_up_to_the_whole_bit_for_bit(per, size, scen
     )
     monkeypatch.setattr(measuring, "PART", size)
     deal = Deal(scene, np.random.default_rng(size))
-    found = deal(ensemble_steps(settings, 0, None, None))
-    draws = Draws(settings, scene[1].group_of, 64, 0)
-    probe = Probe(*scene[:3], draw(scene[2].train, 64), settings, Machine())
-    whole = begin(draws)
+    found = deal(ensemble_stages(settings, 0, None, None))
+    draws = ChunkSampler(settings, scene[1].group_of, 64, 0)
+    probe = MaskedLossProbe(*scene[:3], fixed_subset(scene[2].train, 64), settings, DeviceConfig())
+    whole = new_estimator(draws)
     whole.taylor = probe.taylor()
     whole.take(measure_part(probe, draws, range(whole.last)))
     score, errors = whole.scores(whole.fit())
@@ -73,7 +73,7 @@ def test_parts_measured_anywhere_add_up_to_the_whole_bit_for_bit(per, size, scen
 def test_what_settles_before_its_limit_measures_nothing_beyond_the_check(scene):
     settings = EnsembleSettings(images=64, samples=4096, agreement=0.0)
     deal = Deal(scene, np.random.default_rng(0))
-    found = deal(ensemble_steps(settings, 0, None, None))
+    found = deal(ensemble_stages(settings, 0, None, None))
     assert found.settled
     assert found.effort.samples == 8 * 256
     assert sum(len(part.chunks) for part in deal.parts) == 8

@@ -12,39 +12,43 @@ from torch.nn import functional
 from paretoprune.analysis.mask_ensembles import (
     EnsembleSettings,
     Surrogate,
+    add_ensemble,
+    build_surrogate,
     measure_ensemble,
-    surrogate_of,
-    with_ensemble,
 )
 from paretoprune.analysis.mask_ensembles import estimator as campaigns
 from paretoprune.analysis.mask_ensembles import jobs as steps
 from paretoprune.analysis.mask_ensembles import measure as measuring
-from paretoprune.analysis.mask_ensembles.chunks import Draws, measure_part
-from paretoprune.analysis.mask_ensembles.design_matrix import Columns
-from paretoprune.analysis.mask_ensembles.estimator import begin
-from paretoprune.analysis.mask_ensembles.masked_loss import Probe
+from paretoprune.analysis.mask_ensembles.chunks import ChunkSampler, measure_part
+from paretoprune.analysis.mask_ensembles.design_matrix import DesignMatrix
+from paretoprune.analysis.mask_ensembles.estimator import new_estimator
+from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe
 from paretoprune.analysis.mask_ensembles.masks import draw_masks
-from paretoprune.analysis.mask_ensembles.normal_equations import empty_sums
-from paretoprune.analysis.mask_ensembles.posterior import expected, priors_of
-from paretoprune.analysis.mask_ensembles.ridge import Prior, fit_sums
-from paretoprune.analysis.mask_ensembles.ridge_cg import empty_rows, fit_rows
-from paretoprune.analysis.mask_ensembles.settings import ENOUGH
-from paretoprune.analysis.mask_ensembles.settings import PRESETS as ENSEMBLES
-from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.allocations.ordering import Ordering
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.mask_ensembles.normal_equations import empty_normal_equations
+from paretoprune.analysis.mask_ensembles.posterior import build_priors, expected_scores
+from paretoprune.analysis.mask_ensembles.ridge import Prior, fit_normal_equations
+from paretoprune.analysis.mask_ensembles.ridge_cg import empty_packed_masks, fit_packed_masks
+from paretoprune.analysis.mask_ensembles.settings import DEFAULT_SAMPLES
+from paretoprune.analysis.mask_ensembles.settings import ENSEMBLE_PRESETS as ENSEMBLES
+from paretoprune.analysis.measure import (
+    MeasurementContext,
+    MeasurementLimits,
+    measure_for_policies,
+)
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.allocations.ordering import PolicyScorer
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.layer_scores import whole
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.normalization import ranks
-from paretoprune.spaces.policy.policy import PRESETS, Policy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.layer_scores import as_layer_scores
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.normalization import fractional_ranks
+from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import Data, Split, prepare
+from paretoprune.trainers.data.types import DataSplits, Split, normalize_images
 from paretoprune.trainers.pruning.masking import masked
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 HIDDEN, IMAGES = 24, 256
 FEW = EnsembleSettings(transform="plain", samples=2048, agreement=1.0)
@@ -53,7 +57,7 @@ FEW = EnsembleSettings(transform="plain", samples=2048, agreement=1.0)
 def data_of(images, labels, classes):
     split = Split(images, labels)
     shape = tuple(images.shape[1:])
-    return Data("made", split, split, None, classes, (0.0,), (1.0,), shape)
+    return DataSplits("made", split, split, None, classes, (0.0,), (1.0,), shape)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def additive():
     data = data_of(images, torch.zeros(IMAGES, dtype=torch.int64), 2)
     weight = (model[2].weight[0] - model[2].weight[1]).detach()
     truth = (torch.relu(model[0](images)) * weight).mean(0).detach().double().numpy()
-    return model, trace_channels(model, (8,)), data, truth
+    return model, trace_channel_map(model, (8,)), data, truth
 
 
 @pytest.fixture(scope="module")
@@ -81,26 +85,26 @@ def trained():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
-    images = prepare(data.train.images, data)
+    images = normalize_images(data.train.images, data)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(80):
         optimiser.zero_grad()
         functional.cross_entropy(model(images), data.train.labels).backward()
         optimiser.step()
-    return model.eval(), trace_channels(model, (1, 8, 8)), data
+    return model.eval(), trace_channel_map(model, (1, 8, 8)), data
 
 
 def campaign_of(scene, settings, seed=0):
     model, channel_map, data = scene[:3]
-    probe = Probe(model, channel_map, data, data.train, settings, Machine())
-    draws = Draws(settings, channel_map.group_of, len(data.train), seed)
-    campaign = begin(draws)
+    probe = MaskedLossProbe(model, channel_map, data, data.train, settings, DeviceConfig())
+    draws = ChunkSampler(settings, channel_map.group_of, len(data.train), seed)
+    campaign = new_estimator(draws)
     campaign.taylor = probe.taylor()
     return campaign, lambda *chunks: campaign.take(measure_part(probe, draws, chunks))
 
 
 def measure(scene, settings, **options):
-    options = {"folder": None, "seed": 0, "machine": Machine(), **options}
+    options = {"folder": None, "seed": 0, "machine": DeviceConfig(), **options}
     return measure_ensemble(*scene[:3], settings, **options)
 
 
@@ -130,7 +134,7 @@ def test_every_way_finds_the_true_coefficients(per, additive):
 
 def test_ranking_agrees_with_leaving_out_one_after_the_other(trained):
     model, channel_map, data = trained
-    images, labels = prepare(data.train.images, data), data.train.labels
+    images, labels = normalize_images(data.train.images, data), data.train.labels
 
     def loss(keep):
         with torch.no_grad(), masked(model, channel_map, keep):
@@ -140,7 +144,9 @@ def test_ranking_agrees_with_leaving_out_one_after_the_other(trained):
     alone = [float(loss(~row) - whole_loss) for row in np.eye(channel_map.atoms, dtype=bool)]
     settings = EnsembleSettings(keep=0.95, samples=16_384, images=len(labels), agreement=1.0)
     found = measure(trained, settings)
-    assert np.corrcoef(ranks(found.score), ranks(np.array(alone)))[0, 1] > 0.9
+    assert (
+        np.corrcoef(fractional_ranks(found.score), fractional_ranks(np.array(alone)))[0, 1] > 0.9
+    )
 
 
 def test_the_prior_helps_where_samples_are_few(additive):
@@ -160,12 +166,12 @@ def test_the_prior_helps_where_samples_are_few(additive):
 def test_evidence_finds_the_noise_and_the_strength():
     rng = np.random.default_rng(0)
     group_of = np.zeros(60, dtype=np.int32)
-    sums = empty_sums(Columns(group_of))
+    sums = empty_normal_equations(DesignMatrix(group_of))
     truth = 0.5 + 0.2 * rng.standard_normal(60)
     for _ in range(16):
         masks = draw_masks(128, group_of, keep=0.8, rng=rng)
         sums.add(masks, ~masks @ truth + 0.7 * rng.standard_normal(128))
-    fit = fit_sums(sums, [Prior(np.ones((60, 1)), np.ones(60))])
+    fit = fit_normal_equations(sums, [Prior(np.ones((60, 1)), np.ones(60))])
     assert fit.noise**0.5 == pytest.approx(0.7, rel=0.05)
     assert (fit.noise / fit.strength) ** 0.5 == pytest.approx(0.2, rel=0.3)
     assert fit.weights[0] == pytest.approx(0.5, abs=0.1)
@@ -174,8 +180,8 @@ def test_evidence_finds_the_noise_and_the_strength():
 def test_without_the_matrix_the_model_is_the_same():
     rng = np.random.default_rng(0)
     group_of = np.repeat(np.arange(4, dtype=np.int32), 15)
-    columns = Columns(group_of)
-    sums, rows = empty_sums(columns), empty_rows(columns)
+    columns = DesignMatrix(group_of)
+    sums, rows = empty_normal_equations(columns), empty_packed_masks(columns)
     truth = rng.random(60)
     for _ in range(20):
         masks = draw_masks(100, group_of, keep=0.9, rng=rng)
@@ -183,7 +189,7 @@ def test_without_the_matrix_the_model_is_the_same():
         sums.add(masks, targets)
         rows.add(masks, targets)
     priors = [Prior(np.ones((60, 1)), np.ones(60))]
-    dense, free = fit_sums(sums, priors), fit_rows(rows, priors)
+    dense, free = fit_normal_equations(sums, priors), fit_packed_masks(rows, priors)
     np.testing.assert_allclose(free.coefficients, dense.coefficients, atol=0.1)
     errors = [np.linalg.norm(fit.root, axis=1) for fit in (dense, free)]
     np.testing.assert_allclose(errors[1], errors[0], rtol=0.5)
@@ -210,12 +216,12 @@ def test_the_evidence_chooses_the_spread_that_the_coefficients_have():
         (rng.standard_normal(80) * taylor, 1),
         (rng.standard_normal(80), 0),
     ):
-        sums = empty_sums(Columns(group_of))
+        sums = empty_normal_equations(DesignMatrix(group_of))
         for _ in range(8):
             masks = draw_masks(128, group_of, keep=0.9, rng=rng)
             sums.add(masks, ~masks @ truth + rng.standard_normal(128))
-        priors = priors_of(taylor, [], 80)
-        assert fit_sums(sums, priors).prior is priors[chosen]
+        priors = build_priors(taylor, [], 80)
+        assert fit_normal_equations(sums, priors).prior is priors[chosen]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +230,7 @@ def test_the_evidence_chooses_the_spread_that_the_coefficients_have():
 def test_scores_of_uncertain_coefficients_are_expectations(variant, function):
     mean, error = np.array([-2.0, 0.0, 0.3, 4.0]), np.array([1.0, 0.5, 2.0, 0.1])
     draws = function(mean + error * np.random.default_rng(0).standard_normal((400_000, 4)))
-    score, spread = expected(mean, error, variant)
+    score, spread = expected_scores(mean, error, variant)
     np.testing.assert_allclose(score, draws.mean(axis=0), rtol=0.02, atol=0.01)
     np.testing.assert_allclose(spread, draws.std(axis=0), rtol=0.02)
 
@@ -294,7 +300,9 @@ def test_a_finished_ensemble_is_read_and_a_raised_limit_goes_on(trained, tmp_pat
     first = measure(trained, settings, folder=tmp_path)
     seen = []
     monkeypatch.setattr(
-        Probe, "sample_changes", spy(Probe.sample_changes, lambda masks, rows: seen.append(rows))
+        MaskedLossProbe,
+        "sample_changes",
+        spy(MaskedLossProbe.sample_changes, lambda masks, rows: seen.append(rows)),
     )
     again = measure(trained, settings, folder=tmp_path)
     assert not seen
@@ -362,7 +370,9 @@ class Regrouping(nn.Module):
 @pytest.mark.parametrize("per", ["sample", "gradient"])
 def test_a_network_that_regroups_its_batch_gets_one_mask_a_set(per, additive):
     model, data = Regrouping().eval(), additive[2]
-    found = measure((model, trace_channels(model, (8,)), data), replace(FEW, per=per, samples=64))
+    found = measure(
+        (model, trace_channel_map(model, (8,)), data), replace(FEW, per=per, samples=64)
+    )
     assert found.settings.per == "batch"
     assert any("regroups its batch" in note for note in found.notes)
     assert np.isfinite(found.score).all()
@@ -379,7 +389,7 @@ def test_fewer_images_than_a_batch_are_enough(additive):
 def test_a_network_with_nothing_to_remove_is_one_line(additive):
     model = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
     with pytest.raises(UserError, match="a group of two atoms or more, got"):
-        measure((model, trace_channels(model, (8,)), additive[2]), FEW)
+        measure((model, trace_channel_map(model, (8,)), additive[2]), FEW)
 
 
 @pytest.mark.parametrize(
@@ -415,18 +425,20 @@ def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
 
 
 def test_the_users_limits_hold_for_every_ensemble():
-    assert Limits(images=4096).of(ENSEMBLES["ensemble"]).most_samples == 4096
-    assert Limits(images=4096, samples=100).of(ENSEMBLES["ensemble"]).most_samples == 100
-    assert Limits(samples=100_000).of(ENSEMBLES["ensemble"]).most_samples == 100_000
-    batch = Limits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
-    assert (batch.images, batch.most_samples) == (64, 100)
+    assert MeasurementLimits(images=4096).of(ENSEMBLES["ensemble"]).max_samples == 4096
+    assert (
+        MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble"]).max_samples == 100
+    )
+    assert MeasurementLimits(samples=100_000).of(ENSEMBLES["ensemble"]).max_samples == 100_000
+    batch = MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
+    assert (batch.images, batch.max_samples) == (64, 100)
 
 
 def test_seconds_end_an_ensemble_with_what_it_has(trained):
     model, channel_map, data = trained
-    quick = Measuring(model, channel_map, data, 0, limits=Limits(seconds=1e-3))
-    found = gather_evidence([Policy("ensemble")], quick)
-    assert 0 < found.counts["masks"] < ENOUGH["sample"]
+    quick = MeasurementContext(model, channel_map, data, 0, limits=MeasurementLimits(seconds=1e-3))
+    found = measure_for_policies([Policy("ensemble")], quick)
+    assert 0 < found.counts["masks"] < DEFAULT_SAMPLES["sample"]
     assert np.isfinite(found.errors["ensemble"]).all()
 
 
@@ -435,7 +447,7 @@ def test_batch_statistics_leave_no_trace(additive):
         nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2), nn.BatchNorm1d(2)
     ).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    scene = (model, trace_channels(model, (8,)), additive[2])
+    scene = (model, trace_channel_map(model, (8,)), additive[2])
     settings = replace(FEW, samples=512)
     running = measure(scene, settings)
     batch = measure(scene, replace(settings, norms="batch"))
@@ -448,18 +460,20 @@ def test_batch_statistics_leave_no_trace(additive):
 def test_an_ensemble_becomes_scores_with_errors_and_decodes(trained):
     channel_map = trained[1]
     found = measure(trained, EnsembleSettings(per="batch", samples=128, images=64))
-    evidence = with_ensemble(Evidence("k", {}), "ensemble-batch", found)
-    space = Space(channel_map, Price(channel_map))
-    keep = decode(PRESETS["linear-ensembles"], Target(0.5), evidence, space)
+    evidence = add_ensemble(Measurements("k", {}), "ensemble-batch", found)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    keep = decode_policy(POLICY_PRESETS["linear-ensembles"], Target(0.5), evidence, space)
     assert 0 < keep.sum() < channel_map.atoms
     assert found.score[keep].min() >= found.score[~keep].max()
 
 
 def test_caution_takes_off_standard_errors_where_they_are_known(trained):
-    space = Space(trained[1], Price(trained[1]))
+    space = PruningSpace(trained[1], CostModel(trained[1]))
     scores, errors = np.linspace(0, 1, 16), np.linspace(1, 0, 16)
-    evidence = Evidence("k", {"a": whole(scores), "b": whole(scores)}, {"a": errors})
-    ordering = Ordering(evidence, space.channel_map, space.price)
+    evidence = Measurements(
+        "k", {"a": as_layer_scores(scores), "b": as_layer_scores(scores)}, {"a": errors}
+    )
+    ordering = PolicyScorer(evidence, space.channel_map, space.price)
     found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
     np.testing.assert_allclose(found, [scores - 2 * errors, scores])
     with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
@@ -474,7 +488,7 @@ def test_caution_takes_off_standard_errors_where_they_are_known(trained):
 def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
     channel_map, truth = additive[1], additive[3]
     found = measure(additive, replace(FEW, samples=8192))
-    surrogate = surrogate_of(found, channel_map)
+    surrogate = build_surrogate(found, channel_map)
     masks = draw_masks(500, channel_map.group_of, keep=0.85, rng=np.random.default_rng(1))
     mean, error = surrogate.predict(masks)
     np.testing.assert_allclose(surrogate.means(masks), mean, atol=1e-5)
@@ -482,7 +496,7 @@ def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
     assert inside.mean() > 0.85
     some = np.ones((2, channel_map.atoms), dtype=bool)
     some[1, 1:] = False
-    assert surrogate.beyond(some).tolist() == [False, True]
+    assert surrogate.extrapolates(some).tolist() == [False, True]
 
 
 @pytest.mark.slow
@@ -492,7 +506,7 @@ def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
     root = rng.standard_normal((atoms, atoms + 2)).astype(np.float32)
     reach = np.ones(groups + 1)
     vector = np.zeros(atoms, dtype=np.float32)
-    surrogate = Surrogate(Columns(group_of), vector, 0.0, 0.1, vector, root, reach)
+    surrogate = Surrogate(DesignMatrix(group_of), vector, 0.0, 0.1, vector, root, reach)
     masks = draw_masks(20_000, group_of, keep=0.6, rng=rng)
     for predict, rate in ((surrogate.means, 100_000), (surrogate.predict, 10_000)):
         predict(masks[:1024])
@@ -504,8 +518,8 @@ def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
 def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
     model, channel_map, data = trained
     found = measure(trained, EnsembleSettings(keep=0.9, samples=32_768, agreement=1.0))
-    surrogate, rng = surrogate_of(found, channel_map), np.random.default_rng(0)
-    images, labels = prepare(data.train.images, data), data.train.labels
+    surrogate, rng = build_surrogate(found, channel_map), np.random.default_rng(0)
+    images, labels = normalize_images(data.train.images, data), data.train.labels
 
     def loss(mask):
         with torch.no_grad(), masked(model, channel_map, mask):
@@ -523,7 +537,7 @@ def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
         rises = [loss(mask) for mask in masks]
         correlation = np.corrcoef(rises, surrogate.means(masks))[0, 1]
         assert least < correlation <= most, share
-        beyond = surrogate.beyond(masks).mean()
+        beyond = surrogate.extrapolates(masks).mean()
         assert beyond > 0.5 if share == 0.6 else beyond < 0.3, share
 
 

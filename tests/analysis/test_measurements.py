@@ -8,20 +8,29 @@ import torch
 from torch.nn import functional
 
 from paretoprune.analysis.scores import Network, all_scores
-from paretoprune.analysis.scores.calibration_pass import share_pass
-from paretoprune.analysis.scores.measure import calibration_split, evidence_key, measure_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.scores.calibration_pass import run_calibration_pass
+from paretoprune.analysis.scores.measure import (
+    calibration_split,
+    load_or_measure_scores,
+    measurement_key,
+)
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.layer_scores import combine
-from paretoprune.spaces.policy.measurements import load_tables, save_tables, scores_to_tables
-from paretoprune.spaces.policy.normalization import divide_by_price, normalise
-from paretoprune.spaces.policy.policy import CONTROLS, NORMALISATIONS, PRESETS, Policy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.layer_scores import combine_layers
+from paretoprune.spaces.policy.measurements import load_arrays, save_arrays, scores_to_arrays
+from paretoprune.spaces.policy.normalization import divide_by_cost, normalize_within_groups
+from paretoprune.spaces.policy.policy import (
+    CONTROL_POLICIES,
+    NORMALISATIONS,
+    POLICY_PRESETS,
+    Policy,
+)
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.data.types import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.masking import masked
 
@@ -29,22 +38,22 @@ from paretoprune.trainers.pruning.masking import masked
 @pytest.fixture(scope="module")
 def scene():
     data = load_data("digits")
-    model, _ = working_copy(
+    model, _ = make_working_copy(
         build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
     )
-    channel_map = trace_channels(model, (1, 8, 8))
+    channel_map = trace_channel_map(model, (1, 8, 8))
     return model, channel_map, data
 
 
 @pytest.fixture(scope="module")
 def evidence(scene):
-    return measure_evidence(*scene, folder=None, seed=0)
+    return load_or_measure_scores(*scene, folder=None, seed=0)
 
 
 def test_evidence_is_measured_once_and_read_again(scene, tmp_path, monkeypatch):
-    first = measure_evidence(*scene, folder=tmp_path, seed=0)
+    first = load_or_measure_scores(*scene, folder=tmp_path, seed=0)
     monkeypatch.setattr(torch.autograd, "grad", None)  # a second measurement would need it
-    again = measure_evidence(*scene, folder=tmp_path, seed=0)
+    again = load_or_measure_scores(*scene, folder=tmp_path, seed=0)
     assert again.key == first.key
     assert all(np.array_equal(again.scores[n].value, first.scores[n].value) for n in first.scores)
 
@@ -52,16 +61,16 @@ def test_evidence_is_measured_once_and_read_again(scene, tmp_path, monkeypatch):
 def test_another_weight_seed_or_image_is_another_key(scene):
     model, channel_map, data = scene
     split = calibration_split(data)
-    key = evidence_key(model, channel_map, data, split, 0)
-    assert evidence_key(model, channel_map, data, split, 0) == key
-    assert evidence_key(model, channel_map, data, split, 1) != key
+    key = measurement_key(model, channel_map, data, split, 0)
+    assert measurement_key(model, channel_map, data, split, 0) == key
+    assert measurement_key(model, channel_map, data, split, 1) != key
     with torch.no_grad():
         weight = next(model.parameters())
         weight[0, 0, 0, 0] += 1e-3
-        other_weight = evidence_key(model, channel_map, data, split, 0)
+        other_weight = measurement_key(model, channel_map, data, split, 0)
         weight[0, 0, 0, 0] -= 1e-3
     split.images[0, 0, 0, 0] += 1
-    other_image = evidence_key(model, channel_map, data, split, 0)
+    other_image = measurement_key(model, channel_map, data, split, 0)
     split.images[0, 0, 0, 0] -= 1
     assert len({key, other_weight, other_image}) == 3
 
@@ -69,20 +78,20 @@ def test_another_weight_seed_or_image_is_another_key(scene):
 def test_the_key_does_not_hang_on_what_was_measured_before(tmp_path, monkeypatch):
     shape, rng = (3, 32, 32), torch.Generator().manual_seed(0)
     images = Split(torch.randn(16, *shape, generator=rng), torch.arange(16) % 10)
-    data = Data("noise", images, images, None, 10, (0.0,) * 3, (1.0,) * 3, shape)
-    model, _ = working_copy(build_model("resnet20", classes=10, input_shape=shape, seed=0))
-    on = (model, trace_channels(model, shape), data)
-    first = measure_evidence(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
+    data = DataSplits("noise", images, images, None, 10, (0.0,) * 3, (1.0,) * 3, shape)
+    model, _ = make_working_copy(build_model("resnet20", classes=10, input_shape=shape, seed=0))
+    on = (model, trace_channel_map(model, shape), data)
+    first = load_or_measure_scores(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
     monkeypatch.setattr(torch.autograd, "grad", None)  # a second measurement would need it
-    again = measure_evidence(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
+    again = load_or_measure_scores(*on, folder=tmp_path, seed=0, names=["taylor"], images=16)
     assert again.key == first.key
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04torn", b"\x80\x04pickle"])
 def test_a_damaged_file_is_a_miss(content, tmp_path, evidence):
-    path = save_tables(evidence.key, scores_to_tables(evidence.scores), tmp_path)
+    path = save_arrays(evidence.key, scores_to_arrays(evidence.scores), tmp_path)
     path.write_bytes(content)
-    assert load_tables(evidence.key, tmp_path) is None
+    assert load_arrays(evidence.key, tmp_path) is None
 
 
 def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, evidence):
@@ -99,7 +108,7 @@ def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, evidence):
         total += torch.autograd.grad(loss, gate)[0].abs().double().numpy()
     small = type(split)(split.images[:3], split.labels[:3])
     network = Network(model, channel_map, data, small, np.random.default_rng(0))
-    found = share_pass(network, {"taylor": all_scores()["taylor"]}).scores["taylor"]
+    found = run_calibration_pass(network, {"taylor": all_scores()["taylor"]}).scores["taylor"]
     np.testing.assert_allclose(found.value, total, rtol=1e-4, atol=1e-7)
 
 
@@ -112,33 +121,35 @@ def test_mean_abs_weight_adds_up_over_the_layers_of_an_atom(scene, evidence):
             for channel, atom in enumerate(layer.out_atoms):
                 if atom >= 0:
                     by_hand[atom] += weight[channel].abs().mean().item()
-    found = combine(evidence.scores["mean-abs-weight"], channel_map, "sum")
+    found = combine_layers(evidence.scores["mean-abs-weight"], channel_map, "sum")
     np.testing.assert_allclose(found, by_hand, rtol=1e-5)
 
 
 @pytest.mark.parametrize("how", NORMALISATIONS)
 def test_bias_removal_keeps_the_order_within_a_group(how, scene, evidence):
     channel_map = scene[1]
-    before = combine(evidence.scores["l2"], channel_map, "sum")
-    after = normalise(before, channel_map, how)
+    before = combine_layers(evidence.scores["l2"], channel_map, "sum")
+    after = normalize_within_groups(before, channel_map, how)
     for group in range(len(channel_map.groups)):
         atoms = channel_map.group_of == group
         assert np.array_equal(np.argsort(before[atoms]), np.argsort(after[atoms]))
-    assert np.isfinite(normalise(np.zeros(channel_map.atoms), channel_map, how)).all()
+    assert np.isfinite(
+        normalize_within_groups(np.zeros(channel_map.atoms), channel_map, how)
+    ).all()
 
 
 def test_division_by_price_prefers_to_remove_what_is_dear():
     marginal = np.array([[10.0, 1.0], [1.0, 10.0]])
-    by_macs = divide_by_price(np.ones(2), marginal, power=1.0, blend=0.0)
-    by_params = divide_by_price(np.ones(2), marginal, power=1.0, blend=1.0)
+    by_macs = divide_by_cost(np.ones(2), marginal, power=1.0, blend=0.0)
+    by_params = divide_by_cost(np.ones(2), marginal, power=1.0, blend=1.0)
     assert by_macs[0] < by_macs[1]
     assert by_params[0] > by_params[1]
-    assert (divide_by_price(np.ones(2), marginal, power=0.0, blend=0.0) == 1).all()
+    assert (divide_by_cost(np.ones(2), marginal, power=0.0, blend=0.0) == 1).all()
 
 
 DECODABLE = [
     policy
-    for policy in (*PRESETS.values(), *CONTROLS.values())
+    for policy in (*POLICY_PRESETS.values(), *CONTROL_POLICIES.values())
     if policy.score in all_scores() and policy.allocation != "loss-budget"
 ]
 
@@ -146,8 +157,8 @@ DECODABLE = [
 @pytest.mark.parametrize("policy", DECODABLE)
 def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, scene, evidence):
     channel_map = scene[1]
-    space = Space(channel_map, Price(channel_map))
-    keep = decode(policy, Target(0.4, 0.6), evidence, space)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    keep = decode_policy(policy, Target(0.4, 0.6), evidence, space)
     limits = Target(0.4, 0.6).limits(space.price.dense)
     assert all(space.price.of(keep) <= limits)
     for atom in np.flatnonzero(~keep):
@@ -158,28 +169,32 @@ def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, s
 
 def test_the_uniform_control_takes_the_same_share_of_every_group(scene, evidence):
     channel_map = scene[1]
-    space = Space(channel_map, Price(channel_map))
-    keep = decode(CONTROLS["uniform"], Target(0.4), evidence, space)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    keep = decode_policy(CONTROL_POLICIES["uniform"], Target(0.4), evidence, space)
     groups = [channel_map.group_of == g for g in range(len(channel_map.groups))]
     shares = [keep[members].mean() for members in groups]
     assert max(shares) - min(shares) <= 2 / min(members.sum() for members in groups)
 
 
 def test_the_policys_floor_gives_way_to_the_target_and_the_users_does_not(scene, evidence):
-    channel_map, price = scene[1], Price(scene[1])
+    channel_map, price = scene[1], CostModel(scene[1])
     policy = Policy("l2", floor=2)
-    low = Space(channel_map, price).lowest()[0] / price.dense[0]
-    keep = decode(policy, Target(low * 1.02), evidence, Space(channel_map, price))
+    low = PruningSpace(channel_map, price).min_cost()[0] / price.dense[0]
+    keep = decode_policy(policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price))
     assert price.of(keep)[0] <= low * 1.02 * price.dense[0]
-    assert Space(channel_map, price, min_channels=2).lowest()[0] > low * 1.02 * price.dense[0]
+    assert (
+        PruningSpace(channel_map, price, min_channels=2).min_cost()[0] > low * 1.02 * price.dense[0]
+    )
     with pytest.raises(UserError, match="cannot go below"):
-        decode(policy, Target(low * 1.02), evidence, Space(channel_map, price, min_channels=2))
+        decode_policy(
+            policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price, min_channels=2)
+        )
 
 
 def test_rounded_widths_and_the_budget_hold_together(scene, evidence):
-    channel_map, price = scene[1], Price(scene[1])
-    space = Space(channel_map, price, round_to=4)
-    keep = decode(Policy("taylor"), Target(0.4), evidence, space)
+    channel_map, price = scene[1], CostModel(scene[1])
+    space = PruningSpace(channel_map, price, round_to=4)
+    keep = decode_policy(Policy("taylor"), Target(0.4), evidence, space)
     assert price.of(keep)[0] <= 0.4 * price.dense[0]
     for group in range(len(channel_map.groups)):
         members = channel_map.group_of == group
@@ -188,9 +203,9 @@ def test_rounded_widths_and_the_budget_hold_together(scene, evidence):
 
 
 def test_an_unknown_score_is_one_line(scene, evidence):
-    space = Space(scene[1], Price(scene[1]))
+    space = PruningSpace(scene[1], CostModel(scene[1]))
     with pytest.raises(UserError, match="score must be one of"):
-        decode(Policy("no-such"), Target(0.4), evidence, space)
+        decode_policy(Policy("no-such"), Target(0.4), evidence, space)
 
 
 def test_calibration_sees_all_classes_where_train_is_sorted_by_class(scene):

@@ -14,18 +14,18 @@ from command_line import call
 from evaluations import evaluation
 from run_folders import HOSTILE, TARGET, hostile_network, write_run
 
-from paretoprune.analysis.report import EvidencePlots, Report, Shown, page
-from paretoprune.analysis.report.hypervolume_history import hypervolumes
+from paretoprune.analysis.report import MeasurementPlots, Report, ReportedTrial, render_page
+from paretoprune.analysis.report.hypervolume_history import hypervolume_history
 from paretoprune.analysis.report.measurements import score_plot
-from paretoprune.search.cli.handlers import print_front, read_front
-from paretoprune.search.results.report_builder import report_command, report_of, write_report
-from paretoprune.search.storage.trial_records import make_front
+from paretoprune.search.cli.handlers import print_front, read_run_front
+from paretoprune.search.results.report_builder import build_report, report_command, write_report
+from paretoprune.search.storage.trial_records import build_front
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.layout import Layout, Stretch, layout_from_json, layout_of
-from paretoprune.spaces.policy.policy import PRESETS
-from paretoprune.spaces.records.gate_history import COURSE
-from paretoprune.spaces.records.pareto_front import Dense, Front, front_volume
-from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.spaces.graph.layout import GroupLayout, Layout, build_layout, layout_from_json
+from paretoprune.spaces.policy.policy import POLICY_PRESETS
+from paretoprune.spaces.records.gate_history import GATE_HISTORY_FILE
+from paretoprune.spaces.records.pareto_front import DenseMetrics, Front, front_hypervolume
+from paretoprune.trainers.pruning.surgery import prune_network
 
 
 @pytest.fixture(scope="module")
@@ -209,10 +209,10 @@ def test_the_course_of_gates_is_drawn_with_its_target(opened):
 
 def test_a_course_that_a_stranger_wrote_is_left_out(tmp_path):
     writer, _ = write_run(tmp_path / "run", trials=4)
-    gated = writer.add(PRESETS["holistic"])
+    gated = writer.add(POLICY_PRESETS["holistic"])
     for text in ("{}", "[]", '{"steps": [1, 2], "flops": [1.0], "params": [1.0, 0.5]}'):
-        (tmp_path / "run" / gated.path / COURSE).write_text(text)
-        assert all(one.course is None for one in report_of(tmp_path / "run").trials)
+        (tmp_path / "run" / gated.path / GATE_HISTORY_FILE).write_text(text)
+        assert all(one.gate_history is None for one in build_report(tmp_path / "run").trials)
 
 
 def test_a_report_changes_nothing_in_the_run_and_needs_neither_network_nor_plugin(made):
@@ -224,18 +224,18 @@ def test_a_report_changes_nothing_in_the_run_and_needs_neither_network_nor_plugi
 
 def test_an_older_run_without_space_json_is_shown_without_widths(tmp_path):
     write_run(tmp_path / "run", trials=4, space=False)
-    report = report_of(tmp_path / "run")
+    report = build_report(tmp_path / "run")
     assert report.layout == Layout()
     assert all(one.kept is None for one in report.trials)
-    assert "trials/0" in page(report)
+    assert "trials/0" in render_page(report)
 
 
 def test_the_page_says_what_the_search_was_worth_with_scripts_and_without(opened):
     tab, folder, _ = opened
-    report = report_of(folder)
-    assert report.verdict.startswith(f"trial {report.front.picked.trial}: ")
-    assert f"<p>{report.verdict}</p>" in page(report)
-    assert tab.ask("document.getElementById('verdict').textContent") == report.verdict
+    report = build_report(folder)
+    assert report.control_comparison.startswith(f"trial {report.front.picked.trial}: ")
+    assert f"<p>{report.control_comparison}</p>" in render_page(report)
+    assert tab.ask("document.getElementById('verdict').textContent") == report.control_comparison
 
 
 def test_a_run_without_a_finished_trial_has_a_page_that_says_so(tmp_path, tab):
@@ -252,17 +252,19 @@ def test_a_run_without_a_finished_trial_has_a_page_that_says_so(tmp_path, tab):
 
 def test_a_page_of_many_trials_of_a_large_network_stays_below_five_megabytes():
     groups = tuple(
-        Stretch(f"layer4.{g}.downsample.conv", (f"layer4.{g}.conv", "x"), (512, 512), k, k + 512)
+        GroupLayout(
+            f"layer4.{g}.downsample.conv", (f"layer4.{g}.conv", "x"), (512, 512), k, k + 512
+        )
         for g, k in enumerate(range(0, 40 * 512, 512))
     )
     layout = Layout(groups)
     scores = np.random.default_rng(0).random((16, layout.atoms))
-    plots = EvidencePlots(tuple(score_plot(str(k), s, layout, s) for k, s in enumerate(scores)))
+    plots = MeasurementPlots(tuple(score_plot(str(k), s, layout, s) for k, s in enumerate(scores)))
     sizes = np.random.default_rng(0).permutation(500).tolist()
     points = [evaluation(trial=k, macs=1 + size, accuracy=k / 500) for k, size in enumerate(sizes)]
-    front = Front(0, TARGET, Dense(0.9, 1000, 100), tuple(points), points[0], {})
-    shown = tuple(Shown(f"trial {p.trial}", p, "w" * 60, (512,) * 40) for p in points)
-    text = page(Report("large", front, trials=shown, layout=layout, evidence=plots))
+    front = Front(0, TARGET, DenseMetrics(0.9, 1000, 100), tuple(points), points[0], {})
+    shown = tuple(ReportedTrial(f"trial {p.trial}", p, "w" * 60, (512,) * 40) for p in points)
+    text = render_page(Report("large", front, trials=shown, layout=layout, evidence=plots))
     assert len(text.encode()) < 5e6
 
 
@@ -274,18 +276,18 @@ def test_the_history_is_the_hypervolume_of_what_was_finished():
             zip(rng.random(20), rng.integers(1, 999, 20), rng.integers(1, 99, 20), strict=True)
         )
     ]
-    values = hypervolumes(points)
+    values = hypervolume_history(points)
     assert values == sorted(values)
     for count in range(1, 21):
-        assert values[count - 1] == pytest.approx(front_volume(points[:count]))
+        assert values[count - 1] == pytest.approx(front_hypervolume(points[:count]))
 
 
 def test_the_layout_says_what_a_cut_network_is():
     network = hostile_network()
-    layout = layout_of(network.channel_map)
+    layout = build_layout(network.channel_map)
     keep = np.ones(network.channel_map.atoms, bool)
     keep[[1, 2, layout.groups[1].first]] = False
-    small = cut(network.model, network.channel_map, keep)
+    small = prune_network(network.model, network.channel_map, keep)
     widths = [m.weight.shape[0] for m in small.modules() if hasattr(m, "weight")][:2]
     assert layout.kept(keep) == tuple(widths)
     assert [group.channels for group in layout.groups] == [(16,), (12,)]
@@ -309,7 +311,7 @@ def test_foreign_files_among_the_evidence_are_left_out(tmp_path):
     (folder / "evidence").mkdir()
     (folder / "evidence" / "a.npz").write_bytes(b"no arrays")
     np.savez(folder / "evidence" / "b.npz", x=np.array([{"pickled": 1}], dtype=object))
-    assert report_of(folder).evidence == EvidencePlots()
+    assert build_report(folder).measurements == MeasurementPlots()
 
 
 def test_a_recipe_is_read_from_the_run_folder_only(tmp_path):
@@ -319,7 +321,7 @@ def test_a_recipe_is_read_from_the_run_folder_only(tmp_path):
     (tmp_path / "1").mkdir()
     (folder / "trials" / "1" / "recipe.json").rename(tmp_path / "1" / "recipe.json")
     (folder / "journal.log").write_text(journal.replace("trials/1", "../1"))
-    assert report_of(folder).trials[1].kept is None
+    assert build_report(folder).trials[1].kept is None
 
 
 def test_the_command_writes_the_page_and_figures_where_it_is_told(made, tmp_path):
@@ -351,7 +353,7 @@ def test_a_file_that_cannot_be_written_is_one_line(made):
 
 def test_front_json_lends_its_test_figures_to_the_journals_front(made):
     folder, front, _ = made
-    report = report_of(folder)
+    report = build_report(folder)
     assert report.front.points == tuple(
         replace(p, test_accuracy=q["test_accuracy"], latency_ms=q["latency_ms"])
         for p, q in zip(report.front.points, front["points"], strict=True)
@@ -365,7 +367,7 @@ def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(ma
     values = json.loads((run / "front.json").read_text())
     first = values["points"][0]
     (run / "front.json").write_text(json.dumps({**values, "points": [first], "at_target": first}))
-    _, front = read_front(run)
+    _, front = read_run_front(run)
     assert len(front.points) == len(made[1]["points"]) > 1
     assert front.at_target.trial == made[1]["at_target"]["trial"]
     assert front.points[0].test_accuracy == first["test_accuracy"]
@@ -378,11 +380,11 @@ def test_a_network_that_is_slow_when_timed_alone_leaves_a_front_of_latency():
         for n, (a, ms) in enumerate(((0.9, 2.0), (0.8, 1.0), (0.7, 1.05)))
     )
     names = ("accuracy", "latency_ms")
-    summary = {"dense": asdict(Dense(0.95, 1000, 100)), "requested": TARGET.to_json(), "seed": 0,
+    summary = {"dense": asdict(DenseMetrics(0.95, 1000, 100)), "requested": TARGET.to_json(), "seed": 0,
                "objectives": names}  # fmt: skip
     found = [good, bad, worse]
-    assert {p.trial for p in make_front(found, {}, summary).points} == {0, 1}
+    assert {p.trial for p in build_front(found, {}, summary).points} == {0, 1}
     alone = {"trials/0": {"test_accuracy": 0.88, "latency_ms": 1.0},
              "trials/1": {"test_accuracy": 0.77, "latency_ms": 1.1}}  # fmt: skip
-    (point,) = make_front(found, {}, summary, alone).points
+    (point,) = build_front(found, {}, summary, alone).points
     assert (point.trial, point.test_accuracy, point.latency_ms) == (0, 0.88, 1.0)

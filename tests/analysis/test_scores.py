@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from paretoprune.analysis.scores.calibration_pass import batch_size_for
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy.layer_scores import WHOLE, combine
+from paretoprune.spaces.policy.layer_scores import NO_LAYER, combine_layers
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
@@ -81,7 +81,7 @@ def test_taylor_and_fisher_are_the_closed_form_on_one_hidden_layer():
     found, _ = run_all(network, ("taylor", "fisher"))
     np.testing.assert_allclose(found["taylor"].value, derivative.abs().sum(0), rtol=1e-4)
     np.testing.assert_allclose(found["fisher"].value, derivative.square().sum(0), rtol=1e-4)
-    assert (found["taylor"].layer == WHOLE).all()
+    assert (found["taylor"].layer == NO_LAYER).all()
 
 
 def test_activations_are_means_over_images_and_positions_where_a_layer_reads_them():
@@ -162,8 +162,8 @@ def test_scores_follow_their_filters_when_filters_are_permuted():
     after, _ = run_all(network, (*OF_WEIGHTS, *OF_DATA))
     atoms = network.channel_map.layers[0].out_atoms
     for name in before:
-        old = combine(before[name], network.channel_map, "sum")[atoms]
-        new = combine(after[name], network.channel_map, "sum")[atoms]
+        old = combine_layers(before[name], network.channel_map, "sum")[atoms]
+        new = combine_layers(after[name], network.channel_map, "sum")[atoms]
         assert len(set(old)) > 1, name
         np.testing.assert_allclose(new, old[order.numpy()], rtol=1e-3, err_msg=name)
 

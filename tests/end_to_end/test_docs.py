@@ -13,19 +13,19 @@ from command_line import ROOT
 from doc_blocks import DOCS, blocks_of, pages, run_block
 
 import paretoprune
-from paretoprune.analysis.mask_ensembles import PRESETS as ENSEMBLES
+from paretoprune.analysis.mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
 from paretoprune.analysis.scores.registry import all_scores
 from paretoprune.spaces.policy.policy import (
     ALLOCATIONS,
     COMBINATIONS,
-    CONTROLS,
-    CURVES,
+    CONTROL_POLICIES,
+    COST_REFERENCES,
+    CURVE_RULES,
     GATE_VARIANTS,
     NORMALISATIONS,
-    PRESETS,
-    PRICES_AT,
-    PROBES,
-    SCHEDULES,
+    POLICY_PRESETS,
+    PROBE_MODES,
+    SCHEDULE_NAMES,
 )
 
 RUN = (  # the pages of one entry share a folder
@@ -161,9 +161,23 @@ def test_the_methods_page_names_everything_that_a_policy_may_be():
     text = METHODS.read_text()
     scores = [name for name in all_scores() if name in known_at_home()]
     assert len(scores) > 10
-    for name in (*PRESETS, *CONTROLS, *scores, *ENSEMBLES, *ALLOCATIONS, *SCHEDULES):
+    for name in (
+        *POLICY_PRESETS,
+        *CONTROL_POLICIES,
+        *scores,
+        *ENSEMBLES,
+        *ALLOCATIONS,
+        *SCHEDULE_NAMES,
+    ):
         assert f"`{name}`" in text, name
-    for name in (*COMBINATIONS, *NORMALISATIONS, *CURVES, *PROBES, *PRICES_AT, *GATE_VARIANTS):
+    for name in (
+        *COMBINATIONS,
+        *NORMALISATIONS,
+        *CURVE_RULES,
+        *PROBE_MODES,
+        *COST_REFERENCES,
+        *GATE_VARIANTS,
+    ):
         assert f"`{name}`" in text, name
 
 
@@ -177,10 +191,10 @@ def test_the_methods_page_gives_each_preset_its_parts():
     rows = {
         row.split("`")[1]: row
         for row in METHODS.read_text().splitlines()
-        if row.startswith("| `") and row.split("`")[1] in PRESETS
+        if row.startswith("| `") and row.split("`")[1] in POLICY_PRESETS
     }
-    assert set(rows) == set(PRESETS)
-    for name, policy in PRESETS.items():
+    assert set(rows) == set(POLICY_PRESETS)
+    for name, policy in POLICY_PRESETS.items():
         assert policy.score in rows[name]
         assert f"`{policy.schedule}`" in rows[name]
         if policy.schedule != "holistic":

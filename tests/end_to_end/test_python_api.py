@@ -16,10 +16,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.search.api import checked
+from paretoprune.search.api import validate_settings
 from paretoprune.search.config.settings import SearchSettings, settings_from_json
-from paretoprune.search.storage.trial_records import read_record
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.search.storage.trial_records import read_trial_records
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 
 BRIEF = {
     "trials": 2, "epochs": 1, "workers": 1, "quiet": True, "scores": ["taylor"],
@@ -54,8 +54,8 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     exec(readme_block("python"), names)
     small, model = names["small"], names["model"]
     assert isinstance(small, nn.Module)
-    dense = count(model, (1, 8, 8))
-    assert count(small, (1, 8, 8))[0] <= 0.4 * dense[0]
+    dense = count_macs_and_params(model, (1, 8, 8))
+    assert count_macs_and_params(small, (1, 8, 8))[0] <= 0.4 * dense[0]
     assert small(names["images"][:2]).shape == (2, 10)
 
 
@@ -98,7 +98,7 @@ def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
     again = pp.resume(out, network(), digits(), quiet=True)
     assert [p.trial for p in again.points] == [p.trial for p in first.points]
     pp.resume(out, network(), digits(), quiet=True, trials=3)
-    assert len(read_record(out / "journal.log").evaluations()) == 3
+    assert len(read_trial_records(out / "journal.log").evaluations()) == 3
     with pytest.raises(pp.UserError, match="must be passed again"):
         pp.resume(out)
     (images, labels), validation = digits()
@@ -145,7 +145,9 @@ def test_wrong_settings_are_user_errors(settings, message):
       {"out": Path("runs/x"), "plugin": [Path("own.py")]})],
 )  # fmt: skip
 def test_lists_and_numbers_are_taken_as_the_command_line_takes_words(given, same):
-    settings = [SearchSettings(target_flops="0.4", **checked(one)) for one in (given, same)]
+    settings = [
+        SearchSettings(target_flops="0.4", **validate_settings(one)) for one in (given, same)
+    ]
     settings[0].check()
     assert settings[0] == settings[1]
     again = settings_from_json(json.loads(json.dumps(settings[0].to_json())))
@@ -221,7 +223,7 @@ def test_the_same_seed_gives_the_same_front(tmp_path):
                     1, "--dense-epochs", 6, "--seed", 7, "--quiet", "--out", out)  # fmt: skip
         assert done.returncode == 0, done.stderr
         fronts.append(without_times(json.loads((out / "front.json").read_text())))
-        found = read_record(out / "journal.log").trials("search")
+        found = read_trial_records(out / "journal.log").trials("search")
         trials.append([(t.params, t.values, t.user_attrs["job"]["origin"]) for t in found])
     assert fronts[0] == fronts[1]
     assert trials[0] == trials[1]

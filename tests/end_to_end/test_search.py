@@ -15,12 +15,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import paretoprune as pp
-from paretoprune.search.optimizer.search_space import SELDOM
+from paretoprune.search.optimizer.search_space import SCORES_NOT_SAMPLED
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 
 
 def load_study(folder, name="search"):
@@ -40,7 +40,7 @@ def networks(front):
 def test_the_answer_at_the_target_is_close_below_it_and_close_to_dense(run):
     answer, dense = run.front["at_target"], run.front["dense"]
     small = pp.load(run.folder / answer["path"])
-    macs, params = count(small, (1, 8, 8))
+    macs, params = count_macs_and_params(small, (1, 8, 8))
     assert (macs, params) == (answer["macs"], answer["params"])
     assert 0.38 < macs / dense["macs"] <= 0.40
     assert answer["test_accuracy"] >= dense["test_accuracy"] - 0.02
@@ -49,7 +49,7 @@ def test_the_answer_at_the_target_is_close_below_it_and_close_to_dense(run):
 def test_every_network_of_the_front_costs_what_front_json_says(run):
     for point in networks(run.front):
         small = pp.load(run.folder / point["path"])
-        assert count(small, (1, 8, 8)) == (point["macs"], point["params"])
+        assert count_macs_and_params(small, (1, 8, 8)) == (point["macs"], point["params"])
         assert point["flops_fraction"] == point["macs"] / run.front["dense"]["macs"]
 
 
@@ -192,7 +192,7 @@ def test_front_and_pick_read_the_run(run, tmp_path):
     out = tmp_path / "picked"
     picked = call("pick", run.folder, "--max-flops", "0.4", "--out", out)
     assert picked.returncode == 0, picked.stderr
-    assert count(pp.load(out), (1, 8, 8))[0] <= 0.4 * run.front["dense"]["macs"]
+    assert count_macs_and_params(pp.load(out), (1, 8, 8))[0] <= 0.4 * run.front["dense"]["macs"]
     again = call("pick", run.folder, "--max-flops", "0.4", "--out", out)
     assert again.returncode == 2
     assert "must be an empty folder" in again.stderr
@@ -215,13 +215,13 @@ def test_a_network_saved_and_loaded_again_has_the_same_outputs(run):
 
 def test_the_evidence_is_numbers_only_and_named_by_its_hash(run):
     from paretoprune.analysis.scores import all_scores
-    from paretoprune.spaces.policy.measurements import load_tables, scores_from_tables
+    from paretoprune.spaces.policy.measurements import load_arrays, scores_from_arrays
 
     folder = run.folder / "evidence"
-    tables = [load_tables(path.stem, folder) for path in folder.glob("*.npz")]
-    found = [name for table in tables for name in scores_from_tables(table)]
-    assert sorted(found) == [name for name in all_scores() if name not in SELDOM[1:]]
-    assert load_tables("0" * 32, Path(run.folder / "evidence")) is None
+    tables = [load_arrays(path.stem, folder) for path in folder.glob("*.npz")]
+    found = [name for table in tables for name in scores_from_arrays(table)]
+    assert sorted(found) == [name for name in all_scores() if name not in SCORES_NOT_SAMPLED[1:]]
+    assert load_arrays("0" * 32, Path(run.folder / "evidence")) is None
 
 
 def test_a_finished_run_is_told_again_and_starts_nothing(run, tmp_path):

@@ -22,16 +22,16 @@ from benchmarks.search.plot import draw
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import HIGH, LEAST_ACCURACY, LOW, SIZES, Rules, sizes
 from benchmarks.search.table import table
-from paretoprune.analysis.measure import Measuring, gather_evidence, tell_nobody
-from paretoprune.analysis.untrained_loss import rehearse
-from paretoprune.spaces.allocations.decode import Space
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.policy import PRESETS, Policy
-from paretoprune.trainers.data.types import Data, Split
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.analysis.measure import MeasurementContext, ignore_progress, measure_for_policies
+from paretoprune.analysis.untrained_loss import evaluate_untrained
+from paretoprune.spaces.allocations.decode import PruningSpace
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
+from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.models.zoo.resnet import resnet20
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.distillation import Teacher
 
 RULES = Rules("images", images=4000, epochs=0.5, workers=1)
@@ -47,7 +47,7 @@ def noise(rows: int, seed: int) -> Split:
 def scene() -> Scene:
     torch.manual_seed(0)
     model = resnet20().eval()
-    data = Data(
+    data = DataSplits(
         "noise",
         noise(256, 0),
         noise(64, 1),
@@ -57,8 +57,8 @@ def scene() -> Scene:
         (0.25,) * 3,
         (3, 32, 32),
     )
-    channel_map = trace_channels(model, data.input_shape)
-    space, machine = Space(channel_map, Price(channel_map)), Machine(device="cpu")
+    channel_map = trace_channel_map(model, data.input_shape)
+    space, machine = PruningSpace(channel_map, CostModel(channel_map)), DeviceConfig(device="cpu")
     return Scene(model, data, space, machine, Teacher(model, machine), {"network": "resnet20"})
 
 
@@ -105,7 +105,7 @@ def test_no_front_has_no_volume():
 
 def test_cells_have_one_name_each_and_ours_and_the_peers_come_first():
     assert list(CONTENDERS)[:4] == ["ours", "fastnas", "torch-pruning", "random"]
-    assert {*PRESETS, "ours at half", "uniform-l1", "nni"} == set(list(CONTENDERS)[4:])
+    assert {*POLICY_PRESETS, "ours at half", "uniform-l1", "nni"} == set(list(CONTENDERS)[4:])
     names = {cell_name(contender, seed) for contender in CONTENDERS for seed in range(3)}
     assert len(names) == 3 * len(CONTENDERS)
 
@@ -121,13 +121,13 @@ def test_rows_are_counted_once_a_forward(scene):
 
 def test_what_a_search_has_rehearsed_is_counted(scene, tmp_path):
     channel_map = scene.space.channel_map
-    on = Measuring(scene.model, channel_map, scene.data, 0, tmp_path)
-    gather_evidence([Policy("l2"), Policy("taylor")], on)
+    on = MeasurementContext(scene.model, channel_map, scene.data, 0, tmp_path)
+    measure_for_policies([Policy("l2"), Policy("taylor")], on)
     assert rehearsed(tmp_path) == 0
     masks = np.ones((3, channel_map.atoms), dtype=bool)
     masks[1, 0] = masks[2, 1] = False
     for part in (masks[:1], masks[1:]):
-        rehearse(part, on, tell_nobody)
+        evaluate_untrained(part, on, ignore_progress)
     assert rehearsed(tmp_path) == 3
 
 
@@ -211,7 +211,10 @@ def test_torch_pruning_network_becomes_ours_with_equal_outputs_and_price(scene, 
     with torch.no_grad():
         torch.testing.assert_close(network(images), peer.eval()(images))
     shape = scene.data.input_shape
-    assert flops == count(peer, shape)[0] / count(scene.model, shape)[0]
+    assert (
+        flops
+        == count_macs_and_params(peer, shape)[0] / count_macs_and_params(scene.model, shape)[0]
+    )
     assert 0.45 < flops <= 0.5
 
 

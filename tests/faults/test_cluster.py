@@ -34,8 +34,12 @@ from search_process import (
 
 import paretoprune as pp
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.execution.ray_runtime import cpus_of, environment_with, settings_for
-from paretoprune.search.storage.trial_records import INTERRUPTED
+from paretoprune.search.execution.ray_runtime import (
+    local_ray_cpus,
+    patched_environment,
+    ray_environment,
+)
+from paretoprune.search.storage.trial_records import DRIVER_ENDED
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_a_driver_and_then_a_node_that_are_killed_in_the_middle_lose_nothing(clu
     process = start(folder, RAY_ADDRESS=at)
     wait_for(process, lambda: settled(folder) >= 5)
     before, interrupted = completed_jobs(folder), failures(folder)
-    assert set(interrupted) <= {INTERRUPTED}
+    assert set(interrupted) <= {DRIVER_ENDED}
     cluster.remove_node(second, allow_graceful=False)
     code, out, err = finish(process)
     assert code == 0, err
@@ -164,13 +168,13 @@ import os
 import ray
 import torch
 import paretoprune as pp
-from paretoprune.search.execution.ray_runtime import QUIET
+from paretoprune.search.execution.ray_runtime import RAY_ENVIRONMENT
 
 torch.set_num_threads(2)
 if RUNNING:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     node = ray.get_runtime_context().get_node_id()
-OURS = (*QUIET, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PYTHONPATH")
+OURS = (*RAY_ENVIRONMENT, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "PYTHONPATH")
 before = [os.environ.get(name) for name in OURS]
 found = pp.search("digits-resnet", "digits", target_flops=0.4, trials=2, epochs=1, dense_epochs=3,
                   scores="taylor", screening=False, schedules="one-shot", ensemble_images=1024,
@@ -252,24 +256,24 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
 def test_workers_by_default_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
     """joblib counts them: it knows of affinity, a container's quota and a limit of its own."""
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
-    assert cpus_of(SearchSettings()) == 1
-    assert cpus_of(SearchSettings(workers=3)) == 3
+    assert local_ray_cpus(SearchSettings()) == 1
+    assert local_ray_cpus(SearchSettings(workers=3)) == 3
     monkeypatch.delenv("LOKY_MAX_CPU_COUNT")
-    assert cpus_of(SearchSettings()) == joblib.cpu_count()
+    assert local_ray_cpus(SearchSettings()) == joblib.cpu_count()
 
 
 def test_the_environment_is_lent_to_ray_and_given_back_on_errors_too(tmp_path, monkeypatch):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     before, token, lent = dict(os.environ), tmp_path / ".ray-token", {}
-    with contextlib.suppress(ValueError), environment_with(settings_for(None, token)):
+    with contextlib.suppress(ValueError), patched_environment(ray_environment(None, token)):
         lent |= os.environ
         raise ValueError
     assert (lent["RAY_AUTH_MODE"], lent["RAY_AUTH_TOKEN_PATH"]) == ("token", str(token))
     assert lent["OMP_NUM_THREADS"] == "1"
     assert dict(os.environ) == before
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with environment_with(settings_for(None, tmp_path / "other")):
+    with patched_environment(ray_environment(None, tmp_path / "other")):
         assert os.environ["RAY_AUTH_MODE"] == "disabled"
     assert not (tmp_path / "other").exists()
 

@@ -9,18 +9,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from map_cases import Case, Mask, cases, fits, plain_fill, plain_units
 
-from paretoprune.spaces.allocations.budget import Budget, Unreachable, fill_to_budget
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.allocations.budget import Budget, UnreachableBudgetError, fill_to_budget
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.trainers.models.zoo.resnet import resnet20
-from paretoprune.trainers.pruning.surgery import widths
+from paretoprune.trainers.pruning.surgery import output_widths
 
 
 def filled(case: Case, **options: int) -> Mask | None:
     try:
         return fill_to_budget(case.scores, case.price, case.channel_map, case.budget, **options)
-    except Unreachable:
+    except UnreachableBudgetError:
         return None
 
 
@@ -84,15 +84,15 @@ def test_without_a_budget_nothing_goes(case: Case, share: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def resnet() -> tuple[ChannelMap, Price]:
-    channel_map = trace_channels(resnet20(), (3, 32, 32))
-    return channel_map, Price(channel_map)
+def resnet() -> tuple[ChannelMap, CostModel]:
+    channel_map = trace_channel_map(resnet20(), (3, 32, 32))
+    return channel_map, CostModel(channel_map)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.77])
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_a_resnets_price_lies_just_below_the_target(
-    resnet: tuple[ChannelMap, Price], share: float, round_to: int
+    resnet: tuple[ChannelMap, CostModel], share: float, round_to: int
 ) -> None:
     channel_map, price = resnet
     limit = int(price.dense[0] * share)
@@ -104,17 +104,17 @@ def test_a_resnets_price_lies_just_below_the_target(
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "mobilenet_v2", "shufflenet_v2_x1_0"])
 def test_rounded_widths_of_every_layer_are_multiples_or_dense(name: str) -> None:
     model = torchvision.models.get_model(name, weights=None).eval()
-    channel_map = trace_channels(model, (3, 64, 64))
-    price, scores = Price(channel_map), np.random.default_rng(0).random(channel_map.atoms)
+    channel_map = trace_channel_map(model, (3, 64, 64))
+    price, scores = CostModel(channel_map), np.random.default_rng(0).random(channel_map.atoms)
     budget = Budget(price.dense[0] // 2)
     mask = fill_to_budget(scores, price, channel_map, budget, round_to=8)
-    dense = widths(channel_map, np.ones(channel_map.atoms, dtype=bool))
-    for layer, width in widths(channel_map, mask).items():
+    dense = output_widths(channel_map, np.ones(channel_map.atoms, dtype=bool))
+    for layer, width in output_widths(channel_map, mask).items():
         assert width == dense[layer] or width % 8 == 0, layer
     assert 0.9 * budget.macs < price.of(mask)[0] <= budget.macs
 
 
-def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) -> None:
+def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = resnet
     scores = np.zeros(channel_map.atoms)
     one, other = (
@@ -126,13 +126,13 @@ def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, Price]) ->
 def test_a_network_without_atoms_has_the_empty_mask() -> None:
     none = np.zeros(0, dtype=np.int32)
     channel_map = ChannelMap((), (), none, (), (1,), fixed_macs=5)
-    price = Price(channel_map)
+    price = CostModel(channel_map)
     assert fill_to_budget(np.zeros(0), price, channel_map, Budget(5)).shape == (0,)
-    with pytest.raises(Unreachable, match="asked 4"):
+    with pytest.raises(UnreachableBudgetError, match="asked 4"):
         fill_to_budget(np.zeros(0), price, channel_map, Budget(4))
 
 
-def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, Price]) -> None:
+def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = resnet
     scores = np.random.default_rng(0).random(channel_map.atoms)
     scores[3], scores[5] = np.inf, -np.inf
@@ -141,7 +141,9 @@ def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, Price]) -> 
     assert not mask[5]
 
 
-def test_scores_with_nan_are_refused_with_their_number(resnet: tuple[ChannelMap, Price]) -> None:
+def test_scores_with_nan_are_refused_with_their_number(
+    resnet: tuple[ChannelMap, CostModel],
+) -> None:
     channel_map, price = resnet
     scores = np.zeros(channel_map.atoms)
     scores[:2] = np.nan
@@ -150,10 +152,10 @@ def test_scores_with_nan_are_refused_with_their_number(resnet: tuple[ChannelMap,
 
 
 def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
-    resnet: tuple[ChannelMap, Price],
+    resnet: tuple[ChannelMap, CostModel],
 ) -> None:
     channel_map, price = resnet
-    with pytest.raises(Unreachable) as caught:
+    with pytest.raises(UnreachableBudgetError) as caught:
         fill_to_budget(
             np.zeros(channel_map.atoms), price, channel_map, Budget(1000), floor=2, round_to=4
         )
@@ -166,7 +168,7 @@ def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
 
 @pytest.mark.parametrize("options", [{"floor": 0}, {"round_to": 0}, {"floor": -3}])
 def test_floor_and_rounding_below_one_are_refused(
-    resnet: tuple[ChannelMap, Price], options: dict[str, int]
+    resnet: tuple[ChannelMap, CostModel], options: dict[str, int]
 ) -> None:
     channel_map, price = resnet
     with pytest.raises(ValueError, match="must be at least 1"):

@@ -12,10 +12,10 @@ from oracles import assert_oracles, masked_and_cut, trace
 from torch import Tensor, nn
 
 from paretoprune.spaces.graph.channels import ChannelMap, Layer
-from paretoprune.spaces.graph.rules.option_a_shortcut import Shortcut
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.spaces.graph.rules.option_a_shortcut import OptionAShortcut
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 from paretoprune.trainers.pruning.masking import masked
@@ -44,13 +44,13 @@ class Net(nn.Module):
 
 
 def test_resnet56_has_30_groups_and_1120_atoms() -> None:
-    found = trace_channels(resnet56(), (3, 32, 32))
+    found = trace_channel_map(resnet56(), (3, 32, 32))
     assert len(found.groups) == 30
     assert found.atoms == 1120
 
 
 def test_a_channel_and_its_twin_across_an_option_a_shortcut_are_two_atoms() -> None:
-    found = trace_channels(resnet20(), (3, 32, 32))
+    found = trace_channel_map(resnet20(), (3, 32, 32))
     shortcut = layer(found, "layer2.0.shortcut")
     assert len(set(shortcut.in_atoms.tolist()) & set(shortcut.out_atoms.tolist())) == 0
 
@@ -79,11 +79,11 @@ def test_a_missing_twin_is_zero(gone: str) -> None:
 def test_shortcut_equals_subsampling_and_padding() -> None:
     x = torch.randn(2, 16, 8, 8)
     expected = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 8, 8))
-    assert torch.equal(Shortcut(16, 32)(x), expected)
+    assert torch.equal(OptionAShortcut(16, 32)(x), expected)
 
 
 def test_a_channel_before_a_flatten_owns_all_its_columns() -> None:
-    found = trace_channels(lenet5(), (1, 28, 28))
+    found = trace_channel_map(lenet5(), (1, 28, 28))
     first, second = layer(found, "3").out_atoms, layer(found, "7").in_atoms
     assert second.tolist() == np.repeat(first, 16).tolist()
 
@@ -270,7 +270,7 @@ def test_a_layer_whose_weight_is_also_used_by_itself_stays_dense() -> None:
     traced = trace(net, (3, 8, 8))
     assert "uses the weights of b itself" in reasons(traced.channel_map, "a")
     assert traced.channel_map.atoms == 0
-    assert traced.price.dense == count(net, (3, 8, 8))
+    assert traced.price.dense == count_macs_and_params(net, (3, 8, 8))
 
 
 def test_a_module_called_twice_counts_twice_and_is_cut_once() -> None:
@@ -308,32 +308,32 @@ def test_outputs_are_protected_also_in_a_dictionary() -> None:
             y = F.relu(self.a(x))
             return {"one": self.b(y), "two": self.c(y)}
 
-    copied, _ = working_copy(Two())
-    found = trace_channels(copied, (6,))
+    copied, _ = make_working_copy(Two())
+    found = trace_channel_map(copied, (6,))
     assert [reasons(found, name) for name in "abc"] == ["", *["output of the network"] * 2]
 
 
 def test_keep_protects_the_layers_it_names() -> None:
-    found = trace_channels(resnet20(), (3, 32, 32), keep=["layer1.*.conv1"])
+    found = trace_channel_map(resnet20(), (3, 32, 32), keep=["layer1.*.conv1"])
     assert "kept by 'layer1.*.conv1'" in reasons(found, "layer1.0.conv1")
     assert found.atoms == 448 - 3 * 16
 
 
 def test_keep_may_name_a_block() -> None:
-    found = trace_channels(resnet20(), (3, 32, 32), keep=["layer3.2"])
+    found = trace_channel_map(resnet20(), (3, 32, 32), keep=["layer3.2"])
     assert "kept by 'layer3.2'" in reasons(found, "layer3.2.conv1")
     assert found.atoms == 448 - 2 * 64
 
 
 def test_keep_that_matches_nothing_names_some_layers() -> None:
     with pytest.raises(ValueError, match=r"keep must match a layer, got 'stem'.*conv1, bn1"):
-        trace_channels(resnet20(), (3, 32, 32), keep=["stem"])
+        trace_channel_map(resnet20(), (3, 32, 32), keep=["stem"])
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3,)])
 def test_an_input_that_does_not_fit_is_one_line(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must run on one input of shape") as caught:
-        trace_channels(resnet20(), shape)
+        trace_channel_map(resnet20(), shape)
     assert "\n" not in str(caught.value)
 
 
@@ -343,7 +343,7 @@ def test_a_network_with_two_inputs_is_refused_in_one_line() -> None:
             return x + y
 
     with pytest.raises(ValueError, match="wrap it to take one tensor"):
-        trace_channels(Sum(), (3,))
+        trace_channel_map(Sum(), (3,))
 
 
 def test_a_trace_that_fails_leaves_the_network_as_it_was() -> None:
@@ -359,14 +359,14 @@ def test_a_trace_that_fails_leaves_the_network_as_it_was() -> None:
     model = Broken().train()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match="in the middle"):
-        trace_channels(model, (3, 8, 8))
+        trace_channel_map(model, (3, 8, 8))
     assert model.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_the_same_network_gives_the_same_map() -> None:
-    one, other = (trace_channels(resnet20(), (3, 32, 32)) for _ in range(2))
+    one, other = (trace_channel_map(resnet20(), (3, 32, 32)) for _ in range(2))
     assert one.groups == other.groups
     for a, b in zip(one.layers, other.layers, strict=True):
         assert np.array_equal(a.in_atoms, b.in_atoms)

@@ -12,17 +12,17 @@ import torchvision
 from numpy.typing import NDArray
 from torch import nn
 
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.cost.summary import summarise
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.cost.summary import summarize_network
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.models.zoo.densenet import densenet40
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
-from paretoprune.trainers.pruning.surgery import cut, widths
+from paretoprune.trainers.pruning.surgery import output_widths, prune_network
 
 torch.set_num_threads(1)
 # Salama et al. 2019, the released ResNet-50s: stem; per stage the stream, then a-b of each block
@@ -65,12 +65,12 @@ def mask_of_widths(channel_map: ChannelMap, wanted: dict[str, int]) -> NDArray[n
 
 @pytest.fixture(scope="module")
 def resnet50() -> tuple[nn.Module, ChannelMap]:
-    model, _ = working_copy(torchvision.models.resnet50(weights=None))
-    return model, trace_channels(model, (3, 224, 224))
+    model, _ = make_working_copy(torchvision.models.resnet50(weights=None))
+    return model, trace_channel_map(model, (3, 224, 224))
 
 
 def test_dense_resnet50_has_the_published_price(resnet50: tuple[nn.Module, ChannelMap]) -> None:
-    assert Price(resnet50[1]).dense == (4_089_184_256, 25_557_032)
+    assert CostModel(resnet50[1]).dense == (4_089_184_256, 25_557_032)
 
 
 @pytest.mark.parametrize(("figures", "listed"), PUBLISHED.items())
@@ -81,16 +81,19 @@ def test_published_widths_of_resnet50_price_and_count_as_published(
     params, macs = figures
     wanted = published_widths(listed)
     keep = mask_of_widths(channel_map, wanted)
-    assert {k: v for k, v in widths(channel_map, keep).items() if k in wanted} == wanted
-    assert tuple(Price(channel_map).of(keep)) == (macs, params)
-    assert count(cut(model, channel_map, keep), (3, 224, 224)) == (macs, params)
+    assert {k: v for k, v in output_widths(channel_map, keep).items() if k in wanted} == wanted
+    assert tuple(CostModel(channel_map).of(keep)) == (macs, params)
+    assert count_macs_and_params(prune_network(model, channel_map, keep), (3, 224, 224)) == (
+        macs,
+        params,
+    )
 
 
 @pytest.fixture(scope="module", params=[lenet5, resnet20, densenet40])
-def priced(request: pytest.FixtureRequest) -> tuple[ChannelMap, Price]:
+def priced(request: pytest.FixtureRequest) -> tuple[ChannelMap, CostModel]:
     shape = (1, 28, 28) if request.param is lenet5 else (3, 32, 32)
-    channel_map = trace_channels(request.param(), shape)
-    return channel_map, Price(channel_map)
+    channel_map = trace_channel_map(request.param(), shape)
+    return channel_map, CostModel(channel_map)
 
 
 def masks_of(channel_map: ChannelMap, number: int) -> NDArray[np.bool_]:
@@ -98,7 +101,7 @@ def masks_of(channel_map: ChannelMap, number: int) -> NDArray[np.bool_]:
     return np.stack([random_mask(channel_map, rng.random(), rng) for _ in range(number)])
 
 
-def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, Price]) -> None:
+def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = priced
     masks = masks_of(channel_map, 20)
     assert np.array_equal(price.of(masks), np.stack([price.of(mask) for mask in masks]))
@@ -107,22 +110,24 @@ def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, Pr
 
 
 def test_marginal_price_is_the_difference_that_one_atom_makes(
-    priced: tuple[ChannelMap, Price],
+    priced: tuple[ChannelMap, CostModel],
 ) -> None:
     channel_map, price = priced
     for mask in masks_of(channel_map, 3):
         flipped = np.repeat(mask[None], channel_map.atoms, axis=0)
         flipped[np.arange(channel_map.atoms), np.arange(channel_map.atoms)] ^= True
-        assert np.array_equal(price.marginal(mask), np.abs(price.of(flipped) - price.of(mask)))
+        assert np.array_equal(price.marginal_costs(mask), np.abs(price.of(flipped) - price.of(mask)))
 
 
-def test_soft_price_equals_the_integer_price_at_0_and_1(priced: tuple[ChannelMap, Price]) -> None:
+def test_soft_price_equals_the_integer_price_at_0_and_1(
+    priced: tuple[ChannelMap, CostModel],
+) -> None:
     channel_map, price = priced
     for mask in masks_of(channel_map, 5):
         assert price.soft(torch.from_numpy(mask).double()).tolist() == price.of(mask).tolist()
 
 
-def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, Price]) -> None:
+def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, CostModel]) -> None:
     channel_map, price = priced
     mask = torch.rand(channel_map.atoms, dtype=torch.float64, generator=torch.manual_seed(0))
     gradient = torch.autograd.functional.jacobian(price.soft, mask)
@@ -133,16 +138,16 @@ def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, Price]) -> 
 
 
 def test_no_mask_with_an_atom_a_group_costs_less_than_the_lowest(
-    priced: tuple[ChannelMap, Price],
+    priced: tuple[ChannelMap, CostModel],
 ) -> None:
     channel_map, price = priced
     rng = np.random.default_rng(0)
     sparse = np.stack([random_mask(channel_map, 0.0, rng) for _ in range(50)])
-    assert (price.of(sparse) >= price.lowest()).all()
-    assert price.lowest(3) > price.lowest(1)
+    assert (price.of(sparse) >= price.min_cost()).all()
+    assert price.min_cost(3) > price.min_cost(1)
 
 
-def test_price_survives_pickling_without_torch(priced: tuple[ChannelMap, Price]) -> None:
+def test_price_survives_pickling_without_torch(priced: tuple[ChannelMap, CostModel]) -> None:
     _, price = priced
     packed = pickle.dumps(price)
     assert b"torch" not in packed
@@ -150,8 +155,8 @@ def test_price_survives_pickling_without_torch(priced: tuple[ChannelMap, Price])
 
 
 def test_ten_thousand_masks_of_a_resnet56_take_less_than_a_second() -> None:
-    channel_map = trace_channels(resnet56(), (3, 32, 32))
-    price = Price(channel_map)
+    channel_map = trace_channel_map(resnet56(), (3, 32, 32))
+    price = CostModel(channel_map)
     masks = np.random.default_rng(0).random((10_000, channel_map.atoms)) < 0.6
     start = time.perf_counter()
     price.of(masks)
@@ -159,17 +164,17 @@ def test_ten_thousand_masks_of_a_resnet56_take_less_than_a_second() -> None:
 
 
 def test_dense_prices_of_the_trained_resnets_are_those_published() -> None:
-    assert Price(trace_channels(resnet20(), (3, 32, 32))).dense == (40_551_040, 269_722)
-    assert Price(trace_channels(resnet56(), (3, 32, 32))).dense == (125_485_696, 853_018)
+    assert CostModel(trace_channel_map(resnet20(), (3, 32, 32))).dense == (40_551_040, 269_722)
+    assert CostModel(trace_channel_map(resnet56(), (3, 32, 32))).dense == (125_485_696, 853_018)
 
 
 def test_summary_says_what_each_group_is_worth_and_why_others_stay() -> None:
-    channel_map = trace_channels(lenet5(), (1, 28, 28), keep=["3"])
-    found = summarise(channel_map, price := Price(channel_map))
+    channel_map = trace_channel_map(lenet5(), (1, 28, 28), keep=["3"])
+    found = summarize_network(channel_map, price := CostModel(channel_map))
     assert [group.name for group in found.groups] == ["0", "7"]
     assert [(p.layer, p.channels) for p in found.protected] == [("3", 50), ("9", 10)]
     alone = np.ones(channel_map.atoms, dtype=bool)
     alone[channel_map.group_of == 1] = False
     assert found.groups[1].params_share == pytest.approx(1 - price.of(alone)[1] / price.dense[1])
     assert (found.macs, found.params) == price.dense
-    assert found.lowest_macs == price.lowest()[0] / price.dense[0]
+    assert found.lowest_macs == price.min_cost()[0] / price.dense[0]

@@ -12,16 +12,16 @@ from map_cases import Case, Mask, cases, fits, plain_fill, plain_units
 from numpy.typing import NDArray
 
 from paretoprune.spaces.allocations.budget import Budget
-from paretoprune.spaces.allocations.current_cost import Division, rank_at_present
-from paretoprune.spaces.allocations.decode import Space, decode, decode_many
-from paretoprune.spaces.allocations.fill import fill
-from paretoprune.spaces.allocations.units import Ranks, rank_by_score, units_of
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.allocations.current_cost import CostDivision, rank_by_current_cost
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policies, decode_policy
+from paretoprune.spaces.allocations.fill import fill_masks
+from paretoprune.spaces.allocations.units import Ranks, build_units, rank_by_score
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.layer_scores import whole
-from paretoprune.spaces.policy.measurements import Evidence
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.layer_scores import as_layer_scores
+from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import COMBINATIONS, NORMALISATIONS, Policy
 from paretoprune.trainers.models.zoo.resnet import resnet20
 
@@ -35,18 +35,18 @@ def distinct(case: Case) -> Case:
 
 
 def present_ranks(case: Case, power: float, blend: float, floor: int, step: int) -> Ranks:
-    units = units_of(case.channel_map, floor, step)
-    division = Division(np.array([power]), np.array([blend]))
+    units = build_units(case.channel_map, floor, step)
+    division = CostDivision(np.array([power]), np.array([blend]))
     limits = np.array([case.budget.limits])
-    return rank_at_present(case.scores[None], units, case.price, division, limits)
+    return rank_by_current_cost(case.scores[None], units, case.price, division, limits)
 
 
 def filled_at_present(
     case: Case, power: float, blend: float, floor: int = 1, step: int = 1
 ) -> Mask | None:
     rank, limits = present_ranks(case, power, blend, floor, step), np.array([case.budget.limits])
-    single = units_of(case.channel_map, floor, step).single
-    masks, reachable = fill(rank, case.channel_map, case.price, limits, single=single)
+    single = build_units(case.channel_map, floor, step).are_single_atoms
+    masks, reachable = fill_masks(rank, case.channel_map, case.price, limits, single=single)
     return masks[0] if reachable[0] else None
 
 
@@ -54,7 +54,7 @@ def plain_present(case: Case, power: float, blend: float, floor: int, step: int)
     """Take the head with the least score / price^power, the price always measured anew."""
     units = plain_units(case, floor, step)
     mask, order = np.ones(len(case.scores), dtype=bool), []
-    total = np.maximum(case.price.marginal(mask).sum(axis=0), 1)
+    total = np.maximum(case.price.marginal_costs(mask).sum(axis=0), 1)
 
     def blended(atom: int) -> float:
         less = mask.copy()
@@ -93,7 +93,7 @@ def test_without_power_the_present_price_changes_nothing(
     case: Case, blend: float, floor: int
 ) -> None:
     case = replace(case, budget=Budget(0, 0))  # all units go
-    static = rank_by_score(case.scores[None], units_of(case.channel_map, floor, 1))
+    static = rank_by_score(case.scores[None], build_units(case.channel_map, floor, 1))
     assert np.array_equal(present_ranks(case, 0.0, blend, floor, 1), static)
 
 
@@ -133,9 +133,9 @@ def test_equal_and_infinite_scores_still_give_a_maximal_mask_within_the_budget(
 
 
 def plain_or_none(case: Case) -> Mask | None:
-    rank = rank_by_score(case.scores[None], units_of(case.channel_map, 1, 1))
+    rank = rank_by_score(case.scores[None], build_units(case.channel_map, 1, 1))
     limits = np.array([case.budget.limits])
-    masks, reachable = fill(rank, case.channel_map, case.price, limits, single=True)
+    masks, reachable = fill_masks(rank, case.channel_map, case.price, limits, single=True)
     return masks[0] if reachable[0] else None
 
 
@@ -146,8 +146,8 @@ def test_renumbering_atoms_of_one_kind_renumbers_the_mask(
 ) -> None:
     case = distinct(case)
     rng, renumbered = np.random.default_rng(seed), np.arange(len(case.scores))
-    for kind in range(len(case.price.kinds.size)):
-        own = np.flatnonzero(case.price.kinds.of_atom == kind)
+    for kind in range(len(case.price.atom_kinds.size)):
+        own = np.flatnonzero(case.price.atom_kinds.kind_of_atom == kind)
         renumbered[own] = rng.permutation(own)
     other = replace(case, scores=case.scores[renumbered])
     decoded = (
@@ -159,11 +159,11 @@ def test_renumbering_atoms_of_one_kind_renumbers_the_mask(
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[Space, Evidence]:
-    channel_map = trace_channels(resnet20(), (3, 32, 32))
+def scene() -> tuple[PruningSpace, Measurements]:
+    channel_map = trace_channel_map(resnet20(), (3, 32, 32))
     rng = np.random.default_rng(0)
-    scores = {name: whole(rng.random(channel_map.atoms)) for name in ("one", "two")}
-    return Space(channel_map, Price(channel_map)), Evidence("", scores)
+    scores = {name: as_layer_scores(rng.random(channel_map.atoms)) for name in ("one", "two")}
+    return PruningSpace(channel_map, CostModel(channel_map)), Measurements("", scores)
 
 
 def random_policies(count: int) -> list[Policy]:
@@ -186,62 +186,66 @@ def random_policies(count: int) -> list[Policy]:
 
 
 @pytest.mark.parametrize("round_to", [1, 4])
-def test_many_policies_decode_as_each_alone(scene: tuple[Space, Evidence], round_to: int) -> None:
+def test_many_policies_decode_as_each_alone(
+    scene: tuple[PruningSpace, Measurements], round_to: int
+) -> None:
     space, evidence = replace(scene[0], round_to=round_to), scene[1]
     policies = random_policies(60)
     shares = np.random.default_rng(2).uniform(0.15, 1.0, (60, 2)).round(3).tolist()
     targets = [Target(a, b if i % 2 else None) for i, (a, b) in enumerate(shares)]
-    masks, reachable = decode_many(policies, targets, evidence, space)
+    masks, reachable = decode_policies(policies, targets, evidence, space)
     assert reachable.all()
     for policy, target, mask in zip(policies, targets, masks, strict=True):
-        assert np.array_equal(decode(policy, target, evidence, space), mask)
+        assert np.array_equal(decode_policy(policy, target, evidence, space), mask)
         assert (space.price.of(mask) <= Budget(*target.limits(space.price.dense)).limits).all()
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])
 def test_a_target_out_of_reach_is_reported_and_leaves_the_others_alone(
-    scene: tuple[Space, Evidence], price_at: str
+    scene: tuple[PruningSpace, Measurements], price_at: str
 ) -> None:
     space, evidence = scene
     policies = [Policy("one", price_power=1.0, price_at=price_at, floor=f) for f in (1, 3, 2)]
-    lowest = space.lowest()[0]
+    lowest = space.min_cost()[0]
     targets = [Target(lowest), Target(lowest - 1), Target(0.5)]
-    masks, reachable = decode_many(policies, targets, evidence, space)
+    masks, reachable = decode_policies(policies, targets, evidence, space)
     assert reachable.tolist() == [True, False, True]
     prices = space.price.of(masks)[:, 0]
     assert prices[:2].tolist() == [lowest, lowest]
-    assert np.array_equal(masks[2], decode(policies[2], targets[2], evidence, space))
+    assert np.array_equal(masks[2], decode_policy(policies[2], targets[2], evidence, space))
     with pytest.raises(UserError, match=f"asked {lowest - 1:,}"):
-        decode(policies[1], targets[1], evidence, space)
+        decode_policy(policies[1], targets[1], evidence, space)
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])
 def test_a_whole_target_keeps_everything_and_no_policies_give_no_masks(
-    scene: tuple[Space, Evidence], price_at: str
+    scene: tuple[PruningSpace, Measurements], price_at: str
 ) -> None:
     space, evidence = scene
     policy = Policy("one", price_power=1.0, price_at=price_at)
-    assert decode(policy, Target(1.0, 1.0), evidence, space).all()
-    masks, reachable = decode_many([], [], evidence, space)
+    assert decode_policy(policy, Target(1.0, 1.0), evidence, space).all()
+    masks, reachable = decode_policies([], [], evidence, space)
     assert masks.shape == (0, 448)
     assert reachable.shape == (0,)
 
 
 def test_the_present_price_is_a_choice_that_changes_the_mask(
-    scene: tuple[Space, Evidence],
+    scene: tuple[PruningSpace, Measurements],
 ) -> None:
     space, evidence = scene
     dense = Policy("one", price_power=1.0)
-    masks, _ = decode_many(
+    masks, _ = decode_policies(
         [dense, replace(dense, price_at="present")], [Target(0.4)] * 2, evidence, space
     )
     assert not np.array_equal(*masks)
 
 
-def test_nan_among_many_is_refused_with_its_number(scene: tuple[Space, Evidence]) -> None:
+def test_nan_among_many_is_refused_with_its_number(
+    scene: tuple[PruningSpace, Measurements],
+) -> None:
     space, evidence = scene
     scores: NDArray[np.float64] = np.zeros(448)
     scores[[4, 9]] = np.nan
-    broken = replace(evidence, scores={**evidence.scores, "broken": whole(scores)})
+    broken = replace(evidence, scores={**evidence.scores, "broken": as_layer_scores(scores)})
     with pytest.raises(UserError, match="got NaN for 2 of 448 atoms"):
-        decode_many([Policy("one"), Policy("broken")], [Target(0.5)] * 2, broken, space)
+        decode_policies([Policy("one"), Policy("broken")], [Target(0.5)] * 2, broken, space)

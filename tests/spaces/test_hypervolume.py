@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paretoprune.spaces.records.hypervolume import contributions, front_ranks, hypervolume
+from paretoprune.spaces.records.hypervolume import (
+    hypervolume,
+    hypervolume_contributions,
+    non_domination_ranks,
+)
 
 grids = st.integers(1, 4).flatmap(
     lambda d: arrays(
@@ -30,7 +34,7 @@ def test_the_volume_is_the_number_of_dominated_cells(points):
 @given(grids)
 def test_a_dominated_point_contributes_nothing(points):
     points = np.vstack([points, points[0] - 1]).astype(float)
-    shares = contributions(points, np.full(points.shape[1], -2.0))
+    shares = hypervolume_contributions(points, np.full(points.shape[1], -2.0))
     assert shares[-1] == pytest.approx(0.0, abs=1e-9)
     assert (shares > -1e-9).all()
 
@@ -41,7 +45,7 @@ def test_points_below_the_reference_count_for_nothing():
 
 @given(grids)
 def test_a_rank_is_one_more_than_the_best_that_dominates(points):
-    ranks = front_ranks(points.astype(float))
+    ranks = non_domination_ranks(points.astype(float))
     for row, rank in zip(points, ranks, strict=True):
         above = [
             r for p, r in zip(points, ranks, strict=True) if (p >= row).all() and (p > row).any()

@@ -7,12 +7,12 @@ import pytest
 from tiny_networks import SHAPE, Residual, filter_of, grouped, network_of, owned_filters
 
 from paretoprune.spaces.graph.channels import ChannelMap, Group
-from paretoprune.spaces.policy.layer_scores import WHOLE, Parts, combine
+from paretoprune.spaces.policy.layer_scores import NO_LAYER, LayerScores, combine_layers
 from paretoprune.spaces.policy.normalization import (
     divide_by_fan_in,
     rescale_stages,
-    stage_table,
-    stages_of,
+    stage_coefficients,
+    stages_of_groups,
 )
 
 
@@ -29,7 +29,7 @@ def tiny_map():
     return ChannelMap(layers, groups, np.array([0, 1, 1], np.int32), (), SHAPE)
 
 
-PARTS = Parts(  # atom 0 in layer 0; atoms 1 and 2 in layers 1, 2, 3
+PARTS = LayerScores(  # atom 0 in layer 0; atoms 1 and 2 in layers 1, 2, 3
     np.array([5.0, 1.0, 2.0, 3.0, -4.0, 6.0, 7.0]),
     np.array([0, 1, 2, 1, 2, 1, 2], np.int32),
     np.array([0, 1, 1, 2, 2, 3, 3], np.int32),
@@ -46,31 +46,31 @@ PARTS = Parts(  # atom 0 in layer 0; atoms 1 and 2 in layers 1, 2, 3
     ],
 )
 def test_parts_are_combined_as_by_hand(how, expected):
-    np.testing.assert_allclose(combine(PARTS, tiny_map(), how), expected)
+    np.testing.assert_allclose(combine_layers(PARTS, tiny_map(), how), expected)
 
 
 def test_fan_in_divides_each_part_by_the_weights_of_a_filter_there():
     divided = divide_by_fan_in(PARTS, tiny_map())
     np.testing.assert_allclose(divided.value, [5, 1 / 2, 2 / 2, 3 / 3, -4 / 3, 6 / 4, 7 / 4])
-    whole = Parts(np.ones(3), np.arange(3, dtype=np.int32), np.full(3, WHOLE, np.int32))
+    whole = LayerScores(np.ones(3), np.arange(3, dtype=np.int32), np.full(3, NO_LAYER, np.int32))
     assert (divide_by_fan_in(whole, tiny_map()).value == 1).all()
     network = network_of(grouped())
     index, module, channels = next(
         found for found in owned_filters(network) if found[1].in_channels == 8
     )
     assert channels
-    ones = Parts(np.ones(1), np.zeros(1, np.int32), np.full(1, index, np.int32))
+    ones = LayerScores(np.ones(1), np.zeros(1, np.int32), np.full(1, index, np.int32))
     per_filter = len(filter_of(module, module.weight, 0))
     assert divide_by_fan_in(ones, network.channel_map).value == pytest.approx(1 / per_filter)
 
 
 def test_each_stage_has_its_own_line_and_the_last_serves_the_rest():
     channel_map, scores = tiny_map(), np.array([[5.0, 10.0, 20.0]])
-    assert stages_of(channel_map).tolist() == [0, 1]
-    stage = stages_of(channel_map)[channel_map.group_of]
+    assert stages_of_groups(channel_map).tolist() == [0, 1]
+    stage = stages_of_groups(channel_map)[channel_map.group_of]
 
     def rescaled(*pairs):
-        return rescale_stages(scores, stage, stage_table(pairs, 2)[None])[0]
+        return rescale_stages(scores, stage, stage_coefficients(pairs, 2)[None])[0]
 
     np.testing.assert_allclose(rescaled(2.0, 1.0, 0.5, -1.0), [2 * 5 + 1, 5 - 1, 10 - 1])
     np.testing.assert_allclose(rescaled(3.0, 0.0), 3 * scores[0])

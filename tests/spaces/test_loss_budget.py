@@ -13,34 +13,34 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 
-from paretoprune.analysis.loss_curves.measure import Probing
-from paretoprune.analysis.loss_curves.probe_log import ProbeJournal
-from paretoprune.spaces.allocations.budget import Unreachable
-from paretoprune.spaces.allocations.decode import Space, decode, decode_many
+from paretoprune.analysis.loss_curves.measure import CurveMeasurement
+from paretoprune.analysis.loss_curves.probe_log import ProbeLog
+from paretoprune.spaces.allocations.budget import UnreachableBudgetError
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policies, decode_policy
 from paretoprune.spaces.allocations.loss_budget import (
-    cuts_under,
-    loss_order,
-    mask_under,
+    implied_threshold,
+    mask_under_threshold,
     predicted_loss,
-    threshold_of,
+    removal_order_by_loss,
+    removed_counts_under_threshold,
 )
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.policy.layer_scores import whole
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.policy.layer_scores import as_layer_scores
 from paretoprune.spaces.policy.loss_curves import (
-    Curves,
     CurveSettings,
-    curves_from_tables,
+    LossCurves,
+    curves_from_arrays,
     curves_name,
-    curves_to_tables,
-    isotonic,
-    removal_places,
+    curves_to_arrays,
+    isotonic_regression,
+    removal_positions,
 )
-from paretoprune.spaces.policy.measurements import Evidence
-from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
+from paretoprune.spaces.policy.measurements import Measurements
+from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy, policy_from_json
 from paretoprune.trainers.models.zoo.resnet import resnet56
 
 SIZES = (16, 8, 5, 1)
@@ -77,19 +77,21 @@ class Additive:
         return [2.0 + sum(self.of_group(g, int(k[g])) for g in groups) for k in gone]
 
 
-def probe(loss: Additive, how: CurveSettings, order: NDArray[np.float64] | None = None) -> Curves:
+def probe(
+    loss: Additive, how: CurveSettings, order: NDArray[np.float64] | None = None
+) -> LossCurves:
     channel_map = loss.channel_map
     order = np.arange(channel_map.atoms, dtype=float) if order is None else order
     around = np.ones(channel_map.atoms, dtype=bool)
-    place = removal_places(order, channel_map)
-    probing = Probing(channel_map, place, around, how, loss, ProbeJournal(None))
+    place = removal_positions(order, channel_map)
+    probing = CurveMeasurement(channel_map, place, around, how, loss, ProbeLog(None))
     return probing.run(range(len(channel_map.groups)))
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[ChannelMap, Price, Curves]:
+def scene() -> tuple[ChannelMap, CostModel, LossCurves]:
     channel_map = chain(SIZES)
-    return channel_map, Price(channel_map), probe(Additive(channel_map), DENSE)
+    return channel_map, CostModel(channel_map), probe(Additive(channel_map), DENSE)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.009, 0.0201, 0.055, 0.1001, 5.0])
@@ -99,8 +101,8 @@ def test_a_known_additive_loss_is_cut_exactly(threshold: float, points: int) -> 
     curves = probe(Additive(channel_map), CurveSettings(points=points, refine=1))
     policy = replace(BUDGET, threshold=threshold)
     exact = [min(int(threshold / f), n - 1) for f, n in zip(FACTORS, SIZES, strict=True)]
-    assert cuts_under(policy, curves, channel_map).tolist() == exact
-    mask = mask_under(policy, curves, Price(channel_map), channel_map)
+    assert removed_counts_under_threshold(policy, curves, channel_map).tolist() == exact
+    mask = mask_under_threshold(policy, curves, CostModel(channel_map), channel_map)
     gone = np.bincount(channel_map.group_of[~mask], minlength=len(SIZES))
     assert gone.tolist() == exact
     assert predicted_loss(mask, curves, channel_map) == pytest.approx(
@@ -109,14 +111,14 @@ def test_a_known_additive_loss_is_cut_exactly(threshold: float, points: int) -> 
 
 
 def test_the_papers_bisection_of_a_resnet56_takes_150_evaluations() -> None:
-    channel_map = trace_channels(resnet56(), (3, 32, 32))
+    channel_map = trace_channel_map(resnet56(), (3, 32, 32))
     loss = Additive(channel_map, lambda group, removed: 0.003 * removed)
     curves = probe(loss, CurveSettings(method="paper", threshold=0.019))
     assert len(channel_map.groups) == 30
     assert len(curves.rise) == 150
     assert loss.calls == 151  # and the original's own loss
     policy = replace(BUDGET, threshold=0.019)
-    assert set(cuts_under(policy, curves, channel_map).tolist()) == {6}
+    assert set(removed_counts_under_threshold(policy, curves, channel_map).tolist()) == {6}
 
 
 @pytest.mark.parametrize("size", range(1, 40))
@@ -127,7 +129,7 @@ def test_bisection_asks_log2_of_the_size(size: int) -> None:
     assert loss.calls - 1 == len(curves.rise) == size.bit_length() - 1
     if size.bit_count() == 1:  # a power of two, where the bisection reaches every cut
         policy = replace(BUDGET, threshold=0.055)
-        assert cuts_under(policy, curves, channel_map)[0] == min(5, size - 1)
+        assert removed_counts_under_threshold(policy, curves, channel_map)[0] == min(5, size - 1)
 
 
 @pytest.mark.parametrize("method", ["paper", "curve"])
@@ -138,20 +140,20 @@ def test_cached_curves_give_the_masks_of_fresh_probes(method: str) -> None:
     for threshold in (0.05, 0.2, 0.5):
         how = CurveSettings(method=method, points=16, refine=0, threshold=threshold)
         fresh = probe(loss, how)
-        cached = curves_from_tables(curves_to_tables(fresh))
-        policy, price = replace(BUDGET, threshold=threshold), Price(channel_map)
-        masks = [mask_under(policy, c, price, channel_map) for c in (fresh, cached)]
+        cached = curves_from_arrays(curves_to_arrays(fresh))
+        policy, price = replace(BUDGET, threshold=threshold), CostModel(channel_map)
+        masks = [mask_under_threshold(policy, c, price, channel_map) for c in (fresh, cached)]
         assert np.array_equal(*masks)
         assert cached.settings == how
         best = [int((abs(r - r[0]) <= threshold).sum()) - 1 for r in rises[:2]]  # powers of two
-        assert cuts_under(policy, cached, channel_map)[:2].tolist() == best
+        assert removed_counts_under_threshold(policy, cached, channel_map)[:2].tolist() == best
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 9), min_size=1, max_size=12))
 def test_isotonic_is_the_least_squares_fit(values: list[float]) -> None:
     expected = IsotonicRegression().fit_transform(np.arange(len(values)), values)
-    np.testing.assert_allclose(isotonic(np.array(values)), expected, atol=1e-6)
+    np.testing.assert_allclose(isotonic_regression(np.array(values)), expected, atol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -166,26 +168,30 @@ def test_a_higher_threshold_removes_all_that_a_lower_one_does(
 ) -> None:
     channel_map = chain((8, 8, 8))
     curves = probe(Additive(channel_map, lambda g, k: rises[g][k] * (k > 0)), DENSE)
-    price = Price(channel_map)
+    price = CostModel(channel_map)
     low, high = (
-        mask_under(replace(BUDGET, threshold=t), curves, price, channel_map, round_to=round_to)
+        mask_under_threshold(
+            replace(BUDGET, threshold=t), curves, price, channel_map, round_to=round_to
+        )
         for t in sorted((one, other))
     )
     assert not (high & ~low).any()
 
 
-def evidence_of(curves: Curves, policy: Policy) -> Evidence:
+def evidence_of(curves: LossCurves, policy: Policy) -> Measurements:
     name = curves_name(policy.score, policy.combine, policy.probe)
-    scores = {policy.score: whole(np.zeros(len(curves.place)))}
-    return Evidence("", scores, curves={name: curves})
+    scores = {policy.score: as_layer_scores(np.zeros(len(curves.place)))}
+    return Measurements("", scores, curves={name: curves})
 
 
 @pytest.mark.parametrize("way", ["threshold", "least-sum"])
 @pytest.mark.parametrize("target", [Target(0.8), Target(0.4), Target(None, 0.5), Target(0.6, 0.4)])
 def test_the_solved_cut_is_feasible_and_maximal(scene, way: str, target: Target) -> None:
     channel_map, price, curves = scene
-    policy = replace(PRESETS["balanced-pruning"], curves=way)
-    keep = decode(policy, target, evidence_of(curves, policy), Space(channel_map, price))
+    policy = replace(POLICY_PRESETS["balanced-pruning"], curves=way)
+    keep = decode_policy(
+        policy, target, evidence_of(curves, policy), PruningSpace(channel_map, price)
+    )
     limits = [limit or 10**9 for limit in target.limits(price.dense)]
     assert (price.of(keep) <= limits).all()
     for atom in np.flatnonzero(~keep):
@@ -196,30 +202,34 @@ def test_the_solved_cut_is_feasible_and_maximal(scene, way: str, target: Target)
 
 def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
     channel_map, price, curves = scene
-    keep = decode(BUDGET, Target(0.5), evidence_of(curves, BUDGET), Space(channel_map, price))
-    threshold = threshold_of(keep, curves, channel_map)
-    under = mask_under(replace(BUDGET, threshold=threshold), curves, price, channel_map)
+    keep = decode_policy(
+        BUDGET, Target(0.5), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+    )
+    threshold = implied_threshold(keep, curves, channel_map)
+    under = mask_under_threshold(replace(BUDGET, threshold=threshold), curves, price, channel_map)
     below = replace(BUDGET, threshold=threshold * (1 - 1e-9) - 1e-9)
-    above = mask_under(below, curves, price, channel_map)
+    above = mask_under_threshold(below, curves, price, channel_map)
     assert price.of(under)[0] <= 0.5 * price.dense[0] < price.of(above)[0]
 
 
 def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
     channel_map, price, curves = scene
-    space, evidence = Space(channel_map, price), evidence_of(curves, BUDGET)
+    space, evidence = PruningSpace(channel_map, price), evidence_of(curves, BUDGET)
     loose, tight = (replace(BUDGET, threshold=t) for t in (1e-6, 0.1))
     assert np.array_equal(
-        decode(tight, Target(0.95), evidence, space), mask_under(tight, curves, price, channel_map)
+        decode_policy(tight, Target(0.95), evidence, space),
+        mask_under_threshold(tight, curves, price, channel_map),
     )
     assert np.array_equal(
-        decode(loose, Target(0.5), evidence, space), decode(BUDGET, Target(0.5), evidence, space)
+        decode_policy(loose, Target(0.5), evidence, space),
+        decode_policy(BUDGET, Target(0.5), evidence, space),
     )
 
 
 def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
     channel_map, price, curves = scene
-    scores = {"taylor": whole(np.random.default_rng(0).random(channel_map.atoms))}
-    evidence = Evidence("", scores, curves={"taylor": curves})
+    scores = {"taylor": as_layer_scores(np.random.default_rng(0).random(channel_map.atoms))}
+    evidence = Measurements("", scores, curves={"taylor": curves})
     policies = [
         Policy("taylor", price_power=1.0, price_at="present"),
         BUDGET,
@@ -229,11 +239,11 @@ def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
         Policy("taylor", allocation="uniform"),
     ]
     targets = [Target(share) for share in (0.5, 0.4, 0.3, 0.9, 0.6, 0.7)]
-    space = Space(channel_map, price)
-    masks, reachable = decode_many(policies, targets, evidence, space)
+    space = PruningSpace(channel_map, price)
+    masks, reachable = decode_policies(policies, targets, evidence, space)
     assert reachable.all()
     for mask, policy, target in zip(masks, policies, targets, strict=True):
-        assert np.array_equal(mask, decode(policy, target, evidence, space))
+        assert np.array_equal(mask, decode_policy(policy, target, evidence, space))
 
 
 @settings(max_examples=50, deadline=None)
@@ -244,8 +254,8 @@ def test_groups_keep_their_order_where_curves_are_straight(
     channel_map = chain((size, size))
     order = np.random.default_rng(seed).random(2 * size)
     curves = probe(Additive(channel_map, lambda g, k: factor * k / 3), DENSE, order)
-    places = loss_order(
-        replace(BUDGET, curves="least-sum"), curves, Price(channel_map), channel_map
+    places = removal_order_by_loss(
+        replace(BUDGET, curves="least-sum"), curves, CostModel(channel_map), channel_map
     )
     for group in range(2):
         own = channel_map.group_of == group
@@ -257,11 +267,11 @@ def test_groups_keep_their_order_where_curves_are_straight(
 def test_no_cheaper_mask_has_a_lower_sum_than_least_sum(seed: int) -> None:
     rng, sizes = np.random.default_rng(seed), (5, 4, 4)
     channel_map = chain(sizes)
-    price = Price(channel_map)
+    price = CostModel(channel_map)
     rises = [np.cumsum(np.sort(rng.random(size))) for size in sizes]  # convex: every cut on a hull
     rises = [rise - rise[0] for rise in rises]
     curves = probe(Additive(channel_map, lambda g, k: float(rises[g][k])), DENSE)
-    order = loss_order(replace(BUDGET, curves="least-sum"), curves, price, channel_map)
+    order = removal_order_by_loss(replace(BUDGET, curves="least-sum"), curves, price, channel_map)
     everything = [
         (price.of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
         for cut in product(*(range(size) for size in sizes))
@@ -279,9 +289,9 @@ def test_the_least_sum_jumps_over_a_bump_to_the_hull() -> None:
     bump, slope = [0.0, 0.3, 0.3, 0.3], [0.0, 0.2, 0.4, 0.6]
     curves = probe(Additive(channel_map, lambda g, k: (bump, slope)[g][k]), DENSE)
     policy = replace(BUDGET, curves="least-sum")
-    order = loss_order(policy, curves, Price(channel_map), channel_map)
+    order = removal_order_by_loss(policy, curves, CostModel(channel_map), channel_map)
     assert set(np.flatnonzero(order < 3)) == {0, 1, 2}  # 0.1 an atom, though the first costs 0.3
-    by_threshold = loss_order(BUDGET, curves, Price(channel_map), channel_map)
+    by_threshold = removal_order_by_loss(BUDGET, curves, CostModel(channel_map), channel_map)
     assert by_threshold[4] == 0
 
 
@@ -293,7 +303,12 @@ def test_probes_that_are_not_finite_are_infinite_rises_and_counted(bad: float) -
     assert curves.failures == sum(1 for k in curves.probes(0) if k >= 6)
     highest = max(k for k in curves.probes(0) if k < 6)
     policy = replace(BUDGET, threshold=1e9)
-    assert cuts_under(policy, curves, channel_map).tolist() == [highest, 7, 4, 0]
+    assert removed_counts_under_threshold(policy, curves, channel_map).tolist() == [
+        highest,
+        7,
+        4,
+        0,
+    ]
 
 
 def test_a_group_that_no_threshold_cuts_stays_whole_while_others_can_go() -> None:
@@ -302,12 +317,12 @@ def test_a_group_that_no_threshold_cuts_stays_whole_while_others_can_go() -> Non
     for how in (DENSE, CurveSettings(method="paper")):
         curves = probe(loss, how)
         policy = replace(BUDGET, threshold=1e9)
-        assert cuts_under(policy, curves, channel_map)[1] == 0
-        keep = decode(
+        assert removed_counts_under_threshold(policy, curves, channel_map)[1] == 0
+        keep = decode_policy(
             BUDGET,
             Target(0.4),
             evidence_of(curves, BUDGET),
-            Space(channel_map, Price(channel_map)),
+            PruningSpace(channel_map, CostModel(channel_map)),
         )
         assert keep[channel_map.group_of == 1].all()
 
@@ -320,15 +335,19 @@ def test_a_network_without_a_finite_loss_is_refused() -> None:
 
 def test_a_target_beyond_reach_is_refused(scene) -> None:
     channel_map, price, curves = scene
-    with pytest.raises(Unreachable, match="cannot go below"):
-        decode(BUDGET, Target(0.01), evidence_of(curves, BUDGET), Space(channel_map, price))
+    with pytest.raises(UnreachableBudgetError, match="cannot go below"):
+        decode_policy(
+            BUDGET, Target(0.01), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+        )
 
 
 def test_curves_that_were_not_measured_are_asked_for(scene) -> None:
     channel_map, price, curves = scene
     other = replace(BUDGET, probe="batch")
     with pytest.raises(UserError, match="'taylor, batch statistics'"):
-        decode(other, Target(0.5), evidence_of(curves, BUDGET), Space(channel_map, price))
+        decode_policy(
+            other, Target(0.5), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+        )
 
 
 def test_a_stages_factor_multiplies_the_rises_of_its_groups(scene) -> None:
@@ -338,15 +357,15 @@ def test_a_stages_factor_multiplies_the_rises_of_its_groups(scene) -> None:
         for layer, cost in zip(channel_map.layers, (4, 4, 1, 1), strict=True)
     ))  # fmt: skip
     policy = replace(BUDGET, threshold=0.081, stages=(2.0, 0.0, 0.5, 0.0))
-    assert cuts_under(policy, curves, finer).tolist() == [4, 1, 4, 0]
+    assert removed_counts_under_threshold(policy, curves, finer).tolist() == [4, 1, 4, 0]
 
 
 def test_the_atoms_of_a_group_go_in_the_order_of_the_probes() -> None:
     channel_map = chain((6, 6))
     order = np.random.default_rng(1).permutation(12).astype(float)
     curves = probe(Additive(channel_map, lambda g, k: 0.0), DENSE, order)  # all cuts tie
-    mask = mask_under(
-        replace(BUDGET, threshold=0.0), curves, Price(channel_map), channel_map, floor=2
+    mask = mask_under_threshold(
+        replace(BUDGET, threshold=0.0), curves, CostModel(channel_map), channel_map, floor=2
     )
     for group in range(2):
         own = np.flatnonzero(channel_map.group_of == group)

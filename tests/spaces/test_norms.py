@@ -12,12 +12,12 @@ from oracles import assert_oracles, trace
 from tiny_networks import NormAct, data_of
 from torch import Tensor, nn
 
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.partial_forward import Replay
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.partial_forward import PartialForward
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 SHAPE = (3, 8, 8)
 
@@ -67,7 +67,7 @@ def test_surgery_cuts_all_tensors_of_a_norm_with_an_activation() -> None:
     traced = trace(network(NormAct(8)), SHAPE)
     keep = np.ones(traced.channel_map.atoms, dtype=bool)
     keep[[1, 4, 6]] = False
-    norm = cut(traced.model, traced.channel_map, keep).get_submodule("1")
+    norm = prune_network(traced.model, traced.channel_map, keep).get_submodule("1")
     names = ("weight", "bias", "running_mean", "running_var")
     assert [len(getattr(norm, name)) for name in names] == [5] * 4
     assert norm.num_features == 5
@@ -93,7 +93,7 @@ class Foreign(NormAct):
     [(Misused(8), "uses the weights of 1 itself"), (Foreign(8), "native_batch_norm in 1")],
 )
 def test_a_norm_that_does_something_else_protects_its_channels(norm: nn.Module, why: str) -> None:
-    found = trace_channels(network(norm), SHAPE)
+    found = trace_channel_map(network(norm), SHAPE)
     assert [group.name for group in found.groups] == ["2"]
     assert any(why in kept.reason for kept in found.protected if kept.layer == "0")
 
@@ -112,7 +112,7 @@ def test_recalibration_measures_a_norm_with_an_activation_as_a_plain_one() -> No
     for i in (0, 2, 6):
         fused[i].load_state_dict(plain[i].state_dict())
     for model in (plain, fused):
-        recalibrate(model, data(), batches=2, batch_size=32, machine=Machine())
+        recalibrate_batch_norm(model, data(), batches=2, batch_size=32, machine=DeviceConfig())
     torch.testing.assert_close(fused[1].running_var, plain[1][0].running_var)
     torch.testing.assert_close(fused[3].running_mean, plain[3].running_mean)
 
@@ -121,8 +121,8 @@ def test_a_replay_keeps_the_activation_of_a_norm() -> None:
     traced = trace(network(NormAct(8)), SHAPE)
     images, leaves = traced.batch(), [layer.name for layer in traced.channel_map.layers]
     with torch.no_grad():
-        replay = Replay(copy.deepcopy(traced.model), images, leaves)
-        found = replay.finish(replay.advance(replay.start(images), replay.place_of(["2"])))
+        replay = PartialForward(copy.deepcopy(traced.model), images, leaves)
+        found = replay.finish(replay.advance(replay.start(images), replay.position_of(["2"])))
         torch.testing.assert_close(found, traced.model(images))
 
 

@@ -10,18 +10,23 @@ from evaluations import evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.spaces.cost.target import Target, limit, parse_size
+from paretoprune.spaces.cost.target import Target, absolute_limit, parse_size
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy, policy_from_json
+from paretoprune.spaces.policy.policy import (
+    CONTROL_POLICIES,
+    POLICY_PRESETS,
+    Policy,
+    policy_from_json,
+)
 from paretoprune.spaces.records.pareto_front import (
-    Dense,
+    DenseMetrics,
     Front,
     best_at_target,
     dominates,
     front_from_json,
     non_dominated,
 )
-from paretoprune.spaces.records.recipe import Recipe, Source, recipe_from_json
+from paretoprune.spaces.records.recipe import ModelSource, Recipe, recipe_from_json
 
 evaluations = st.lists(
     st.builds(
@@ -77,7 +82,7 @@ def test_any_text_is_a_size_or_a_user_error(text):
 
 @given(st.integers(1, 10**12), st.integers(1, 1000))
 def test_a_limit_is_the_exact_floor_of_the_decimal_that_was_written(dense, mille):
-    assert limit(mille / 1000, dense) == math.floor(Fraction(mille, 1000) * dense)
+    assert absolute_limit(mille / 1000, dense) == math.floor(Fraction(mille, 1000) * dense)
 
 
 @given(evaluations)
@@ -107,7 +112,7 @@ def test_with_two_targets_both_are_met_and_one_closely():
 def test_a_front_survives_json_and_says_what_dominates_its_answer():
     better = evaluation(0.95, macs=300, params=30, trial=3)
     front = Front(
-        seed=1, requested=Target(0.4), dense=Dense(0.97, 1000, 100), points=(better,),
+        seed=1, requested=Target(0.4), dense=DenseMetrics(0.97, 1000, 100), points=(better,),
         at_target=evaluation(trial=5), controls={"random": evaluation(0.5, trial=None)},
     )  # fmt: skip
     values = json.loads(json.dumps(front.to_json()))
@@ -118,7 +123,7 @@ def test_a_front_survives_json_and_says_what_dominates_its_answer():
         front_from_json({**values, "schema": 2})
 
 
-@pytest.mark.parametrize("policy", [*PRESETS.values(), *CONTROLS.values()])
+@pytest.mark.parametrize("policy", [*POLICY_PRESETS.values(), *CONTROL_POLICIES.values()])
 def test_a_policy_survives_json(policy):
     assert policy_from_json(json.loads(json.dumps(policy.to_json()))) == policy
 
@@ -134,7 +139,7 @@ def test_a_wrong_policy_is_refused(change):
 
 
 RECIPE = Recipe(
-    Source("resnet20", 10, (3, 32, 32), ()), 8, (1, 5), "m", "w", Policy("l2"), Target(0.4), 7
+    ModelSource("resnet20", 10, (3, 32, 32), ()), 8, (1, 5), "m", "w", Policy("l2"), Target(0.4), 7
 )
 
 

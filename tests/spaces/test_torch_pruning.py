@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 
 Owned = set[tuple[str, str, int]]  # layer, side, channel
 
@@ -49,7 +49,7 @@ def owned_by_group(group: tp.Group, names: dict[nn.Module, str]) -> Owned:
 def test_atoms_are_the_groups_of_torch_pruning(name: str) -> None:
     torch.manual_seed(0)
     model = torchvision.models.get_model(name, weights=None).eval()
-    channel_map = trace_channels(model, (3, 64, 64))
+    channel_map = trace_channel_map(model, (3, 64, 64))
     graph = tp.DependencyGraph().build_dependency(model, torch.randn(1, 3, 64, 64))
     names = {module: name for name, module in model.named_modules()}
     rng = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import torchvision
 from oracles import Shape, assert_oracles, trace
 from torch import nn
 
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.densenet import densenet40
 from paretoprune.trainers.models.zoo.lenet import lenet5, lenet300
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56, resnet110
@@ -101,7 +101,7 @@ def test_network_of_the_zoo_is_masked_cut_and_priced_alike(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, _, _ in TORCHVISION])
 def test_tracing_at_full_size_is_quick(name: str) -> None:
-    model, _ = working_copy(built(name, 224))
+    model, _ = make_working_copy(built(name, 224))
     start = time.perf_counter()
-    trace_channels(model, (3, 224, 224))
+    trace_channel_map(model, (3, 224, 224))
     assert time.perf_counter() - start < (10 if name == "resnet50" else 20)

@@ -10,9 +10,9 @@ import torchvision
 from oracles import assert_oracles, trace
 from torch import Tensor, nn
 
-from paretoprune.spaces.graph.random_weights import lively_copy, relative_error
-from paretoprune.spaces.graph.rules.attention import MultiHead
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.random_weights import randomized_copy, relative_error
+from paretoprune.spaces.graph.rules.attention import ExplicitMultiheadAttention
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.resnet import resnet20
 
 TORCHVISION = {
@@ -26,10 +26,10 @@ TORCHVISION = {
 @pytest.mark.parametrize(("name", "options", "size"), [(k, *v) for k, v in TORCHVISION.items()])
 def test_working_copy_computes_the_same(name: str, options: dict, size: int) -> None:
     model = torchvision.models.get_model(name, weights=None, **options)
-    model = lively_copy(model, (3, size, size), 0)
+    model = randomized_copy(model, (3, size, size), 0)
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    copied, _ = working_copy(model)
-    again, _ = working_copy(copied)
+    copied, _ = make_working_copy(model)
+    again, _ = make_working_copy(copied)
     with torch.no_grad():
         expected = model(x)
         assert relative_error(copied(x), expected) < 1e-5
@@ -38,7 +38,7 @@ def test_working_copy_computes_the_same(name: str, options: dict, size: int) -> 
 
 def test_auxiliary_heads_go_and_the_notes_say_so() -> None:
     model = torchvision.models.googlenet(weights=None, init_weights=False)
-    copied, notes = working_copy(model)
+    copied, notes = make_working_copy(model)
     assert notes == ("auxiliary head aux1 removed", "auxiliary head aux2 removed")
     assert isinstance(copied.train()(torch.randn(2, 3, 64, 64)), Tensor)
     assert model.aux1 is not None
@@ -71,7 +71,7 @@ def test_multihead_computes_what_pytorchs_does(
     if masks == "padding":
         given["key_padding_mask"] = torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
     expected, weights = original(q, k, v, **given)
-    found, found_weights = MultiHead(original)(q, k, v, **given)
+    found, found_weights = ExplicitMultiheadAttention(original)(q, k, v, **given)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert (weights is None) == (found_weights is None)
     if weights is not None:
@@ -97,7 +97,7 @@ def test_a_transformer_encoder_is_cut_by_heads_and_hidden_units() -> None:
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: m.half()])
 def test_wrapped_compiled_and_half_models_become_plain_float32(wrap) -> None:
     model = resnet20()
-    copied, notes = working_copy(wrap(copy.deepcopy(model)))
+    copied, notes = make_working_copy(wrap(copy.deepcopy(model)))
     assert type(copied) is type(model)
     assert next(copied.parameters()).dtype == torch.float32
     assert len(notes) == 1
@@ -133,7 +133,7 @@ def test_lambdas_are_copied() -> None:
 )
 def test_what_cannot_be_copied_is_refused_in_one_line(model, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
-        working_copy(model)
+        make_working_copy(model)
     assert "\n" not in str(caught.value)
 
 

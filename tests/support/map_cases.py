@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from paretoprune.spaces.allocations.budget import Budget
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer, Protected
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.graph.channels import ChannelMap, Group, Layer, ProtectedChannels
 
 Mask = NDArray[np.bool_]
 
@@ -21,7 +21,7 @@ class Case:
     """A network, what its masks cost, scores of its atoms and a budget."""
 
     channel_map: ChannelMap
-    price: Price
+    price: CostModel
     scores: NDArray[np.float64]
     budget: Budget
 
@@ -45,11 +45,11 @@ def cases(draw: st.DrawFn, atoms: int = 12, lowest: int = 0) -> Case:
         layers=tuple(layers),
         groups=tuple(Group(f"l{i}", (f"l{i}",)) for i in range(count)),
         group_of=np.repeat(np.arange(count, dtype=np.int32), sizes),
-        protected=(Protected("head", 2, "output of the network"),),
+        protected=(ProtectedChannels("head", 2, "output of the network"),),
         input_shape=(1,),
         fixed_macs=draw(st.integers(0, 5)),
     )
-    price = Price(channel_map)
+    price = CostModel(channel_map)
     total = int(starts[-1])
     scores = draw(st.lists(st.integers(lowest, 4), min_size=total, max_size=total))
     shares = [draw(st.none() | st.floats(0.05, 1.0)) for _ in range(2)]

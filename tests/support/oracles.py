@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.channels import ChannelMap
-from paretoprune.spaces.graph.random_weights import lively_copy, relative_error
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.random_weights import randomized_copy, relative_error
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.pruning.masking import masked
-from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.pruning.surgery import prune_network
 
 torch.set_num_threads(1)
 Shape = tuple[int, ...]
@@ -34,14 +34,14 @@ class Traced:
 
     model: nn.Module
     channel_map: ChannelMap
-    price: Price
+    price: CostModel
     shape: Shape
     seconds: float  # the trace took
 
     @property
     def removable(self) -> float:
         """The share of dense MACs that can go."""
-        return 1 - self.price.lowest()[0] / self.price.dense[0]
+        return 1 - self.price.min_cost()[0] / self.price.dense[0]
 
     def batch(self, samples: int = 2) -> Tensor:
         """Random inputs, always the same."""
@@ -52,16 +52,18 @@ class Traced:
 def trace(model: nn.Module, shape: Shape, **options: object) -> Traced:
     """Trace a model's working copy."""
     torch.set_num_threads(1)
-    copied, _ = working_copy(model)
+    copied, _ = make_working_copy(model)
     start = time.perf_counter()
-    channel_map = trace_channels(copied, shape, **options)  # type: ignore[arg-type]
+    channel_map = trace_channel_map(copied, shape, **options)  # type: ignore[arg-type]
     seconds = time.perf_counter() - start
-    return Traced(lively_copy(copied, shape, 1), channel_map, Price(channel_map), shape, seconds)
+    return Traced(
+        randomized_copy(copied, shape, 1), channel_map, CostModel(channel_map), shape, seconds
+    )
 
 
 def masked_and_cut(traced: Traced, keep: NDArray[np.bool_]) -> tuple[Tensor, Tensor, nn.Module]:
     """Outputs of the masked and of the cut network, and the latter."""
-    small, x = cut(traced.model, traced.channel_map, keep), traced.batch()
+    small, x = prune_network(traced.model, traced.channel_map, keep), traced.batch()
     with torch.no_grad():
         with masked(traced.model, traced.channel_map, keep):
             expected = traced.model(x)
@@ -70,7 +72,7 @@ def masked_and_cut(traced: Traced, keep: NDArray[np.bool_]) -> tuple[Tensor, Ten
 
 def assert_oracles(traced: Traced, rates: tuple[float, ...] = (0.3, 0.6, 0.9)) -> None:
     """Masked and cut agree, the price is what is counted, masks change outputs, cut ones train."""
-    assert traced.price.dense == count(traced.model, traced.shape)
+    assert traced.price.dense == count_macs_and_params(traced.model, traced.shape)
     with torch.no_grad():
         dense = traced.model(traced.batch())
     for seed, rate in enumerate(rates):
@@ -78,7 +80,7 @@ def assert_oracles(traced: Traced, rates: tuple[float, ...] = (0.3, 0.6, 0.9)) -
         expected, found, small = masked_and_cut(traced, keep)
         assert relative_error(found, expected) <= 1e-5
         assert relative_error(dense, expected) > 1e-5
-        assert tuple(traced.price.of(keep).tolist()) == count(small, traced.shape)
+        assert tuple(traced.price.of(keep).tolist()) == count_macs_and_params(small, traced.shape)
     assert_trains(small, traced.batch(4))
 
 

@@ -12,18 +12,23 @@ from optuna.trial import TrialState
 from tiny_networks import network_of
 from torch import nn
 
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.storage.trial_records import DENSE, STUDIES, front_in, quiet_optuna
-from paretoprune.search.storage.trial_spec import Job
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.search.storage.trial_records import (
+    DENSE_PATH,
+    STUDY_NAMES,
+    front_from_journal,
+    silence_optuna,
+)
+from paretoprune.search.storage.trial_spec import TrialSpec
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.graph.layout import layout_of
-from paretoprune.spaces.io.atomic_write import write_json
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.graph.layout import build_layout
+from paretoprune.spaces.io.atomic_write import write_json_atomic
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.spaces.records.evaluation import Evaluation
-from paretoprune.spaces.records.gate_history import COURSE, Course
-from paretoprune.spaces.records.pareto_front import Dense
-from paretoprune.spaces.records.recipe import Recipe, Source
+from paretoprune.spaces.records.gate_history import GATE_HISTORY_FILE, GateHistory
+from paretoprune.spaces.records.pareto_front import DenseMetrics
+from paretoprune.spaces.records.recipe import ModelSource, Recipe
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror=alert(1)>"
 TARGET = Target(flops=0.5)
@@ -47,9 +52,9 @@ class RunWriter:
     """Writes a run trial by trial; the same seed, the same run."""
 
     def __init__(self, folder: Path, network, *, planned=14, space=True):
-        quiet_optuna()
+        silence_optuna()
         self.folder, self.channel_map = folder, network.channel_map
-        self.price = Price(network.channel_map)
+        self.price = CostModel(network.channel_map)
         self.rng = np.random.default_rng(0)
         folder.mkdir(parents=True)
         settings = {"target_flops": "0.5", "model": "evil:build", "data": "evil:data",
@@ -57,16 +62,16 @@ class RunWriter:
         config = {"schema": 1, "version": "0.1.0", "settings": settings, "model_given": False,
                   "data_given": False, "data_sha256": "",
                   "plugins": [{"path": "evil.py", "sha256": ""}]}  # fmt: skip
-        write_json(folder / "config.json", config)
+        write_json_atomic(folder / "config.json", config)
         if space:
-            layout = {**layout_of(self.channel_map).to_json(), "versions": {"torch": "2.15"}}
-            write_json(folder / "space.json", layout)
+            layout = {**build_layout(self.channel_map).to_json(), "versions": {"torch": "2.15"}}
+            write_json_atomic(folder / "space.json", layout)
         storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
         self.search, self.controls, self.finals = (
             optuna.create_study(
                 storage=storage, study_name=name, directions=["maximize", "minimize", "minimize"]
             )
-            for name in STUDIES
+            for name in STUDY_NAMES
         )
         macs, params = self.price.dense
         self.search.set_user_attr(
@@ -86,9 +91,9 @@ class RunWriter:
         """One finished trial, or a control; `near`: of at most this share of the FLOPs."""
         study = self.controls if control else self.search
         trial = study.ask()
-        job = Job(trial.number, policy or self.policy(), TARGET, 0, number=trial.number)
+        job = TrialSpec(trial.number, policy or self.policy(), TARGET, 0, number=trial.number)
         if control:
-            job = replace(job, number=None, control=control, policy=CONTROLS[control])
+            job = replace(job, number=None, control=control, policy=CONTROL_POLICIES[control])
         trial.set_user_attr("job", job.to_json())
         evaluation = self.evaluate(job, self.mask(near))
         trial.set_user_attr("evaluation", evaluation.to_json())
@@ -99,7 +104,7 @@ class RunWriter:
         """A random one; with `near`, one whose FLOPs are within 0.02 below it."""
         for _ in range(10_000):
             keep = self.rng.random(self.channel_map.atoms) < self.rng.uniform(0.3, 1.0)
-            keep[[group.first for group in layout_of(self.channel_map).groups]] = True
+            keep[[group.first for group in build_layout(self.channel_map).groups]] = True
             share = self.price.of(keep)[0] / self.price.dense[0]
             if near is None or near - 0.02 < share <= near:
                 return keep
@@ -111,11 +116,11 @@ class RunWriter:
         macs, params = (int(n) for n in self.price.of(keep))
         shares = macs / self.price.dense[0], params / self.price.dense[1]
         recipe = Recipe(
-            Source("evil:build", 3, (2, 6, 6)), atoms, tuple(np.flatnonzero(~keep).tolist()),
+            ModelSource("evil:build", 3, (2, 6, 6)), atoms, tuple(np.flatnonzero(~keep).tolist()),
             "m", "w", job.policy, TARGET, 0,
         )  # fmt: skip
         (self.folder / "trials" / job.folder).mkdir(parents=True)
-        write_json(self.folder / "trials" / job.folder / "recipe.json", recipe.to_json())
+        write_json_atomic(self.folder / "trials" / job.folder / "recipe.json", recipe.to_json())
         accuracy = round(0.6 + 0.3 * shares[0] + 0.05 * float(self.rng.random()), 4)
         return Evaluation(
             trial=job.number, accuracy=accuracy, loss=1 - accuracy, macs=macs, params=params,
@@ -126,33 +131,35 @@ class RunWriter:
     def fail(self, reason):
         """One failed trial."""
         trial = self.search.ask()
-        job = Job(trial.number, self.policy(), TARGET, 0, number=trial.number)
+        job = TrialSpec(trial.number, self.policy(), TARGET, 0, number=trial.number)
         trial.set_user_attr("job", job.to_json())
         trial.set_user_attr("failure", reason)
         self.search.tell(trial, state=TrialState.FAIL)
 
     def conclude(self):
         """front.json, with the test figures that the end of a search adds."""
-        front = front_in(self.folder / "journal.log")
+        front = front_from_journal(self.folder / "journal.log")
         figures = {
             point.path: {"test_accuracy": point.accuracy - 0.01, "latency_ms": 1.0 + k / 8}
             for k, point in enumerate(front.points)
         }
-        figures[DENSE] = {"test_accuracy": 0.94, "latency_ms": 2.0}
+        figures[DENSE_PATH] = {"test_accuracy": 0.94, "latency_ms": 2.0}
         self.search.set_user_attr("figures", figures)
-        write_json(self.folder / "front.json", front_in(self.folder / "journal.log").to_json())
+        write_json_atomic(
+            self.folder / "front.json", front_from_journal(self.folder / "journal.log").to_json()
+        )
         return json.loads((self.folder / "front.json").read_text())
 
 
 def dense_json(accuracy, macs, params):
-    dense = Dense(accuracy, macs, params)
-    return {name: getattr(dense, name) for name in Dense.__slots__}
+    dense = DenseMetrics(accuracy, macs, params)
+    return {name: getattr(dense, name) for name in DenseMetrics.__slots__}
 
 
 def falling_course():
     """Gates that closed evenly."""
     sizes = tuple(np.linspace(1.0, 0.5, 8).round(4).tolist())
-    return Course(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None, moved=2, atoms=40)
+    return GateHistory(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None, moved=2, atoms=40)
 
 
 def write_run(folder, *, trials=12, space=True, evidence=False):
@@ -163,14 +170,16 @@ def write_run(folder, *, trials=12, space=True, evidence=False):
     for _ in range(trials - 1 - evidence):
         writer.add()
     if evidence:
-        gated = writer.add(PRESETS["holistic"])
-        write_json(folder / gated.path / COURSE, falling_course().to_json())
-    for name in CONTROLS:
+        gated = writer.add(POLICY_PRESETS["holistic"])
+        write_json_atomic(folder / gated.path / GATE_HISTORY_FILE, falling_course().to_json())
+    for name in CONTROL_POLICIES:
         writer.add(control=name)
     writer.fail(f"RuntimeError: {HOSTILE}")
     if evidence:
-        gather_evidence(
+        measure_for_policies(
             EVIDENCE,
-            Measuring(network.model, network.channel_map, network.data, 0, folder / "evidence"),
+            MeasurementContext(
+                network.model, network.channel_map, network.data, 0, folder / "evidence"
+            ),
         )
     return writer, writer.conclude()

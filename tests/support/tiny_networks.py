@@ -9,7 +9,7 @@ from torch.nn import functional
 from paretoprune.analysis.scores import all_scores
 from paretoprune.analysis.scores.measure import measure_scores
 from paretoprune.analysis.scores.registry import BatchScore, Network
-from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.data.types import DataSplits, Split
 
 OF_DATA = [name for name, method in all_scores().items() if isinstance(method, BatchScore)]
 OF_WEIGHTS = [name for name in all_scores() if name not in OF_DATA and name != "random"]
@@ -19,7 +19,7 @@ IMAGES = 150  # one whole batch and a short one
 
 def data_of(images, labels):
     split = Split(images, labels)
-    return Data("noise", split, split, None, 3, (0.0,), (1.0,), tuple(images.shape[1:]))
+    return DataSplits("noise", split, split, None, 3, (0.0,), (1.0,), tuple(images.shape[1:]))
 
 
 def network_of(model, shape=SHAPE, images=IMAGES):

@@ -16,17 +16,17 @@ from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.batches import batches, take
-from paretoprune.trainers.data.cache import cache_folder, clear_cache, open_data, store_data
+from paretoprune.trainers.data.batches import iterate_batches, select_rows
+from paretoprune.trainers.data.cache import cache_folder, clear_cache, load_data_arrays, save_data
 from paretoprune.trainers.data.sources.load import (
-    Data,
-    Reading,
+    DataSplits,
+    LoadOptions,
     Split,
+    convert_user_data,
     load_data,
-    prepare,
-    user_data,
+    normalize_images,
 )
-from paretoprune.trainers.data.stratified import cut
+from paretoprune.trainers.data.stratified import stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +68,14 @@ def test_digits_are_cut_60_20_20_by_class_and_the_test_rows_never_move() -> None
 
 def test_a_cut_takes_its_share_of_every_class_without_overlap() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 1])
-    stay, away = cut(labels, 0.1, rng=np.random.default_rng(0))
+    stay, away = stratified_split(labels, 0.1, rng=np.random.default_rng(0))
     assert np.bincount(labels[away], minlength=3).tolist() == [10, 5, 0]
     assert sorted([*stay, *away]) == list(range(151))
 
 
 def test_prepared_training_images_have_mean_zero_and_deviation_one() -> None:
     data = load_data("digits")
-    images = prepare(data.train.images, data)
+    images = normalize_images(data.train.images, data)
     assert abs(float(images.mean())) < 1e-3
     assert abs(float(images.std()) - 1) < 1e-3
 
@@ -162,25 +162,27 @@ def test_folder_beyond_the_memory_limit_streams_the_same_images(tmp_path: Path) 
     name = f"folder:{make_folder(tmp_path / 'd')}"
     kept = load_data(name)
     clear_cache()  # arrays that are already there are mapped, whatever the limit
-    streamed = load_data(name, reading=Reading(memory_limit=100, workers=2))
+    streamed = load_data(name, reading=LoadOptions(memory_limit=100, workers=2))
     assert streamed.train.source is not None
     assert len(streamed.train) == len(kept.train)
-    pairs = [list(batches(d.train, d, batch_size=16)) for d in (kept, streamed)]
+    pairs = [list(iterate_batches(d.train, d, batch_size=16)) for d in (kept, streamed)]
     for (x, y), (u, v) in zip(*pairs, strict=True):
         assert torch.equal(x, u)
         assert torch.equal(y, v)
     rows = torch.tensor([3, 1])
-    assert torch.equal(take(streamed.train, rows).images, kept.train.images[rows])
+    assert torch.equal(select_rows(streamed.train, rows).images, kept.train.images[rows])
 
 
 def test_streamed_crops_depend_on_the_seed_not_on_the_workers(tmp_path: Path) -> None:
     name = f"folder:{make_folder(tmp_path / 'd', size=40)}"
 
     def first(workers: int, seed: int) -> torch.Tensor:
-        data = load_data(name, reading=Reading(memory_limit=1, workers=workers))
+        data = load_data(name, reading=LoadOptions(memory_limit=1, workers=workers))
         generator = torch.Generator().manual_seed(seed)
         return next(
-            batches(data.train, data, batch_size=9, generator=generator, augment="flip-crop")
+            iterate_batches(
+                data.train, data, batch_size=9, generator=generator, augment="flip-crop"
+            )
         )[0]
 
     assert torch.equal(first(0, 1), first(2, 1))
@@ -190,11 +192,11 @@ def test_streamed_crops_depend_on_the_seed_not_on_the_workers(tmp_path: Path) ->
 @pytest.mark.parametrize("workers", [0, 2])
 def test_broken_image_of_a_stream_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     folder = make_folder(tmp_path / "d")
-    data = load_data(f"folder:{folder}", reading=Reading(memory_limit=1, workers=workers))
+    data = load_data(f"folder:{folder}", reading=LoadOptions(memory_limit=1, workers=workers))
     for file in (folder / "train").rglob("*.png"):
         file.write_bytes(b"spoilt since")
     with pytest.raises(UserError, match=r"^every image must be readable, got .*png") as caught:
-        list(batches(data.train, data, batch_size=4))
+        list(iterate_batches(data.train, data, batch_size=4))
     assert "\n" not in str(caught.value)
 
 
@@ -202,16 +204,18 @@ def test_large_or_mixed_images_are_cropped_to_the_usual_size(tmp_path: Path) -> 
     folder = make_folder(tmp_path / "d")
     Image.new("RGB", (300, 400)).save(folder / "train/cat/00.png")
     assert load_data(f"folder:{folder}").input_shape == (3, 224, 224)
-    small = load_data(f"folder:{folder}", reading=Reading(image_size=32))
+    small = load_data(f"folder:{folder}", reading=LoadOptions(image_size=32))
     assert small.input_shape == (3, 32, 32)
 
 
 def test_augmented_batches_are_shifted_and_mirrored_originals() -> None:
     images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).expand(200, 1, 8, 8) + 1
     split = Split(images, torch.zeros(200, dtype=torch.int64))
-    data = Data("x", split, split, None, 1, (0.0,), (1.0,), (1, 8, 8))
+    data = DataSplits("x", split, split, None, 1, (0.0,), (1.0,), (1, 8, 8))
     generator = torch.Generator().manual_seed(0)
-    seen = next(batches(split, data, batch_size=200, generator=generator, augment="flip-crop"))[0]
+    seen = next(
+        iterate_batches(split, data, batch_size=200, generator=generator, augment="flip-crop")
+    )[0]
     centre = {tuple((row * 255).round().int().tolist()) for row in seen[:, 0, 4, 3:5]}
     plain = [
         a[0, r, c : c + 2].int().tolist() for a in images[:1] for r in (3, 4, 5) for c in (2, 3, 4)
@@ -296,16 +300,16 @@ Y = torch.arange(60) % 3
     ids=["tensors", "arrays", "datasets", "loaders"],
 )
 def test_every_form_of_the_users_data_is_read_unchanged(given: object) -> None:
-    data = user_data(given)
+    data = convert_user_data(given)
     assert torch.equal(data.train.images, X)
     assert torch.equal(data.validation.labels, Y)
     assert (data.classes, data.input_shape, data.mean, data.std) == (3, (1, 4, 4), (0.0,), (1.0,))
-    assert torch.equal(prepare(X, data), X)
+    assert torch.equal(normalize_images(X, data), X)
 
 
 @pytest.mark.parametrize("given", [(X, Y), TensorDataset(X, Y), ((X, Y),)])
 def test_missing_validation_is_cut_from_train(given: object) -> None:
-    data = user_data(given)
+    data = convert_user_data(given)
     assert counts(data.train) == [18, 18, 18]
     assert counts(data.validation) == [2, 2, 2]
 
@@ -344,7 +348,7 @@ class Torn(Ragged):
 )
 def test_wrong_user_data_is_refused(given: object, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        user_data(given)
+        convert_user_data(given)
     assert "\n" not in str(caught.value)
 
 
@@ -355,9 +359,11 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
     splits[place][0][41, 0, 2, 1] = value
     name = ("train", "validation", "test")[place]
     with pytest.raises(UserError, match=f"must be finite, got {value} in image 41 of {name};"):
-        user_data(splits)
+        convert_user_data(splits)
     with pytest.raises(UserError, match=f"image 41 of {name};"):
-        user_data(replace(user_data([(X, Y)] * 3), **{name: Split(*splits[place])}))
+        convert_user_data(
+            replace(convert_user_data([(X, Y)] * 3), **{name: Split(*splits[place])})
+        )
 
 
 @pytest.mark.parametrize(
@@ -404,7 +410,7 @@ def test_a_split_travels_out_of_band_so_that_workers_share_one_copy() -> None:
 
 def test_stored_data_comes_back_mapped(tmp_path: Path) -> None:
     data = load_data("digits")
-    store_data(data, tmp_path / "s")
-    back = open_data(tmp_path / "s")
+    save_data(data, tmp_path / "s")
+    back = load_data_arrays(tmp_path / "s")
     assert torch.equal(back.train.images, data.train.images)
     assert (back.mean, back.std, back.input_shape) == (data.mean, data.std, data.input_shape)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 import paretoprune as pp
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.dense_model import build
+from paretoprune.search.driver.dense_model import build_from_settings
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.cache import open_data, store_data
-from paretoprune.trainers.data.sources.load import load_data, user_data
+from paretoprune.trainers.data.cache import load_data_arrays, save_data
+from paretoprune.trainers.data.sources.load import convert_user_data, load_data
 from paretoprune.trainers.models.build import build_model, load_weights, stock_notes, surplus_notes
 
 X = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -67,13 +67,13 @@ def told(name: str) -> str:
     ],
 )  # fmt: skip
 def test_what_is_decided_of_arrays_is_told(given: object, words: str) -> None:
-    (note,) = user_data(given).notes
+    (note,) = convert_user_data(given).notes
     assert words in note
     assert "\n" not in note
 
 
 def test_nothing_is_told_of_three_sound_splits() -> None:
-    assert user_data(((X, Y), (MORE, Y), (MORE[:30], Y[:30]))).notes == ()
+    assert convert_user_data(((X, Y), (MORE, Y), (MORE[:30], Y[:30]))).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_nothing_is_told_of_three_sound_splits() -> None:
 )
 def test_what_is_no_number_is_one_line(images: object, labels: object, words: str) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        user_data((images, labels))
+        convert_user_data((images, labels))
     assert "\n" not in str(caught.value)
 
 
@@ -94,7 +94,7 @@ def test_views_byte_orders_and_gradients_change_nothing() -> None:
     flipped = X.numpy()[::-1]
     swapped = flipped.astype(flipped.dtype.newbyteorder(">"))
     for images in (flipped, swapped, X.flip(0).requires_grad_()):
-        data = user_data(((images, Y), (MORE, Y)))
+        data = convert_user_data(((images, Y), (MORE, Y)))
         assert torch.equal(data.train.images, X.flip(0))
         assert not data.train.images.requires_grad
 
@@ -149,9 +149,9 @@ def test_options_that_a_source_does_not_have_are_refused(monkeypatch: pytest.Mon
 
 
 def test_notes_are_stored_with_the_data(tmp_path: Path) -> None:
-    data = user_data((X, Y))
-    store_data(data, tmp_path / "s")
-    assert open_data(tmp_path / "s").notes == data.notes != ()
+    data = convert_user_data((X, Y))
+    save_data(data, tmp_path / "s")
+    assert load_data_arrays(tmp_path / "s").notes == data.notes != ()
 
 
 def digits_state(seed: int = 0) -> dict[str, Tensor]:
@@ -169,7 +169,7 @@ def test_of_two_state_dicts_in_a_file_the_used_one_is_told(tmp_path: Path) -> No
     torch.save({"model": first, "model_ema": {"state_dict": second}}, path)
     said: list[str] = []
     settings = SearchSettings(target_flops="0.4", weights=path)
-    model = build(settings, load_data("digits"), said.append)
+    model = build_from_settings(settings, load_data("digits"), said.append)
     assert said == [
         "weights: 'model' of w.pth is used, 'model_ema' is not; save the one that you mean as a "
         "file of its own"

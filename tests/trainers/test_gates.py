@@ -14,44 +14,48 @@ import torchvision
 from oracles import Traced, trace
 from torch import Tensor, nn
 
-from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
-from paretoprune.analysis.report.gate_plot import course_drawing
+from paretoprune.analysis.measure import (
+    MeasurementContext,
+    MeasurementLimits,
+    measure_for_policies,
+)
+from paretoprune.analysis.report.gate_plot import gate_history_drawing
 from paretoprune.analysis.report.svg_png import Line
-from paretoprune.spaces.allocations.budget import Unreachable
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.allocations.budget import UnreachableBudgetError
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.random_weights import relative_error
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.policy import GATE_VARIANTS, Policy
-from paretoprune.spaces.records.gate_history import course_from_json
-from paretoprune.trainers.data.sources.load import Data, Split, load_data
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.spaces.records.gate_history import gate_history_from_json
+from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.zoo.resnet import resnet20
 from paretoprune.trainers.pruning.gates.feasibility import (
-    check_reachable,
-    nearest_reachable,
-    within_reach,
+    check_target_reachable,
+    drop_redundant_part,
+    nearest_reachable_target,
 )
 from paretoprune.trainers.pruning.gates.indicators import INDICATORS
 from paretoprune.trainers.pruning.gates.network import GatedNetwork
-from paretoprune.trainers.pruning.gates.result import Gated
-from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTask
-from paretoprune.trainers.pruning.gates.size_penalty import SizeTerm
+from paretoprune.trainers.pruning.gates.result import GateTrainingResult
+from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
+from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
 from paretoprune.trainers.pruning.gates.training import train_gates
 from paretoprune.trainers.pruning.masking import masked
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine
-from paretoprune.trainers.training.loop import Diverged, Tuning
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig
+from paretoprune.trainers.training.loop import TrainingDivergedError, TrainingSettings
 
-BRIEF = GateSettings(Tuning(epochs=4, batch_size=64))
-PLAIN = Machine()
+BRIEF = GateSettings(TrainingSettings(epochs=4, batch_size=64))
+PLAIN = DeviceConfig()
 
 
 @pytest.fixture(scope="module")
-def digits() -> Data:
+def digits() -> DataSplits:
     return load_data("digits")
 
 
@@ -59,17 +63,19 @@ def network(name: str = "digits-resnet", shape: tuple[int, ...] = (1, 8, 8)) -> 
     return build_model(name, classes=10, input_shape=shape, seed=0)
 
 
-def space_of(model: nn.Module, shape: tuple[int, ...]) -> Space:
-    channel_map = trace_channels(model, shape)
-    return Space(channel_map, Price(channel_map))
+def space_of(model: nn.Module, shape: tuple[int, ...]) -> PruningSpace:
+    channel_map = trace_channel_map(model, shape)
+    return PruningSpace(channel_map, CostModel(channel_map))
 
 
-def gated(model: nn.Module, data: Data, target: Target, settings: GateSettings = BRIEF) -> Gated:
-    task = GateTask(space_of(model, data.input_shape), target, settings)
+def gated(
+    model: nn.Module, data: DataSplits, target: Target, settings: GateSettings = BRIEF
+) -> GateTrainingResult:
+    task = GateTrainingSpec(space_of(model, data.input_shape), target, settings)
     return train_gates(model, data, task, machine=PLAIN)
 
 
-def enlarged(data: Data, side: int, channels: int = 1, rows: int = 640) -> Data:
+def enlarged(data: DataSplits, side: int, channels: int = 1, rows: int = 640) -> DataSplits:
     """Digits as larger pictures, for networks that need them."""
 
     def large(split: Split) -> Split:
@@ -114,10 +120,10 @@ def test_gated_network_is_the_masked_and_the_cut_one(family: str) -> None:
     traced = trace(build(), shape)
     values = torch.randn(traced.channel_map.atoms, generator=torch.Generator().manual_seed(0))
     network = gated_network(traced, values).eval().double()  # rounding would hide a wrong factor
-    keep, x = network.open().numpy(), traced.batch().double()
+    keep, x = network.open_gates().numpy(), traced.batch().double()
     assert not keep.all()
     with torch.no_grad():
-        found, small = network(x), cut(traced.model, traced.channel_map, keep)
+        found, small = network(x), prune_network(traced.model, traced.channel_map, keep)
         assert relative_error(found, small(x)) <= 1e-10
         with masked(traced.model, traced.channel_map, keep):
             assert relative_error(found, traced.model(x)) <= 1e-10
@@ -141,8 +147,8 @@ def test_gates_feel_what_a_mask_feels() -> None:
 @pytest.mark.parametrize("target", [Target(0.5), Target(0.5, 0.3), Target(None, 0.4)])
 def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
     traced = trace(network(), (1, 8, 8))
-    task = GateTask(Space(traced.channel_map, traced.price), target)
-    term = SizeTerm(
+    task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), target)
+    term = SizePenalty(
         gated_network(traced, torch.ones(traced.channel_map.atoms)), traced.price, task
     )
     mask = torch.rand(traced.channel_map.atoms, generator=torch.Generator().manual_seed(0))
@@ -160,8 +166,8 @@ def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
 
 def test_size_term_is_zero_at_the_target_alone_and_pulls_from_both_sides() -> None:
     traced = trace(network(), (1, 8, 8))
-    task = GateTask(Space(traced.channel_map, traced.price), Target(0.25))
-    term = SizeTerm(
+    task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), Target(0.25))
+    term = SizePenalty(
         gated_network(traced, torch.ones(traced.channel_map.atoms)), traced.price, task
     )
     for level, sign in ((0.9, 1), (0.2, -1)):
@@ -173,13 +179,15 @@ def test_size_term_is_zero_at_the_target_alone_and_pulls_from_both_sides() -> No
 
 
 @pytest.mark.parametrize("pair", [(0.7, 0.7), (0.5, 0.5), (0.3, 0.3), (0.5, 0.3), (0.4, None)])
-def test_both_targets_are_met_closely(digits: Data, pair: tuple[float, float | None]) -> None:
+def test_both_targets_are_met_closely(
+    digits: DataSplits, pair: tuple[float, float | None]
+) -> None:
     model = network()
     space, target = space_of(model, digits.input_shape), Target(*pair)
     before = copy.deepcopy(model.state_dict())
     found = gated(model, digits, target)
     sizes = space.price.of(found.keep)
-    assert tuple(sizes) == count(found.model, digits.input_shape)
+    assert tuple(sizes) == count_macs_and_params(found.model, digits.input_shape)
     for size, limit, part in zip(
         sizes, target.limits(space.price.dense), target.fractions(space.price.dense), strict=True
     ):
@@ -193,44 +201,48 @@ def test_both_targets_are_met_closely(digits: Data, pair: tuple[float, float | N
 
 @pytest.mark.parametrize(("pair", "moved"), [((0.5, 0.3), 0.1), ((0.5, 0.5), 0.3)])
 def test_lenet5_without_norms_ends_within_one_percent_of_both(
-    digits: Data, pair: tuple[float, float], moved: float
+    digits: DataSplits, pair: tuple[float, float], moved: float
 ) -> None:
     data = enlarged(digits, 28)
     model = network("lenet5", (1, 28, 28))
     found = gated(model, data, Target(*pair), replace(BRIEF, shrink_every=0.5))
-    fractions = space_of(model, data.input_shape).price.fraction(found.keep)
+    fractions = space_of(model, data.input_shape).price.cost_fractions(found.keep)
     assert np.allclose(fractions, pair, rtol=0.01)
     assert found.moved < moved * len(found.keep)  # after 40 steps from random weights
 
 
-def test_fully_connected_and_depthwise_networks_are_gated(digits: Data) -> None:
+def test_fully_connected_and_depthwise_networks_are_gated(digits: DataSplits) -> None:
     small = enlarged(digits, 32, channels=3, rows=128)
     mobile = torchvision.models.mobilenet_v2(weights=None, num_classes=10, width_mult=0.35)
     linear = nn.Sequential(
         nn.Flatten(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, 20), nn.ReLU(), nn.Linear(20, 10)
     )
-    settings = GateSettings(Tuning(epochs=2, batch_size=16))
+    settings = GateSettings(TrainingSettings(epochs=2, batch_size=16))
     for model, data in ((linear, digits), (mobile, small)):
         found = gated(model, data, Target(0.5, 0.5), settings)
-        fractions = space_of(model, data.input_shape).price.fraction(found.keep)
+        fractions = space_of(model, data.input_shape).price.cost_fractions(found.keep)
         assert all(0.45 < part <= 0.5 for part in fractions)
 
 
-def test_bfloat16_and_float32_both_reach_the_target(digits: Data) -> None:
+def test_bfloat16_and_float32_both_reach_the_target(digits: DataSplits) -> None:
     model = network()
     space = space_of(model, digits.input_shape)
     for bf16 in (False, True):
-        task = GateTask(space, Target(0.5), BRIEF)
-        found = train_gates(model, digits, task, machine=Machine(channels_last=bf16, bf16=bf16))
-        assert 0.48 < space.price.fraction(found.keep)[0] <= 0.5
+        task = GateTrainingSpec(space, Target(0.5), BRIEF)
+        found = train_gates(
+            model, digits, task, machine=DeviceConfig(channels_last=bf16, bf16=bf16)
+        )
+        assert 0.48 < space.price.cost_fractions(found.keep)[0] <= 0.5
         assert next(found.model.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("variant", ["hard", "sigmoid", "hard-concrete"])
-def test_a_broken_off_run_goes_on_bit_for_bit(digits: Data, tmp_path: Path, variant: str) -> None:
+def test_a_broken_off_run_goes_on_bit_for_bit(
+    digits: DataSplits, tmp_path: Path, variant: str
+) -> None:
     model, path = network(), tmp_path / "gates.safetensors"
     settings = replace(BRIEF, variant=variant, shrink_every=0.5, approach=0.2)
-    task = GateTask(space_of(model, digits.input_shape), Target(0.3), settings)
+    task = GateTrainingSpec(space_of(model, digits.input_shape), Target(0.3), settings)
     whole = train_gates(model, digits, task, machine=PLAIN)
     broken = train_gates(
         model, digits, task, machine=PLAIN, checkpoint=path, on_report=lambda p: p.epoch < 2.4
@@ -246,13 +258,13 @@ def test_a_broken_off_run_goes_on_bit_for_bit(digits: Data, tmp_path: Path, vari
         train_gates(model, digits, replace(task, seed=1), machine=PLAIN, checkpoint=path)
 
 
-def test_cutting_while_training_changes_nothing_that_stays(digits: Data) -> None:
+def test_cutting_while_training_changes_nothing_that_stays(digits: DataSplits) -> None:
     """What is cut was closed, so the very next loss is the same to rounding."""
     model = network()
     space, settings = space_of(model, digits.input_shape), replace(BRIEF, approach=0.1)
 
-    def trained(every: float | None) -> Gated:
-        task = GateTask(space, Target(0.3), replace(settings, shrink_every=every))
+    def trained(every: float | None) -> GateTrainingResult:
+        task = GateTrainingSpec(space, Target(0.3), replace(settings, shrink_every=every))
         return train_gates(model, digits, task, machine=PLAIN)
 
     one, cut_early = trained(None), trained(1.0)
@@ -276,11 +288,13 @@ def test_no_group_dies_and_closed_gates_open_again() -> None:
     assert network_.open()[10]
 
 
-def test_a_closed_gate_that_the_task_needs_opens_again(digits: Data) -> None:
+def test_a_closed_gate_that_the_task_needs_opens_again(digits: DataSplits) -> None:
     model = network()
     space = space_of(model, digits.input_shape)
     settings = replace(BRIEF, shrink_every=None)
-    found = train_gates(model, digits, GateTask(space, Target(0.5), settings), machine=PLAIN)
+    found = train_gates(
+        model, digits, GateTrainingSpec(space, Target(0.5), settings), machine=PLAIN
+    )
     macs = found.trajectory.sizes[:, 0]
     assert (np.diff(macs) < 0).any()
     assert (np.diff(macs) > 0).any()
@@ -290,10 +304,12 @@ def test_a_closed_gate_that_the_task_needs_opens_again(digits: Data) -> None:
 def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float]) -> None:
     model = resnet20()
     space = space_of(model, (3, 32, 32))
-    with pytest.raises(Unreachable, match="the nearest that a network of this kind can have is"):
-        check_reachable(space, Target(*pair), 1)
-    nearest = nearest_reachable(space, Target(*pair))
-    check_reachable(space, nearest, 1)
+    with pytest.raises(
+        UnreachableBudgetError, match="the nearest that a network of this kind can have is"
+    ):
+        check_target_reachable(space, Target(*pair), 1)
+    nearest = nearest_reachable_target(space, Target(*pair))
+    check_target_reachable(space, nearest, 1)
 
 
 @pytest.mark.parametrize(
@@ -303,21 +319,23 @@ def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float])
 def test_a_limit_that_is_kept_anyhow_is_no_aim(
     pair: tuple[float, float], aim: tuple[float | None, float | None]
 ) -> None:
-    assert within_reach(space_of(resnet20(), (3, 32, 32)), Target(*pair), 1) == Target(*aim)
+    assert drop_redundant_part(space_of(resnet20(), (3, 32, 32)), Target(*pair), 1) == Target(*aim)
 
 
 def test_a_pair_below_the_smallest_network_is_refused() -> None:
-    with pytest.raises(Unreachable, match="the nearest"):
-        within_reach(space_of(resnet20(), (3, 32, 32)), Target(0.001, 0.001), 1)
+    with pytest.raises(UnreachableBudgetError, match="the nearest"):
+        drop_redundant_part(space_of(resnet20(), (3, 32, 32)), Target(0.001, 0.001), 1)
 
 
 @pytest.mark.parametrize("pair", [(0.3, 0.9), (0.9, 0.3)])
 def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
-    digits: Data, pair: tuple[float, float]
+    digits: DataSplits, pair: tuple[float, float]
 ) -> None:
     space = space_of(network(), digits.input_shape)
-    found = train_gates(network(), digits, GateTask(space, Target(*pair), BRIEF), machine=PLAIN)
-    macs, params = space.price.fraction(found.keep)
+    found = train_gates(
+        network(), digits, GateTrainingSpec(space, Target(*pair), BRIEF), machine=PLAIN
+    )
+    macs, params = space.price.cost_fractions(found.keep)
     assert macs <= pair[0]
     assert params <= pair[1]
 
@@ -325,7 +343,7 @@ def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
 def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() -> None:
     space = space_of(network(), (1, 8, 8))
     wish = np.array([0.9, 0.1])
-    nearest = nearest_reachable(space, Target(*wish.tolist()))
+    nearest = nearest_reachable_target(space, Target(*wish.tolist()))
     told = np.abs(np.log(np.array(nearest.fractions(space.price.dense)) / wish))
     rng = np.random.default_rng(0)
     groups, group_of = len(space.channel_map.groups), space.channel_map.group_of
@@ -337,13 +355,15 @@ def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() 
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_state(
-    digits: Data, tmp_path: Path
+    digits: DataSplits, tmp_path: Path
 ) -> None:
     path = tmp_path / "gates.safetensors"
     model = network()
-    tuning = Tuning(epochs=3, learning_rate=1e20, warmup=0, batch_size=64)
-    task = GateTask(space_of(model, digits.input_shape), Target(0.5), GateSettings(tuning))
-    with pytest.raises(Diverged, match=r"at step \d+ of .* last good state is kept in"):
+    tuning = TrainingSettings(epochs=3, learning_rate=1e20, warmup=0, batch_size=64)
+    task = GateTrainingSpec(space_of(model, digits.input_shape), Target(0.5), GateSettings(tuning))
+    with pytest.raises(
+        TrainingDivergedError, match=r"at step \d+ of .* last good state is kept in"
+    ):
         train_gates(model, digits, task, machine=PLAIN, checkpoint=path)
     assert path.is_file()
 
@@ -352,39 +372,41 @@ def test_policies_name_the_indicators_that_there_are() -> None:
     assert set(INDICATORS) == set(GATE_VARIANTS)
 
 
-def test_wrong_tasks_are_refused_in_one_sentence(digits: Data) -> None:
+def test_wrong_tasks_are_refused_in_one_sentence(digits: DataSplits) -> None:
     model = network()
     space = space_of(model, digits.input_shape)
     with pytest.raises(UserError, match="gates need a target, got none"):
-        train_gates(model, digits, GateTask(space, Target()))
+        train_gates(model, digits, GateTrainingSpec(space, Target()))
     with pytest.raises(UserError, match=r"\[104\], got \[3\]"):
-        train_gates(model, digits, GateTask(space, Target(0.5), scores=np.ones(3)))
+        train_gates(model, digits, GateTrainingSpec(space, Target(0.5), scores=np.ones(3)))
     with pytest.raises(UserError, match="variant must be one of hard, sigmoid, hard-concrete"):
         GateSettings(variant="soft")
     with pytest.raises(UserError, match="ema must be None"):
-        GateSettings(Tuning(ema=0.9))
+        GateSettings(TrainingSettings(ema=0.9))
 
 
-def test_the_course_shows_both_sizes_and_their_targets(digits: Data) -> None:
+def test_the_course_shows_both_sizes_and_their_targets(digits: DataSplits) -> None:
     found = gated(network(), digits, Target(0.5, 0.4))
-    trajectory, course = found.trajectory, found.course()
-    assert course_from_json(json.loads(json.dumps(course.to_json()))) == course
+    trajectory, course = found.trajectory, found.gate_history()
+    assert gate_history_from_json(json.loads(json.dumps(course.to_json()))) == course
     assert course.steps[0] == 1
     assert course.steps[-1] == 4 * (len(digits.train) // 64)
     assert (course.flops[-1], course.params[-1]) == tuple(trajectory.sizes[-1].round(4))
     wanted = f"the last step to the exact budget turned {found.moved} of {len(found.keep)} atoms"
-    assert course.last_step() == wanted
-    lines = [shape for shape in course_drawing(course, "gates").shapes if isinstance(shape, Line)]
+    assert course.describe_last_step() == wanted
+    lines = [
+        shape for shape in gate_history_drawing(course, "gates").shapes if isinstance(shape, Line)
+    ]
     assert sorted(len(line.points) for line in lines)[-2:] == [len(course.steps)] * 2
     assert sum(line.dash > 0 for line in lines) == 2
 
 
-def test_gate_values_are_a_score_that_is_trained_once(digits: Data, tmp_path: Path) -> None:
+def test_gate_values_are_a_score_that_is_trained_once(digits: DataSplits, tmp_path: Path) -> None:
     model = network().eval()
     space = space_of(model, digits.input_shape)
-    limits = Limits(images=4096)
-    on = Measuring(model, space.channel_map, digits, 0, tmp_path, limits)
-    first, again = (gather_evidence([Policy("gates")], on) for _ in range(2))
+    limits = MeasurementLimits(images=4096)
+    on = MeasurementContext(model, space.channel_map, digits, 0, tmp_path, limits)
+    first, again = (measure_for_policies([Policy("gates")], on) for _ in range(2))
     values = first.scores["gates"].value
     assert np.array_equal(values, again.scores["gates"].value)
     assert (values >= 0).all()
@@ -392,5 +414,5 @@ def test_gate_values_are_a_score_that_is_trained_once(digits: Data, tmp_path: Pa
     assert 0 < first.counts["trained"] <= limits.images
     assert "trained" not in again.counts
     assert not list(tmp_path.glob("*.safetensors"))
-    keep = decode(Policy("gates"), Target(0.5), first, space)
-    assert 0.4 < space.price.fraction(keep)[0] <= 0.5
+    keep = decode_policy(Policy("gates"), Target(0.5), first, space)
+    assert 0.4 < space.price.cost_fractions(keep)[0] <= 0.5

@@ -19,16 +19,16 @@ import paretoprune as pp
 from paretoprune.search.cli.handlers import run_search
 from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.prepare import data_digest, load_inputs
-from paretoprune.search.driver.progress import Progress
+from paretoprune.search.driver.progress import SearchProgress
 from paretoprune.search.driver.resume import with_kept
-from paretoprune.search.driver.search import Given, config_of
+from paretoprune.search.driver.search import RunInputs, build_config
 from paretoprune.search.driver.warm_start import images_like
 from paretoprune.search.optimizer.plugins import Plugin
 from paretoprune.search.storage.run_folder import RunFolder
-from paretoprune.search.sweep.config import entries_of
+from paretoprune.search.sweep.config import build_entries
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.data.batches import batches
+from paretoprune.trainers.data.batches import iterate_batches
 from paretoprune.trainers.data.image_options import (
     ImageOptions,
     default_of,
@@ -39,14 +39,14 @@ from paretoprune.trainers.data.image_options import (
     with_options,
 )
 from paretoprune.trainers.data.sources.load import (
-    Data,
-    Reading,
+    DataSplits,
+    LoadOptions,
     Split,
+    convert_user_data,
     load_data,
-    prepare,
-    user_data,
+    normalize_images,
 )
-from paretoprune.trainers.data.sources.torchvision_files import FORMATS
+from paretoprune.trainers.data.sources.torchvision_files import TORCHVISION_FORMATS
 from paretoprune.trainers.models.build import build_model
 
 NO_PLUGINS: tuple[Plugin, ...] = ()
@@ -137,24 +137,24 @@ def test_a_folder_is_normalised_as_asked(given, mean, std, tmp_path):
     assert (asked.mean, asked.std) == (mean, std)
     want = data.train.images.double() / 255
     want = (want - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
-    torch.testing.assert_close(prepare(data.train.images, asked), want.float())
+    torch.testing.assert_close(normalize_images(data.train.images, asked), want.float())
 
 
 def test_float_images_take_a_normalisation_only_where_they_are_in_0_to_1():
     labels = torch.arange(20) % 2
     images = torch.rand(20, 2, 4, 4)
     half = image_options("0.5", "0.25,0.5", None)
-    data = user_data([(images, labels)] * 2)
+    data = convert_user_data([(images, labels)] * 2)
     assert (data.mean, data.std) == ((0.0, 0.0), (1.0, 1.0))
-    changed = prepare(images, with_options(data, half))
+    changed = normalize_images(images, with_options(data, half))
     torch.testing.assert_close(changed[:, 0], (images[:, 0] - 0.5) / 0.25)
-    own = user_data([(images * 4 - 2, labels)] * 2)
+    own = convert_user_data([(images * 4 - 2, labels)] * 2)
     with pytest.raises(UserError, match=r"must be for images in 0\.\.1, got float images from -"):
         with_options(own, half)
     assert with_options(own, image_options("none", None, None)).mean == (0.0, 0.0)
     with pytest.raises(UserError, match=r"one for each channel \(2\), got 3"):
         with_options(data, image_options("imagenet", None, None))
-    flat = user_data([(torch.rand(20, 6), labels)] * 2)
+    flat = convert_user_data([(torch.rand(20, 6), labels)] * 2)
     with pytest.raises(UserError, match="augment crop needs images of shape"):
         with_options(flat, ImageOptions(augment="crop"))
 
@@ -235,10 +235,10 @@ def test_near_chance_is_three_standard_errors_above_the_most_frequent_class():
     assert missed < 0.003
 
 
-def seen_in_training(data: Data, augment: str) -> list[bool]:
+def seen_in_training(data: DataSplits, augment: str) -> list[bool]:
     """Whether each of the rows of the ramps that training shows grows to the right."""
     generator = torch.Generator().manual_seed(0)
-    (images, _), *_ = batches(
+    (images, _), *_ = iterate_batches(
         data.train, data, batch_size=16, generator=generator, augment=augment
     )
     inner = images[:, 0, 8, 4:-4]
@@ -247,22 +247,24 @@ def seen_in_training(data: Data, augment: str) -> list[bool]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_only_flip_crop_mirrors_the_images_of_a_folder(streamed, tmp_path):
-    reading = Reading(memory_limit=1 if streamed else 2**30, workers=0)
+    reading = LoadOptions(memory_limit=1 if streamed else 2**30, workers=0)
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}", reading=reading)
     assert (data.train.source is not None) is streamed
     assert data.augment == "none"
     assert all(seen_in_training(data, "none"))
     assert all(seen_in_training(data, "crop"))
     assert 0 < sum(seen_in_training(data, "flip-crop")) < 16
-    still = next(batches(data.train, data, batch_size=16))[0]
+    still = next(iterate_batches(data.train, data, batch_size=16))[0]
     generator = torch.Generator().manual_seed(0)
-    shuffled = batches(data.train, data, batch_size=16, generator=generator, augment="crop")
+    shuffled = iterate_batches(
+        data.train, data, batch_size=16, generator=generator, augment="crop"
+    )
     moved = next(shuffled)[0]
     assert not torch.equal(still.sort(0)[0], moved.sort(0)[0])
 
 
 def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path):
-    for name, known in FORMATS.items():
+    for name, known in TORCHVISION_FORMATS.items():
         assert known.augment == default_of(name)[0] == ("flip-crop" if "cifar" in name else "none")
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
     line = told_augmentation(data, ImageOptions())
@@ -284,15 +286,15 @@ def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path
 def test_data_refuse_another_augmentation():
     split = Split(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
     with pytest.raises(UserError, match="^augment must be one of none, crop, flip-crop, got T"):
-        Data("x", split, split, None, 2, (0.0,), (1.0,), (1, 8, 8), augment=True)  # type: ignore[arg-type]
+        DataSplits("x", split, split, None, 2, (0.0,), (1.0,), (1, 8, 8), augment=True)  # type: ignore[arg-type]
 
 
 def test_a_resumed_run_has_the_images_that_it_began_with(tmp_path):
     name = f"folder:{make_folder(tmp_path / 'd')}"
     settings = SearchSettings(target_flops="0.4", data=name, mean="half", augment="crop")
     inputs = load_inputs(settings, model=None, data=None)
-    given = Given(Progress(quiet=True))
-    config = json.loads(json.dumps(config_of(inputs, RunFolder(tmp_path), NO_PLUGINS, given)))
+    given = RunInputs(SearchProgress(quiet=True))
+    config = json.loads(json.dumps(build_config(inputs, RunFolder(tmp_path), NO_PLUGINS, given)))
     assert config["images"] == {"mean": [0.5] * 3, "std": [0.5] * 3, "augment": "crop"}
     assert (config["settings"]["mean"], config["settings"]["augment"]) == ("half", "crop")
     again = with_kept(load_data(name), config)
@@ -332,14 +334,16 @@ def test_a_transfer_has_the_images_of_the_run_where_the_data_are_the_same(tmp_pa
 def test_runs_of_a_sweep_share_a_dense_network_only_where_their_images_are_alike():
     places = [{"model": "resnet20", "mean": "half"}, {"model": "resnet20"}]
     keys = {
-        entries_of({"models": [place], "data": ["cifar10:x"], "targets": [0.5]})[0].dense_key
+        build_entries({"models": [place], "data": ["cifar10:x"], "targets": [0.5]})[0].dense_key
         for place in places
     }
     assert len(keys) == 2
-    (entry,) = entries_of({"search": {"mean": [0.5, 0.4, 0.3], "std": 0.2, "target-flops": 0.5}})
+    (entry,) = build_entries(
+        {"search": {"mean": [0.5, 0.4, 0.3], "std": 0.2, "target-flops": 0.5}}
+    )
     assert entry.settings.images() == ImageOptions((0.5, 0.4, 0.3), (0.2,), None)
     with pytest.raises(UserError, match="^std must be above 0"):
-        entries_of({"search": {"mean": 0.5, "std": 0, "target_flops": 0.5}})
+        build_entries({"search": {"mean": 0.5, "std": 0, "target_flops": 0.5}})
 
 
 def test_sensitivity_is_measured_under_the_normalisation_asked_for(tmp_path, capsys):

@@ -29,7 +29,7 @@ from torch.utils.data import (
 import paretoprune as pp
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import user_data
+from paretoprune.trainers.data.sources.load import convert_user_data
 
 X = torch.rand(130, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(130) % 3
@@ -68,7 +68,7 @@ def padded(samples: list[Any]) -> tuple[Tensor, Tensor]:
 
 
 def notes(*parts: object) -> str:
-    return "\n".join(user_data(parts).notes)
+    return "\n".join(convert_user_data(parts).notes)
 
 
 @pytest.mark.parametrize("source", TRANSFORMS)
@@ -83,7 +83,7 @@ def test_random_transforms_are_told_and_the_generators_are_given_back(source: st
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
-    told = user_data((DataLoader(train, 50, generator=torch.Generator()), OTHER)).notes
+    told = convert_user_data((DataLoader(train, 50, generator=torch.Generator()), OTHER)).notes
     assert (torch.rand(()), np.random.rand(), random.random()) == wanted  # noqa: NPY002
     (line,) = told
     assert line.startswith("warning: the transforms of train are random, and each image is read")
@@ -99,7 +99,7 @@ def test_random_transforms_of_a_dataset_and_of_validation_are_told() -> None:
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_a_loader_that_drops_or_shuffles_is_read_whole_and_in_order(shuffle: bool) -> None:
     loader = DataLoader(TABLE, 100, shuffle=shuffle, drop_last=True)
-    data = user_data((loader, OTHER))
+    data = convert_user_data((loader, OTHER))
     assert torch.equal(data.train.images, X)
     assert data.notes == (
         "train: drop_last of the DataLoader is not applied, all 130 rows are read",
@@ -110,10 +110,12 @@ def test_a_loader_that_drops_or_shuffles_is_read_whole_and_in_order(shuffle: boo
 def test_plain_and_shuffled_loaders_are_read_without_a_word() -> None:
     validation = DataLoader(TensorDataset(*OTHER), 7, shuffle=True)
     wide = torch.nn.functional.pad(OTHER[0], (1, 1))
-    data = user_data((DataLoader(TABLE, 13, shuffle=True, collate_fn=padded), (wide, OTHER[1])))
+    data = convert_user_data(
+        (DataLoader(TABLE, 13, shuffle=True, collate_fn=padded), (wide, OTHER[1]))
+    )
     assert data.notes == ()
     assert data.train.images.shape == (130, 1, 4, 6)
-    assert user_data((DataLoader(TABLE, 13), validation)).notes == ()
+    assert convert_user_data((DataLoader(TABLE, 13), validation)).notes == ()
 
 
 class Custom(DataLoader[Any]):
@@ -150,7 +152,7 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     ],
 )  # fmt: skip
 def test_a_sampler_that_is_drawn_once_is_told(loader: Any, rows: int, words: str) -> None:
-    data = user_data((loader, OTHER))
+    data = convert_user_data((loader, OTHER))
     assert len(data.train) == rows
     assert words in "\n".join(data.notes)
     assert not any("random" in note.partition(",")[0] for note in data.notes)
@@ -158,7 +160,7 @@ def test_a_sampler_that_is_drawn_once_is_told(loader: Any, rows: int, words: str
 
 def test_a_subset_is_read_in_the_order_of_its_indices() -> None:
     rows = [7, 3, 5, 10, 1, 2]
-    data = user_data((DataLoader(TABLE, 4, sampler=SubsetRandomSampler(rows)), OTHER))
+    data = convert_user_data((DataLoader(TABLE, 4, sampler=SubsetRandomSampler(rows)), OTHER))
     assert torch.equal(data.train.images, X[rows])
 
 
@@ -172,7 +174,7 @@ def test_a_collate_fn_that_mixes_is_told_and_soft_labels_are_refused() -> None:
         return images, torch.nn.functional.one_hot(labels, 3).float()
 
     with pytest.raises(UserError, match="without a collate_fn that mixes labels"):
-        user_data((DataLoader(TABLE, 64, collate_fn=soft), OTHER))
+        convert_user_data((DataLoader(TABLE, 64, collate_fn=soft), OTHER))
 
 
 class Once(Dataset[tuple[Tensor, Tensor]]):
@@ -192,7 +194,7 @@ class Once(Dataset[tuple[Tensor, Tensor]]):
 
 
 def test_a_dataset_that_cannot_be_read_again_is_taken() -> None:
-    assert user_data((Once(), OTHER)).notes == ()
+    assert convert_user_data((Once(), OTHER)).notes == ()
 
 
 def test_a_plain_batch_sampler_is_no_matter() -> None:

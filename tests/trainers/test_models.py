@@ -14,7 +14,7 @@ from shared_files import shared_file
 from torch import nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.models.build import ZOO, build_model, load_weights
+from paretoprune.trainers.models.build import ZOO_BUILDERS, build_model, load_weights
 
 SIZES = {"digits-resnet": (1, 8, 8), "fc": (1, 28, 28), "lenet5": (1, 28, 28)}
 
@@ -23,7 +23,7 @@ def digits_resnet(seed: int = 0) -> nn.Module:
     return build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=seed)
 
 
-@pytest.mark.parametrize("name", sorted(set(ZOO) - {"resnet110", "resnet44"}))
+@pytest.mark.parametrize("name", sorted(set(ZOO_BUILDERS) - {"resnet110", "resnet44"}))
 def test_every_network_of_the_zoo_scores_its_classes(name: str) -> None:
     shape = SIZES.get(name, (3, 32, 32))
     model = build_model(name, classes=7, input_shape=shape, seed=0).eval()

@@ -12,15 +12,15 @@ from torch.nn import functional
 from torchvision.models import GoogLeNetOutputs, InceptionOutputs
 
 import paretoprune as pp
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.outputs import Outputs, element_of
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.data.types import Data, Split
+from paretoprune.trainers.data.types import DataSplits, Split
 from paretoprune.trainers.metrics.evaluate import as_scores, evaluate
-from paretoprune.trainers.models.build import check_fits
-from paretoprune.trainers.models.export import ExportTask, export_network, noise
+from paretoprune.trainers.models.build import check_model_output
+from paretoprune.trainers.models.export import ExportSpec, export_network, random_images
 from paretoprune.trainers.models.read_outputs import read_outputs
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.distillation import Teacher
 
 SHAPE, CLASSES = (1, 8, 8), 3
@@ -77,7 +77,7 @@ def split(count, seed, classes=CLASSES):
 
 def data(classes=CLASSES):
     parts = (split(96, 0, classes), split(64, 1, classes), split(64, 2, classes))
-    return Data("made", *parts, classes, (0.0,), (1.0,), SHAPE)
+    return DataSplits("made", *parts, classes, (0.0,), (1.0,), SHAPE)
 
 
 def triple():
@@ -139,7 +139,7 @@ def test_boxes_beside_probabilities_are_refused_and_both_are_named(tmp_path):
 )
 def test_an_output_without_one_tensor_of_scores_is_refused(give, words):
     with pytest.raises(pp.UserError, match=words) as caught:
-        check_fits(body(give), "net", CLASSES, SHAPE)
+        check_model_output(body(give), "net", CLASSES, SHAPE)
     assert "\n" not in str(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_examining_the_outputs_changes_neither_the_network_nor_the_random_state(
 
 
 def test_the_class_scores_in_a_dataclass_are_never_cut():
-    channel_map = trace_channels(body(Answer), SHAPE)
+    channel_map = trace_channel_map(body(Answer), SHAPE)
     assert channel_map.atoms == 6
     (head,) = (layer for layer in channel_map.layers if layer.name == "head")
     assert (head.out_atoms < 0).all()
@@ -186,10 +186,10 @@ def test_probabilities_cost_the_loss_of_their_scores_and_the_same_accuracy(form)
     assert found.accuracy == want.accuracy
     assert found.loss == pytest.approx(want.loss, rel=1e-5)
     images = torch.randn(5, *SHAPE)
-    taught = Teacher(probable, Machine())(images, data=read)
+    taught = Teacher(probable, DeviceConfig())(images, data=read)
     wanted = plain(images)
     assert torch.allclose(taught.softmax(1), wanted.softmax(1), atol=1e-5)
-    rounded = evaluate(probable, read.test, read, machine=Machine(bf16=True))
+    rounded = evaluate(probable, read.test, read, machine=DeviceConfig(bf16=True))
     assert rounded.loss == pytest.approx(want.loss, rel=1e-5)  # bf16 would round to 0 and 1
 
 
@@ -264,9 +264,9 @@ def test_a_picked_network_keeps_the_form_and_a_fine_tune_uses_it(tmp_path, capsy
 
 def test_an_exported_file_returns_the_class_scores_alone(tmp_path):
     model = body(FORMS["outputs.logits"])
-    exported = export_network(model, tmp_path / "x.pt2", ExportTask("torch", SHAPE, classes=3))
+    exported = export_network(model, tmp_path / "x.pt2", ExportSpec("torch", SHAPE, classes=3))
     assert exported.element == "outputs.logits"
-    images = noise(4, SHAPE)
+    images = random_images(4, SHAPE)
     assert torch.allclose(exported.runner(images), model(images).logits, atol=1e-5)
 
 
@@ -300,12 +300,12 @@ def test_unknown_outputs_are_refused_by_every_command(words, capsys):
 
 
 def test_an_evidence_of_another_form_is_not_taken_over(tmp_path):
-    from paretoprune.analysis.scores.measure import evidence_key
+    from paretoprune.analysis.scores.measure import measurement_key
 
     model = body(PROBABLE["softmax"])
-    channel_map = trace_channels(model, SHAPE)
+    channel_map = trace_channel_map(model, SHAPE)
     keys = {
-        evidence_key(model, channel_map, replace(data(), outputs=outputs), data().train, 0)
+        measurement_key(model, channel_map, replace(data(), outputs=outputs), data().train, 0)
         for outputs in (Outputs(), Outputs("softmax"), Outputs("sigmoid"))
     }
     assert len(keys) == 3

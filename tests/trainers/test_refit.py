@@ -17,15 +17,20 @@ from torch.nn import functional
 
 import paretoprune as pp
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
-from paretoprune.spaces.policy.policy import PRESETS, Policy, policy_from_json
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
+from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy, policy_from_json
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.pruning.bn_recalibration import recalibrate
-from paretoprune.trainers.pruning.least_squares_refit import fit, patches, refit, some_rows
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
+from paretoprune.trainers.pruning.least_squares_refit import (
+    fit_layer,
+    refit_least_squares,
+    sample_patches,
+    sample_rows,
+)
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.runtime.device import DeviceConfig
 
 SHAPE = (3, 8, 8)
 EXACT = 1e-6  # a pull that hardly pulls
@@ -59,8 +64,8 @@ def noise(count=256):
 
 
 def refitted(model, channel_map, keep, data, **settings):
-    small = cut(model, channel_map, keep)
-    refit(small, model, channel_map, keep, data, machine=Machine(), **settings)
+    small = prune_network(model, channel_map, keep)
+    refit_least_squares(small, model, channel_map, keep, data, machine=DeviceConfig(), **settings)
     return small
 
 
@@ -84,7 +89,7 @@ def test_a_channel_that_another_repeats_is_not_missed():
             layer.weight[twin], layer.bias[twin] = layer.weight[one], layer.bias[one]
     keep = without(traced.channel_map, "0", [4]) & without(traced.channel_map, "5", [7])
     expected = traced.model(data.train.images)
-    plain = cut(traced.model, traced.channel_map, keep)(data.train.images)
+    plain = prune_network(traced.model, traced.channel_map, keep)(data.train.images)
     small = refitted(traced.model, traced.channel_map, keep, data, pull=EXACT)
     scale = expected.std()
     assert (plain - expected).abs().max() > 0.1 * scale
@@ -96,7 +101,7 @@ def test_nothing_changes_before_the_cut_nor_in_what_cannot_be_refitted():
     traced, data = trace(Net(), SHAPE), noise()
     before = copy.deepcopy(traced.model.state_dict())
     keep = without(traced.channel_map, "normed", [1, 5])
-    plain = cut(traced.model, traced.channel_map, keep)
+    plain = prune_network(traced.model, traced.channel_map, keep)
     small = refitted(traced.model, traced.channel_map, keep, data)
     changed = {
         name.removesuffix(".weight")
@@ -135,8 +140,8 @@ def test_patches_are_what_a_convolution_sees_at_the_places_that_are_looked_at(la
     torch.manual_seed(0)
     module = Net().get_submodule(layer)
     x = torch.randn(5, module.in_channels, 9, 7)
-    expected = some_rows(module(x).permute(0, 2, 3, 1), most)
-    seen = patches(module, x, most)
+    expected = sample_rows(module(x).permute(0, 2, 3, 1), most)
+    seen = sample_patches(module, x, most)
     given = functional.linear(seen, module.weight.flatten(1), module.bias)
     assert seen.shape[0] == expected.shape[0] <= most
     assert torch.allclose(given, expected, atol=1e-5)
@@ -152,7 +157,7 @@ def test_a_fit_is_the_least_of_what_it_says(rows, bias):
     tall = torch.cat([centred, r.sqrt() * torch.eye(20)])
     goal = torch.cat([aim, r.sqrt() * before.T])
     with torch.no_grad():
-        fit(layer, x, y, 0.3)
+        fit_layer(layer, x, y, 0.3)
     assert torch.allclose(layer.weight, torch.linalg.lstsq(tall, goal).solution.T, atol=1e-4)
     if bias:
         assert torch.allclose(layer(x).mean(0), y.mean(0), atol=1e-4)
@@ -162,7 +167,7 @@ def test_inputs_that_never_change_leave_a_layer_as_it_is():
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     with torch.no_grad():
-        fit(layer, torch.ones(5, 3), torch.randn(5, 2), 0.3)
+        fit_layer(layer, torch.ones(5, 3), torch.randn(5, 2), 0.3)
     assert torch.equal(layer.weight, before)
 
 
@@ -176,14 +181,17 @@ def dense(tmp_path_factory):
 
 def test_a_cut_network_is_much_better_at_once(dense):
     model, data, _ = dense
-    model, _ = working_copy(model)
-    channel_map = trace_channels(model, data.input_shape)
+    model, _ = make_working_copy(model)
+    channel_map = trace_channel_map(model, data.input_shape)
     gains = []
     for seed in range(3):
         keep = random_mask(channel_map, 0.6, seed)
-        plain, better = cut(model, channel_map, keep), refitted(model, channel_map, keep, data)
+        plain, better = (
+            prune_network(model, channel_map, keep),
+            refitted(model, channel_map, keep, data),
+        )
         for small in (plain, better):
-            recalibrate(small, data, machine=Machine())
+            recalibrate_batch_norm(small, data, machine=DeviceConfig())
         before, after = (evaluate(one, data.validation, data).accuracy for one in (plain, better))
         gains.append(after - before)
     assert min(gains) > 0
@@ -222,7 +230,7 @@ def test_gates_are_not_refitted(capsys, tmp_path):
 
 
 def test_a_policy_from_before_says_that_nothing_was_refitted():
-    old = PRESETS["taylor-by-price"].to_json()
+    old = POLICY_PRESETS["taylor-by-price"].to_json()
     del old["refit"]
     assert not policy_from_json(json.loads(json.dumps(old))).refit
     with pytest.raises(UserError, match="'refit' must be of type bool, got 1"):
@@ -240,13 +248,13 @@ def test_networks_of_every_kind_come_near_the_dense_outputs(name):
     keep = random_mask(traced.channel_map, 0.8)
     images = torch.randn(32, 3, 64, 64)
     data = data_of(images, torch.zeros(32, dtype=torch.long))
-    recalibrate(traced.model, data, machine=Machine(), batches=1)
+    recalibrate_batch_norm(traced.model, data, machine=DeviceConfig(), batches=1)
     away = []
     for small in (
-        cut(traced.model, traced.channel_map, keep),
+        prune_network(traced.model, traced.channel_map, keep),
         refitted(traced.model, traced.channel_map, keep, data),
     ):
-        recalibrate(small, data, machine=Machine(), batches=1)
+        recalibrate_batch_norm(small, data, machine=DeviceConfig(), batches=1)
         with torch.no_grad():
             away.append((small.eval()(images) - traced.model.eval()(images)).square().mean())
     assert away[1] < 0.1 * away[0]
@@ -274,7 +282,7 @@ def test_shared_weights_and_inputs_given_by_name_are_left_alone():
     rng = torch.Generator().manual_seed(0)
     data = data_of(torch.randn(64, 3, 2, 2, generator=rng), torch.zeros(64, dtype=torch.long))
     keep = without(traced.channel_map, "first", [3])
-    plain = cut(traced.model, traced.channel_map, keep)
+    plain = prune_network(traced.model, traced.channel_map, keep)
     small = refitted(traced.model, traced.channel_map, keep, data)
     changed = {
         n for n, w in plain.named_parameters() if not torch.equal(w, small.get_parameter(n))
@@ -290,5 +298,5 @@ def test_a_fit_without_a_number_leaves_a_layer_as_it_is():
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     with torch.no_grad():
-        fit(layer, torch.randn(5, 3), torch.full((5, 2), torch.nan), 0.3)
+        fit_layer(layer, torch.randn(5, 3), torch.full((5, 2), torch.nan), 0.3)
     assert torch.equal(layer.weight, before)

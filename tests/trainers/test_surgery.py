@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.metrics.flops import count
+from paretoprune.trainers.metrics.flops import count_macs_and_params
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 from paretoprune.trainers.pruning.masking import masked
-from paretoprune.trainers.pruning.surgery import cut, widths
+from paretoprune.trainers.pruning.surgery import output_widths, prune_network
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def traced() -> Traced:
 def test_cut_leaves_the_network_as_it_is(traced: Traced) -> None:
     before = copy.deepcopy(traced.model.state_dict())
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
-    cut(traced.model, traced.channel_map, keep)
+    prune_network(traced.model, traced.channel_map, keep)
     assert all(torch.equal(v, before[k]) for k, v in traced.model.state_dict().items())
 
 
 def test_cut_modules_describe_themselves_rightly(traced: Traced) -> None:
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
-    small = cut(traced.model, traced.channel_map, keep)
-    expected = widths(traced.channel_map, keep)
+    small = prune_network(traced.model, traced.channel_map, keep)
+    expected = output_widths(traced.channel_map, keep)
     for name, module in small.named_modules():
         if isinstance(module, nn.Conv2d):
             assert module.weight.shape[:2] == (module.out_channels, module.in_channels)
@@ -55,7 +55,7 @@ def test_cutting_keeps_frozen_parameters_frozen(traced: Traced) -> None:
     model = copy.deepcopy(traced.model)
     model.conv1.weight.requires_grad_(False)
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
-    assert not cut(model, traced.channel_map, keep).conv1.weight.requires_grad
+    assert not prune_network(model, traced.channel_map, keep).conv1.weight.requires_grad
 
 
 def test_a_mask_a_sample_gives_each_sample_its_own_network(traced: Traced) -> None:
@@ -92,7 +92,7 @@ def test_a_mask_of_another_network_is_refused(traced: Traced, shape: tuple[int, 
     ):
         pass
     with pytest.raises(ValueError, match=r"\[448\]"):
-        cut(traced.model, traced.channel_map, np.ones(shape, dtype=bool))
+        prune_network(traced.model, traced.channel_map, np.ones(shape, dtype=bool))
 
 
 def test_as_many_masks_as_samples_or_one(traced: Traced) -> None:
@@ -108,7 +108,7 @@ def test_a_mask_that_empties_a_layer_is_refused_by_name(traced: Traced) -> None:
     keep = np.ones(traced.channel_map.atoms, dtype=bool)
     keep[traced.channel_map.group_of == 1] = False
     with pytest.raises(ValueError, match=r"got none of layer1\.0\.conv1; keep one atom"):
-        cut(traced.model, traced.channel_map, keep)
+        prune_network(traced.model, traced.channel_map, keep)
 
 
 def test_count_leaves_out_products_of_activations() -> None:
@@ -121,12 +121,12 @@ def test_count_leaves_out_products_of_activations() -> None:
             q = self.proj(x)
             return (q @ q.transpose(1, 2)).softmax(-1) @ F.linear(q, self.proj.weight)
 
-    assert count(Attention(), (4, 8)) == (2 * 4 * 64, 64)
+    assert count_macs_and_params(Attention(), (4, 8)) == (2 * 4 * 64, 64)
 
 
 def test_count_of_lenet5_is_the_closed_form() -> None:
     macs = 20 * 25 * 24**2 + 50 * 20 * 25 * 8**2 + 800 * 500 + 500 * 10
-    assert count(lenet5(), (1, 28, 28)) == (macs, 431_080)
+    assert count_macs_and_params(lenet5(), (1, 28, 28)) == (macs, 431_080)
 
 
 def akamaster(x: Tensor, state: dict[str, Tensor], blocks: int) -> Tensor:

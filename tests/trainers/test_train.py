@@ -13,23 +13,27 @@ from safetensors.torch import load_file
 from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.deploy.train_dense import train_command
 from paretoprune.search.driver import dense_model as search_dense
-from paretoprune.search.driver.dense_model import Untrained
+from paretoprune.search.driver.dense_model import DenseModelInputs
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import load_data, user_data
+from paretoprune.trainers.data.sources.load import convert_user_data, load_data
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.runtime.device import Machine
-from paretoprune.trainers.training.loop import Progress, Tuning
-from paretoprune.trainers.training.train_dense import DenseJob, file_hash, train_dense
+from paretoprune.trainers.runtime.device import DeviceConfig
+from paretoprune.trainers.training.loop import TrainingProgress, TrainingSettings
+from paretoprune.trainers.training.train_dense import (
+    DenseTrainingSpec,
+    file_sha256,
+    train_dense_baseline,
+)
 
-TUNING = Tuning(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
+TUNING = TrainingSettings(epochs=3, learning_rate=0.1, distill=0.0, ema=0.9, reports=(1.5,))
 
 
-def job(out: Path) -> DenseJob:
-    return DenseJob("digits-resnet", "digits", out, TUNING, save_seconds=0)
+def job(out: Path) -> DenseTrainingSpec:
+    return DenseTrainingSpec("digits-resnet", "digits", out, TUNING, save_seconds=0)
 
 
 def interrupt_after(epoch: float):  # type: ignore[no-untyped-def]
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         if progress.epoch >= epoch:
             raise KeyboardInterrupt
         return True
@@ -45,48 +49,50 @@ def test_interrupted_run_ends_with_the_weights_of_an_unbroken_one(
     tuning = replace(TUNING, optimiser=optimiser, learning_rate=0.01)  # type: ignore[arg-type]
     whole = replace(job(tmp_path / "whole.safetensors"), tuning=tuning)
     broken = replace(job(tmp_path / "broken.safetensors"), tuning=tuning)
-    train_dense(whole)
+    train_dense_baseline(whole)
     with pytest.raises(KeyboardInterrupt):
-        train_dense(broken, on_report=interrupt_after(epoch))
+        train_dense_baseline(broken, on_report=interrupt_after(epoch))
     assert not broken.out.exists()
     seen: list[float] = []
-    train_dense(broken, on_report=lambda p: not seen.append(p.epoch))
+    train_dense_baseline(broken, on_report=lambda p: not seen.append(p.epoch))
     assert min(seen) > epoch
-    assert file_hash(whole.out) == file_hash(broken.out)
+    assert file_sha256(whole.out) == file_sha256(broken.out)
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
 def test_other_settings_do_not_take_up_a_checkpoint(tmp_path: Path) -> None:
     first = job(tmp_path / "w.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        train_dense(first, on_report=interrupt_after(1))
+        train_dense_baseline(first, on_report=interrupt_after(1))
     with pytest.raises(UserError, match="got seed = 5 instead of 0; repeat them or delete"):
-        train_dense(replace(first, seed=5))
+        train_dense_baseline(replace(first, seed=5))
 
 
 def test_record_names_its_weights_and_a_finished_job_is_not_run_again(tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    result = train_dense(job(out))
+    result = train_dense_baseline(job(out))
     record = json.loads((tmp_path / "w.safetensors.json").read_text())
-    assert record["sha256"] == file_hash(out)
+    assert record["sha256"] == file_sha256(out)
     assert record["validation"]["accuracy"] == result.validation.accuracy
     assert "conv1.weight" in load_file(out)
 
-    def never(progress: Progress) -> bool:
+    def never(progress: TrainingProgress) -> bool:
         raise AssertionError(f"trained again: {progress}")
 
-    assert train_dense(job(out), on_report=never) == replace(result, settings=record["settings"])
+    assert train_dense_baseline(job(out), on_report=never) == replace(
+        result, settings=record["settings"]
+    )
 
 
 def test_stopped_run_goes_on_later(tmp_path: Path) -> None:
     out = tmp_path / "w.safetensors"
-    train_dense(job(out), on_report=lambda p: p.epoch < 1)
+    train_dense_baseline(job(out), on_report=lambda p: p.epoch < 1)
     assert out.exists()
-    early = file_hash(out)
+    early = file_sha256(out)
     seen: list[float] = []
-    train_dense(job(out), on_report=lambda p: not seen.append(p.epoch))
+    train_dense_baseline(job(out), on_report=lambda p: not seen.append(p.epoch))
     assert (min(seen), max(seen)) == (1.5, 3.0)
-    assert file_hash(out) != early
+    assert file_sha256(out) != early
 
 
 def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path, monkeypatch):
@@ -95,8 +101,8 @@ def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path
 
     def trained(checkpoint, say):
         model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
-        on = Untrained(model, data, settings)
-        return search_dense.train_dense(Machine(), checkpoint, on, say)
+        on = DenseModelInputs(model, data, settings)
+        return search_dense.train_dense_weights(DeviceConfig(), checkpoint, on, say)
 
     def killed(line):
         if "epoch 2/" in line:
@@ -112,15 +118,15 @@ def test_a_search_goes_on_with_the_dense_training_that_it_was_killed_in(tmp_path
 
 def test_a_dense_training_whose_loss_is_lost_is_one_line_with_an_option(tmp_path):
     huge = torch.full((80, 1, 8, 8), 3e38)  # finite, but no sum of it is
-    data = user_data(((huge, torch.arange(80) % 10), (huge[:20], torch.arange(20) % 10)))
+    data = convert_user_data(((huge, torch.arange(80) % 10), (huge[:20], torch.arange(20) % 10)))
     model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
-    on = Untrained(model, data, SearchSettings(target_flops="0.4", dense_epochs=1.0))
+    on = DenseModelInputs(model, data, SearchSettings(target_flops="0.4", dense_epochs=1.0))
     with pytest.raises(UserError, match=r"got nan at step 1 of .*pass its weights$") as error:
-        search_dense.train_dense(
-            Machine(), tmp_path / "elsewhere" / "unseen", on, list[str]().append
+        search_dense.train_dense_weights(
+            DeviceConfig(), tmp_path / "elsewhere" / "unseen", on, list[str]().append
         )
     assert "\n" not in str(error.value)
-    asked = DenseJob("digits-resnet", "digits", tmp_path / "w.safetensors")
+    asked = DenseTrainingSpec("digits-resnet", "digits", tmp_path / "w.safetensors")
     with pytest.raises(
         UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"
     ):

@@ -19,11 +19,16 @@ from model_folders import make_run, pick_into, trained_digits
 
 import paretoprune as pp
 from paretoprune.search.cli.app import main
-from paretoprune.search.results.selection import Wish, choose, neighbours, reason
+from paretoprune.search.results.selection import (
+    SelectionCriteria,
+    describe_neighbors,
+    explain_selection,
+    select_point,
+)
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import recipe_from_json
-from paretoprune.trainers.models.weights import read_weights
+from paretoprune.trainers.models.weights import read_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,7 @@ def test_a_hostile_pickle_in_place_of_weights_never_runs(form, picked, tmp_path)
     refused(lambda: pp.load(picked), "safetensors")
     for name in ("x.pt", "x.pth", "x.safetensors"):
         (tmp_path / name).write_bytes(content)
-        refused(lambda name=name: read_weights(tmp_path / name), "weights must")
+        refused(lambda name=name: read_state_dict(tmp_path / name), "weights must")
     assert not trap.exists()
 
 
@@ -195,14 +200,14 @@ def test_a_recipe_of_deep_nesting_is_one_line(picked):
 def pick_from(values):
     """What `pick` does between reading and writing, and what it prints."""
     front = front_from_json(values)
-    for wish in (Wish(), Wish(max_flops=0.5, min_accuracy=0.5), Wish(knee=True), Wish(trial=1),
-                 Wish(max_params=100, max_latency_ms=0.2)):  # fmt: skip
+    for wish in (SelectionCriteria(), SelectionCriteria(max_flops=0.5, min_accuracy=0.5), SelectionCriteria(knee=True), SelectionCriteria(trial=1),
+                 SelectionCriteria(max_params=100, max_latency_ms=0.2)):  # fmt: skip
         try:
-            point = choose(front, wish)
+            point = select_point(front, wish)
         except UserError:
             continue
-        assert reason(front, wish, point)
-        neighbours(front, point)
+        assert explain_selection(front, wish, point)
+        describe_neighbors(front, point)
     front.to_json()
 
 

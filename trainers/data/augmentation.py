@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PAD_SHARE = 8  # CIFAR's usual 4 pixels of 32
+PAD_DIVISOR = 8  # CIFAR's usual 4 pixels of 32
 
 
-def pad_crop_flip(images: Tensor, *, generator: torch.Generator, flip: bool = True) -> Tensor:
+def random_crop_flip(images: Tensor, *, generator: torch.Generator, flip: bool = True) -> Tensor:
     """Shift each image [B, C, H, W] by up to an eighth of its side; `flip`: mirror one in two."""
     count, _, height, width = images.shape
-    pad = max(1, height // PAD_SHARE)
+    pad = max(1, height // PAD_DIVISOR)
     draws = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).to(images.device)
     crops = F.pad(images, (pad, pad, pad, pad)).unfold(2, height, 1).unfold(3, width, 1)
     rows = torch.arange(count, device=images.device)

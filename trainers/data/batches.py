@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .augmentation import pad_crop_flip
-from .types import Data, Split, prepare
+from .augmentation import random_crop_flip
+from .types import DataSplits, Split, normalize_images
 
-ROWS_SEED = 0
+SAMPLING_SEED = 0
 
 
-def batches(
+def iterate_batches(
     split: Split,
-    data: Data,
+    data: DataSplits,
     *,
     batch_size: int,
     generator: torch.Generator | None = None,
@@ -31,21 +31,21 @@ def batches(
         raise ValueError(
             "augment needs generator=, got None; pass torch.Generator().manual_seed(0)"
         )
-    if split.source is not None:
-        from .streaming import stream
+    if split.image_files is not None:
+        from .streaming import stream_batches
 
-        yield from stream(
+        yield from stream_batches(
             split, data, batch_size=batch_size, generator=generator, augment=augment, device=device
         )
         return
-    for rows in row_batches(len(split), batch_size, generator):
+    for rows in batch_indices(len(split), batch_size, generator):
         images = split.images[rows].to(device, non_blocking=True)
         if augment != "none" and generator is not None and images.ndim == 4:
-            images = pad_crop_flip(images, generator=generator, flip=augment == "flip-crop")
-        yield prepare(images, data), split.labels[rows].to(device, non_blocking=True)
+            images = random_crop_flip(images, generator=generator, flip=augment == "flip-crop")
+        yield normalize_images(images, data), split.labels[rows].to(device, non_blocking=True)
 
 
-def row_batches(
+def batch_indices(
     count: int, batch_size: int, generator: torch.Generator | None
 ) -> Iterator[Tensor | slice]:
     """Which rows make up each batch of one pass."""
@@ -59,17 +59,17 @@ def row_batches(
         yield order[start : start + size]
 
 
-def draw(split: Split, count: int) -> Split:
+def fixed_subset(split: Split, count: int) -> Split:
     """Random rows in memory, always the same ones: a split's own order may be that of classes."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(ROWS_SEED))
-    return take(split, order[:count])
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SAMPLING_SEED))
+    return select_rows(split, order[:count])
 
 
-def take(split: Split, rows: Tensor) -> Split:
+def select_rows(split: Split, rows: Tensor) -> Split:
     """These rows as a split in memory, wherever they lie."""
-    if split.source is None:
+    if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
-    from .streaming import decode
+    from .streaming import decode_images
 
-    files = [split.source.files[int(i)] for i in rows]
-    return Split(decode(files, split.source), split.labels[rows])
+    files = [split.image_files.files[int(i)] for i in rows]
+    return Split(decode_images(files, split.image_files), split.labels[rows])

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
-from .types import Data, Split
+from .types import DataSplits, Split
 
 SCHEMA = 2  # 1 had a bool for `augment`
-FOLDERS = ("arrays", "unpacked")
-PARTS = ("train", "validation", "test")
+CACHE_SUBFOLDERS = ("arrays", "unpacked")
+SPLIT_NAMES = ("train", "validation", "test")
 
 
 def cache_folder() -> Path:
@@ -33,19 +33,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "paretoprune"
 
 
-def cached_bytes() -> int:
+def cache_size_bytes() -> int:
     """What the decoded arrays and unpacked archives take on the disk."""
-    files = (path for part in FOLDERS for path in (cache_folder() / part).rglob("*"))
+    files = (path for part in CACHE_SUBFOLDERS for path in (cache_folder() / part).rglob("*"))
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def clear_cache() -> None:
     """Delete every decoded array and every unpacked archive; what else lies there stays."""
-    for part in FOLDERS:
+    for part in CACHE_SUBFOLDERS:
         shutil.rmtree(cache_folder() / part, ignore_errors=True)
 
 
-def cached(key: str, name: str, make: Callable[[], Data]) -> Data:
+def load_or_build_data(key: str, name: str, make: Callable[[], DataSplits]) -> DataSplits:
     """The data stored under a key, made first if need be by one process while others wait.
 
     Splits too large for memory are returned as they are made: their files are their own store.
@@ -58,18 +58,18 @@ def cached(key: str, name: str, make: Callable[[], Data]) -> Data:
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "data.json").is_file():
                 data = make()
-                if data.train.source is not None:
+                if data.train.image_files is not None:
                     return data
-                store_data(data, folder)
-    return replace(open_data(folder), name=name)
+                save_data(data, folder)
+    return replace(load_data_arrays(folder), name=name)
 
 
-def store_data(data: Data, folder: Path) -> None:
+def save_data(data: DataSplits, folder: Path) -> None:
     """Write arrays and their record; the folder appears whole or not at all."""
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for part in PARTS:
+    for part in SPLIT_NAMES:
         split: Split | None = getattr(data, part)
         if split is not None:
             np.save(partial / f"{part}_images.npy", split.images.cpu().numpy())
@@ -89,7 +89,7 @@ def store_data(data: Data, folder: Path) -> None:
     partial.rename(folder)
 
 
-def open_data(folder: Path) -> Data:
+def load_data_arrays(folder: Path) -> DataSplits:
     """Stored data, its arrays mapped instead of read."""
     record = json.loads((folder / "data.json").read_text())
     if record["schema"] != SCHEMA:
@@ -97,10 +97,10 @@ def open_data(folder: Path) -> Data:
             f"stored data must have schema {SCHEMA}, got {record['schema']} in {folder}; "
             "clear the cache and read the data again"
         )
-    train, validation, test = (_open_split(folder, part) for part in PARTS)
+    train, validation, test = (_load_split(folder, part) for part in SPLIT_NAMES)
     if train is None or validation is None:
         raise UserError(f"stored data must be whole, got {folder} without arrays; clear the cache")
-    return Data(
+    return DataSplits(
         name=record["name"],
         train=train,
         validation=validation,
@@ -114,7 +114,7 @@ def open_data(folder: Path) -> Data:
     )
 
 
-def _open_split(folder: Path, part: str) -> Split | None:
+def _load_split(folder: Path, part: str) -> Split | None:
     if not (folder / f"{part}_images.npy").is_file():
         return None
 

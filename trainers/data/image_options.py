@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ...spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from .types import Data
+    from .types import DataSplits
 
 Values = tuple[float, ...]
 AUGMENTATIONS = ("none", "crop", "flip-crop")
@@ -140,7 +140,7 @@ def check_counts(options: ImageOptions, channels: Sequence[int]) -> None:
             )
 
 
-def with_options(data: Data, options: ImageOptions) -> Data:
+def with_options(data: DataSplits, options: ImageOptions) -> DataSplits:
     """The data with these options; refused where they do not fit the images."""
     shape = tuple(data.input_shape)
     check_counts(options, shape[:1])
@@ -162,7 +162,7 @@ def with_options(data: Data, options: ImageOptions) -> Data:
     return replace(data, mean=mean, std=std, augment=options.augment or data.augment)
 
 
-def with_recorded(data: Data, recorded: ImageOptions) -> Data:
+def with_recorded(data: DataSplits, recorded: ImageOptions) -> DataSplits:
     """The data as a recipe has them; float images outside 0..1 are the user's own scale."""
     low, high = float_range(data)
     if recorded.mean is None or recorded.std is None or not (low >= 0 and high <= 1):
@@ -170,7 +170,7 @@ def with_recorded(data: Data, recorded: ImageOptions) -> Data:
     return with_options(data, recorded)
 
 
-def options_in(data: Data) -> ImageOptions:
+def options_in(data: DataSplits) -> ImageOptions:
     """What the data have, as numbers."""
     return ImageOptions(
         tuple(map(float, data.mean)), tuple(map(float, data.std)), augment=data.augment
@@ -187,7 +187,7 @@ def is_set(mean: Values, std: Values) -> bool:
     return any(mean) or any(value != 1 for value in std)
 
 
-def float_range(data: Data) -> tuple[float, float]:
+def float_range(data: DataSplits) -> tuple[float, float]:
     """The least and the greatest value of float training images; 0, 1 of all others."""
     images = data.train.images
     if not images.is_floating_point() or images.numel() == 0:
@@ -202,12 +202,12 @@ def numbers_shown(values: Values) -> str:
     return text if len(values) <= SHOWN else f"{text}, ..."
 
 
-def normalisation_in(data: Data) -> str:
+def normalisation_in(data: DataSplits) -> str:
     """Mean and std in words."""
     return f"mean {numbers_shown(data.mean)}; std {numbers_shown(data.std)}"
 
 
-def told_normalisation(data: Data, given: ImageOptions, recorded: str | None = None) -> str:
+def told_normalisation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
     """The line about mean and std; `recorded`: where those come from that nobody gave."""
     if given.mean is not None:
         why = "as given"
@@ -220,7 +220,7 @@ def told_normalisation(data: Data, given: ImageOptions, recorded: str | None = N
     return f"normalisation: {normalisation_in(data)} ({why})"
 
 
-def told_augmentation(data: Data, given: ImageOptions, recorded: str | None = None) -> str:
+def told_augmentation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
     """The line about augmentation, and how to change it."""
     usual, reason = default_of(data.name)
     off = data.augment == "none"
@@ -241,7 +241,7 @@ def default_of(name: str) -> tuple[str, str]:
     return DEFAULTS.get(name.partition(":")[0], OTHERS)
 
 
-def source_of(data: Data) -> str:
+def source_of(data: DataSplits) -> str:
     """The kind of data in words."""
     kind, colon, _ = data.name.partition(":")
     if kind in CHANNELS:
@@ -263,7 +263,7 @@ def near_chance(accuracy: float, labels: Sequence[int]) -> tuple[float, float] |
     return (share, errors) if accuracy <= share + errors and share < 1 else None
 
 
-def told_chance(accuracy: float, data: Data) -> str | None:
+def told_chance(accuracy: float, data: DataSplits) -> str | None:
     """A warning if given weights do not tell the classes apart; None if they do."""
     found = near_chance(accuracy, data.validation.labels.tolist())
     if found is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 
 
-def cut(labels: Rows, share: float, *, rng: np.random.Generator) -> tuple[Rows, Rows]:
+def stratified_split(
+    labels: RowIndices, share: float, *, rng: np.random.Generator
+) -> tuple[RowIndices, RowIndices]:
     """Rows that stay and rows cut off, both sorted; the cut is `share` of every class.
 
     Quotas are rounded by largest remainder, so that their sum is `share * N` to the nearest row. A

@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...spaces.errors import UserError
-from .types import Data, Source, Split, prepare
+from .types import DataSplits, ImageFiles, Split, normalize_images
 
 GREY = ("L", "1", "LA", "La")  # PIL's modes
-Row = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
+RowAndSeed = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
 
 
-def decode(files: Sequence[Path], source: Source) -> Tensor:
+def decode_images(files: Sequence[Path], image_files: ImageFiles) -> Tensor:
     """These files as uint8 [N, C, H, W], resized and cropped to the centre."""
-    still = _centre(source)
-    height, width = source.size
-    images = torch.empty((len(files), source.channels, height, width), dtype=torch.uint8)
+    still = _center_crop(image_files)
+    height, width = image_files.size
+    images = torch.empty((len(files), image_files.channels, height, width), dtype=torch.uint8)
     for row, file in enumerate(files):
-        images[row] = still(open_image(file, source.channels))
+        images[row] = still(open_image(file, image_files.channels))
     return images
 
 
@@ -62,9 +62,9 @@ def check_mode(file: Path, mode: str, channels: int) -> None:
         )
 
 
-def stream(
+def stream_batches(
     split: Split,
-    data: Data,
+    data: DataSplits,
     *,
     batch_size: int,
     generator: torch.Generator | None,
@@ -72,28 +72,28 @@ def stream(
     device: str | torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over a split of files; see `batches`."""
-    assert split.source is not None
+    assert split.image_files is not None
     loader = DataLoader(
-        _Rows(split, flip=augment == "flip-crop"),
-        batch_sampler=list(_plan(len(split), batch_size, generator, augment)),
-        num_workers=split.source.workers,
+        _ImageFileDataset(split, flip=augment == "flip-crop"),
+        batch_sampler=list(_batch_sampler(len(split), batch_size, generator, augment)),
+        num_workers=split.image_files.workers,
         pin_memory=torch.device(device).type == "cuda",
     )
     try:
         for images, labels in loader:
             placed = images.to(device, non_blocking=True)
-            yield prepare(placed, data), labels.to(device, non_blocking=True)
+            yield normalize_images(placed, data), labels.to(device, non_blocking=True)
     except UserError as error:  # a worker's comes wrapped in its traceback: keep the sentence
         sentence = str(error).strip().rpartition("\n")[2]
         raise UserError(sentence.partition("UserError: ")[2] or sentence) from None
 
 
-def _plan(
+def _batch_sampler(
     count: int, batch_size: int, generator: torch.Generator | None, augment: str
-) -> Iterator[list[Row]]:
-    from .batches import row_batches
+) -> Iterator[list[RowAndSeed]]:
+    from .batches import batch_indices
 
-    for rows in row_batches(count, batch_size, generator):
+    for rows in batch_indices(count, batch_size, generator):
         chosen = torch.arange(count)[rows].tolist()
         if augment != "none" and generator is not None:
             seeds = torch.randint(0, 2**31, (len(chosen),), generator=generator).tolist()
@@ -102,15 +102,18 @@ def _plan(
             yield [(row, None) for row in chosen]
 
 
-class _Rows(Dataset[tuple[Tensor, Tensor]]):
+class _ImageFileDataset(Dataset[tuple[Tensor, Tensor]]):
     """A split's files, indexed by `Row`."""
 
     def __init__(self, split: Split, *, flip: bool) -> None:
-        assert split.source is not None
-        self.source, self.labels = split.source, split.labels
-        self.still, self.moved = _centre(split.source), _random_crop(split.source, flip=flip)
+        assert split.image_files is not None
+        self.source, self.labels = split.image_files, split.labels
+        self.still, self.moved = (
+            _center_crop(split.image_files),
+            _random_crop(split.image_files, flip=flip),
+        )
 
-    def __getitem__(self, row: Row) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, row: RowAndSeed) -> tuple[Tensor, Tensor]:
         index, seed = row
         image = open_image(self.source.files[index], self.source.channels)
         if seed is None:
@@ -120,7 +123,7 @@ class _Rows(Dataset[tuple[Tensor, Tensor]]):
             return self.moved(image), self.labels[index]
 
 
-def _centre(source: Source) -> Callable[[Any], Tensor]:
+def _center_crop(source: ImageFiles) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
     fit = v2.Compose([v2.Resize(source.resize, antialias=True), v2.CenterCrop(source.size)])
@@ -134,7 +137,7 @@ def _centre(source: Source) -> Callable[[Any], Tensor]:
     return still
 
 
-def _random_crop(source: Source, *, flip: bool) -> Callable[[Any], Tensor]:
+def _random_crop(source: ImageFiles, *, flip: bool) -> Callable[[Any], Tensor]:
     from torchvision.transforms import v2
 
     steps = [v2.RandomResizedCrop(source.size, antialias=True)]

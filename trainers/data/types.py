@@ -17,7 +17,7 @@ from .image_options import check_augment
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageFiles:
     """Image files of a split too large for memory; they are decoded when a batch needs them.
 
     The short side is brought to `resize` pixels, then the centre of `size` (H, W) is cut out.
@@ -40,10 +40,10 @@ class Split:
 
     images: Tensor
     labels: Tensor
-    source: Source | None = None
+    image_files: ImageFiles | None = None
 
     def __post_init__(self) -> None:
-        rows = len(self.images) if self.source is None else len(self.source.files)
+        rows = len(self.images) if self.image_files is None else len(self.image_files.files)
         if rows != len(self.labels):
             raise UserError(
                 f"a split needs one label per image, got {rows} images and {len(self.labels)} "
@@ -55,11 +55,11 @@ class Split:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle as numpy arrays: their bytes go out of band, so Ray's workers map one copy."""
-        return _rebuild, (self.images.numpy(), self.labels.numpy(), self.source)
+        return _split_from_arrays, (self.images.numpy(), self.labels.numpy(), self.image_files)
 
 
-def _rebuild(
-    images: NDArray[np.generic], labels: NDArray[np.int64], source: Source | None
+def _split_from_arrays(
+    images: NDArray[np.generic], labels: NDArray[np.int64], source: ImageFiles | None
 ) -> Split:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # read-only memory: nobody writes into it
@@ -67,7 +67,7 @@ def _rebuild(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Data:
+class DataSplits:
     """Train, validation (never cut from test) and test, with what a network must know of them.
 
     `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1
@@ -90,7 +90,7 @@ class Data:
         check_augment(self.augment)
 
 
-def prepare(images: Tensor, data: Data) -> Tensor:
+def normalize_images(images: Tensor, data: DataSplits) -> Tensor:
     """Turn stored images into the float32 tensor that networks take, on the images' own device."""
     if not images.is_floating_point():
         images = images.to(torch.float32).div_(255.0)

@@ -10,14 +10,21 @@ from torch import Tensor, nn
 
 from ...spaces.output_forms import SIGMOID, SOFTMAX
 from ...spaces.outputs import element_of
-from ..data.batches import batches
-from ..data.types import Data, Split
-from ..runtime.device import Machine, lay, machine_for, place, precision, threads
-from ..runtime.modes import evaluating
+from ..data.batches import iterate_batches
+from ..data.types import DataSplits, Split
+from ..runtime.device import (
+    DeviceConfig,
+    autocast,
+    device_config_for,
+    thread_limit,
+    to_device,
+    to_memory_format,
+)
+from ..runtime.modes import eval_mode
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ClassificationMetrics:
     """Fractions in 0..1 and the mean cross-entropy; top5 only where there are more classes."""
 
     accuracy: float
@@ -26,7 +33,7 @@ class Score:
     images: int
 
 
-def logits_of(output: object, data: Data) -> Tensor:
+def logits_of(output: object, data: DataSplits) -> Tensor:
     """The unnormalised class scores [N, C] in what a network returns."""
     return as_scores(element_of(output, data.classes).tensor, data.outputs.form)
 
@@ -48,20 +55,22 @@ def as_scores(values: Tensor, form: str) -> Tensor:
 def evaluate(
     model: nn.Module,
     split: Split,
-    data: Data,
+    data: DataSplits,
     *,
     batch_size: int = 512,
-    machine: Machine | None = None,
-) -> Score:
+    machine: DeviceConfig | None = None,
+) -> ClassificationMetrics:
     """Measure the model in eval mode; its own mode is given back afterwards."""
-    machine = machine or machine_for(model, data.input_shape)
-    place(model, machine)
+    machine = machine or device_config_for(model, data.input_shape)
+    to_device(model, machine)
     hits = hits5 = 0
     loss = 0.0
-    with evaluating(model), threads(machine):
-        for images, labels in batches(split, data, batch_size=batch_size, device=machine.device):
-            with precision(machine, exact=data.outputs.exact):
-                logits = element_of(model(lay(images, machine)), data.classes).tensor
+    with eval_mode(model), thread_limit(machine):
+        for images, labels in iterate_batches(
+            split, data, batch_size=batch_size, device=machine.device
+        ):
+            with autocast(machine, exact=data.outputs.exact):
+                logits = element_of(model(to_memory_format(images, machine)), data.classes).tensor
             logits = logits.float()  # they rank the classes in every form
             scores = as_scores(logits, data.outputs.form)
             loss += float(F.cross_entropy(scores, labels, reduction="sum"))
@@ -70,4 +79,6 @@ def evaluate(
                 best = logits.topk(5, dim=1).indices
                 hits5 += int((best == labels[:, None]).any(1).sum())
     count = len(split)
-    return Score(hits / count, hits5 / count if data.classes > 5 else None, loss / count, count)
+    return ClassificationMetrics(
+        hits / count, hits5 / count if data.classes > 5 else None, loss / count, count
+    )

@@ -16,12 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 aten = torch.ops.aten
 
 
-def count(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
+def count_macs_and_params(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
     """Multiply-adds of one sample (conv + linear, no biases) and parameters."""
     parameter = next(model.parameters(), torch.empty(0))
     sample = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    product = _product_with(weights)
+    product = _weight_matmul_counter(weights)
     products = dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), product)
     training, fast = model.training, torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -37,7 +37,7 @@ def count(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
     return flops // 2, sum(p.numel() for p in model.parameters())
 
 
-def _product_with(weights: set[int]) -> Callable[..., int]:
+def _weight_matmul_counter(weights: set[int]) -> Callable[..., int]:
     """Count a matrix product if one of its factors is a weight."""
 
     def flops(*args: Any, out_val: Tensor, **kwargs: Any) -> int:

@@ -15,12 +15,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..runtime.device import Machine, lay, machine_for, place, precision, threads
-from ..runtime.modes import evaluating
+from ..runtime.device import (
+    DeviceConfig,
+    autocast,
+    device_config_for,
+    thread_limit,
+    to_device,
+    to_memory_format,
+)
+from ..runtime.modes import eval_mode
 
 WARMUP_RUNS = 5
-LEAST_RUNS, MOST_RUNS = 15, 200
-SECONDS = 1.0
+MIN_RUNS, MAX_RUNS = 15, 200
+MAX_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +38,36 @@ class Latency:
     spread_ms: float
     batch: int
     runs: int
-    machine: Machine
+    machine: DeviceConfig
 
 
 @torch.no_grad()
-def latency(
+def measure_latency(
     model: nn.Module,
     input_shape: tuple[int, ...],
     *,
     batch: int = 1,
-    machine: Machine | None = None,
+    machine: DeviceConfig | None = None,
 ) -> Latency:
     """Measure in eval mode on seeded noise."""
-    machine = machine or machine_for(model, input_shape)
-    place(model, machine)
+    machine = machine or device_config_for(model, input_shape)
+    to_device(model, machine)
     noise = torch.randn((batch, *input_shape), generator=torch.Generator().manual_seed(0))
-    images = lay(noise.to(machine.device), machine)
+    images = to_memory_format(noise.to(machine.device), machine)
 
     def forward() -> object:
-        with precision(machine):
+        with autocast(machine):
             return model(images)
 
     once = _gpu_ms if machine.device.startswith("cuda") else _cpu_ms
-    with evaluating(model), threads(machine):
-        times = _repeat(lambda: once(forward))
+    with eval_mode(model), thread_limit(machine):
+        times = _repeat_runs(lambda: once(forward))
     low, median, high = np.percentile(times, (25, 50, 75))
     return Latency(float(median), float(high - low) / 2, batch, len(times), machine)
 
 
-def time_in_turn(
-    calls: Sequence[Callable[[], object]], batch: int, machine: Machine
+def measure_latencies_interleaved(
+    calls: Sequence[Callable[[], object]], batch: int, machine: DeviceConfig
 ) -> list[Latency]:
     """Time several calls on the CPU in turn, so that a slow moment of the machine meets them all.
 
@@ -71,8 +78,8 @@ def time_in_turn(
             call()
     times: list[list[float]] = [[] for _ in calls]
     begin = time.perf_counter()
-    while len(times[0]) < LEAST_RUNS or (
-        len(times[0]) < MOST_RUNS and time.perf_counter() - begin < SECONDS * len(calls)
+    while len(times[0]) < MIN_RUNS or (
+        len(times[0]) < MAX_RUNS and time.perf_counter() - begin < MAX_SECONDS * len(calls)
     ):
         for call, found in zip(calls, times, strict=True):
             found.append(_cpu_ms(call))
@@ -83,12 +90,12 @@ def time_in_turn(
     ]
 
 
-def _repeat(measure: Callable[[], float]) -> list[float]:
+def _repeat_runs(measure: Callable[[], float]) -> list[float]:
     for _ in range(WARMUP_RUNS):
         measure()
     begin, times = time.perf_counter(), list[float]()
-    while len(times) < LEAST_RUNS or (
-        len(times) < MOST_RUNS and time.perf_counter() - begin < SECONDS
+    while len(times) < MIN_RUNS or (
+        len(times) < MAX_RUNS and time.perf_counter() - begin < MAX_SECONDS
     ):
         times.append(measure())
     return times

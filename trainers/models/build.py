@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 from ...spaces.outputs import element_of
 from ..runtime.device import device_of
-from ..runtime.modes import evaluating
-from ..runtime.user_code import call_with_known, fault
+from ..runtime.modes import eval_mode
+from ..runtime.user_code import call_user_function, describe_exception
 from .weights import load_weights
 
-__all__ = ["ZOO", "build_model", "load_weights", "stock_notes", "surplus_notes"]
+__all__ = ["ZOO_BUILDERS", "build_model", "load_weights", "stock_notes", "surplus_notes"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
-ZOO = {
+ZOO_BUILDERS = {
     "digits-resnet": ("digits_resnet", "digits_resnet"),
     "fc": ("lenet", "lenet300"),
     "lenet5": ("lenet", "lenet5"),
@@ -46,21 +46,23 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _build(name, classes, input_shape)
+        model = _build_by_name(name, classes, input_shape)
     if not any_task:
-        check_fits(model, name, classes, input_shape)
+        check_model_output(model, name, classes, input_shape)
     return model
 
 
 @torch.no_grad()
-def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]) -> int:
+def check_model_output(
+    model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]
+) -> int:
     """Refuse a network that cannot take the images or does not score the classes.
 
     Returns:
         How many classes it scores. These may be more: classes that the data lack.
     """
     try:
-        with evaluating(model):
+        with eval_mode(model):
             output = model(torch.zeros((2, *input_shape), device=device_of(model)))
     except Exception as error:  # whatever a user's forward raises
         remedy = "choose a network or an image size that fit each other"
@@ -68,7 +70,7 @@ def check_fits(model: nn.Module, name: str, classes: int, input_shape: tuple[int
             remedy = "add a channel axis to the images: images[:, None]"
         raise UserError(
             f"model {name!r} must take images of shape {input_shape}, got a failure "
-            f"({fault(error)}); {remedy}"
+            f"({describe_exception(error)}); {remedy}"
         ) from error
     if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] < classes:
         raise UserError(
@@ -107,11 +109,11 @@ def stock_notes(name: str) -> tuple[str, ...]:
     return notes_of(rest)
 
 
-def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def _build_by_name(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
     kind, _, rest = name.partition(":")
     offered = {"classes": classes, "num_classes": classes, "input_shape": input_shape}
-    if name in ZOO:
-        module, function = ZOO[name]
+    if name in ZOO_BUILDERS:
+        module, function = ZOO_BUILDERS[name]
         build: Callable[..., nn.Module] = getattr(
             import_module(f".zoo.{module}", __package__), function
         )
@@ -121,14 +123,14 @@ def _build(name: str, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
 
         return build_torchvision(rest, classes=classes, input_shape=input_shape)
     if rest:
-        model = call_with_known(name, "model", offered)
+        model = call_user_function(name, "model", offered)
         if not isinstance(model, nn.Module):
             raise UserError(
                 f"model {name!r} must return a torch.nn.Module, got {type(model).__name__}; "
                 "return the network itself"
             )
         return model
-    known = ", ".join(ZOO)
+    known = ", ".join(ZOO_BUILDERS)
     raise UserError(
         f"model must be one of {known}, torchvision:NAME or module:factory, got {name!r}; "
         "pick one of these"

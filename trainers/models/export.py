@@ -21,27 +21,27 @@ import torch
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import take_name
+from ...spaces.io.atomic_write import commit_file
 from ...spaces.output_forms import WHOLE
 from ...spaces.outputs import element_of
-from ..runtime.device import Machine, threads
+from ..runtime.device import DeviceConfig, thread_limit
 
-FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
+EXPORT_SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # of the largest score, or of 1 where scores are smaller
-BATCHES = (1, 2, 5)  # tried where the batch size is free
-MOST_ONNX_BYTES = 2**31 - 2**24  # one ONNX file; protobuf ends at 2 GiB
+CHECKED_BATCH_SIZES = (1, 2, 5)  # tried where the batch size is free
+MAX_ONNX_BYTES = 2**31 - 2**24  # one ONNX file; protobuf ends at 2 GiB
 Runner = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class ExportTask:
+class ExportSpec:
     """To which format, for which images, at which batch size (None: any), run on how many threads.
 
     Of several outputs the file returns the class scores alone, which have at least `classes`
     columns. The threads concern the runner that the check and the timing use, not the file.
     """
 
-    to: str
+    format: str
     input_shape: tuple[int, ...]
     batch: int | None = None
     threads: int = 1
@@ -49,10 +49,10 @@ class ExportTask:
 
     def check(self) -> None:
         """Refuse what cannot be exported."""
-        if self.to not in FORMATS:
-            why = "TorchScript is deprecated: " if "script" in self.to.lower() else ""
+        if self.format not in EXPORT_SUFFIXES:
+            why = "TorchScript is deprecated: " if "script" in self.format.lower() else ""
             raise UserError(
-                f"--to must be {' or '.join(FORMATS)}, got {self.to!r}; {why}write --to torch"
+                f"--to must be {' or '.join(EXPORT_SUFFIXES)}, got {self.format!r}; {why}write --to torch"
             )
         if self.batch is not None and self.batch < 1:
             raise UserError(f"--batch must be dynamic or at least 1, got {self.batch}; write 1")
@@ -62,23 +62,23 @@ class ExportTask:
                 f"--threads must be 1 to {cores}, the cores of this machine, got {self.threads}; "
                 "write 1"
             )
-        if self.to == "onnx":
+        if self.format == "onnx":
             for name in ("onnx", "onnxscript", "onnxruntime"):
-                needed(name)
+                require_package(name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Exported:
+class ExportedModel:
     """A file that was checked, and a function that runs it on the CPU."""
 
     path: Path
     runner: Runner
-    worst: float  # difference from eager, relative
+    max_difference: float  # difference from eager, relative
     batches: tuple[int, ...]
     element: str = WHOLE  # of the network's output: what the file returns
 
 
-def needed(name: str) -> Any:
+def require_package(name: str) -> Any:
     """A package of the extra `paretoprune[onnx]`."""
     try:
         return import_module(name)
@@ -88,38 +88,42 @@ def needed(name: str) -> Any:
         ) from None
 
 
-def export_network(model: nn.Module, path: Path, task: ExportTask) -> Exported:
+def export_network(model: nn.Module, path: Path, spec: ExportSpec) -> ExportedModel:
     """Write the network to `path` once the file was read back and agrees with eager."""
-    task.check()
+    spec.check()
     plain = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain.eval()
-    write, read = (to_torch, of_torch) if task.to == "torch" else (to_onnx, of_onnx)
+    write, read = (
+        (write_torch_export, load_torch_export)
+        if spec.format == "torch"
+        else (write_onnx, load_onnx)
+    )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         partial = Path(folder) / path.name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                plain, element = scores_alone(plain, task)
-                write(plain, task, partial)
+                plain, element = scores_alone(plain, spec)
+                write(plain, spec, partial)
         except UserError:
             raise
         except Exception as error:  # exporters raise whatever their tracing meets
             reason = " ".join(str(error).split())[:160] or type(error).__name__
-            remedy = "try --batch 1" if task.batch is None else "try the other format"
+            remedy = "try --batch 1" if spec.batch is None else "try the other format"
             raise UserError(
                 f"a network must be traceable to be exported, got {reason}; {remedy}"
             ) from error
-        runner = read(partial, task)
-        batches = BATCHES if task.batch is None else (task.batch,)
-        worst = difference(plain, runner, task, batches)
-        take_name(partial, path)
-    return Exported(path, runner, worst, batches, element)
+        runner = read(partial, spec)
+        batches = CHECKED_BATCH_SIZES if spec.batch is None else (spec.batch,)
+        worst = max_relative_difference(plain, runner, spec, batches)
+        commit_file(partial, path)
+    return ExportedModel(path, runner, worst, batches, element)
 
 
 @torch.no_grad()
-def scores_alone(model: nn.Module, task: ExportTask) -> tuple[nn.Module, str]:
+def scores_alone(model: nn.Module, task: ExportSpec) -> tuple[nn.Module, str]:
     """A network that returns the class scores alone, and which element of the output they are."""
-    output = model(*example(task))
+    output = model(*example_inputs(task))
     if isinstance(output, Tensor):
         return model, WHOLE
     return ElementOnly(model, task.classes).eval(), element_of(output, task.classes).path
@@ -138,13 +142,13 @@ class ElementOnly(nn.Module):
 
 
 @torch.no_grad()
-def difference(
-    model: nn.Module, runner: Runner, task: ExportTask, batches: tuple[int, ...]
+def max_relative_difference(
+    model: nn.Module, runner: Runner, spec: ExportSpec, batches: tuple[int, ...]
 ) -> float:
     """The largest relative difference from eager on noise; an error above the tolerance."""
     worst = 0.0
     for count in batches:
-        images = noise(count, task.input_shape)
+        images = random_images(count, spec.input_shape)
         eager, found = model(images), runner(images)
         if found.shape != eager.shape:
             raise UserError(
@@ -162,52 +166,52 @@ def difference(
     return worst
 
 
-def noise(count: int, shape: tuple[int, ...]) -> Tensor:
+def random_images(count: int, shape: tuple[int, ...]) -> Tensor:
     """Seeded images [count, *shape]."""
     return torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
 
 
-def dynamic_shapes(task: ExportTask) -> tuple[dict[int, Any]] | None:
+def dynamic_shapes(spec: ExportSpec) -> tuple[dict[int, Any]] | None:
     """The first dimension free, or nothing."""
-    return ({0: torch.export.Dim("batch", min=1)},) if task.batch is None else None
+    return ({0: torch.export.Dim("batch", min=1)},) if spec.batch is None else None
 
 
-def example(task: ExportTask) -> tuple[Tensor]:
+def example_inputs(spec: ExportSpec) -> tuple[Tensor]:
     """The images to trace with; a batch of 1 would be taken for a constant."""
-    return (noise(task.batch or 2, task.input_shape),)
+    return (random_images(spec.batch or 2, spec.input_shape),)
 
 
-def to_torch(model: nn.Module, task: ExportTask, path: Path) -> None:
+def write_torch_export(model: nn.Module, spec: ExportSpec, path: Path) -> None:
     """Write by torch.export."""
-    program = torch.export.export(model, example(task), dynamic_shapes=dynamic_shapes(task))
+    program = torch.export.export(model, example_inputs(spec), dynamic_shapes=dynamic_shapes(spec))
     torch.export.save(program, path)
 
 
-def of_torch(path: Path, task: ExportTask) -> Runner:
+def load_torch_export(path: Path, spec: ExportSpec) -> Runner:
     """Run what torch.export wrote."""
     program = torch.export.load(path).module()
-    machine = Machine(threads=task.threads)
+    machine = DeviceConfig(threads=spec.threads)
 
     def run(images: Tensor) -> Tensor:
-        with torch.no_grad(), threads(machine):
+        with torch.no_grad(), thread_limit(machine):
             scores: Tensor = program(images)
             return scores
 
     return run
 
 
-def to_onnx(model: nn.Module, task: ExportTask, path: Path) -> None:
+def write_onnx(model: nn.Module, spec: ExportSpec, path: Path) -> None:
     """Write by PyTorch's exporter to ONNX, weights included."""
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    if size > MOST_ONNX_BYTES:
+    if size > MAX_ONNX_BYTES:
         raise UserError(
             f"one ONNX file holds at most 2 GiB, got weights of {size:,} bytes; use --to torch"
         )
     program = torch.onnx.export(
         model,
-        example(task),
+        example_inputs(spec),
         dynamo=True,
-        dynamic_shapes=dynamic_shapes(task),
+        dynamic_shapes=dynamic_shapes(spec),
         input_names=["images"],
         output_names=["scores"],
         verbose=False,
@@ -216,11 +220,11 @@ def to_onnx(model: nn.Module, task: ExportTask, path: Path) -> None:
     program.save(str(path), external_data=False)
 
 
-def of_onnx(path: Path, task: ExportTask) -> Runner:
+def load_onnx(path: Path, spec: ExportSpec) -> Runner:
     """Run an ONNX file with onnxruntime on the CPU."""
-    runtime = needed("onnxruntime")
+    runtime = require_package("onnxruntime")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = task.threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = spec.threads, 1
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 from ...spaces.output_forms import PROBABILITIES, SCORES, SIGMOID, SOFTMAX, WHOLE
 from ...spaces.outputs import Outputs, element_of
-from ..data.batches import draw
-from ..data.types import Data, prepare
+from ..data.batches import fixed_subset
+from ..data.types import DataSplits, normalize_images
 from ..runtime.device import device_of
-from ..runtime.modes import evaluating
+from ..runtime.modes import eval_mode
 
 IMAGES = 32  # of train
 NOISE = (1.0, 1e4)  # standard deviations: scores grow with them, probabilities stay in [0, 1]
 SUM_TOLERANCE = 1e-5  # of softmax rows in float32
 
 
-def read_outputs(model: nn.Module, data: Data, asked: str) -> tuple[Data, tuple[str, ...]]:
+def read_outputs(
+    model: nn.Module, data: DataSplits, asked: str
+) -> tuple[DataSplits, tuple[str, ...]]:
     """The data with what the network returns, and notes for the user.
 
     `asked` is `--outputs`: scores or probabilities.
@@ -32,7 +34,7 @@ def read_outputs(model: nn.Module, data: Data, asked: str) -> tuple[Data, tuple[
             if probabilities were asked for and the network returns none.
     """
     zeros = torch.zeros((2, *data.input_shape), device=device_of(model))
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), eval_mode(model):
         element = element_of(model(zeros), data.classes)
     check_training(model, zeros, data.classes)
     notes = [] if element.path == WHOLE else [f"using {element.path}"]
@@ -75,7 +77,7 @@ def form_asked(values: Tensor) -> str:
     return SOFTMAX if sums_to_one(values) else SIGMOID
 
 
-def form_found(model: nn.Module, data: Data, on_zeros: Tensor) -> str | None:
+def form_found(model: nn.Module, data: DataSplits, on_zeros: Tensor) -> str | None:
     """Softmax or sigmoid, where images and noise show probabilities; None for scores.
 
     Most networks are told by their outputs for zeros, without an image. Outputs that are the same
@@ -94,19 +96,19 @@ def form_found(model: nn.Module, data: Data, on_zeros: Tensor) -> str | None:
 
 
 @torch.no_grad()
-def on_images(model: nn.Module, data: Data) -> Tensor:
+def on_images(model: nn.Module, data: DataSplits) -> Tensor:
     """The outputs for some images of train [n, C], in float32."""
-    images = draw(data.train, IMAGES).images.to(device_of(model))
-    with evaluating(model):
-        return element_of(model(prepare(images, data)), data.classes).tensor.float()
+    images = fixed_subset(data.train, IMAGES).images.to(device_of(model))
+    with eval_mode(model):
+        return element_of(model(normalize_images(images, data)), data.classes).tensor.float()
 
 
 @torch.no_grad()
-def on_noise(model: nn.Module, data: Data) -> Iterator[Tensor]:
+def on_noise(model: nn.Module, data: DataSplits) -> Iterator[Tensor]:
     """The outputs for noise of several scales."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((8, *data.input_shape), generator=generator).to(device_of(model))
-    with evaluating(model):
+    with eval_mode(model):
         for scale in NOISE:
             yield element_of(model(noise * scale), data.classes).tensor.float()
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ...spaces.errors import UserError
 
-WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "ema")
-TORCH_FILES = (b"PK", b"\x80")  # an archive, or a pickle as torch wrote them before
+STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict", "net", "ema")
+TORCH_FILE_MAGIC = (b"PK", b"\x80")  # an archive, or a pickle as torch wrote them before
 STATISTICS = ("running_mean", "running_var")
-PREFIXES = ("module.", "_orig_mod.", "model.")
+KEY_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
@@ -24,8 +24,8 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
         Notes for the user: which of several state dicts in the file was used.
     """
     path = Path(path)
-    found, notes = read_weights(path)
-    state = match_prefix(found, model.state_dict())
+    found, notes = read_state_dict(path)
+    state = strip_key_prefixes(found, model.state_dict())
     problem = first_mismatch(state, model.state_dict())
     if problem is not None:
         raise UserError(
@@ -51,7 +51,7 @@ def check_finite(model: nn.Module, state: Mapping[str, Tensor], what: str) -> No
             )
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_state_dict(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors by name in a .safetensors, .pth or .th file, out of any known wrapper; notes."""
     if not path.is_file():
         raise UserError(f"weights must be a file, got {path} which does not exist; check the path")
@@ -59,7 +59,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         return _read_safetensors(path), ()
     with path.open("rb") as file:
         begins = file.read(4)
-    if not begins.startswith(TORCH_FILES):
+    if not begins.startswith(TORCH_FILE_MAGIC):
         found = "starts like none" if begins else "is empty"
         raise UserError(
             f"weights must be a torch file, got {path} which {found}; "
@@ -79,7 +79,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             f"weights must be a torch file, got {path} which cannot be read ({first}); "
             "pass a .safetensors, .pth or .th file"
         ) from None
-    return unwrap(content, path)
+    return extract_state_dict(content, path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -95,14 +95,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def extract_state_dict(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state dict in what a training script saved, and a note if there were others."""
     notes: tuple[str, ...] = ()
     for _ in range(3):
         if not isinstance(content, Mapping):
             break
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        inner = next((w for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        inner = next((w for w in STATE_DICT_KEYS if isinstance(content.get(w), Mapping)), None)
         if inner is None and tensors:
             return tensors, notes
         if inner is None:
@@ -123,13 +123,13 @@ def holds_weights(value: object) -> bool:
     """Whether a part of a checkpoint is a state dict, maybe in a wrapper; no optimiser is one."""
     if not isinstance(value, Mapping):
         return False
-    inner = next((value[w] for w in WRAPPERS if isinstance(value.get(w), Mapping)), value)
+    inner = next((value[w] for w in STATE_DICT_KEYS if isinstance(value.get(w), Mapping)), value)
     return any(isinstance(tensor, Tensor) for tensor in inner.values())
 
 
-def match_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_key_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without the prefixes that DataParallel, torch.compile and trainers put before them."""
-    for prefix in PREFIXES * 2:
+    for prefix in KEY_PREFIXES * 2:
         if any(k in own for k in state) or not all(k.startswith(prefix) for k in state):
             continue
         state = {k.removeprefix(prefix): v for k, v in state.items()}

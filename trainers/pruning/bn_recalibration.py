@@ -18,43 +18,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data.batches import ROWS_SEED
-from ..data.batches import batches as read_batches
-from ..data.types import Data
-from ..runtime.device import Machine, lay, machine_for, place, precision, threads
-from ..runtime.modes import evaluating
+from ..data.batches import SAMPLING_SEED
+from ..data.batches import iterate_batches as read_batches
+from ..data.types import DataSplits
+from ..runtime.device import (
+    DeviceConfig,
+    autocast,
+    device_config_for,
+    thread_limit,
+    to_device,
+    to_memory_format,
+)
+from ..runtime.modes import eval_mode
 
 
 @torch.no_grad()
-def recalibrate(
+def recalibrate_batch_norm(
     model: nn.Module,
-    data: Data,
+    data: DataSplits,
     *,
     batches: int = 16,
     batch_size: int = 256,
-    machine: Machine | None = None,
+    machine: DeviceConfig | None = None,
 ) -> None:
     """Replace running statistics by averages over training batches, augmented as in training."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    machine = machine or machine_for(model, data.input_shape)
-    place(model, machine)
+    machine = machine or device_config_for(model, data.input_shape)
+    to_device(model, machine)
     momenta = {norm: norm.momentum for norm in norms}
-    with evaluating(model), threads(machine), precision(machine):
+    with eval_mode(model), thread_limit(machine), autocast(machine):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # torch then averages cumulatively
             norm.training = True  # not what a norm applies besides, as dropout
-        for images in islice(calibration_images(data, batch_size, machine), batches):
+        for images in islice(calibration_batches(data, batch_size, machine), batches):
             model(images)
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 
 
-def calibration_images(data: Data, batch_size: int, machine: Machine) -> Iterator[Tensor]:
+def calibration_batches(
+    data: DataSplits, batch_size: int, machine: DeviceConfig
+) -> Iterator[Tensor]:
     """Training batches, augmented as in training, always the same; laid for the machine."""
-    generator = torch.Generator().manual_seed(ROWS_SEED)
+    generator = torch.Generator().manual_seed(SAMPLING_SEED)
     for images, _ in read_batches(
         data.train,
         data,
@@ -63,4 +72,4 @@ def calibration_images(data: Data, batch_size: int, machine: Machine) -> Iterato
         augment=data.augment,
         device=machine.device,
     ):
-        yield lay(images, machine)
+        yield to_memory_format(images, machine)

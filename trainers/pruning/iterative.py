@@ -24,16 +24,16 @@ from torch import nn
 from ...spaces.cost.target import Target
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.graph.reduce import expand_mask, reduce_map
+from ...spaces.graph.reduce import expand_mask, reduce_channel_map
 from ..training.checkpoint import save_tensors
-from .surgery import cut
+from .surgery import prune_network
 
 SCHEMA = 1
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Present:
+class PrunedState:
     """The network after some steps: its own map, and what it keeps [A] of the dense one."""
 
     model: nn.Module
@@ -42,62 +42,62 @@ class Present:
     step: int
 
 
-def accept_all(present: Present) -> bool:
+def always_accept(present: PrunedState) -> bool:
     """Refuse nothing: the targets alone end the schedule."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
-class Steps:
+class StepCallbacks:
     """What a step does.
 
     `choose(model, map, target)` returns the mask of the present network, `settle` recalibrates and
     fine-tunes in place what was cut to it, and `accept` sees that and may refuse it.
     """
 
-    choose: Callable[[nn.Module, ChannelMap, Target], Mask]
-    settle: Callable[[Present], None]
-    accept: Callable[[Present], bool] = accept_all
+    choose_mask: Callable[[nn.Module, ChannelMap, Target], Mask]
+    fine_tune: Callable[[PrunedState], None]
+    accept: Callable[[PrunedState], bool] = always_accept
 
 
-def prune_gradually(
+def prune_iteratively(
     model: nn.Module,
     channel_map: ChannelMap,
     targets: Sequence[Target],
-    steps: Steps,
+    steps: StepCallbacks,
     *,
     checkpoint: Path | None = None,
     identity: str = "",
-) -> Present:
+) -> PrunedState:
     """Cut a copy of `model` step by step; a `checkpoint` of the same identity is gone on from."""
-    present = Present(model, channel_map, np.ones(channel_map.atoms, bool), 0)
+    present = PrunedState(model, channel_map, np.ones(channel_map.atoms, bool), 0)
     if checkpoint is not None and checkpoint.is_file():
-        present = read_step(checkpoint, present, identity)
+        present = load_step(checkpoint, present, identity)
     for target in targets[present.step :]:
-        inner = steps.choose(present.model, present.channel_map, target)
-        following = Present(
-            cut(present.model, present.channel_map, inner),
-            reduce_map(present.channel_map, inner),
+        inner = steps.choose_mask(present.model, present.channel_map, target)
+        following = PrunedState(
+            prune_network(present.model, present.channel_map, inner),
+            reduce_channel_map(present.channel_map, inner),
             expand_mask(present.keep, inner),
             present.step + 1,
         )
-        steps.settle(following)
+        steps.fine_tune(following)
         if not steps.accept(following):
             break
         present = following
         if checkpoint is not None:
-            write_step(checkpoint, present, identity)
+            save_step(checkpoint, present, identity)
     return present
 
 
-def write_step(path: Path, present: Present, identity: str) -> None:
+def save_step(path: Path, present: PrunedState, identity: str) -> None:
     """Weights and mask in one file, so that one rename makes the step durable."""
     removed = [int(atom) for atom in np.flatnonzero(~present.keep)]
     record = {"schema": SCHEMA, "step": present.step, "removed": removed, "identity": identity}
     save_tensors(present.model.state_dict(), path, {"gradual": json.dumps(record)})
 
 
-def read_step(path: Path, start: Present, identity: str) -> Present:
+def load_step(path: Path, start: PrunedState, identity: str) -> PrunedState:
     """The present network of an interrupted run."""
     try:
         with safe_open(path, "pt") as file:
@@ -114,6 +114,6 @@ def read_step(path: Path, start: Present, identity: str) -> Present:
         )
     keep = start.keep.copy()
     keep[record["removed"]] = False
-    model = cut(start.model, start.channel_map, keep)
+    model = prune_network(start.model, start.channel_map, keep)
     model.load_state_dict(tensors)
-    return Present(model, reduce_map(start.channel_map, keep), keep, record["step"])
+    return PrunedState(model, reduce_channel_map(start.channel_map, keep), keep, record["step"])

@@ -29,70 +29,72 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.graph.channels import ChannelMap, Layer
-from ...spaces.graph.slicing import kept
-from ..data.batches import ROWS_SEED
-from ..data.types import Data
-from ..runtime.device import Machine, place, precision, threads
-from ..runtime.modes import evaluating
-from .bn_recalibration import calibration_images
+from ...spaces.graph.slicing import kept_channels
+from ..data.batches import SAMPLING_SEED
+from ..data.types import DataSplits
+from ..runtime.device import DeviceConfig, autocast, thread_limit, to_device
+from ..runtime.modes import eval_mode
+from .bn_recalibration import calibration_batches
 
-ROWS = 32  # an image, at most, is what a layer is fitted to: places of a feature map, or tokens
-PULL = 0.3  # r, as a share of the inputs' mean power
+ROWS_PER_IMAGE = (
+    32  # an image, at most, is what a layer is fitted to: places of a feature map, or tokens
+)
+RIDGE_STRENGTH = 0.3  # r, as a share of the inputs' mean power
 
 
 @torch.no_grad()
-def refit(
-    small: nn.Module,
+def refit_least_squares(
+    pruned: nn.Module,
     dense: nn.Module,
     channel_map: ChannelMap,
     keep: NDArray[np.bool_],
-    data: Data,
+    data: DataSplits,
     *,
-    machine: Machine,
+    machine: DeviceConfig,
     images: int = 512,
-    pull: float = PULL,
+    ridge_strength: float = RIDGE_STRENGTH,
 ) -> None:
     """Change the weights of `small`, which is `dense` cut to a mask [A]."""
-    for model in (dense, small):
-        place(model, machine)
-    layers = layers_to_refit(small, channel_map, keep)
+    for model in (dense, pruned):
+        to_device(model, machine)
+    layers = layers_to_refit(pruned, channel_map, keep)
     goals: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-    batch = next(calibration_images(data, images, machine))
-    most = ROWS * len(batch)
-    with threads(machine), precision(machine), evaluating(dense), evaluating(small):
+    batch = next(calibration_batches(data, images, machine))
+    most = ROWS_PER_IMAGE * len(batch)
+    with thread_limit(machine), autocast(machine), eval_mode(dense), eval_mode(pruned):
         with ExitStack() as hooks:
             for layer in layers:
-                left = kept(layer.out_atoms, keep).to(batch.device)
-                hook = partial(remember, goals[layer.name], left, most)
+                left = kept_channels(layer.out_atoms, keep).to(batch.device)
+                hook = partial(record_target_hook, goals[layer.name], left, most)
                 hooks.enter_context(dense.get_submodule(layer.name).register_forward_hook(hook))
             dense(batch)
-        for norm in small.modules():
+        for norm in pruned.modules():
             if isinstance(norm, _BatchNorm):
                 norm.training = True
         with ExitStack() as hooks:
             for layer in layers:
-                hook = partial(solve, goals[layer.name], most, pull)
-                module = small.get_submodule(layer.name)
+                hook = partial(refit_layer_hook, goals[layer.name], most, ridge_strength)
+                module = pruned.get_submodule(layer.name)
                 hooks.enter_context(module.register_forward_pre_hook(hook))
-            small(batch)
+            pruned(batch)
 
 
 def layers_to_refit(
     small: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]
 ) -> list[Layer]:
     """From the first on that loses inputs: those before it compute what they always did."""
-    losing = [not bool(kept(layer.in_atoms, keep).all()) for layer in channel_map.layers]
+    losing = [not bool(kept_channels(layer.in_atoms, keep).all()) for layer in channel_map.layers]
     first = losing.index(True) if True in losing else len(losing)
     uses = Counter(id(one) for module in small.modules() for one in module._parameters.values())
     after = ((one, small.get_submodule(one.name)) for one in channel_map.layers[first:])
     return [
         one
         for one, module in after
-        if is_plain(module) and uses[id(module._parameters["weight"])] == 1
+        if is_refittable(module) and uses[id(module._parameters["weight"])] == 1
     ]
 
 
-def is_plain(module: nn.Module) -> bool:
+def is_refittable(module: nn.Module) -> bool:
     """Whether a layer's outputs are its own weights times its inputs."""
     if not isinstance(module._parameters.get("weight"), nn.Parameter):
         return False
@@ -102,46 +104,56 @@ def is_plain(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def remember(
-    goals: list[Tensor], left: Tensor, most: int, module: nn.Module, _: Any, outputs: Tensor
+def record_target_hook(
+    goals: list[Tensor], left: Tensor, max_rows: int, module: nn.Module, _: Any, outputs: Tensor
 ) -> None:
     """Hook of the dense network: what its layer puts out, in the channels that are left."""
     if isinstance(module, nn.Conv2d):
         outputs = outputs.permute(0, 2, 3, 1)
-    goals.append(some_rows(outputs, most)[:, left])
+    goals.append(sample_rows(outputs, max_rows)[:, left])
 
 
-def solve(
-    goals: list[Tensor], most: int, pull: float, module: nn.Module, inputs: tuple[Tensor, ...]
+def refit_layer_hook(
+    goals: list[Tensor],
+    max_rows: int,
+    ridge_strength: float,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
 ) -> None:
     """Hook of the cut network: the layer gets its new weights just before it runs."""
     if len(goals) == 1 and inputs:  # not given by name
         x = inputs[0]
-        seen = patches(module, x, most) if isinstance(module, nn.Conv2d) else some_rows(x, most)
+        seen = (
+            sample_patches(module, x, max_rows)
+            if isinstance(module, nn.Conv2d)
+            else sample_rows(x, max_rows)
+        )
         with torch.autocast(x.device.type, enabled=False):
-            fit(module, seen.float(), goals[0].float(), pull)
+            fit_layer(module, seen.float(), goals[0].float(), ridge_strength)
 
 
-def some_rows(values: Tensor, most: int) -> Tensor:
+def sample_rows(values: Tensor, max_rows: int) -> Tensor:
     """[rows, channels] of a tensor with channels last."""
     rows = values.reshape(-1, values.shape[-1])
-    return rows[chosen(len(rows), most).to(rows.device)]
+    return rows[sample_indices(len(rows), max_rows).to(rows.device)]
 
 
-def chosen(count: int, most: int) -> Tensor:
+def sample_indices(count: int, max_rows: int) -> Tensor:
     """All of so many rows, or as many at random: of equal counts the same."""
-    if count <= most:
+    if count <= max_rows:
         return torch.arange(count)
-    return torch.randint(count, (most,), generator=torch.Generator().manual_seed(ROWS_SEED))
+    return torch.randint(
+        count, (max_rows,), generator=torch.Generator().manual_seed(SAMPLING_SEED)
+    )
 
 
-def patches(module: nn.Conv2d, inputs: Tensor, most: int) -> Tensor:
+def sample_patches(module: nn.Conv2d, inputs: Tensor, max_rows: int) -> Tensor:
     """[rows, weights of a filter]: what a convolution sees at the places of `some_rows`."""
     down, across = (int(one) for one in module.padding)
     padded = functional.pad(inputs, (across, across, down, down))
     sides = zip(padded.shape[2:], module.kernel_size, module.stride, module.dilation, strict=True)
     high, wide = ((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in sides)
-    at = chosen(len(padded) * high * wide, most).to(padded.device)
+    at = sample_indices(len(padded) * high * wide, max_rows).to(padded.device)
     image, row, column = at // (high * wide), at // wide % high, at % wide
     tall, broad = (
         torch.arange(k, device=at.device) * d
@@ -153,7 +165,7 @@ def patches(module: nn.Conv2d, inputs: Tensor, most: int) -> Tensor:
     return found.permute(0, 3, 1, 2).flatten(1)
 
 
-def fit(module: nn.Module, inputs: Tensor, goal: Tensor, pull: float) -> None:
+def fit_layer(module: nn.Module, inputs: Tensor, goal: Tensor, ridge_strength: float) -> None:
     """Move a layer's weights [C, F] towards giving the goal [rows, C] from the inputs [rows, F].
 
     The change solves a system of F or of as many unknowns as there are rows, whichever are fewer.
@@ -163,14 +175,14 @@ def fit(module: nn.Module, inputs: Tensor, goal: Tensor, pull: float) -> None:
     assert isinstance(weight, Tensor)
     mean, aim = inputs.mean(0), goal.mean(0)
     x = inputs - mean
-    ridge = pull * x.square().sum(0).mean()
+    ridge = ridge_strength * x.square().sum(0).mean()
     if not bool(ridge > 0):
         return
     missing = goal - aim - x @ weight.flatten(1).T
     if len(x) < x.shape[1]:
-        change = x.T @ torch.linalg.solve(damped(x @ x.T, ridge), missing)
+        change = x.T @ torch.linalg.solve(add_ridge(x @ x.T, ridge), missing)
     else:
-        change = torch.linalg.solve(damped(x.T @ x, ridge), x.T @ missing)
+        change = torch.linalg.solve(add_ridge(x.T @ x, ridge), x.T @ missing)
     if not bool(change.isfinite().all()):
         return
     weight.add_(change.T.view_as(weight))
@@ -178,7 +190,7 @@ def fit(module: nn.Module, inputs: Tensor, goal: Tensor, pull: float) -> None:
         bias.copy_(aim - weight.flatten(1) @ mean)
 
 
-def damped(square: Tensor, ridge: Tensor) -> Tensor:
+def add_ridge(square: Tensor, ridge: Tensor) -> Tensor:
     """A symmetric matrix with the ridge on its diagonal."""
     square.diagonal().add_(ridge)
     return square

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap, Layer
 
-READERS = ("conv", "linear", "shortcut")
+READER_KINDS = ("conv", "linear", "shortcut")
 
 
-class Regrouped(UserError):
+class BatchRegroupedError(UserError):
     """A network that regroups its batch cannot have one mask a sample; the message says more."""
 
 
@@ -42,8 +42,8 @@ def masked(
     handles = []
     try:
         for layer in channel_map.layers:
-            if layer.kind in READERS and _touches(mask, layer):
-                hook = _multiply(layer, mask)
+            if layer.kind in READER_KINDS and _affects_layer(mask, layer):
+                hook = _mask_hook(layer, mask)
                 handles.append(model.get_submodule(layer.name).register_forward_pre_hook(hook))
         yield model
     finally:
@@ -51,7 +51,7 @@ def masked(
             handle.remove()
 
 
-def _touches(mask: Tensor, layer: Layer) -> bool:
+def _affects_layer(mask: Tensor, layer: Layer) -> bool:
     """Whether the mask may change what a layer reads; one mask of all ones changes nothing."""
     if mask.ndim == 2:  # one a sample: how many there are is checked where they are used
         return bool((layer.in_atoms >= 0).any())
@@ -59,7 +59,7 @@ def _touches(mask: Tensor, layer: Layer) -> bool:
     return len(atoms) > 0 and (mask.requires_grad or not bool((mask[..., atoms] == 1).all()))
 
 
-def _multiply(layer: Layer, mask: Tensor) -> Any:
+def _mask_hook(layer: Layer, mask: Tensor) -> Any:
     """A hook that multiplies the input's channels by the mask."""
     whole = torch.cat((mask, torch.ones_like(mask[..., :1])), dim=-1)  # index -1: never removed
     factors = whole[..., torch.from_numpy(layer.in_atoms.astype(np.int64))]
@@ -69,7 +69,7 @@ def _multiply(layer: Layer, mask: Tensor) -> Any:
         x = args[0]
         factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
-            raise Regrouped(
+            raise BatchRegroupedError(
                 f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
                 f"{layer.name}; give a single mask [A] to a network that regroups its batch"
             )

@@ -23,7 +23,7 @@ from ...spaces.outputs import tensors_in
 
 PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
 TOLERANCE = 1e-4  # folded norms round differently
-OUT_OF_PLACE: dict[Any, Any] = {
+OUT_OF_PLACE_OPS: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
     operator.imul: operator.mul,
@@ -31,47 +31,47 @@ OUT_OF_PLACE: dict[Any, Any] = {
 }
 
 
-class NotReplayable(ValueError):
+class PartialForwardError(ValueError):
     """A network that only runs from its start; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class ForwardState:
     """The values that the operations from `place` on still need."""
 
-    place: int
+    position: int
     values: dict[fx.Node, Any]
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """The memory of its tensors."""
         tensors = [v for v in tree_leaves(list(self.values.values())) if isinstance(v, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-class Replay:
+class PartialForward:
     """The operations of a network in eval mode; `model` is taken over, and may be fused."""
 
     def __init__(self, model: nn.Module, sample: Tensor, leaves: Iterable[str]) -> None:
         """`leaves` are modules that run as one operation, as hooks on them need it."""
         expected = model(sample)
         try:
-            graph = _Tracer(frozenset(leaves)).trace(model)
-            _work_out_of_place(graph, model)
-            _fuse_norms(graph, model)
+            graph = _LeafTracer(frozenset(leaves)).trace(model)
+            _disable_inplace(graph, model)
+            _fuse_batch_norms(graph, model)
             self._runner = fx.Interpreter(model, graph=graph)
             self._nodes = list(graph.nodes)
             place = {node: index for index, node in enumerate(self._nodes)}
             self._last_use = {
                 node: max((place[user] for user in node.users), default=-1) for node in place
             }
-            self._prove(sample, expected)
-        except NotReplayable:
+            self._verify(sample, expected)
+        except PartialForwardError:
             raise
         except Exception as error:  # whatever torch.fx or the network's own code raises
-            raise NotReplayable(f"{type(error).__name__}: {error}") from error
+            raise PartialForwardError(f"{type(error).__name__}: {error}") from error
 
-    def place_of(self, modules: Iterable[str]) -> int:
+    def position_of(self, modules: Iterable[str]) -> int:
         """The place of the first operation that is a call of one of the modules."""
         names = set(modules)
         places = (
@@ -79,22 +79,22 @@ class Replay:
         )
         return next(places, len(self._nodes) - 1)
 
-    def start(self, images: Tensor) -> State:
+    def start(self, images: Tensor) -> ForwardState:
         """The state before the first operation."""
         first = next(node for node in self._nodes if node.op == "placeholder")
-        return State(0, {first: images})
+        return ForwardState(0, {first: images})
 
-    def advance(self, state: State, place: int) -> State:
+    def advance(self, state: ForwardState, place: int) -> ForwardState:
         """The state at a later place."""
         env = self._runner.env = dict(state.values)
-        for index in range(state.place, place):
+        for index in range(state.position, place):
             self._run(self._nodes[index])
             for used in self._nodes[index].all_input_nodes:
                 if self._last_use[used] <= index:
                     env.pop(used, None)
-        return State(place, {n: v for n, v in env.items() if self._last_use[n] >= place})
+        return ForwardState(place, {n: v for n, v in env.items() if self._last_use[n] >= place})
 
-    def finish(self, state: State) -> Any:
+    def finish(self, state: ForwardState) -> Any:
         """The network's output."""
         last = self.advance(state, len(self._nodes) - 1)
         self._runner.env = last.values
@@ -104,7 +104,7 @@ class Replay:
         if node not in self._runner.env:  # an input is there before
             self._runner.env[node] = self._runner.run_node(node)
 
-    def _prove(self, sample: Tensor, expected: Any) -> None:
+    def _verify(self, sample: Tensor, expected: Any) -> None:
         """Refuse a list of operations that is not the network, or whose values change."""
         inputs = [node for node in self._nodes if node.op == "placeholder"]
         self._runner.env = dict.fromkeys(inputs[1:]) | self.start(sample).values
@@ -115,13 +115,13 @@ class Replay:
             versions += [(t, t._version) for t in tree_leaves(value) if isinstance(t, Tensor)]
         found = tensors_in(self._runner.env[self._nodes[-1]])
         if any(tensor._version != version for tensor, version in versions):
-            raise NotReplayable("an operation changes its input in place")
+            raise PartialForwardError("an operation changes its input in place")
         pairs = zip(tensors_in(expected), found, strict=True)
         if any(relative_error(b, a) > TOLERANCE for a, b in pairs):
-            raise NotReplayable("its operations give another output than the network itself")
+            raise PartialForwardError("its operations give another output than the network itself")
 
 
-class _Tracer(fx.Tracer):
+class _LeafTracer(fx.Tracer):
     """Lists operations; named modules are one operation each."""
 
     def __init__(self, leaves: frozenset[str]) -> None:
@@ -135,7 +135,7 @@ class _Tracer(fx.Tracer):
         )
 
 
-def _work_out_of_place(graph: fx.Graph, model: nn.Module) -> None:
+def _disable_inplace(graph: fx.Graph, model: nn.Module) -> None:
     """Values that are kept must not be overwritten."""
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
@@ -144,10 +144,10 @@ def _work_out_of_place(graph: fx.Graph, model: nn.Module) -> None:
         if node.kwargs.get("inplace") is True:
             node.update_kwarg("inplace", False)
         if node.op == "call_function":
-            node.target = OUT_OF_PLACE.get(node.target, node.target)
+            node.target = OUT_OF_PLACE_OPS.get(node.target, node.target)
 
 
-def _fuse_norms(graph: fx.Graph, model: nn.Module) -> None:
+def _fuse_batch_norms(graph: fx.Graph, model: nn.Module) -> None:
     """Fold each norm with running statistics into the convolution that alone feeds it."""
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     modules = dict(model.named_modules())

@@ -21,27 +21,27 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
-from ...spaces.graph.channels import ChannelMap, map_digest
-from ...spaces.graph.trace import trace_channels
-from ...spaces.graph.working_copy import working_copy
-from ...spaces.io.atomic_write import take_name, write_bytes, write_json
+from ...spaces.graph.channels import ChannelMap, channel_map_digest
+from ...spaces.graph.trace import trace_channel_map
+from ...spaces.graph.working_copy import make_working_copy
+from ...spaces.io.atomic_write import commit_file, write_bytes_atomic, write_json_atomic
 from ...spaces.io.bounded_read import read_bounded
 from ...spaces.records.recipe import Recipe, read_recipe
 from ...spaces.version import VERSION
 from ..models.build import build_model, load_weights
-from .surgery import cut, widths
+from .surgery import output_widths, prune_network
 
-RECIPE, WEIGHTS, PICKED, NEXT = (
+RECIPE_FILE, TRIAL_WEIGHTS_FILE, PICKED_WEIGHTS_FILE, NEXT_WEIGHTS_FILE = (
     "recipe.json", "weights.safetensors", "model.safetensors", "next.safetensors"
 )  # fmt: skip
-SMALL = (PICKED, WEIGHTS, NEXT)
-DENSE = "dense.safetensors"  # the teacher of a fine-tune; nothing else needs it
-HEADER = 1 << 20  # bytes that a safetensors header may have, and so many more a tensor
-HEADER_A_TENSOR = 1 << 10
+PRUNED_WEIGHTS_FILES = (PICKED_WEIGHTS_FILE, TRIAL_WEIGHTS_FILE, NEXT_WEIGHTS_FILE)
+DENSE_WEIGHTS_FILE = "dense.safetensors"  # the teacher of a fine-tune; nothing else needs it
+MAX_HEADER_BYTES = 1 << 20  # bytes that a safetensors header may have, and so many more a tensor
+HEADER_BYTES_PER_TENSOR = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
+class LoadedNetwork:
     """A small network, its recipe, and the dense working copy that it was cut from.
 
     The dense one has the architecture only: random weights, or those of the module passed in.
@@ -55,24 +55,24 @@ class Loaded:
     @property
     def widths(self) -> dict[str, int]:
         """The kept output channels of every layer."""
-        return widths(self.channel_map, self.recipe.mask)
+        return output_widths(self.channel_map, self.recipe.mask)
 
 
-def versions() -> dict[str, str]:
+def software_versions() -> dict[str, str]:
     """What a recipe says of the software that made its network."""
     return {"paretoprune": VERSION, "torch": torch.__version__}
 
 
-def load_network(folder: Path, model: nn.Module | None = None) -> Loaded:
+def load_network(folder: Path, model: nn.Module | None = None) -> LoadedNetwork:
     """The small network in `folder`; `model`: its dense one where no zoo name rebuilds it."""
-    recipe = read_recipe(folder / RECIPE)
+    recipe = read_recipe(folder / RECIPE_FILE)
     source = recipe.source
-    dense, _ = working_copy(build_named(recipe) if model is None else model)
-    channel_map = trace_channels(dense, source.input_shape, keep=source.keep)
-    return Loaded(load_small(folder, dense, channel_map), recipe, dense, channel_map)
+    dense, _ = make_working_copy(build_dense_model(recipe) if model is None else model)
+    channel_map = trace_channel_map(dense, source.input_shape, keep=source.keep)
+    return LoadedNetwork(load_pruned_model(folder, dense, channel_map), recipe, dense, channel_map)
 
 
-def build_named(recipe: Recipe) -> nn.Module:
+def build_dense_model(recipe: Recipe) -> nn.Module:
     """The dense network of a recipe, if its name is one of the zoo's or torchvision's."""
     source = recipe.source
     if source.name is None or (":" in source.name and not source.name.startswith("torchvision:")):
@@ -83,7 +83,7 @@ def build_named(recipe: Recipe) -> nn.Module:
     return build_model(source.name, classes=source.classes, input_shape=source.input_shape, seed=0)
 
 
-def named_model(name: str | None, recipe: Recipe) -> nn.Module | None:
+def build_user_model(name: str | None, recipe: Recipe) -> nn.Module | None:
     """The user's own `module:function`, as named on the command line and nowhere else."""
     source = recipe.source
     if name is None:
@@ -91,42 +91,46 @@ def named_model(name: str | None, recipe: Recipe) -> nn.Module | None:
     return build_model(name, classes=source.classes, input_shape=source.input_shape, seed=0)
 
 
-def load_small(folder: Path, dense: nn.Module, channel_map: ChannelMap) -> nn.Module:
+def load_pruned_model(folder: Path, dense: nn.Module, channel_map: ChannelMap) -> nn.Module:
     """Cut `dense` (a working copy) as the recipe says and load the weights beside it."""
-    recipe = read_recipe(folder / RECIPE)
-    if recipe.map_sha256 != map_digest(channel_map) or recipe.atoms != channel_map.atoms:
+    recipe = read_recipe(folder / RECIPE_FILE)
+    if recipe.map_sha256 != channel_map_digest(channel_map) or recipe.atoms != channel_map.atoms:
         raise UserError(
             f"a recipe fits the network that it was made from, got another one for {folder}; "
             "pass that network, unpruned"
         )
-    if recipe.widths and recipe.widths != widths(channel_map, recipe.mask):
+    if recipe.widths and recipe.widths != output_widths(channel_map, recipe.mask):
         raise UserError(
             f"a recipe's widths must be those of its mask, got others in {folder}; pick it again"
         )
-    small = cut(dense, channel_map, recipe.mask)
-    path, tensors = read_tensors(folder, SMALL, recipe.weights_sha256, small)
-    fill(small, tensors, path)
+    small = prune_network(dense, channel_map, recipe.mask)
+    path, tensors = read_verified_tensors(
+        folder, PRUNED_WEIGHTS_FILES, recipe.weights_sha256, small
+    )
+    load_tensors(small, tensors, path)
     return small.eval()
 
 
 def load_teacher(
-    folder: Path, loaded: Loaded, weights: Path | None, model: nn.Module | None = None
+    folder: Path, loaded: LoadedNetwork, weights: Path | None, model: nn.Module | None = None
 ) -> nn.Module | None:
     """The dense network with its weights: of `weights`, else of the file beside, else None."""
     recipe = loaded.recipe
     if weights is not None:  # a file of the original network, whose names the copy may not have
-        original = build_named(recipe) if model is None else copy.deepcopy(model)
+        original = build_dense_model(recipe) if model is None else copy.deepcopy(model)
         load_weights(original, weights)
-        return working_copy(original)[0]
-    if recipe.dense_sha256 is None or not (folder / DENSE).exists():
+        return make_working_copy(original)[0]
+    if recipe.dense_sha256 is None or not (folder / DENSE_WEIGHTS_FILE).exists():
         return None
     teacher = copy.deepcopy(loaded.dense)
-    path, tensors = read_tensors(folder, (DENSE,), recipe.dense_sha256, teacher)
-    fill(teacher, tensors, path)
+    path, tensors = read_verified_tensors(
+        folder, (DENSE_WEIGHTS_FILE,), recipe.dense_sha256, teacher
+    )
+    load_tensors(teacher, tensors, path)
     return teacher.eval()
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load a file's tensors; every key and shape must match."""
     try:
         model.load_state_dict(tensors)
@@ -135,7 +139,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
         raise UserError(f"{path} must fit its recipe, got {fault}") from None
 
 
-def read_tensors(
+def read_verified_tensors(
     folder: Path, names: tuple[str, ...], sha256: str, model: nn.Module
 ) -> tuple[Path, dict[str, Tensor]]:
     """The file whose hash is the recipe's, and its tensors.
@@ -143,19 +147,21 @@ def read_tensors(
     None may be larger than the model that it is for, whatever its header claims.
     """
     own = model.state_dict().values()
-    most = sum(t.numel() * t.element_size() + HEADER_A_TENSOR for t in own) + HEADER
-    content, path = read_weights(folder, sha256, most, names)
-    return path, parsed(content, path)
+    most = (
+        sum(t.numel() * t.element_size() + HEADER_BYTES_PER_TENSOR for t in own) + MAX_HEADER_BYTES
+    )
+    content, path = read_verified_bytes(folder, sha256, most, names)
+    return path, parse_safetensors(content, path)
 
 
-def read_weights(
-    folder: Path, sha256: str, most: int, names: tuple[str, ...] = SMALL
+def read_verified_bytes(
+    folder: Path, sha256: str, max_bytes: int, names: tuple[str, ...] = PRUNED_WEIGHTS_FILES
 ) -> tuple[bytes, Path]:
     """The bytes and the name of the first of these files that has this hash."""
     found: Path | None = None
     for path in (folder / name for name in names):
         try:
-            content = read_bounded(path, most)
+            content = read_bounded(path, max_bytes)
         except OSError:
             continue
         if hashlib.sha256(content).hexdigest() == sha256:
@@ -172,7 +178,7 @@ def read_weights(
     )
 
 
-def parsed(content: bytes, path: Path) -> dict[str, Tensor]:
+def parse_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors in the bytes of a safetensors file."""
     try:
         tensors: dict[str, Tensor] = from_safetensors(content)
@@ -181,7 +187,7 @@ def parsed(content: bytes, path: Path) -> dict[str, Tensor]:
     return {name: torch.clone(tensor) for name, tensor in tensors.items()}
 
 
-def tensors_of(model: nn.Module) -> bytes:
+def to_safetensors_bytes(model: nn.Module) -> bytes:
     """A network's state as the bytes of a safetensors file."""
     state = model.state_dict()
     return as_safetensors({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
@@ -189,6 +195,6 @@ def tensors_of(model: nn.Module) -> bytes:
 
 def save_network(folder: Path, recipe: Recipe, weights: bytes) -> None:
     """Write or replace the network of a folder; `recipe` names the hash of `weights`."""
-    write_bytes(folder / NEXT, weights)
-    write_json(folder / RECIPE, recipe.to_json())
-    take_name(folder / NEXT, folder / PICKED)
+    write_bytes_atomic(folder / NEXT_WEIGHTS_FILE, weights)
+    write_json_atomic(folder / RECIPE_FILE, recipe.to_json())
+    commit_file(folder / NEXT_WEIGHTS_FILE, folder / PICKED_WEIGHTS_FILE)

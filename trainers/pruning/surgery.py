@@ -13,7 +13,7 @@ from ...spaces.graph.channels import ChannelMap
 from ...spaces.graph.slicing import slice_layers
 
 
-def cut(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> nn.Module:
+def prune_network(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> nn.Module:
     """A copy of a working copy, cut to a mask [A]; `model` itself stays as it is."""
     if keep.shape != (channel_map.atoms,):
         raise UserError(
@@ -25,7 +25,7 @@ def cut(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> n
     return small
 
 
-def widths(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> dict[str, int]:
+def output_widths(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> dict[str, int]:
     """The kept output channels of every layer."""
     padded = np.append(keep, True)
     return {layer.name: int(padded[layer.out_atoms].sum()) for layer in channel_map.layers}

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 # Below 16x16 the casts cost more than bf16 saves, and float32 keeps small runs exactly repeatable.
-SMALLEST_SIDE = 16
-NARROWEST = 16  # channels; thinner convolutions do not fill a tile
+MIN_IMAGE_SIDE = 16
+MIN_CONV_CHANNELS = 16  # channels; thinner convolutions do not fill a tile
 
-OUT_OF_MEMORY = (  # as torch says it where it raises a plain RuntimeError
+OUT_OF_MEMORY_MESSAGES = (  # as torch says it where it raises a plain RuntimeError
     "can't allocate memory",  # its allocator on CPU; on Windows "not enough memory"
     "not enough memory: you tried to allocate",
     "std::bad_alloc",
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = (  # as torch says it where it raises a plain RuntimeError
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class DeviceConfig:
     """How networks run: the record goes into logs and configs, and every worker reuses it."""
 
     device: str = "cpu"
@@ -39,25 +39,29 @@ class Machine:
     compile: bool = False
 
 
-def detect_machine(
+def detect_device_config(
     model: nn.Module | None = None, input_shape: tuple[int, ...] | None = None
-) -> Machine:
+) -> DeviceConfig:
     """The best settings here; with a model and its input, the best for that network."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
-    if model is not None and input_shape is not None and not gains(model, input_shape):
-        return Machine(device=device)
-    return Machine(device=device, channels_last=True, bf16=fast)
+    if (
+        model is not None
+        and input_shape is not None
+        and not gains_from_channels_last(model, input_shape)
+    ):
+        return DeviceConfig(device=device)
+    return DeviceConfig(device=device, channels_last=True, bf16=fast)
 
 
-def machine_for(model: nn.Module, input_shape: tuple[int, ...]) -> Machine:
+def device_config_for(model: nn.Module, input_shape: tuple[int, ...]) -> DeviceConfig:
     """The best settings on the device where the model already lies."""
-    machine = detect_machine(model, input_shape)
+    machine = detect_device_config(model, input_shape)
     here = device_of(model).type
     if here == torch.device(machine.device).type:
         return machine
     bf16 = machine.channels_last and here == "cpu" and cpu_has_bf16()
-    return Machine(device=here, channels_last=machine.channels_last, bf16=bf16)
+    return DeviceConfig(device=here, channels_last=machine.channels_last, bf16=bf16)
 
 
 def cpu_has_bf16() -> bool:
@@ -66,12 +70,12 @@ def cpu_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
 
 
-def gains(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+def gains_from_channels_last(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Whether a network is large enough for channels_last and bf16: images and wide layers."""
-    if len(input_shape) != 3 or min(input_shape[1:]) < SMALLEST_SIDE:
+    if len(input_shape) != 3 or min(input_shape[1:]) < MIN_IMAGE_SIDE:
         return False
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
-    return bool(widths) and max(widths) >= NARROWEST
+    return bool(widths) and max(widths) >= MIN_CONV_CHANNELS
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -79,28 +83,28 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def place(model: nn.Module, machine: Machine) -> nn.Module:
+def to_device(model: nn.Module, machine: DeviceConfig) -> nn.Module:
     """Move a model, in place, to the machine's device and layout."""
     if machine.channels_last:
         return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model.to(machine.device)
 
 
-def lay(images: Tensor, machine: Machine) -> Tensor:
+def to_memory_format(images: Tensor, machine: DeviceConfig) -> Tensor:
     """Images in the machine's layout."""
     if machine.channels_last and images.ndim == 4:
         return images.contiguous(memory_format=torch.channels_last)
     return images
 
 
-def precision(machine: Machine, *, exact: bool = False) -> AbstractContextManager[object]:
+def autocast(machine: DeviceConfig, *, exact: bool = False) -> AbstractContextManager[object]:
     """Autocast to bf16 where the machine gains from it; `exact` keeps float32 in any case."""
     kind = torch.device(machine.device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=machine.bf16 and not exact)
 
 
 @contextlib.contextmanager
-def threads(machine: Machine) -> Iterator[None]:
+def thread_limit(machine: DeviceConfig) -> Iterator[None]:
     """Run with the machine's thread count and give the former one back."""
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
@@ -110,14 +114,14 @@ def threads(machine: Machine) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def ran_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, the machine's or the GPU's, was too small."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(words in str(error) for words in OUT_OF_MEMORY)
+    return known or any(words in str(error) for words in OUT_OF_MEMORY_MESSAGES)
 
 
-def half_of(batch: int, error: Exception, *, least: int = 1) -> int:
+def halve_batch(batch: int, error: Exception, *, min_batch: int = 1) -> int:
     """Half of a batch that was too large for memory; the error again if that is not the matter."""
-    if not ran_out_of_memory(error) or batch // 2 < least:
+    if not is_out_of_memory(error) or batch // 2 < min_batch:
         raise error
     return batch // 2

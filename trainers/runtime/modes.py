@@ -9,7 +9,7 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put the model in eval mode; modules that were frozen on their own stay as they were."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
-from ...spaces.io.atomic_write import partial_name, take_name
-from .session import Session
+from ...spaces.io.atomic_write import commit_file, partial_path
+from .session import TrainingSession
 
 SCHEMA = 1
 
@@ -38,36 +38,38 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+def save_session(session: TrainingSession, path: Path, settings: Mapping[str, object]) -> None:
     """Write model, optimiser, average and place; `settings` say what run this is."""
     tensors = {f"model/{k}": v for k, v in session.model.state_dict().items()}
-    for index, state in session.optimiser.state_dict()["state"].items():
+    for index, state in session.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{k}": v for k, v in state.items() if v is not None}
-    if session.averaged is not None:
-        tensors |= {f"average/{k}": v for k, v in session.averaged.state_dict().items()}
+    if session.ema_model is not None:
+        tensors |= {f"average/{k}": v for k, v in session.ema_model.state_dict().items()}
     record = {"schema": SCHEMA, "step": session.step, "settings": dict(settings)}
     save_tensors(tensors, path, {"session": json.dumps(record)})
 
 
-def restore_session(session: Session, path: Path, settings: Mapping[str, object]) -> None:
+def restore_session(session: TrainingSession, path: Path, settings: Mapping[str, object]) -> None:
     """Put a session where the checkpoint left off; the settings must be the same."""
-    record = _record(path)
-    check_same(read_settings(path), settings, path)
+    record = _read_header(path)
+    check_same_settings(read_checkpoint_settings(path), settings, path)
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    session.model.load_state_dict(_under("model/", tensors))
+    session.model.load_state_dict(_tensors_under("model/", tensors))
     states: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _under("optimiser/", tensors).items():
+    for key, tensor in _tensors_under("optimiser/", tensors).items():
         index, _, name = key.partition("/")
         states.setdefault(int(index), {})[name] = tensor
-    groups = session.optimiser.state_dict()["param_groups"]
-    session.optimiser.load_state_dict({"state": states, "param_groups": groups})
-    if session.averaged is not None:
-        session.averaged.load_state_dict(_under("average/", tensors))
+    groups = session.optimizer.state_dict()["param_groups"]
+    session.optimizer.load_state_dict({"state": states, "param_groups": groups})
+    if session.ema_model is not None:
+        session.ema_model.load_state_dict(_tensors_under("average/", tensors))
     session.seek(int(str(record["step"])))
 
 
-def check_same(found: Mapping[str, object], settings: Mapping[str, object], path: Path) -> None:
+def check_same_settings(
+    found: Mapping[str, object], settings: Mapping[str, object], path: Path
+) -> None:
     """Refuse to go on with other settings than those that a file was written under."""
     wanted = json.loads(json.dumps(dict(settings)))
     for key in sorted({*wanted, *found}):
@@ -78,18 +80,18 @@ def check_same(found: Mapping[str, object], settings: Mapping[str, object], path
             )
 
 
-def read_settings(path: Path) -> dict[str, object]:
+def read_checkpoint_settings(path: Path) -> dict[str, object]:
     """The settings of the run that a checkpoint belongs to."""
-    settings = _record(path)["settings"]
+    settings = _read_header(path)["settings"]
     assert isinstance(settings, dict)
     return settings
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _record(path: Path) -> dict[str, object]:
+def _read_header(path: Path) -> dict[str, object]:
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("session", "{}"))
@@ -113,6 +115,6 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, st
     """
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
+    partial = partial_path(path)
     save_file(plain, partial, header)
-    take_name(partial, path)
+    commit_file(partial, path)

@@ -22,36 +22,36 @@ from ..data.types import Split
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """One of `size` processes; `rank` 0 leads: it alone writes files and prints."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """True for the one process that writes."""
         return self.rank == 0
 
 
 @contextmanager
-def joined() -> Iterator[Team]:
+def init_process_group() -> Iterator[ProcessGroup]:
     """The team that torchrun started this process in, for the length of the block."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or not dist.is_torchelastic_launched():
-        yield Team()
+        yield ProcessGroup()
         return
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
-        yield Team(dist.get_rank(), size)
+        yield ProcessGroup(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
 
 
-def share(split: Split, team: Team, *, equal: bool) -> Split:
+def shard_split(split: Split, team: ProcessGroup, *, equal: bool) -> Split:
     """Every `size`-th row, from `rank` on; `equal` drops the last rows that not all would have."""
     if team.size == 1:
         return split
@@ -62,25 +62,25 @@ def share(split: Split, team: Team, *, equal: bool) -> Split:
             "start fewer processes"
         )
     rows = slice(team.rank, end, team.size)
-    if split.source is None:
+    if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
-    source = replace(split.source, files=split.source.files[rows])
+    source = replace(split.image_files, files=split.image_files.files[rows])
     return Split(split.images, split.labels[rows], source)
 
 
-def in_step(model: nn.Module, team: Team) -> nn.Module:
+def wrap_ddp(model: nn.Module, team: ProcessGroup) -> nn.Module:
     """The model whose backward pass averages the gradients of all; alone, the model itself."""
     return model if team.size == 1 else DistributedDataParallel(model)
 
 
-def agree(model: nn.Module, team: Team) -> None:
+def broadcast_buffers(model: nn.Module, team: ProcessGroup) -> None:
     """Give all the leader's buffers: each had batch statistics of its own."""
     if team.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def total(values: Sequence[float], team: Team, device: str) -> list[float]:
+def all_reduce_sum(values: Sequence[float], team: ProcessGroup, device: str) -> list[float]:
     """The sums over all processes."""
     if team.size == 1:
         return list(values)

@@ -17,22 +17,22 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ...spaces.errors import UserError
-from ..data.sources.load import Data
-from ..metrics.evaluate import Score, evaluate
-from ..runtime.device import Machine
-from .checkpoint import check_same, restore_session, save_session, save_tensors
+from ..data.sources.load import DataSplits
+from ..metrics.evaluate import ClassificationMetrics, evaluate
+from ..runtime.device import DeviceConfig
+from .checkpoint import check_same_settings, restore_session, save_session, save_tensors
 from .distillation import Teacher
-from .distributed import Team, agree, in_step, share, total
-from .loop import Guidance, Progress, Session, Tuning, run
-from .session import mix
+from .distributed import ProcessGroup, all_reduce_sum, broadcast_buffers, shard_split, wrap_ddp
+from .loop import AuxiliaryLosses, TrainingProgress, TrainingSession, TrainingSettings, run_session
+from .session import mix_seeds
 
 SAVE_SECONDS = 60.0
-IMAGES_A_REPORT = 16_384  # an epoch of more images reports, and may be saved, within
-Report = Callable[[Progress, "Best"], None]
+IMAGES_PER_REPORT = 16_384  # an epoch of more images reports, and may be saved, within
+OnFineTuneReport = Callable[[TrainingProgress, "BestWeights"], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestWeights:
     """The best weights so far: after which epoch, their figures, and those before the first."""
 
     epoch: float
@@ -42,104 +42,119 @@ class Best:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FullTune:
+class FineTuneJob:
     """What to fine-tune, on what, how; `settings` decide the result and are compared on resume."""
 
     model: nn.Module
-    data: Data
-    tuning: Tuning
+    data: DataSplits
+    tuning: TrainingSettings
     seed: int
     teacher: Teacher | None
-    machine: Machine
-    work: Path
+    machine: DeviceConfig
+    work_folder: Path
     settings: dict[str, object]
     save_seconds: float = SAVE_SECONDS
 
 
-def tune(job: FullTune, team: Team, on_report: Report) -> tuple[Best, Score | None]:
+def run_fine_tune(
+    job: FineTuneJob, team: ProcessGroup, on_report: OnFineTuneReport
+) -> tuple[BestWeights, ClassificationMetrics | None]:
     """Train, or go on training; the model ends with its best weights.
 
     The leader reads the test split, once, with them.
     """
-    session, own = session_of(job, team)
-    checkpoint, best_file = job.work / "checkpoint.safetensors", job.work / "best.safetensors"
+    session, own = build_session(job, team)
+    checkpoint, best_file = (
+        job.work_folder / "checkpoint.safetensors",
+        job.work_folder / "best.safetensors",
+    )
     if checkpoint.exists():
         restore_session(session, checkpoint, job.settings)
-    session.forward = in_step(session.model, team)
-    best = read_best(best_file, job.settings) or judge(job, session, own, team, None)
+    session.forward = wrap_ddp(session.model, team)
+    best = read_best_record(best_file, job.settings) or evaluate_and_keep_best(
+        job, session, own, team, None
+    )
     saved = time.monotonic()
 
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         nonlocal best, saved
         if progress.step % session.steps_per_epoch == 0 or progress.step == progress.steps:
-            best = judge(job, session, own, team, best)
-        if team.leads and time.monotonic() - saved >= job.save_seconds:
+            best = evaluate_and_keep_best(job, session, own, team, best)
+        if team.is_leader and time.monotonic() - saved >= job.save_seconds:
             save_session(session, checkpoint, job.settings)
             saved = time.monotonic()
         on_report(progress, best)
         return True
 
-    run(session, report)
-    if not team.leads:
+    run_session(session, report)
+    if not team.is_leader:
         return best, None
-    load_best(job.model, best_file)
+    load_best_weights(job.model, best_file)
     if job.data.test is None:
         return best, None
     return best, evaluate(job.model, job.data.test, job.data, machine=job.machine)
 
 
-def session_of(job: FullTune, team: Team) -> tuple[Session, Data]:
+def build_session(job: FineTuneJob, team: ProcessGroup) -> tuple[TrainingSession, DataSplits]:
     """The session of this process, and the data with its share of the rows."""
     data = replace(
         job.data,
-        train=share(job.data.train, team, equal=True),
-        validation=share(job.data.validation, team, equal=False),
+        train=shard_split(job.data.train, team, equal=True),
+        validation=shard_split(job.data.validation, team, equal=False),
     )
     batch_size = max(1, job.tuning.batch_size // team.size)
-    parts = -(-len(job.data.train) // IMAGES_A_REPORT)
+    parts = -(-len(job.data.train) // IMAGES_PER_REPORT)
     within = [n / parts for n in range(1, int(job.tuning.epochs * parts)) if n % parts]
     tuning = replace(job.tuning, batch_size=batch_size, reports=tuple(within))
-    seed = job.seed if team.leads else mix(job.seed, team.rank)
-    guidance = Guidance(teacher=job.teacher)
-    session = Session(job.model, data, tuning, seed=seed, guidance=guidance, machine=job.machine)
+    seed = job.seed if team.is_leader else mix_seeds(job.seed, team.rank)
+    guidance = AuxiliaryLosses(teacher=job.teacher)
+    session = TrainingSession(
+        job.model, data, tuning, seed=seed, guidance=guidance, machine=job.machine
+    )
     return session, data
 
 
-def judge(job: FullTune, session: Session, own: Data, team: Team, best: Best | None) -> Best:
+def evaluate_and_keep_best(
+    job: FineTuneJob,
+    session: TrainingSession,
+    own: DataSplits,
+    team: ProcessGroup,
+    best: BestWeights | None,
+) -> BestWeights:
     """Measure on validation, all together; the leader writes weights that are the best so far."""
-    agree(session.model, team)
+    broadcast_buffers(session.model, team)
     score = evaluate(session.model, own.validation, own, machine=job.machine)
     parts = (score.accuracy * score.images, score.loss * score.images, score.images)
-    hits, loss, images = total(parts, team, job.machine.device)
+    hits, loss, images = all_reduce_sum(parts, team, job.machine.device)
     accuracy, loss = round(hits) / images, loss / images
     if best is not None and (accuracy, -loss) <= (best.accuracy, -best.loss):
         return best
     before = accuracy if best is None else best.accuracy_before
-    found = Best(session.epoch, accuracy, loss, before)
-    if team.leads:
+    found = BestWeights(session.epoch, accuracy, loss, before)
+    if team.is_leader:
         header = {"best": json.dumps(asdict(found)), "settings": json.dumps(job.settings)}
-        save_tensors(session.model.state_dict(), job.work / "best.safetensors", header)
+        save_tensors(session.model.state_dict(), job.work_folder / "best.safetensors", header)
     return found
 
 
-def read_best(path: Path, settings: dict[str, object]) -> Best | None:
+def read_best_record(path: Path, settings: dict[str, object]) -> BestWeights | None:
     """What the file of the best weights says of them; None before the first."""
     if not path.exists():
         return None
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-        best, found = Best(**json.loads(header["best"])), json.loads(header["settings"])
+        best, found = BestWeights(**json.loads(header["best"])), json.loads(header["settings"])
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"the best weights so far must be whole, got {path} which is not ({error}); "
             f"delete {path.parent} and begin anew"
         ) from None
-    check_same(found, settings, path.parent)
+    check_same_settings(found, settings, path.parent)
     return best
 
 
-def load_best(model: nn.Module, path: Path) -> None:
+def load_best_weights(model: nn.Module, path: Path) -> None:
     """Put the best weights into the model."""
     with safe_open(path, "pt") as file:
         model.load_state_dict({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118

@@ -14,17 +14,25 @@ from typing import Literal
 
 from torch import nn
 
-from ..data.types import Data
-from ..runtime.device import Machine
+from ..data.types import DataSplits
+from ..runtime.device import DeviceConfig
 from .distillation import Teacher
-from .optimizer import Tuning
-from .session import Diverged, Guidance, Session
+from .optimizer import TrainingSettings
+from .session import AuxiliaryLosses, TrainingDivergedError, TrainingSession
 
-__all__ = ["Diverged", "Guidance", "Progress", "Session", "TrainLog", "Tuning", "train"]
+__all__ = [
+    "AuxiliaryLosses",
+    "TrainingDivergedError",
+    "TrainingLog",
+    "TrainingProgress",
+    "TrainingSession",
+    "TrainingSettings",
+    "train_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands; loss and accuracy are means over the steps since the last report.
 
     `seconds` counts this launch only, `remaining` foretells the rest at its pace.
@@ -41,7 +49,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainLog:
+class TrainingLog:
     """What a run did, on which machine settings, and why it ended."""
 
     steps: int
@@ -49,46 +57,48 @@ class TrainLog:
     seconds: float
     reading_seconds: float
     images: int
-    history: tuple[Progress, ...]
-    machine: Machine
+    history: tuple[TrainingProgress, ...]
+    machine: DeviceConfig
     ended: Literal["finished", "stopped", "max_seconds"]
 
 
-def train(
+def train_model(
     model: nn.Module,
-    data: Data,
-    tuning: Tuning,
+    data: DataSplits,
+    tuning: TrainingSettings,
     *,
     seed: int,
     teacher: Teacher | None = None,
-    on_epoch: Callable[[Progress], bool] | None = None,
-    machine: Machine | None = None,
-) -> TrainLog:
+    on_epoch: Callable[[TrainingProgress], bool] | None = None,
+    machine: DeviceConfig | None = None,
+) -> TrainingLog:
     """Train the given model in place; `on_epoch` returning False ends the run early."""
-    session = Session(
-        model, data, tuning, seed=seed, guidance=Guidance(teacher=teacher), machine=machine
+    session = TrainingSession(
+        model, data, tuning, seed=seed, guidance=AuxiliaryLosses(teacher=teacher), machine=machine
     )
-    return run(session, on_epoch)
+    return run_session(session, on_epoch)
 
 
-def run(session: Session, on_epoch: Callable[[Progress], bool] | None = None) -> TrainLog:
+def run_session(
+    session: TrainingSession, on_epoch: Callable[[TrainingProgress], bool] | None = None
+) -> TrainingLog:
     """Advance a session from report to report until it is finished, stopped or out of time."""
     begin = time.perf_counter()
     first = session.step
-    history: list[Progress] = []
+    history: list[TrainingProgress] = []
     ended: Literal["finished", "stopped", "max_seconds"] = "finished"
-    while session.step < session.total:
+    while session.step < session.total_steps:
         goal = report_steps(session)[0]  # anew each time: a report may change the total
         if not session.advance(goal, begin=begin):
             ended = "max_seconds"
-        history.append(progress_of(session, first, time.perf_counter() - begin))
+        history.append(training_progress(session, first, time.perf_counter() - begin))
         if ended == "max_seconds":
             break
-        if on_epoch is not None and on_epoch(history[-1]) is False and goal < session.total:
+        if on_epoch is not None and on_epoch(history[-1]) is False and goal < session.total_steps:
             ended = "stopped"
             break
     session.finish()
-    return TrainLog(
+    return TrainingLog(
         steps=session.step,
         epochs=session.epoch,
         seconds=time.perf_counter() - begin,
@@ -100,26 +110,26 @@ def run(session: Session, on_epoch: Callable[[Progress], bool] | None = None) ->
     )
 
 
-def report_steps(session: Session) -> list[int]:
+def report_steps(session: TrainingSession) -> list[int]:
     """The steps still ahead after which there is a report: epoch ends, asked points, the end."""
     each = session.steps_per_epoch
-    ends = range(each, session.total, each)
+    ends = range(each, session.total_steps, each)
     asked = (round(point * each) for point in session.tuning.reports)
-    goals = {*ends, *asked, session.total}
-    return sorted(goal for goal in goals if session.step < goal <= session.total)
+    goals = {*ends, *asked, session.total_steps}
+    return sorted(goal for goal in goals if session.step < goal <= session.total_steps)
 
 
-def progress_of(session: Session, first: int, seconds: float) -> Progress:
+def training_progress(session: TrainingSession, first: int, seconds: float) -> TrainingProgress:
     """Where a session that began at step `first` stands after so many seconds."""
-    loss, accuracy = session.take_means()
-    remaining = seconds / max(1, session.step - first) * (session.total - session.step)
-    return Progress(
+    loss, accuracy = session.pop_means()
+    remaining = seconds / max(1, session.step - first) * (session.total_steps - session.step)
+    return TrainingProgress(
         step=session.step,
-        steps=session.total,
+        steps=session.total_steps,
         epoch=session.epoch,
         loss=loss,
         accuracy=accuracy,
-        learning_rate=session.rate,
+        learning_rate=session.current_learning_rate,
         seconds=seconds,
         remaining=remaining,
     )

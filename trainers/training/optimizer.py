@@ -14,7 +14,7 @@ from ...spaces.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class TrainingSettings:
     """How a network is trained. The defaults are the brief fine-tune after a cut.
 
     `distill` is the weight of the teacher's part of the loss (0: labels only); `reports` are the
@@ -59,7 +59,7 @@ class Tuning:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)!r}; change it")
 
 
-def learning_rate(tuning: Tuning, step: int, total: int) -> float:
+def learning_rate_at(tuning: TrainingSettings, step: int, total: int) -> float:
     """The rate of step 0..total-1: linear warm-up, then half a cosine to 0, or falling steps."""
     warm = round(tuning.warmup * total)
     if step < warm:
@@ -72,7 +72,7 @@ def learning_rate(tuning: Tuning, step: int, total: int) -> float:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnRate:
+class CustomLearningRate:
     """A parameter with a learning rate of its own, by the share of the run that is done (0..1).
 
     It does not decay, and a clip of the gradient's norm leaves it out.
@@ -82,8 +82,8 @@ class OwnRate:
     rate: Callable[[float], float]
 
 
-def build_optimiser(
-    model: nn.Module, tuning: Tuning, own: Sequence[OwnRate] = ()
+def build_optimizer(
+    model: nn.Module, tuning: TrainingSettings, own: Sequence[CustomLearningRate] = ()
 ) -> torch.optim.Optimizer:
     """SGD or AdamW, fused; norms and biases (all vectors and scalars) do not decay."""
     apart = {id(rated.parameter) for rated in own}

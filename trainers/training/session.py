@@ -11,22 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..data.batches import batches
-from ..data.types import Data
+from ..data.batches import iterate_batches
+from ..data.types import DataSplits
 from ..metrics.evaluate import logits_of
-from ..runtime.device import Machine, detect_machine, lay, place, precision, threads
-from .distillation import Teacher, loss_of
-from .optimizer import OwnRate, Tuning, build_optimiser, learning_rate
+from ..runtime.device import (
+    DeviceConfig,
+    autocast,
+    detect_device_config,
+    thread_limit,
+    to_device,
+    to_memory_format,
+)
+from .distillation import Teacher, distillation_loss
+from .optimizer import CustomLearningRate, TrainingSettings, build_optimizer, learning_rate_at
 
-CHECK_EVERY = 16  # steps between looks at the loss on a GPU, where each look waits for the device
+LOSS_CHECK_INTERVAL = (
+    16  # steps between looks at the loss on a GPU, where each look waits for the device
+)
 
 
-class Diverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the message names the step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guidance:
+class AuxiliaryLosses:
     """What shapes the loss besides labels: a teacher, and a penalty of the share done (0..1).
 
     The parameters that the penalty is about may have learning rates of their own.
@@ -34,39 +43,39 @@ class Guidance:
 
     teacher: Teacher | None = None
     penalty: Callable[[float], Tensor] | None = None
-    own_rates: tuple[OwnRate, ...] = ()
+    own_rates: tuple[CustomLearningRate, ...] = ()
 
 
-class Session:
+class TrainingSession:
     """A model in training: its optimiser, its place in the epochs, its random state."""
 
     def __init__(
         self,
         model: nn.Module,
-        data: Data,
-        tuning: Tuning,
+        data: DataSplits,
+        tuning: TrainingSettings,
         *,
         seed: int,
-        guidance: Guidance | None = None,
-        machine: Machine | None = None,
+        guidance: AuxiliaryLosses | None = None,
+        machine: DeviceConfig | None = None,
     ) -> None:
-        guidance = guidance or Guidance()
-        self.machine = machine or detect_machine(model, data.input_shape)
-        self.model = place(model, self.machine)
+        guidance = guidance or AuxiliaryLosses()
+        self.machine = machine or detect_device_config(model, data.input_shape)
+        self.model = to_device(model, self.machine)
         self.forward = torch.compile(self.model) if self.machine.compile else self.model
         self.data, self.tuning, self.seed = data, tuning, seed
-        self.optimiser = build_optimiser(model, tuning, guidance.own_rates)
+        self.optimizer = build_optimizer(model, tuning, guidance.own_rates)
         self.teacher = guidance.teacher if tuning.distill > 0 else None
         self.penalty = guidance.penalty
-        self.averaged = None
+        self.ema_model = None
         if tuning.ema is not None:
             average = get_ema_multi_avg_fn(tuning.ema)  # type: ignore[no-untyped-call]
-            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+            self.ema_model = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         self.batch_size = min(tuning.batch_size, len(data.train))
         self.steps_per_epoch = len(data.train) // self.batch_size
-        self.total = max(1, round(tuning.epochs * self.steps_per_epoch))
+        self.total_steps = max(1, round(tuning.epochs * self.steps_per_epoch))
         self.step = 0
-        self.rate = 0.0
+        self.current_learning_rate = 0.0
         self.reading_seconds = 0.0
         self._reader: Iterator[tuple[Tensor, Tensor]] = iter(())
         self._sums: list[Tensor] = []
@@ -83,23 +92,23 @@ class Session:
         limit = self.tuning.max_seconds
         devices = [torch.cuda.current_device()] if self.machine.device.startswith("cuda") else []
         self.model.train()
-        with threads(self.machine), torch.random.fork_rng(devices):
+        with thread_limit(self.machine), torch.random.fork_rng(devices):
             while self.step < goal:
                 if self.step % self.steps_per_epoch == 0:
-                    self._open_epoch()
+                    self._start_epoch()
                 self._take_step()
                 if limit is not None and time.perf_counter() - begin > limit:
                     break
-            self._check()
+            self._check_losses()
         return self.step >= goal
 
     def finish(self) -> None:
         """Write the averaged weights, where they were asked for, into the model; eval mode."""
-        if self.averaged is not None:
-            self.model.load_state_dict(self.averaged.module.state_dict())
+        if self.ema_model is not None:
+            self.model.load_state_dict(self.ema_model.module.state_dict())
         self.model.eval()
 
-    def take_means(self) -> tuple[float, float]:
+    def pop_means(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last call."""
         if not self._sums:
             return math.nan, math.nan
@@ -111,17 +120,17 @@ class Session:
         """Stand before a step, with the batches that an unbroken run would see next."""
         self.step = step
         if step % self.steps_per_epoch:
-            self._open_epoch()
+            self._start_epoch()
             for _ in range(step % self.steps_per_epoch):
                 next(self._reader)
 
-    def _open_epoch(self) -> None:
+    def _start_epoch(self) -> None:
         epoch = self.step // self.steps_per_epoch
-        self._reader = batches(
+        self._reader = iterate_batches(
             self.data.train,
             self.data,
             batch_size=self.batch_size,
-            generator=torch.Generator().manual_seed(mix(self.seed, epoch)),
+            generator=torch.Generator().manual_seed(mix_seeds(self.seed, epoch)),
             augment=self.data.augment,
             device=self.machine.device,
         )
@@ -129,40 +138,42 @@ class Session:
     def _take_step(self) -> None:
         begin = time.perf_counter()
         images, labels = next(self._reader)
-        images = lay(images, self.machine)
+        images = to_memory_format(images, self.machine)
         self.reading_seconds += time.perf_counter() - begin
-        torch.manual_seed(mix(self.seed, self.step))  # dropout's draws do not depend on the past
-        self.rate = learning_rate(self.tuning, self.step, self.total)
-        share = self.step / self.total
-        for group in self.optimiser.param_groups:
+        torch.manual_seed(
+            mix_seeds(self.seed, self.step)
+        )  # dropout's draws do not depend on the past
+        self.current_learning_rate = learning_rate_at(self.tuning, self.step, self.total_steps)
+        share = self.step / self.total_steps
+        for group in self.optimizer.param_groups:
             own = group.get("own_rate")
-            group["lr"] = self.rate if own is None else own(share)
+            group["lr"] = self.current_learning_rate if own is None else own(share)
         taught = None
         if self.teacher is not None:
             step = (self.data, self.seed, self.step, self.batch_size)
             taught = self.teacher(images, step, data=self.data)
-        with precision(self.machine, exact=self.data.outputs.exact):
+        with autocast(self.machine, exact=self.data.outputs.exact):
             logits = logits_of(self.forward(images), self.data)
-        loss = loss_of(logits, labels, taught, self.tuning)
+        loss = distillation_loss(logits, labels, taught, self.tuning)
         if self.penalty is not None:
             loss = loss + self.penalty(share)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.tuning.clip is not None:
-            groups = self.optimiser.param_groups
+            groups = self.optimizer.param_groups
             common = [p for g in groups if "own_rate" not in g for p in g["params"]]
             nn.utils.clip_grad_norm_(common, self.tuning.clip)
         hits = (logits.detach().argmax(1) == labels).sum()
         self._sums.append(torch.stack([loss.detach().float(), hits.float()]))
         self._unchecked.append(loss.detach())
         self.step += 1
-        if self.machine.device == "cpu" or self.step % CHECK_EVERY == 0:
-            self._check()  # before the weights take the step
-        self.optimiser.step()
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+        if self.machine.device == "cpu" or self.step % LOSS_CHECK_INTERVAL == 0:
+            self._check_losses()  # before the weights take the step
+        self.optimizer.step()
+        if self.ema_model is not None:
+            self.ema_model.update_parameters(self.model)
 
-    def _check(self) -> None:
+    def _check_losses(self) -> None:
         """Refuse a loss that is not finite, naming the first step that showed it."""
         if not self._unchecked:
             return
@@ -171,12 +182,12 @@ class Session:
         self._unchecked.clear()
         for step, loss in enumerate(losses, first):
             if not math.isfinite(loss):
-                raise Diverged(
-                    f"the loss must stay finite, got {loss} at step {step} of {self.total} with "
-                    f"learning rate {self.rate:.4g}; lower it"
+                raise TrainingDivergedError(
+                    f"the loss must stay finite, got {loss} at step {step} of {self.total_steps} with "
+                    f"learning rate {self.current_learning_rate:.4g}; lower it"
                 )
 
 
-def mix(seed: int, count: int) -> int:
+def mix_seeds(seed: int, count: int) -> int:
     """One generator seed of two numbers, well spread (the multiplier of splitmix64)."""
     return (seed * 0x9E3779B97F4A7C15 + count * 0xBF58476D1CE4E5B9 + 1) % 2**63

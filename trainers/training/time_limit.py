@@ -10,34 +10,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .loop import Progress
-from .session import Session
+from .loop import TrainingProgress
+from .session import TrainingSession
 
 LEAST_STEPS = 8  # are trained in any case
 PARTS = 8  # reports in an epoch
 
-OnReport = Callable[[Progress], bool]
+OnReport = Callable[[TrainingProgress], bool]
 
 
-def within(session: Session, seconds: float, on_report: OnReport) -> OnReport:
+def within(session: TrainingSession, seconds: float, on_report: OnReport) -> OnReport:
     """Prepare a session for a run of at most so many seconds; what the run is to report to."""
-    asked = session.total
-    first: Progress | None = None
+    asked = session.total_steps
+    first: TrainingProgress | None = None
     session.tuning = replace(session.tuning, reports=report_points(session))
 
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         nonlocal first
         if first is None:
             first = progress
         else:
             pace = (progress.seconds - first.seconds) / (progress.step - first.step)
-            session.total = steps_planned(progress, pace, seconds, asked)
-        return on_report(replace(progress, steps=session.total))
+            session.total_steps = steps_planned(progress, pace, seconds, asked)
+        return on_report(replace(progress, steps=session.total_steps))
 
     return report
 
 
-def report_points(session: Session) -> tuple[float, ...]:
+def report_points(session: TrainingSession) -> tuple[float, ...]:
     """In epochs: after each part of an epoch, and in the first one after 1, 2, 4, ... steps."""
     each = session.steps_per_epoch
     doubled = [2**power / each for power in range(each.bit_length())]
@@ -45,7 +45,7 @@ def report_points(session: Session) -> tuple[float, ...]:
     return (*doubled, *parts)
 
 
-def steps_planned(progress: Progress, pace: float, seconds: float, asked: int) -> int:
+def steps_planned(progress: TrainingProgress, pace: float, seconds: float, asked: int) -> int:
     """How long the schedule is to be at so many seconds a step."""
     left = max(0.0, seconds - progress.seconds)
     fit = progress.step + int(min(left / max(pace, 1e-9), asked))

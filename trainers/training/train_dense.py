@@ -13,41 +13,41 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ...spaces.io.atomic_write import write_json
+from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.output_forms import SCORES
 from ..data.image_options import ImageOptions, with_options
-from ..data.sources.load import Data, load_data
-from ..metrics.evaluate import Score, evaluate
+from ..data.sources.load import DataSplits, load_data
+from ..metrics.evaluate import ClassificationMetrics, evaluate
 from ..models.build import build_model, load_weights, stock_notes
 from ..models.read_outputs import read_outputs
-from ..runtime.device import Machine, detect_machine
+from ..runtime.device import DeviceConfig, detect_device_config
 from .checkpoint import restore_session, save_session, save_weights
-from .loop import Progress, Session, TrainLog, Tuning, run
+from .loop import TrainingLog, TrainingProgress, TrainingSession, TrainingSettings, run_session
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
 # From scratch: the rate and the warm-up that a fine-tune must not have.
-FROM_SCRATCH = Tuning(epochs=30, learning_rate=0.1, warmup=0.05, distill=0.0)
+FROM_SCRATCH_SETTINGS = TrainingSettings(epochs=30, learning_rate=0.1, warmup=0.05, distill=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class DenseJob:
+class DenseTrainingSpec:
     """What to train, on what, and where to write it."""
 
     model: str
     data: str
     out: Path
-    tuning: Tuning = FROM_SCRATCH
+    tuning: TrainingSettings = FROM_SCRATCH_SETTINGS
     seed: int = 0
     weights: Path | None = None
-    machine: Machine | None = None
+    machine: DeviceConfig | None = None
     save_seconds: float = SAVE_SECONDS
     images: ImageOptions = ImageOptions()
     outputs: str = SCORES  # or probabilities
 
-    def settings(self, machine: Machine) -> dict[str, object]:
+    def settings(self, machine: DeviceConfig) -> dict[str, object]:
         """What decides the result, as JSON values."""
-        source = None if self.weights is None else file_hash(self.weights)
+        source = None if self.weights is None else file_sha256(self.weights)
         return {
             "model": self.model,
             "data": self.data,
@@ -61,24 +61,24 @@ class DenseJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class DenseBaseline:
     """A trained dense network on disk; validation chooses, test reports."""
 
     path: Path
     sha256: str
-    validation: Score
-    test: Score | None
+    validation: ClassificationMetrics
+    test: ClassificationMetrics | None
     seconds: float
     settings: dict[str, object] = field(default_factory=dict)
 
 
-def train_dense(
-    job: DenseJob,
+def train_dense_baseline(
+    job: DenseTrainingSpec,
     *,
-    data: Data | None = None,
-    on_report: Callable[[Progress], bool] | None = None,
+    data: DataSplits | None = None,
+    on_report: Callable[[TrainingProgress], bool] | None = None,
     say: Callable[[str], None] | None = None,
-) -> Baseline:
+) -> DenseBaseline:
     """Train, or go on training, and write the network; a finished job is read back.
 
     `say` is told where the first weights come from, and how the network's outputs are read,
@@ -89,7 +89,7 @@ def train_dense(
     model = build_model(
         job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
     )
-    machine = job.machine or detect_machine(model, data.input_shape)
+    machine = job.machine or detect_device_config(model, data.input_shape)
     settings = job.settings(machine)
     checkpoint = job.out.with_name(job.out.name + ".checkpoint")
     done = None if checkpoint.exists() else read_baseline(job.out)
@@ -100,26 +100,28 @@ def train_dense(
     if say is not None:
         for note in (*notes, *more):
             say(note)
-    session = Session(model, data, job.tuning, seed=job.seed, machine=machine)
+    session = TrainingSession(model, data, job.tuning, seed=job.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)
-    log = run(session, saving(session, checkpoint, settings, job.save_seconds, on_report))
+    log = run_session(
+        session, report_and_save(session, checkpoint, settings, job.save_seconds, on_report)
+    )
     if log.ended != "finished":
         save_session(session, checkpoint, settings)
-    return _conclude(job, session, data, log, settings)
+    return _write_baseline(job, session, data, log, settings)
 
 
-def saving(
-    session: Session,
+def report_and_save(
+    session: TrainingSession,
     checkpoint: Path,
     settings: dict[str, object],
     every: float,
-    on_report: Callable[[Progress], bool] | None,
-) -> Callable[[Progress], bool]:
+    on_report: Callable[[TrainingProgress], bool] | None,
+) -> Callable[[TrainingProgress], bool]:
     """Report, and save the session when the last save is old enough."""
     last = time.monotonic()
 
-    def report(progress: Progress) -> bool:
+    def report(progress: TrainingProgress) -> bool:
         nonlocal last
         if time.monotonic() - last >= every and progress.step < progress.steps:
             save_session(session, checkpoint, settings)
@@ -129,14 +131,18 @@ def saving(
     return report
 
 
-def _conclude(
-    job: DenseJob, session: Session, data: Data, log: TrainLog, settings: dict[str, object]
-) -> Baseline:
+def _write_baseline(
+    job: DenseTrainingSpec,
+    session: TrainingSession,
+    data: DataSplits,
+    log: TrainingLog,
+    settings: dict[str, object],
+) -> DenseBaseline:
     model, machine = session.model, session.machine
     save_weights(model, job.out)
-    baseline = Baseline(
+    baseline = DenseBaseline(
         path=job.out,
-        sha256=file_hash(job.out),
+        sha256=file_sha256(job.out),
         validation=evaluate(model, data.validation, data, machine=machine),
         test=None if data.test is None else evaluate(model, data.test, data, machine=machine),
         seconds=log.seconds,
@@ -148,31 +154,31 @@ def _conclude(
     return baseline
 
 
-def _write_record(baseline: Baseline) -> None:
+def _write_record(baseline: DenseBaseline) -> None:
     record = {"schema": SCHEMA, **asdict(baseline), "path": baseline.path.name}
-    write_json(baseline.path.with_name(baseline.path.name + ".json"), record)
+    write_json_atomic(baseline.path.with_name(baseline.path.name + ".json"), record)
 
 
-def read_baseline(out: Path) -> Baseline | None:
+def read_baseline(out: Path) -> DenseBaseline | None:
     """The finished baseline at `out`, if its record fits its weights."""
     file = out.with_name(out.name + ".json")
     if not (out.is_file() and file.is_file()):
         return None
     record = json.loads(file.read_text())
-    if record.get("schema") != SCHEMA or record["sha256"] != file_hash(out):
+    if record.get("schema") != SCHEMA or record["sha256"] != file_sha256(out):
         return None
-    test = None if record["test"] is None else Score(**record["test"])
-    return Baseline(
+    test = None if record["test"] is None else ClassificationMetrics(**record["test"])
+    return DenseBaseline(
         path=out,
         sha256=record["sha256"],
-        validation=Score(**record["validation"]),
+        validation=ClassificationMetrics(**record["validation"]),
         test=test,
         seconds=record["seconds"],
         settings=record["settings"],
     )
 
 
-def file_hash(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The sha256 that results quote."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

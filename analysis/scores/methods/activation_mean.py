@@ -10,12 +10,12 @@ consumers instead of outputs of the producer, so norm and nonlinearity are behin
 
 from __future__ import annotations
 
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..batch_view import Seen
 from ..registry import batch_score
 
 
 @batch_score("activation-mean", "inputs", average=True)
-def activation_mean(seen: Seen) -> Parts:
+def activation_mean(seen: Seen) -> LayerScores:
     """Mean |activation| of each channel, a part for each layer that reads it."""
     return seen.per_input(lambda values: values.abs().mean(1))

@@ -9,12 +9,12 @@ We differ in: inputs of the consumers instead of outputs of the producer, behind
 
 from __future__ import annotations
 
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..batch_view import Seen
 from ..registry import batch_score
 
 
 @batch_score("activation-zeros", "inputs", average=True)
-def activation_zeros(seen: Seen) -> Parts:
+def activation_zeros(seen: Seen) -> LayerScores:
     """Share of each channel's activations that are not zero."""
     return seen.per_input(lambda values: (values != 0).float().mean(1))

@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ....spaces.graph.channels import Layer
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..filter_ops import weight_of
 from ..registry import Network, score
 from .l2 import l2
 
 
 @score("bn-scale")
-def bn_scale(network: Network) -> Parts:
+def bn_scale(network: Network) -> LayerScores:
     """|gamma| of each channel; a part for each norm of an atom."""
-    normed = network.per_atom_of_layers(scale, kinds=("channelwise",))
+    normed = network.per_atom_of_layers(norm_scale, kinds=("channelwise",))
     bare = l2(network)
     rest = ~np.isin(bare.atom, normed.atom)
-    return Parts(
+    return LayerScores(
         np.concatenate((normed.value, bare.value[rest])),
         np.concatenate((normed.atom, bare.atom[rest])),
         np.concatenate((normed.layer, bare.layer[rest])),
     )
 
 
-def scale(layer: Layer, module: nn.Module) -> Tensor | None:
+def norm_scale(layer: Layer, module: nn.Module) -> Tensor | None:
     """A norm's |gamma|, ones where it has no affine part; a PReLU is no norm."""
     if not isinstance(module, _NormBase):
         return None

@@ -13,17 +13,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..registry import Network, score
 
 
 @score("fpgm")
-def fpgm(network: Network) -> Parts:
+def fpgm(network: Network) -> LayerScores:
     """Sum of Euclidean distances of each filter, a part for each layer of an atom."""
-    return network.per_atom(distances)
+    return network.per_atom(distance_sums)
 
 
-def distances(weight: Tensor) -> Tensor:
+def distance_sums(weight: Tensor) -> Tensor:
     """The sum of each filter's distances to all filters of its layer."""
     filters = weight.detach().flatten(1)
     return torch.cdist(filters, filters).sum(1)

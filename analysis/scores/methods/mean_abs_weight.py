@@ -7,11 +7,11 @@ A filter of a coupled atom adds up over the layers that share it.
 
 from __future__ import annotations
 
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..registry import Network, score
 
 
 @score("mean-abs-weight")
-def mean_abs_weight(network: Network) -> Parts:
+def mean_abs_weight(network: Network) -> LayerScores:
     """Mean |w| of each filter, a part for each layer of an atom."""
     return network.per_atom(lambda weight: weight.abs().flatten(1).mean(1))

@@ -10,12 +10,12 @@ biases and norms are left out, the weights of convolutions and linear layers are
 
 from __future__ import annotations
 
-from ....spaces.policy.layer_scores import Parts
+from ....spaces.policy.layer_scores import LayerScores
 from ..batch_view import Seen
 from ..registry import batch_score
 
 
 @batch_score("weight-gradient", "weights")
-def weight_gradient(seen: Seen) -> Parts:
+def weight_gradient(seen: Seen) -> LayerScores:
     """Sum of |gradient * weight| of each filter, a part for each layer of an atom."""
     return seen.per_filter(lambda weight, gradient: (gradient * weight).abs().flatten(1).sum(1))

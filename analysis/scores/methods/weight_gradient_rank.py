@@ -16,20 +16,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from ....spaces.policy.layer_scores import Parts
-from ....spaces.policy.normalization import ranks
+from ....spaces.policy.layer_scores import LayerScores
+from ....spaces.policy.normalization import fractional_ranks
 from ..batch_view import Seen
 from ..registry import batch_score
 from .weight_gradient import weight_gradient
 
 
 @batch_score("weight-gradient-rank", "weights")
-def weight_gradient_rank(seen: Seen) -> Parts:
+def weight_gradient_rank(seen: Seen) -> LayerScores:
     """Rank in (0, 1] of each atom's |gradient * weight| within each of its layers."""
     parts = weight_gradient(seen)
     value = np.empty_like(parts.value)
     for layer in np.unique(parts.layer):
         own = parts.layer == layer
-        value[own] = ranks(parts.value[own])
+        value[own] = fractional_ranks(parts.value[own])
     value[~np.isfinite(parts.value)] = np.nan  # a rank would hide it
     return replace(parts, value=value)

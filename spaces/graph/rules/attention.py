@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Heads(nn.Module):
+class AttentionHeads(nn.Module):
     """The core of an attention: no weights but what each head has for itself."""
 
     streams = 1  # how many of its inputs carry channels, heads * head_dim or a multiple of it
@@ -25,12 +25,12 @@ class Heads(nn.Module):
         """[N, L, heads * head_dim] -> [N, heads, L, head_dim]."""
         return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
-    def cut(self, kept: Tensor) -> None:
+    def keep_heads(self, kept: Tensor) -> None:
         """Keep these heads."""
         self.heads = int(kept.sum())
 
 
-class Dot(Heads):
+class DotProductHeads(AttentionHeads):
     """Scaled dot product of all tokens with all."""
 
     streams = 3
@@ -50,7 +50,7 @@ class Dot(Heads):
         return mixed.transpose(1, 2).flatten(2), attention
 
 
-class MultiHead(nn.Module):
+class ExplicitMultiheadAttention(nn.Module):
     """`nn.MultiheadAttention` with called projections; same arguments, same outputs."""
 
     in_proj_bias = None  # nn.TransformerEncoderLayer looks: no fast path here
@@ -68,9 +68,9 @@ class MultiHead(nn.Module):
             weights = list(original.in_proj_weight.detach().chunk(3))
         bias = original.in_proj_bias
         biases = [None] * 3 if bias is None else list(bias.detach().chunk(3))
-        self.q, self.k, self.v = map(_linear, weights, biases)
-        self.core = Dot(original.num_heads, original.head_dim, original.dropout)
-        self.proj = _linear(original.out_proj.weight, original.out_proj.bias)
+        self.q, self.k, self.v = map(_build_linear, weights, biases)
+        self.core = DotProductHeads(original.num_heads, original.head_dim, original.dropout)
+        self.proj = _build_linear(original.out_proj.weight, original.out_proj.bias)
 
     def forward(
         self,
@@ -115,7 +115,7 @@ class MultiHead(nn.Module):
         return None if not masks else masks[0] if len(masks) == 1 else masks[0] + masks[1]
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def _build_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, device="meta")
     linear.weight = nn.Parameter(weight.detach().clone())
     if bias is not None:

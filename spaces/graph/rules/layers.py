@@ -17,13 +17,13 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..calls import Call, Labels, aten
-from ..channels import Kind
+from ..calls import ActivationLabels, OperationCall, aten
+from ..channels import LayerKind
 from ..labels import Couplings, channel_vector
-from .attention import Heads
-from .option_a_shortcut import Shortcut
+from .attention import AttentionHeads
+from .option_a_shortcut import OptionAShortcut
 
-PLAIN_WEIGHTS = {"weight", "bias"}
+STANDARD_PARAMETERS = {"weight", "bias"}
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
 BATCH_NORMS = {
     getattr(aten, name)
@@ -41,11 +41,11 @@ BATCH_NORMS = {
 
 
 @dataclass(slots=True)
-class Slot:
+class TracedLayer:
     """One leaf while the trace runs."""
 
     name: str
-    kind: Kind
+    kind: LayerKind
     module: nn.Module
     position: int  # in forward order
     ids_in: Tensor | None = None
@@ -54,22 +54,22 @@ class Slot:
     inputs: list[Tensor] = field(default_factory=list)
 
 
-def leaf_kind(module: nn.Module) -> Kind | None:
+def layer_kind(module: nn.Module) -> LayerKind | None:
     """The kind of a module that can be cut, None for all others.
 
     A subclass with a forward of its own, or a reparametrised weight, may mix channels inside.
     """
-    if isinstance(module, Shortcut):
+    if isinstance(module, OptionAShortcut):
         return "shortcut"
-    if isinstance(module, Heads):
+    if isinstance(module, AttentionHeads):
         return "heads"
-    plain = set(module._parameters) <= PLAIN_WEIGHTS and not is_parametrized(module)
+    plain = set(module._parameters) <= STANDARD_PARAMETERS and not is_parametrized(module)
     if not plain:
         return None
     if isinstance(module, _ConvNd):
-        return "conv" if _unchanged(module, nn.modules.conv) else None
+        return "conv" if _has_stock_forward(module, nn.modules.conv) else None
     if isinstance(module, nn.Linear):
-        return "linear" if _unchanged(module, nn.modules.linear) else None
+        return "linear" if _has_stock_forward(module, nn.modules.linear) else None
     if isinstance(module, _BatchNorm | _InstanceNorm):
         return "channelwise" if type(module).forward in _NORM_FORWARDS else None
     if isinstance(module, nn.PReLU) and module.num_parameters > 1:
@@ -77,7 +77,7 @@ def leaf_kind(module: nn.Module) -> Kind | None:
     return None
 
 
-def runs_its_norm(call: Call, module: nn.Module) -> bool:
+def runs_its_norm(call: OperationCall, module: nn.Module) -> bool:
     """Whether an operation is the batch norm of a module's own weight, bias and statistics.
 
     So norms with a forward of their own are known, as those that apply an activation too: what
@@ -94,7 +94,7 @@ def runs_its_norm(call: Call, module: nn.Module) -> bool:
 
 def is_opaque(module: nn.Module) -> bool:
     """Whether a module is a convolution or linear layer that is not read as one."""
-    return isinstance(module, _ConvNd | nn.Linear) and leaf_kind(module) is None
+    return isinstance(module, _ConvNd | nn.Linear) and layer_kind(module) is None
 
 
 def why_unread(module: nn.Module) -> str:
@@ -105,22 +105,26 @@ def why_unread(module: nn.Module) -> str:
     if is_parametrized(module):
         return f"a parameter of {kind} is parametrised"
     source = nn.modules.conv if isinstance(module, _ConvNd) else nn.modules.linear
-    if not _unchanged(module, source):
+    if not _has_stock_forward(module, source):
         return f"{kind} has a forward of its own, which may change its weights or channels"
-    others = ", ".join(sorted(set(module._parameters) - PLAIN_WEIGHTS))
+    others = ", ".join(sorted(set(module._parameters) - STANDARD_PARAMETERS))
     return f"{kind} has parameters besides weight and bias: {others}"
 
 
 _NORM_FORWARDS = (_BatchNorm.forward, _InstanceNorm.forward, nn.SyncBatchNorm.forward)
 
 
-def _unchanged(module: nn.Module, source: object) -> bool:
+def _has_stock_forward(module: nn.Module, source: object) -> bool:
     forward = type(module).forward
     return forward.__module__ == getattr(source, "__name__", "")
 
 
-def record_call(
-    slot: Slot, inputs: list[Tensor], out: Tensor, labels: Labels, known: Couplings
+def record_layer_call(
+    slot: TracedLayer,
+    inputs: list[Tensor],
+    out: Tensor,
+    labels: ActivationLabels,
+    known: Couplings,
 ) -> None:
     """Read the labels of one call of a leaf and give its output labels."""
     if slot.kind == "heads":
@@ -128,15 +132,15 @@ def record_call(
         return
     x = inputs[0]
     dim = x.ndim - 1 if slot.kind == "linear" else 1
-    ids = _read(x, dim, slot, labels, known)
+    ids = _read_channel_ids(x, dim, slot, labels, known)
     if slot.ids_in is not None:  # called before: the same weights serve both inputs
-        ids = known.unite(slot.ids_in, ids, f"shares {slot.name} with a fixed channel")
+        ids = known.tie(slot.ids_in, ids, f"shares {slot.name} with a fixed channel")
     slot.ids_in = ids
     slot.macs_per_pair += _macs_per_pair(slot.module, x, out)
     if slot.kind == "channelwise":
         slot.ids_out = ids
     elif slot.ids_out is None:
-        slot.ids_out = known.fresh(out.shape[dim], slot.position)
+        slot.ids_out = known.new_ids(out.shape[dim], slot.position)
         _tie_conv_groups(slot, known)
     assert slot.ids_out is not None
     shape = [1] * out.ndim
@@ -144,7 +148,9 @@ def record_call(
     labels.put(out, slot.ids_out.view(shape).expand(out.shape))
 
 
-def _read(x: Tensor, dim: int, slot: Slot, labels: Labels, known: Couplings) -> Tensor:
+def _read_channel_ids(
+    x: Tensor, dim: int, slot: TracedLayer, labels: ActivationLabels, known: Couplings
+) -> Tensor:
     """The ids along the channel dimension of a leaf's input."""
     found = labels.get(x)
     vector = None if found is None else channel_vector(found, dim)
@@ -154,7 +160,7 @@ def _read(x: Tensor, dim: int, slot: Slot, labels: Labels, known: Couplings) -> 
     return vector
 
 
-def _tie_conv_groups(slot: Slot, known: Couplings) -> None:
+def _tie_conv_groups(slot: TracedLayer, known: Couplings) -> None:
     """Tie the inputs and outputs of each convolution group: it goes as a whole or not at all."""
     groups = getattr(slot.module, "groups", 1)
     if groups == 1:
@@ -175,15 +181,21 @@ def _macs_per_pair(module: nn.Module, x: Tensor, out: Tensor) -> int:
 
 
 def _record_heads(
-    slot: Slot, inputs: list[Tensor], out: Tensor, labels: Labels, known: Couplings
+    slot: TracedLayer,
+    inputs: list[Tensor],
+    out: Tensor,
+    labels: ActivationLabels,
+    known: Couplings,
 ) -> None:
     """Tie all channels of a head: of queries, keys and values."""
     core = slot.module
-    assert isinstance(core, Heads)
+    assert isinstance(core, AttentionHeads)
     parts = []
     for x in inputs:
-        ids = _read(x, x.ndim - 1, slot, labels, known)
-        parts.append(ids.view(-1, core.heads, _own_channels(core, x)).transpose(0, 1).flatten(1))
+        ids = _read_channel_ids(x, x.ndim - 1, slot, labels, known)
+        parts.append(
+            ids.view(-1, core.heads, _channels_per_head(core, x)).transpose(0, 1).flatten(1)
+        )
     rows = torch.cat(parts, dim=1)
     rows = known.tie_along(rows, 1, f"a head of {slot.name} with a fixed channel")
     slot.ids_in = slot.ids_out = rows[:, 0]
@@ -191,6 +203,6 @@ def _record_heads(
     labels.put(out, vector.expand(out.shape))
 
 
-def _own_channels(core: Heads, x: Tensor) -> int:
+def _channels_per_head(core: AttentionHeads, x: Tensor) -> int:
     """Neighbouring channels of one head in an input: its width, or 1 for a number a head."""
     return core.head_dim if x.shape[-1] % (core.heads * core.head_dim) == 0 else 1

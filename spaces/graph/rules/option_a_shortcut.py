@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Shortcut(nn.Module):
+class OptionAShortcut(nn.Module):
     """Take every `stride`-th position and place the channels in the middle of `channels_out`."""
 
     index: Tensor
@@ -33,7 +33,7 @@ class Shortcut(nn.Module):
         copied = x.index_select(1, self.index.clamp(min=0))
         return copied * self.scale.to(x.dtype).view(1, -1, 1, 1)
 
-    def cut(self, kept_out: Tensor, kept_in: Tensor) -> None:
+    def keep_channels(self, kept_out: Tensor, kept_in: Tensor) -> None:
         """Keep these channels; an output channel whose input channel goes becomes zero."""
         position = torch.where(kept_in, kept_in.cumsum(0) - 1, -1)
         position = torch.cat((position, position.new_full((1,), -1)))  # index -1 stays -1

@@ -15,7 +15,7 @@ FACTORS = {  # of each matrix product, by their names in its schema
 }
 
 
-def product_macs(
+def raw_weight_macs(
     op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, weights: set[int]
 ) -> int:
     """Multiply-adds of one operation if one of its factors is (part of) a weight, else 0."""

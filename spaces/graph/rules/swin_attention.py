@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import Heads
+from .attention import AttentionHeads
 
 
-class WindowHeads(Heads):
+class ShiftedWindowHeads(AttentionHeads):
     """Attention within (shifted) windows: qkv [N, H, W, 3 * D] -> [N, H, W, D]."""
 
     streams = 2
@@ -49,7 +49,7 @@ class WindowHeads(Heads):
         logits = self._logits(q, k) + self._bias(bias, tokens)
         if any(shift):
             logits = logits.view(batch, rows * columns, self.heads, tokens, tokens)
-            logits = logits + self._apart(height, width, shift, qkv)[None, :, None]
+            logits = logits + self._shift_mask(height, width, shift, qkv)[None, :, None]
             logits = logits.view(-1, self.heads, tokens, tokens)
         attention = F.dropout(logits.softmax(dim=-1), self.dropout, self.training)
         mixed = (attention @ v).transpose(1, 2).flatten(2)
@@ -68,7 +68,7 @@ class WindowHeads(Heads):
         rows: Tensor = (self.table if bias is None else bias)[self.positions]
         return rows.view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
 
-    def _apart(self, height: int, width: int, shift: list[int], like: Tensor) -> Tensor:
+    def _shift_mask(self, height: int, width: int, shift: list[int], like: Tensor) -> Tensor:
         """-100 between tokens that are neighbours only by rolling: [windows, tokens, tokens]."""
         region = like.new_zeros(height, width)
         bounds = zip(self.window, shift, strict=True)
@@ -81,7 +81,7 @@ class WindowHeads(Heads):
         return (tokens.unsqueeze(1) != tokens.unsqueeze(2)).to(like.dtype) * -100.0
 
 
-class WindowAttention(nn.Module):
+class ExplicitWindowAttention(nn.Module):
     """The whole attention: pad, project, mix, project, crop."""
 
     coordinates: Tensor
@@ -89,7 +89,7 @@ class WindowAttention(nn.Module):
     def __init__(self, original: Any) -> None:
         super().__init__()
         self.dropout = original.dropout
-        self.qkv, self.core, self.proj = original.qkv, WindowHeads(original), original.proj
+        self.qkv, self.core, self.proj = original.qkv, ShiftedWindowHeads(original), original.proj
         self.cpb_mlp = getattr(original, "cpb_mlp", None)
         if self.cpb_mlp is not None:
             table = original.relative_coords_table.view(-1, 2).clone()

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from paretoprune.search.cli.app import main
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.prepare import load_inputs, network_of
-from paretoprune.search.driver.resume import as_many_or_more
-from paretoprune.search.storage.run_folder import RunFolder, create_run
+from paretoprune.search.driver.prepare import load_inputs, resolve_model
+from paretoprune.search.driver.resume import check_trials_not_reduced
+from paretoprune.search.storage.run_folder import RunFolder, create_run_folder
 from paretoprune.spaces.errors import UserError
 
 
@@ -155,9 +155,9 @@ def test_a_run_that_has_its_weights_reads_them_from_no_other_file(tmp_path):
     settings = SearchSettings(weights=Path("moved.safetensors"))
     inputs, run = load_inputs(settings, model=None, data=None), RunFolder(tmp_path)
     with pytest.raises(UserError, match="moved"):
-        network_of(inputs, run)
+        resolve_model(inputs, run)
     run.dense.touch()
-    assert network_of(inputs, run) is not None
+    assert resolve_model(inputs, run) is not None
 
 
 def test_a_folder_that_is_not_empty_is_left_as_it_is(capsys, tmp_path):
@@ -223,7 +223,7 @@ def test_the_folder_of_a_running_search_is_locked(run, capsys):
 
 def test_a_folder_whose_search_was_killed_at_once_is_as_good_as_empty(tmp_path):
     (tmp_path / ".lock").touch()
-    assert create_run(tmp_path).root == tmp_path
+    assert create_run_folder(tmp_path).root == tmp_path
 
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(capsys, tmp_path):
@@ -258,9 +258,9 @@ def test_another_option_than_the_runs_own_is_refused_on_resume(run, capsys):
 
 def test_trials_of_a_resumed_run_may_only_grow():
     kept = SearchSettings(target_flops="0.4", trials=8)
-    assert [as_many_or_more(count, kept) for count in (8, 9)] == [8, 9]
+    assert [check_trials_not_reduced(count, kept) for count in (8, 9)] == [8, 9]
     with pytest.raises(UserError, match="may only grow with resume, got 7 of 8"):
-        as_many_or_more(7, kept)
+        check_trials_not_reduced(7, kept)
 
 
 def test_inspect_shows_groups_price_and_what_is_lowest():

@@ -120,7 +120,7 @@ def test_no_damage_to_a_config_is_more_than_one_line(cases, run, tmp_path):
     folder.mkdir()
     whole = json.loads((run.folder / "config.json").read_text())
     shutil.copy(run.folder / "journal.log", folder)
-    from paretoprune.search.driver.resume import same_again
+    from paretoprune.search.driver.resume import resumed_settings
     from paretoprune.search.storage.run_folder import open_run
 
     outcomes = {"read": 0, "refused": 0}
@@ -137,7 +137,7 @@ def test_no_damage_to_a_config_is_more_than_one_line(cases, run, tmp_path):
         (folder / "config.json").write_text(json.dumps(broken))
         try:
             _, config = open_run(folder)
-            same_again(config, {}, model=None, data=None)
+            resumed_settings(config, {}, model=None, data=None)
             outcomes["read"] += 1
         except UserError:
             outcomes["refused"] += 1

@@ -16,8 +16,8 @@ import paretoprune as pp
 from paretoprune.analysis.mask_ensembles import EnsembleSettings
 from paretoprune.search.cli.app import app
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.deploy.finetune_request import Asked
-from paretoprune.search.results.selection import Wish
+from paretoprune.search.deploy.finetune_request import FineTuneRequest
+from paretoprune.search.results.selection import SelectionCriteria
 from paretoprune.spaces.errors import UserError, as_called, on_command_line
 from paretoprune.spaces.policy.loss_curves import CurveSettings
 
@@ -33,7 +33,14 @@ CALLS = (
     pp.prune, pp.resume, pp.load, pp.read_run, pp.finetune,
     pp.Result.pick, pp.Picked.export, pp.Shipped.export,
 )  # fmt: skip
-RECORDS = (SearchSettings, pp.Policy, CurveSettings, EnsembleSettings, Asked, Wish)
+RECORDS = (
+    SearchSettings,
+    pp.Policy,
+    CurveSettings,
+    EnsembleSettings,
+    FineTuneRequest,
+    SelectionCriteria,
+)
 
 
 def arguments():

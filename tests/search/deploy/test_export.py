@@ -11,11 +11,11 @@ from torch import nn
 
 import paretoprune as pp
 from paretoprune.search.api import Result
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.models.export import ExportTask, export_network
-from paretoprune.trainers.pruning.surgery import cut
+from paretoprune.trainers.models.export import ExportSpec, export_network
+from paretoprune.trainers.pruning.surgery import prune_network
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ class Counting(nn.Module):
 )
 def test_a_file_that_is_not_the_network_is_never_written(network, message, tmp_path):
     with pytest.raises(pp.UserError, match=message) as error:
-        export_network(network(), tmp_path / "x.pt2", ExportTask("torch", (3, 4, 4)))
+        export_network(network(), tmp_path / "x.pt2", ExportSpec("torch", (3, 4, 4)))
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -151,10 +151,10 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_pruned_networks_of_each_family_are_exported(name, to, tmp_path):
     shape = FAMILIES[name]
-    model, _ = working_copy(build_model(name, classes=10, input_shape=shape, seed=0))
-    channel_map = trace_channels(model, shape)
-    small = cut(model, channel_map, random_mask(channel_map)).eval()
-    exported = export_network(small, tmp_path / NAMES[to], ExportTask(to, shape))
+    model, _ = make_working_copy(build_model(name, classes=10, input_shape=shape, seed=0))
+    channel_map = trace_channel_map(model, shape)
+    small = prune_network(model, channel_map, random_mask(channel_map)).eval()
+    exported = export_network(small, tmp_path / NAMES[to], ExportSpec(to, shape))
     images = torch.randn(3, *shape)
     with torch.no_grad():
         eager = small(images)

@@ -16,17 +16,22 @@ from model_folders import make_run, pick_into, save_cut, trained_digits
 from torch import nn
 
 import paretoprune as pp
-from paretoprune.search.results.model_card import card
+from paretoprune.search.results.model_card import render_model_card
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.records.recipe import FineTune, read_recipe
+from paretoprune.spaces.records.recipe import FineTuneRecord, read_recipe
 from paretoprune.trainers.data.types import Split
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.pruning.serialization import NEXT, PICKED, save_network, tensors_of
-from paretoprune.trainers.runtime.device import Machine
+from paretoprune.trainers.pruning.serialization import (
+    NEXT_WEIGHTS_FILE,
+    PICKED_WEIGHTS_FILE,
+    save_network,
+    to_safetensors_bytes,
+)
+from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.checkpoint import weights_digest
-from paretoprune.trainers.training.distributed import Team, share
-from paretoprune.trainers.training.finetune import FullTune, tune
-from paretoprune.trainers.training.loop import Tuning
+from paretoprune.trainers.training.distributed import ProcessGroup, shard_split
+from paretoprune.trainers.training.finetune import FineTuneJob, run_fine_tune
+from paretoprune.trainers.training.loop import TrainingSettings
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -44,7 +49,7 @@ def picked(scene, tmp_path):
 
 
 def weights_of(folder):
-    return hashlib.sha256((folder / PICKED).read_bytes()).hexdigest()
+    return hashlib.sha256((folder / PICKED_WEIGHTS_FILE).read_bytes()).hexdigest()
 
 
 def finetune(capsys, *words):
@@ -87,8 +92,8 @@ def test_a_fine_tune_never_leaves_a_worse_network(picked, capsys):
 def job_in(work, scene, save_seconds=0.0):
     work.mkdir(exist_ok=True)
     run, _, data = scene
-    return FullTune(
-        pp.load(run / "trials/1"), data, Tuning(epochs=3, distill=0.0), 5, None, Machine(), work,
+    return FineTuneJob(
+        pp.load(run / "trials/1"), data, TrainingSettings(epochs=3, distill=0.0), 5, None, DeviceConfig(), work,
         {"seed": 5}, save_seconds,
     )  # fmt: skip
 
@@ -99,7 +104,7 @@ class Killed(BaseException):
 
 def test_taken_up_from_its_checkpoint_it_ends_as_if_never_stopped(scene, tmp_path):
     whole = job_in(tmp_path / "whole", scene)
-    best, test = tune(whole, Team(), lambda *_: None)
+    best, test = run_fine_tune(whole, ProcessGroup(), lambda *_: None)
     seen = []
 
     def kill_at_two(progress, _):
@@ -109,9 +114,9 @@ def test_taken_up_from_its_checkpoint_it_ends_as_if_never_stopped(scene, tmp_pat
 
     broken = job_in(tmp_path / "broken", scene)
     with pytest.raises(Killed):
-        tune(broken, Team(), kill_at_two)
+        run_fine_tune(broken, ProcessGroup(), kill_at_two)
     again = job_in(tmp_path / "broken", scene)
-    assert tune(again, Team(), lambda p, _: seen.append(p.epoch)) == (best, test)
+    assert run_fine_tune(again, ProcessGroup(), lambda p, _: seen.append(p.epoch)) == (best, test)
     assert seen == [1.0, 2.0, 3.0]
     assert weights_digest(again.model) == weights_digest(whole.model)
 
@@ -120,14 +125,14 @@ def test_killed_between_recipe_and_weights_the_folder_still_loads(scene, picked)
     recipe, small = read_recipe(picked / "recipe.json"), pp.load(scene[0] / "trials/2")
     other = pick_into(picked.parent / "other", scene[0], scene[1], trial=2)
     newer = read_recipe(other / "recipe.json")
-    (picked / NEXT).write_bytes(tensors_of(small))
+    (picked / NEXT_WEIGHTS_FILE).write_bytes(to_safetensors_bytes(small))
     images = torch.rand(2, 1, 8, 8)
     old = pp.load(picked)(images)  # the recipe still names the old ones
     shutil.copy(other / "recipe.json", picked / "recipe.json")
     assert torch.equal(pp.load(picked)(images), small(images))
     assert not torch.equal(old, small(images))
-    save_network(picked, newer, tensors_of(small))
-    assert not (picked / NEXT).exists()
+    save_network(picked, newer, to_safetensors_bytes(small))
+    assert not (picked / NEXT_WEIGHTS_FILE).exists()
     assert recipe.weights_sha256 != newer.weights_sha256
 
 
@@ -162,11 +167,11 @@ def test_after_a_kill_and_a_stop_the_same_command_goes_on(picked, tmp_path, caps
 @pytest.mark.parametrize("save_seconds", [0.0, 60.0])
 def test_other_settings_do_not_take_up_a_fine_tune(save_seconds, scene, tmp_path):
     with pytest.raises(Killed):
-        tune(job_in(tmp_path, scene, save_seconds), Team(), kill_after_a_save())
+        run_fine_tune(job_in(tmp_path, scene, save_seconds), ProcessGroup(), kill_after_a_save())
     assert (tmp_path / "checkpoint.safetensors").exists() == (save_seconds == 0)
     other = replace(job_in(tmp_path, scene), settings={"seed": 6})
     with pytest.raises(pp.UserError, match="got seed = 6 instead of 5"):
-        tune(other, Team(), lambda *_: None)
+        run_fine_tune(other, ProcessGroup(), lambda *_: None)
 
 
 def kill_after_a_save():
@@ -224,14 +229,18 @@ def test_words_in_the_place_of_numbers_are_one_line_from_python_too(wrong, picke
 
 def test_dense_accuracy_stands_only_beside_that_on_the_same_data(picked):
     recipe = read_recipe(picked / "recipe.json")
-    tuned = FineTune("folder:x", 1.0, 0.02, 128, 0.0, 0, 1, 1.0, 0.5, "b")
+    tuned = FineTuneRecord("folder:x", 1.0, 0.02, 128, 0.0, 0, 1, 1.0, 0.5, "b")
     own = replace(recipe, source=replace(recipe.source, data="digits", data_sha256="a"))
     other = replace(own, fine_tune=tuned)
     same = replace(own, fine_tune=replace(tuned, data_sha256="a"))
     dense = f"| accuracy, validation | {recipe.dense.accuracy:.4f} |"
-    assert [dense in card(each, "x") for each in (own, same, other)] == [True, True, False]
-    assert "Accuracies are on `digits`." in card(own, "x")
-    assert "Accuracies are on `folder:x`." in card(other, "x")
+    assert [dense in render_model_card(each, "x") for each in (own, same, other)] == [
+        True,
+        True,
+        False,
+    ]
+    assert "Accuracies are on `digits`." in render_model_card(own, "x")
+    assert "Accuracies are on `folder:x`." in render_model_card(other, "x")
 
 
 def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, capsys):
@@ -311,9 +320,9 @@ def test_from_python_with_arrays_and_a_network_of_ones_own(scene, tmp_path):
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_shares_of_a_split_are_disjoint_and_equal_where_asked(size):
     split = Split(torch.arange(11.0)[:, None], torch.arange(11))
-    parts = [share(split, Team(rank, size), equal=False) for rank in range(size)]
+    parts = [shard_split(split, ProcessGroup(rank, size), equal=False) for rank in range(size)]
     assert sorted(torch.cat([part.labels for part in parts]).tolist()) == list(range(11))
-    equal = [share(split, Team(rank, size), equal=True) for rank in range(size)]
+    equal = [shard_split(split, ProcessGroup(rank, size), equal=True) for rank in range(size)]
     assert {len(part) for part in equal} == {11 // size}
 
 

@@ -11,28 +11,34 @@ from hypothesis import strategies as st
 
 from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.calibration_budget import (
-    ENSEMBLE_IMAGES,
-    EVIDENCE,
-    LEAST_IMAGES,
-    images_that_fit,
-    runs_an_image,
-    with_images,
+    DEFAULT_ENSEMBLE_IMAGES,
+    MEASUREMENT_TIME_SHARE,
+    MIN_ENSEMBLE_IMAGES,
+    affordable_images,
+    passes_per_image,
+    with_default_images,
 )
-from paretoprune.search.driver.deadline import DENSE, TimeLimit
+from paretoprune.search.driver.deadline import DENSE, Deadline
 from paretoprune.search.driver.dense_model import (
     DENSE_TRAINING,
+    DenseModelInputs,
     DenseTraining,
-    Untrained,
-    train_dense,
+    train_dense_weights,
 )
-from paretoprune.search.driver.reuse import take_over
-from paretoprune.search.storage.run_folder import create_run
-from paretoprune.spaces.io.atomic_write import write_json
+from paretoprune.search.driver.reuse import link_from_related_runs
+from paretoprune.search.storage.run_folder import create_run_folder
+from paretoprune.spaces.io.atomic_write import write_json_atomic
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.runtime.device import Machine
-from paretoprune.trainers.training.loop import Session, Tuning, progress_of, report_steps, run
+from paretoprune.trainers.runtime.device import DeviceConfig
+from paretoprune.trainers.training.loop import (
+    TrainingSession,
+    TrainingSettings,
+    report_steps,
+    run_session,
+    training_progress,
+)
 from paretoprune.trainers.training.time_limit import LEAST_STEPS, within
 
 ASKED = SearchSettings(target_flops="0.4", max_minutes=20.0, workers=2)
@@ -48,37 +54,40 @@ BUDGET = Policy("taylor", allocation="loss-budget")
     ],
 )
 def test_a_long_beginning_says_what_would_shorten_it(passed, said):
-    limit = TimeLimit(20.0, begin=time.monotonic() - 60 * passed)
-    sentence = limit.long_beginning()
+    limit = Deadline(20.0, begin=time.monotonic() - 60 * passed)
+    sentence = limit.late_start_message()
     assert bool(sentence) == bool(said)
     for words in said:
         assert words in sentence
 
 
 def test_without_a_limit_nothing_is_late():
-    limit = TimeLimit(None, begin=time.monotonic() - 1e6)
-    assert limit.until is None
-    assert not limit.past(0.1)
-    assert not limit.long_beginning()
+    limit = Deadline(None, begin=time.monotonic() - 1e6)
+    assert limit.ends_at is None
+    assert not limit.is_share_exceeded(0.1)
+    assert not limit.late_start_message()
 
 
 def test_evidence_takes_its_share_of_the_minutes_at_most():
-    runs = runs_an_image([Policy("ensemble"), Policy("taylor"), BUDGET], groups=32)
+    runs = passes_per_image([Policy("ensemble"), Policy("taylor"), BUDGET], groups=32)
     assert runs == 1 + 32 * 7 * 0.5 / 32
     for seconds in (1e-6, 1e-3, 5e-3, 2e-2, 10.0):
-        images = images_that_fit(ASKED, seconds, runs)
-        assert LEAST_IMAGES <= images <= ENSEMBLE_IMAGES
-        if images > LEAST_IMAGES:
-            assert images * runs * seconds / 2 <= 20 * 60 * EVIDENCE
-    assert images_that_fit(ASKED, 1e-6, runs) == ENSEMBLE_IMAGES
-    assert images_that_fit(ASKED, 10.0, runs) == LEAST_IMAGES
-    assert images_that_fit(ASKED, 1e-3, 0.0) == ENSEMBLE_IMAGES  # nothing runs them
+        images = affordable_images(ASKED, seconds, runs)
+        assert MIN_ENSEMBLE_IMAGES <= images <= DEFAULT_ENSEMBLE_IMAGES
+        if images > MIN_ENSEMBLE_IMAGES:
+            assert images * runs * seconds / 2 <= 20 * 60 * MEASUREMENT_TIME_SHARE
+    assert affordable_images(ASKED, 1e-6, runs) == DEFAULT_ENSEMBLE_IMAGES
+    assert affordable_images(ASKED, 10.0, runs) == MIN_ENSEMBLE_IMAGES
+    assert affordable_images(ASKED, 1e-3, 0.0) == DEFAULT_ENSEMBLE_IMAGES  # nothing runs them
 
 
 def test_the_user_and_the_time_decide_before_the_usual_number():
-    assert with_images(replace(ASKED, max_minutes=None)).ensemble_images == ENSEMBLE_IMAGES
-    assert with_images(ASKED).ensemble_images is None
-    assert with_images(replace(ASKED, ensemble_images=2048)).ensemble_images == 2048
+    assert (
+        with_default_images(replace(ASKED, max_minutes=None)).ensemble_images
+        == DEFAULT_ENSEMBLE_IMAGES
+    )
+    assert with_default_images(ASKED).ensemble_images is None
+    assert with_default_images(replace(ASKED, ensemble_images=2048)).ensemble_images == 2048
 
 
 def test_a_short_search_measures_on_fewer_images_and_a_resumed_one_on_as_many(tmp_path):
@@ -91,7 +100,7 @@ def test_a_short_search_measures_on_fewer_images_and_a_resumed_one_on_as_many(tm
     assert "evidence is measured on 1,024 images instead of 16,384" in done.stdout
     assert "at the target, is begun" in done.stdout
     kept = json.loads((run / "config.json").read_text())["settings"]
-    assert kept["ensemble_images"] == LEAST_IMAGES
+    assert kept["ensemble_images"] == MIN_ENSEMBLE_IMAGES
     tables = sorted((run / "evidence").glob("*.npz"))
     again = call("search", "--resume", run, "--trials", 2)
     assert again.returncode == 0, again.stdout + again.stderr
@@ -105,8 +114,10 @@ def network():
 def dense_trained(folder, minutes, epochs):
     asked = SearchSettings(target_flops="0.4", max_minutes=minutes, dense_epochs=epochs)
     said = []
-    on = Untrained(network(), load_data("digits"), asked)
-    weights, training = train_dense(Machine(), folder / "unseen" / "x", on, said.append)
+    on = DenseModelInputs(network(), load_data("digits"), asked)
+    weights, training = train_dense_weights(
+        DeviceConfig(), folder / "unseen" / "x", on, said.append
+    )
     return weights, training, said
 
 
@@ -130,9 +141,11 @@ def test_a_limit_that_leaves_time_enough_changes_no_bit_of_the_dense_network(tmp
 
 
 def test_a_shortened_schedule_anneals_to_its_end():
-    tuning = Tuning(epochs=1000, learning_rate=0.1, warmup=0.1, distill=0.0)
-    session = Session(network(), load_data("digits"), tuning, seed=0, machine=Machine())
-    log = run(session, within(session, 1.0, lambda progress: True))
+    tuning = TrainingSettings(epochs=1000, learning_rate=0.1, warmup=0.1, distill=0.0)
+    session = TrainingSession(
+        network(), load_data("digits"), tuning, seed=0, machine=DeviceConfig()
+    )
+    log = run_session(session, within(session, 1.0, lambda progress: True))
     rates = [progress.learning_rate for progress in log.history]
     assert log.ended == "finished"
     assert log.steps < 500 * session.steps_per_epoch
@@ -148,15 +161,17 @@ def test_a_shortened_schedule_anneals_to_its_end():
 )
 def test_whatever_the_pace_a_limited_training_ends_about_in_time(seconds, paces, epochs):
     """One that is shortened overruns by no more than what passes between two reports."""
-    tuning = Tuning(epochs=epochs, distill=0.0)
-    session = Session(network(), load_data("digits"), tuning, seed=0, machine=Machine())
+    tuning = TrainingSettings(epochs=epochs, distill=0.0)
+    session = TrainingSession(
+        network(), load_data("digits"), tuning, seed=0, machine=DeviceConfig()
+    )
     asked, passed, longest = session.total, 0.0, 0.0
     report = within(session, seconds, lambda progress: True)
     while session.step < session.total:
         goal = report_steps(session)[0]
         took = sum(paces[step % len(paces)] for step in range(session.step, goal))
         passed, longest, session.step = passed + took, max(longest, took), goal
-        report(progress_of(session, 0, passed))
+        report(training_progress(session, 0, passed))
     assert session.step <= asked
     assert session.step >= min(asked, LEAST_STEPS)
     assert passed <= seconds + longest + LEAST_STEPS
@@ -178,9 +193,9 @@ def test_whatever_the_pace_a_limited_training_ends_about_in_time(seconds, paces,
     ],
 )
 def test_a_shortened_dense_network_is_not_taken_for_a_full_one(tmp_path, trained, minutes, taken):
-    other, own = create_run(tmp_path / "other"), create_run(tmp_path / "own")
-    write_json(other.config, {} if trained is None else {DENSE_TRAINING: asdict(trained)})
-    write_json(own.config, {})
+    other, own = create_run_folder(tmp_path / "other"), create_run_folder(tmp_path / "own")
+    write_json_atomic(other.config, {} if trained is None else {DENSE_TRAINING: asdict(trained)})
+    write_json_atomic(own.config, {})
     other.dense.write_bytes(b"weights")
-    take_over(own, [other.root], dense=True, max_minutes=minutes)
+    link_from_related_runs(own, [other.root], dense=True, max_minutes=minutes)
     assert own.dense.exists() == taken

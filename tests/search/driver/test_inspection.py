@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from command_line import in_process
 from torch import Tensor, nn
 
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.cost.summary import summarise
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.cost.summary import summarize_network
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
+from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.trainers.models.build import build_model
 
 
@@ -123,8 +123,8 @@ def test_causes_are_named_for_every_kind_of_weights_that_are_not_read() -> None:
     scaled.register_parameter("gain", nn.Parameter(torch.ones(1)))
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
     model = nn.Sequential(Own(), scaled, normed, nn.Linear(8, 4))
-    channel_map = trace_channels(model, (8,))
-    causes = summarise(channel_map, Price(channel_map)).causes
+    channel_map = trace_channel_map(model, (8,))
+    causes = summarize_network(channel_map, CostModel(channel_map)).causes
     assert channel_map.fixed_macs == sum(one.macs for one in channel_map.unread) == 2 * 64
     assert {cause.layers: cause.reason for cause in causes if cause.unread} == {
         ("0",): "the code of Own multiplies by weights itself",
@@ -138,8 +138,10 @@ def test_causes_of_one_operation_are_one_line() -> None:
     block = [nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8)]
     model = nn.Sequential(nn.Conv2d(3, 8, 3), *block, *block, nn.Flatten(), nn.LazyLinear(4))
     model(torch.zeros(2, 3, 8, 8))
-    channel_map = trace_channels(model, (3, 8, 8))
-    causes = {c.reason: c.layers for c in summarise(channel_map, Price(channel_map)).causes}
+    channel_map = trace_channel_map(model, (3, 8, 8))
+    causes = {
+        c.reason: c.layers for c in summarize_network(channel_map, CostModel(channel_map)).causes
+    }
     assert causes["mixes channels or is not known (native_group_norm)"] == ("1",)
 
 

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from tiny_networks import network_of, plain
 from trial_stores import measured, open_ledger
 
-from paretoprune.analysis.measure import Measuring, here
+from paretoprune.analysis.measure import MeasurementContext, run_in_process
 from paretoprune.search.driver import progress as module
-from paretoprune.search.driver.initial_trials import rehearsing
-from paretoprune.search.driver.progress import Progress
+from paretoprune.search.driver.initial_trials import make_untrained_evaluator
+from paretoprune.search.driver.progress import SearchProgress
 from paretoprune.search.execution import messages as telling_module
-from paretoprune.search.execution.messages import once, telling
-from paretoprune.search.execution.tune_searcher import LedgerSearcher
-from paretoprune.search.storage.trial_records import DIED
+from paretoprune.search.execution.messages import log_starts_once, progress_logger
+from paretoprune.search.execution.tune_searcher import TrialStoreSearcher
+from paretoprune.search.storage.trial_records import WORKER_DIED
 from paretoprune.spaces.cost.target import Target
-from paretoprune.spaces.records.pareto_front import Dense
+from paretoprune.spaces.records.pareto_front import DenseMetrics
 
 
 @pytest.fixture
@@ -37,13 +37,13 @@ def clock(monkeypatch):
 
 
 def begun(tmp_path, until=None):
-    ledger, progress = open_ledger(tmp_path / "journal.log"), Progress(quiet=True)
-    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+    ledger, progress = open_ledger(tmp_path / "journal.log"), SearchProgress(quiet=True)
+    progress.begin(ledger, Target(0.5), DenseMetrics(0.9, 100, 100), until)
     return ledger, progress
 
 
 def finish_one(ledger, progress):
-    job = ledger.next_job()
+    job = ledger.next_trial()
     ledger.finish(job, measured(job), {})
     progress.on_trial(job, measured(job))
 
@@ -88,15 +88,15 @@ def test_a_time_limit_promises_no_more_trials_than_it_lets_start(tmp_path, clock
 
 
 def test_the_trial_that_time_ends_with_is_shown_with_what_is_left_of_the_plan(tmp_path):
-    ledger, progress = open_ledger(tmp_path / "journal.log", slots=24), Progress(quiet=True)
+    ledger, progress = open_ledger(tmp_path / "journal.log", slots=24), SearchProgress(quiet=True)
     until, shown = time.monotonic() + 0.2, []
-    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+    progress.begin(ledger, Target(0.5), DenseMetrics(0.9, 100, 100), until)
 
     def on_trial(job, outcome):
         progress.on_trial(job, outcome)
         shown.append(str(progress.line()).partition(" trials")[0])
 
-    searcher = LedgerSearcher(ledger, tmp_path, on_trial, until=until)
+    searcher = TrialStoreSearcher(ledger, tmp_path, on_trial, until=until)
     while isinstance(config := searcher.suggest("a"), dict):
         complete(searcher, "a", config, seconds=0.3)
     assert shown == ["1/3", "2/3", "3/3"]
@@ -112,17 +112,17 @@ def test_the_count_of_trials_never_falls_and_never_exceeds_the_total(steps, limi
         journal, before, running = Path(folder) / "journal.log", 0, []
         ledger = open_ledger(journal)
         for step in ("resume", *steps):
-            if step == "start" and (job := ledger.next_job()):
+            if step == "start" and (job := ledger.next_trial()):
                 running.append(job)
             elif step == "time":
-                ledger.end_early()
+                ledger.drop_unstarted()
             elif step in ("resume", "leave"):
                 if step == "leave":
                     ledger.leave()
                 ledger, running = open_ledger(journal), []
-                progress = Progress(quiet=True)
+                progress = SearchProgress(quiet=True)
                 until = time.monotonic() + 1e3 if limited else None
-                progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100), until)
+                progress.begin(ledger, Target(0.5), DenseMetrics(0.9, 100, 100), until)
             elif running and (step != "prune" or not running[0].control):
                 job = running.pop(0)
                 if step == "finish":
@@ -130,7 +130,7 @@ def test_the_count_of_trials_never_falls_and_never_exceeds_the_total(steps, limi
                 elif step == "prune":
                     ledger.stop(job, {})
                 else:
-                    ledger.fail(job, "CUDA" if step == "fail" else DIED)
+                    ledger.fail(job, "CUDA" if step == "fail" else WORKER_DIED)
                 progress.on_trial(job, step)
             done, total = map(int, re.findall(r"\d+", str(progress.line()).partition(" tr")[0]))
             assert before <= done <= total
@@ -149,10 +149,10 @@ def test_on_a_terminal_each_trial_has_a_line_and_the_table_says_how_many_run(
 ):
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("TERM", "xterm")
-    ledger, progress = open_ledger(tmp_path / "journal.log"), Progress(quiet=False)
-    progress.begin(ledger, Target(0.5), Dense(0.9, 100, 100))
+    ledger, progress = open_ledger(tmp_path / "journal.log"), SearchProgress(quiet=False)
+    progress.begin(ledger, Target(0.5), DenseMetrics(0.9, 100, 100))
     try:
-        jobs = [ledger.next_job() for _ in range(3)]
+        jobs = [ledger.next_trial() for _ in range(3)]
         ledger.finish(jobs[0], measured(jobs[0]), {})
         progress.on_trial(jobs[0], measured(jobs[0]))
         table = progress.table()
@@ -169,8 +169,8 @@ def test_the_count_of_a_measurement_never_falls_and_never_exceeds_the_total(monk
     """Whoever measures: two workers, one whose work is done again, or one that counts too far."""
     monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
     lines = []
-    say = once(lines.append)
-    first, second = telling(say), telling(say)
+    say = log_starts_once(lines.append)
+    first, second = progress_logger(say), progress_logger(say)
     for tell, done in [(first, 0), (first, 15), (second, 0), (second, 12), (first, 14),
                        (second, 16), (first, 17)]:  # fmt: skip
         tell("scores, of images", done, 16)
@@ -180,13 +180,15 @@ def test_the_count_of_a_measurement_never_falls_and_never_exceeds_the_total(monk
 def test_rehearsed_masks_are_counted_over_all_parts_and_rounds(monkeypatch):
     monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
     network, lines = network_of(plain()), []
-    on = Measuring(network.model, network.channel_map, network.data, 0)
+    on = MeasurementContext(network.model, network.channel_map, network.data, 0)
 
     def backwards(pieces, on):
         """The parts end in another order than they begin in, as with several workers."""
-        return here(list(reversed(pieces)), on)[::-1]
+        return run_in_process(list(reversed(pieces)), on)[::-1]
 
-    rehearsed = rehearsing(backwards, on, telling(once(lines.append)))
+    rehearsed = make_untrained_evaluator(
+        backwards, on, progress_logger(log_starts_once(lines.append))
+    )
     masks = np.ones((37, network.channel_map.atoms), dtype=bool)
     losses = rehearsed(masks)
     assert len(rehearsed(masks[:4])) == 4
@@ -197,10 +199,10 @@ def test_rehearsed_masks_are_counted_over_all_parts_and_rounds(monkeypatch):
 
 def test_what_is_measured_in_rounds_is_announced_once():
     lines = []
-    say = once(lines.append)
+    say = log_starts_once(lines.append)
     for _ in range(3):
-        telling(say)("masks of policies", 1, 16)
-    telling(say)("scores", 1, 1)
+        progress_logger(say)("masks of policies", 1, 16)
+    progress_logger(say)("scores", 1, 1)
     for _ in range(2):
         say("dense network")
     assert lines == ["measuring masks of policies", "measuring scores", *["dense network"] * 2]

@@ -12,25 +12,29 @@ import torch
 from command_line import ROOT, call, command
 
 import paretoprune as pp
-from paretoprune.analysis.mask_ensembles import PRESETS as ENSEMBLES
-from paretoprune.analysis.mask_ensembles import measure_ensemble, with_ensemble
-from paretoprune.analysis.measure import Limits, Measuring, gather_evidence
-from paretoprune.analysis.scores.measure import measure_evidence
-from paretoprune.spaces.allocations.decode import Space, decode
-from paretoprune.spaces.cost.cost import Price
-from paretoprune.spaces.cost.target import Target, targets_between
+from paretoprune.analysis.mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
+from paretoprune.analysis.mask_ensembles import add_ensemble, measure_ensemble
+from paretoprune.analysis.measure import (
+    MeasurementContext,
+    MeasurementLimits,
+    measure_for_policies,
+)
+from paretoprune.analysis.scores.measure import load_or_measure_scores
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
+from paretoprune.spaces.cost.cost import CostModel
+from paretoprune.spaces.cost.target import Target, intermediate_targets
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.loss_curves import CurveSettings
-from paretoprune.spaces.policy.policy import CONTROLS, PRESETS, Policy
+from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model
-from paretoprune.trainers.pruning.iterative import Steps, prune_gradually
-from paretoprune.trainers.pruning.surgery import cut
-from paretoprune.trainers.training.loop import Tuning, train
+from paretoprune.trainers.pruning.iterative import StepCallbacks, prune_iteratively
+from paretoprune.trainers.pruning.surgery import prune_network
+from paretoprune.trainers.training.loop import TrainingSettings, train_model
 
 QUICK = ("--epochs", "1", "--seed", "1", "--data", "digits", "--quiet")
 
@@ -42,7 +46,7 @@ def dense(tmp_path_factory):
 
     data = load_data("digits")
     model = build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
-    train(model, data, Tuning(epochs=6, learning_rate=0.1, distill=0), seed=0)
+    train_model(model, data, TrainingSettings(epochs=6, learning_rate=0.1, distill=0), seed=0)
     path = tmp_path_factory.mktemp("dense") / "dense.safetensors"
     save_file(model.state_dict(), path)
     return model, data, path
@@ -75,21 +79,27 @@ def test_prune_writes_a_network_at_the_target(dense, tmp_path):
 
 def test_the_presets_masks_differ_at_one_target(dense):
     model, data, _ = dense
-    copy, _ = working_copy(model)
-    channel_map = trace_channels(copy, data.input_shape)
-    space = Space(channel_map, Price(channel_map))
-    policies = {n: p for n, p in {**PRESETS, **CONTROLS}.items() if p.schedule != "holistic"}
+    copy, _ = make_working_copy(model)
+    channel_map = trace_channel_map(copy, data.input_shape)
+    space = PruningSpace(channel_map, CostModel(channel_map))
+    policies = {
+        n: p for n, p in {**POLICY_PRESETS, **CONTROL_POLICIES}.items() if p.schedule != "holistic"
+    }
     quick = [policy for policy in policies.values() if policy.score != "ensemble-batch"]
-    evidence = gather_evidence(quick, Measuring(copy, channel_map, data, 0))
+    evidence = measure_for_policies(quick, MeasurementContext(copy, channel_map, data, 0))
     few = replace(ENSEMBLES["ensemble-batch"], samples=256, images=128)
     ensemble = measure_ensemble(copy, channel_map, data, few, folder=None, seed=0)
-    evidence = with_ensemble(evidence, "ensemble-batch", ensemble)
-    masks = {n: decode(p, Target(0.4), evidence, space).tobytes() for n, p in policies.items()}
+    evidence = add_ensemble(evidence, "ensemble-batch", ensemble)
+    masks = {
+        n: decode_policy(p, Target(0.4), evidence, space).tobytes() for n, p in policies.items()
+    }
     assert len(set(masks.values())) == len(masks) >= 7
 
 
 def test_gates_train_within_the_trials_epochs_and_find_a_mask_of_their_own(dense, tmp_path):
-    soft = replace(PRESETS["holistic"], gate_variant="sigmoid", gate_weight=2.0, gate_approach=0.8)
+    soft = replace(
+        POLICY_PRESETS["holistic"], gate_variant="sigmoid", gate_weight=2.0, gate_approach=0.8
+    )
     (tmp_path / "soft.json").write_text(json.dumps(soft.to_json()))
     words = ("--target-flops", "0.3", "--weights", dense[2], *QUICK[:-1])
     policies = {"hard": "holistic", "soft": tmp_path / "soft.json", "none": "taylor-by-price"}
@@ -113,20 +123,22 @@ def test_gates_train_within_the_trials_epochs_and_find_a_mask_of_their_own(dense
 )
 def test_a_preset_costs_the_forwards_and_backwards_of_its_method(preset, batches, dense):
     model, data, _ = dense
-    copy, _ = working_copy(model)
-    channel_map = trace_channels(copy, data.input_shape)
+    copy, _ = make_working_copy(model)
+    channel_map = trace_channel_map(copy, data.input_shape)
     assert math.ceil(len(data.train) / 128) == 9
-    counts = gather_evidence([PRESETS[preset]], Measuring(copy, channel_map, data, 0)).counts
+    counts = measure_for_policies(
+        [POLICY_PRESETS[preset]], MeasurementContext(copy, channel_map, data, 0)
+    ).counts
     assert (counts["forwards"], counts["backwards"]) == (batches, batches)
     assert counts["images"] == (len(data.train) if batches else 0)
 
 
 def test_linear_ensembles_forward_their_images_once_a_mask_and_once_unmasked(dense):
     model, data, _ = dense
-    copy, _ = working_copy(model)
-    channel_map = trace_channels(copy, data.input_shape)
-    on = Measuring(copy, channel_map, data, 0, limits=Limits(samples=48))
-    counts = gather_evidence([PRESETS["linear-ensembles"]], on).counts
+    copy, _ = make_working_copy(model)
+    channel_map = trace_channel_map(copy, data.input_shape)
+    on = MeasurementContext(copy, channel_map, data, 0, limits=MeasurementLimits(samples=48))
+    counts = measure_for_policies([POLICY_PRESETS["linear-ensembles"]], on).counts
     assert counts["masks"] == 48
     assert counts["masked_forwards"] == (48 + 1) * 512  # the set of the preset
     assert (counts["masked_backwards"], counts["forwards"], counts["backwards"]) == (0, 0, 0)
@@ -134,10 +146,12 @@ def test_linear_ensembles_forward_their_images_once_a_mask_and_once_unmasked(den
 
 def test_balanced_pruning_probes_each_group_a_few_times_and_a_second_time_never(dense, tmp_path):
     model, data, _ = dense
-    copy, _ = working_copy(model)
-    channel_map = trace_channels(copy, data.input_shape)
-    on = Measuring(copy, channel_map, data, 0, tmp_path)
-    first, again = (gather_evidence([PRESETS["balanced-pruning"]], on).counts for _ in range(2))
+    copy, _ = make_working_copy(model)
+    channel_map = trace_channel_map(copy, data.input_shape)
+    on = MeasurementContext(copy, channel_map, data, 0, tmp_path)
+    first, again = (
+        measure_for_policies([POLICY_PRESETS["balanced-pruning"]], on).counts for _ in range(2)
+    )
     settings = CurveSettings()
     groups = len(channel_map.groups)
     assert groups <= first["probes"] <= groups * (settings.points + settings.refine)
@@ -147,27 +161,27 @@ def test_balanced_pruning_probes_each_group_a_few_times_and_a_second_time_never(
 
 def test_gradual_steps_look_at_the_network_that_is_left(dense):
     model, data, _ = dense
-    copy, _ = working_copy(model)
-    channel_map = trace_channels(copy, data.input_shape)
+    copy, _ = make_working_copy(model)
+    channel_map = trace_channel_map(copy, data.input_shape)
     seen = []
 
     def choose(present, present_map, target):
         seen.append((present_map.atoms, target))
-        space = Space(present_map, Price(present_map))
-        evidence = measure_evidence(present, present_map, data, folder=None, seed=0)
-        return decode(Policy("taylor"), target, evidence, space)
+        space = PruningSpace(present_map, CostModel(present_map))
+        evidence = load_or_measure_scores(present, present_map, data, folder=None, seed=0)
+        return decode_policy(Policy("taylor"), target, evidence, space)
 
-    whole = Price(channel_map)
-    targets = targets_between(Target(flops=0.4, params=0.5), whole.dense, 4)
-    present = prune_gradually(copy, channel_map, targets, Steps(choose, lambda *_: None))
+    whole = CostModel(channel_map)
+    targets = intermediate_targets(Target(flops=0.4, params=0.5), whole.dense, 4)
+    present = prune_iteratively(copy, channel_map, targets, StepCallbacks(choose, lambda *_: None))
     assert [target for _, target in seen] == list(targets)
     assert targets[-1] == Target(*Target(0.4, 0.5).limits(whole.dense))
     counts = [atoms for atoms, _ in seen]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == channel_map.atoms > counts[1]
-    assert (whole.of(present.keep) == Price(present.channel_map).dense).all()
+    assert (whole.of(present.keep) == CostModel(present.channel_map).dense).all()
     images = torch.randn(4, *data.input_shape)
-    at_once = cut(copy, channel_map, present.keep).eval()
+    at_once = prune_network(copy, channel_map, present.keep).eval()
     torch.testing.assert_close(present.model.eval()(images), at_once(images))
 
 
@@ -257,7 +271,7 @@ def test_prune_from_python_leaves_the_model_alone(dense, tmp_path):
     model, data, _ = dense
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     splits = [(s.images.float() / 255, s.labels) for s in (data.train, data.validation, data.test)]
-    policy = replace(PRESETS["taylor-by-price"], distill=0.0)
+    policy = replace(POLICY_PRESETS["taylor-by-price"], distill=0.0)
     picked = pp.prune(
         model, splits, policy, out=tmp_path / "net", target_flops=0.5, epochs=0.2, quiet=True
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.resume import same_again
+from paretoprune.search.driver.resume import resumed_settings
 from paretoprune.spaces.errors import UserError
 
 
@@ -13,7 +13,7 @@ def resumed(repeated, **settings):
     config = {
         "settings": begun.to_json(), "model_given": False, "data_given": False, "plugins": [],
     }  # fmt: skip
-    return same_again(config, repeated, model=None, data=None)[0]
+    return resumed_settings(config, repeated, model=None, data=None)[0]
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,9 @@ def test_a_start_that_was_killed_before_its_config_is_no_obstacle(tmp_path):
 STARTS_RAY = """
 import sys
 from pathlib import Path
-from paretoprune.search.execution.ray_runtime import RayStart
+from paretoprune.search.execution.ray_runtime import RayRuntime
 
-with RayStart(address=None, cpus=1, token=Path(sys.argv[1])) as start:
+with RayRuntime(address=None, cpus=1, token=Path(sys.argv[1])) as start:
     print(start.wait())
 """
 
@@ -85,13 +85,17 @@ def test_the_longest_temporary_folder_is_the_one_that_rays_sockets_have_room_in(
     """Ray's own check, on the longest name that it gives to a socket."""
     from ray._private.utils import validate_socket_filepath
 
-    validate_socket_filepath("/" + "x" * (local_ray.LONGEST - 1) + local_ray.SOCKET)
+    validate_socket_filepath(
+        "/" + "x" * (local_ray.MAX_SCRATCH_PATH_LENGTH - 1) + local_ray.SOCKET_PATH_SUFFIX
+    )
     with pytest.raises(OSError, match="AF_UNIX path length"):
-        validate_socket_filepath("/" + "x" * local_ray.LONGEST + local_ray.SOCKET)
+        validate_socket_filepath(
+            "/" + "x" * local_ray.MAX_SCRATCH_PATH_LENGTH + local_ray.SOCKET_PATH_SUFFIX
+        )
 
 
 def test_a_temporary_folder_too_deep_without_another_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("deep" * 20)))
     monkeypatch.setattr(local_ray, "SHORT_PLACE", "/no/such/place")
     with pytest.raises(UserError, match=r"^TMPDIR must be a folder of at most .* set a shorter"):
-        local_ray.make_scratch(hosts=True)
+        local_ray.make_scratch_folder(hosts=True)

@@ -13,14 +13,14 @@ from optuna.storages.journal import JournalFileBackend
 from run_folders import hostile_network, write_run
 
 import paretoprune as pp
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.driver.warm_start import fitting, policies_like
-from paretoprune.search.optimizer.proposer import crowded_out, make_proposer
-from paretoprune.search.optimizer.screening import Proposal, Screen
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.search.driver.warm_start import proposals_from_run, proposals_in_space
+from paretoprune.search.optimizer.proposer import make_proposer, untried_presets
+from paretoprune.search.optimizer.screening import PolicyPredictor, Proposal
 from paretoprune.search.optimizer.search_space import PolicySpace
 from paretoprune.search.optimizer.target_plan import make_plan
-from paretoprune.spaces.allocations.decode import Space
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.spaces.allocations.decode import PruningSpace
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.spaces.records.pareto_front import front_from_json
@@ -39,7 +39,7 @@ def jobs_of(folder):
 def test_the_answer_at_the_target_comes_first_and_no_policy_twice(tmp_path):
     write_run(tmp_path / "run")
     front = front_from_json(json.loads((tmp_path / "run" / "front.json").read_text()))
-    found = policies_like(tmp_path / "run")
+    found = proposals_from_run(tmp_path / "run")
     assert found[0].policy == front.at_target.policy
     assert found[0].origin == f"transfer:{front.at_target.trial}"
     assert {one.policy for one in found[1:]} | {found[0].policy} == {
@@ -62,7 +62,9 @@ def test_what_the_new_space_does_not_contain_is_named_and_left_out():
     space = PolicySpace(("taylor", "l2"), ("global-threshold",), ("one-shot",), stages=2)
     said = []
     asked = [Proposal(policy, f"transfer:{n}") for n, (policy, _) in enumerate(others)]
-    kept = fitting([*asked, Proposal(usual, "a"), Proposal(staged, "b")], space, said.append)
+    kept = proposals_in_space(
+        [*asked, Proposal(usual, "a"), Proposal(staged, "b")], space, said.append
+    )
     assert [one.origin for one in kept] == ["a", "b"]
     assert len(said) == len(others)
     for line, one, (_, reason) in zip(said, asked, others, strict=True):
@@ -72,30 +74,32 @@ def test_what_the_new_space_does_not_contain_is_named_and_left_out():
 
 def test_transferred_policies_take_the_first_places_at_the_target_and_presets_the_next():
     network = hostile_network()
-    space = Space(network.channel_map, Price(network.channel_map))
-    measuring = Measuring(network.model, network.channel_map, network.data, 0, None, 1024)
-    on = Screen(space, gather_evidence([Policy("l2")], measuring))
+    space = PruningSpace(network.channel_map, CostModel(network.channel_map))
+    measuring = MeasurementContext(network.model, network.channel_map, network.data, 0, None, 1024)
+    on = PolicyPredictor(space, measure_for_policies([Policy("l2")], measuring))
     plan = make_plan(10, Target(flops=0.5), space)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
     make = partial(make_proposer, policy_space=policies, blind=on, rehearse=None, seed=0)
     proposer = make(plan, sampler="tpe", also=also)
-    origins = {place: one.origin for place, one in sorted(proposer.opening.items())}
+    origins = {place: one.origin for place, one in sorted(proposer.initial.items())}
     presets = [f"preset:{name}" for name in policies.presets]
     assert list(origins) == [0, 2, 4, 6, 8]  # those at the target
     assert list(origins.values()) == [*(one.origin for one in also), *presets][:5]
-    assert [f"preset:{name}" for name in crowded_out(policies, proposer.opening)] == presets[3:]
+    assert [f"preset:{name}" for name in untried_presets(policies, proposer.initial)] == presets[
+        3:
+    ]
     again = [Proposal(policies.presets["taylor-by-price"], "transfer:7")]
-    opening = make(plan, sampler="tpe", also=again).opening
+    opening = make(plan, sampler="tpe", also=again).initial
     assert [one.origin for one in opening.values()] == ["transfer:7", *presets[1:5]]
-    assert not crowded_out(policies, opening)
+    assert not untried_presets(policies, opening)
 
 
 @pytest.mark.slow
 def test_transferred_policies_open_the_search_even_after_a_stop_without_the_old_run(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     write_run(old)
-    told = [one for one in policies_like(old) if one.policy.score == "l2"]
+    told = [one for one in proposals_from_run(old) if one.policy.score == "l2"]
     assert len(told) > 1
     begun = call("transfer", old, "--target-flops", 0.5, "--trials", 3, *SMALL, "--scores", "l2",
                  "--max-minutes", 1e-6, "--out", new)  # fmt: skip

@@ -13,21 +13,21 @@ from command_line import ROOT, call
 from ray.cluster_utils import Cluster
 from search_process import NARROW, assert_settled, finish, settled, start, studies, wait_for
 
-from paretoprune.search.execution.resources import room_in, share_of_gpus
+from paretoprune.search.execution.resources import even_gpu_share, trials_fitting_node
 
 
 def test_what_is_scarcest_says_how_many_trials_fit_into_a_node():
-    assert room_in({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.5) == 2
-    assert room_in({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.1) == 10
-    assert room_in({"CPU": 4, "GPU": 8}, cpus=2, gpus=1) == 2
-    assert room_in({"CPU": 16}, cpus=1, gpus=0.5) == 0
-    assert room_in({"CPU": 16, "GPU": 1}, cpus=1, gpus=0) == 16
+    assert trials_fitting_node({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.5) == 2
+    assert trials_fitting_node({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.1) == 10
+    assert trials_fitting_node({"CPU": 4, "GPU": 8}, cpus=2, gpus=1) == 2
+    assert trials_fitting_node({"CPU": 16}, cpus=1, gpus=0.5) == 0
+    assert trials_fitting_node({"CPU": 16, "GPU": 1}, cpus=1, gpus=0) == 16
 
 
 def test_gpus_are_shared_evenly_and_never_beyond_what_there_is():
-    assert share_of_gpus(8, 4) == 1
-    assert share_of_gpus(1, 3) == 0.333
-    assert share_of_gpus(0, 3) == 0
+    assert even_gpu_share(8, 4) == 1
+    assert even_gpu_share(1, 3) == 0.333
+    assert even_gpu_share(0, 3) == 0
 
 
 def test_more_than_this_machine_has_is_told_in_one_line(tmp_path):
@@ -42,15 +42,15 @@ SHARES = """
 import ray, sys, torch
 from pathlib import Path
 from ray import tune
-from paretoprune.search.execution.worker_limits import keep_to_share, part_of_gpu
+from paretoprune.search.execution.worker_limits import limit_worker_resources, assigned_gpu_fraction
 
 def part(config):
-    keep_to_share()
-    tune.report({"part": part_of_gpu() or "none"})
+    limit_worker_resources()
+    tune.report({"part": assigned_gpu_fraction() or "none"})
 
 ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False)
 for gpus in (0.25, 2, 0):
-    task = ray.get(ray.remote(part_of_gpu).options(num_cpus=1, num_gpus=gpus).remote())
+    task = ray.get(ray.remote(assigned_gpu_fraction).options(num_cpus=1, num_gpus=gpus).remote())
     ran = tune.Tuner(
         tune.with_resources(part, {"cpu": 1, "gpu": gpus}),
         run_config=tune.RunConfig(storage_path=sys.argv[1], verbose=0),

@@ -10,35 +10,35 @@ import pytest
 from command_line import ROOT
 from run_folders import RunWriter, hostile_network
 
-from paretoprune.search.cli.handlers import stopped
-from paretoprune.search.execution.signals import ONE_SIGNAL, Stopped
+from paretoprune.search.cli.handlers import report_stop
+from paretoprune.search.execution.signals import SAME_SIGNAL_SECONDS, StopRequested
 from paretoprune.search.storage.run_folder import RunFolder
 
 SIGNALLED = """
 import os, signal, sys, time
-from paretoprune.search.execution.signals import Stopped, Stopping
+from paretoprune.search.execution.signals import StopRequested, SignalHandler
 
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.1)
 
 try:
-    with Stopping().listening():
+    with SignalHandler().listening():
         try:
             interrupt()
-        except Stopped:
+        except StopRequested:
             time.sleep(float(sys.argv[1]))
             interrupt()
             print("cleared up")
             raise
-except Stopped as stop:
+except StopRequested as stop:
     raise SystemExit(stop.exit_code)
 """
 
 
 WITHIN_AN_IMPORT = """
 import os, signal, sys, threading, time
-from paretoprune.search.execution.signals import Stopped, Stopping
+from paretoprune.search.execution.signals import StopRequested, SignalHandler
 
 sys.path.insert(0, sys.argv[1])
 
@@ -46,7 +46,7 @@ def importing():
     import slow_to_import
 
 try:
-    with Stopping().listening():
+    with SignalHandler().listening():
         other = threading.Thread(target=importing)
         other.start()
         time.sleep(0.3)
@@ -54,7 +54,7 @@ try:
         import slow_to_import  # waits within Python's import machinery for the other thread
         print("imported")
         time.sleep(10)
-except Stopped as stop:
+except StopRequested as stop:
     other.join()
     raise SystemExit(stop.exit_code)
 """
@@ -100,9 +100,9 @@ def writer(tmp_path):
 
 def stop_in(writer, capsys, **asked):
     """What a stop of this run prints."""
-    stop = Stopped(signal.SIGINT)
+    stop = StopRequested(signal.SIGINT)
     stop.run = RunFolder(writer.folder)
-    assert stopped(stop, **asked) == 130
+    assert report_stop(stop, **asked) == 130
     return capsys.readouterr()
 
 
@@ -132,7 +132,7 @@ def test_a_stop_keeps_what_was_measured_of_the_front_before(writer, capsys):
     assert json.loads((writer.folder / "front.json").read_text())["points"] == before
 
 
-@pytest.mark.parametrize(("pause", "rest"), [(0.0, "cleared up\n"), (2 * ONE_SIGNAL, "")])
+@pytest.mark.parametrize(("pause", "rest"), [(0.0, "cleared up\n"), (2 * SAME_SIGNAL_SECONDS, "")])
 def test_a_second_signal_leaves_at_once_but_one_that_came_twice_does_not(pause, rest):
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, str(pause)], cwd=ROOT, capture_output=True, text=True

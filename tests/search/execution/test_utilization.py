@@ -7,9 +7,14 @@ import pytest
 from search_process import finish, start, studies
 from trial_stores import measured, open_ledger
 
-from paretoprune.search.results.utilization import Start, efficiency, efficiency_of, start_of
-from paretoprune.search.storage.trial_records import read_record
-from paretoprune.search.trial.timing import Watch
+from paretoprune.search.results.utilization import (
+    StartupTime,
+    startup_time,
+    utilization_from_spans,
+    worker_utilization,
+)
+from paretoprune.search.storage.trial_records import read_trial_records
+from paretoprune.search.trial.timing import Timer
 
 
 def span(begin, **seconds):
@@ -22,48 +27,48 @@ def test_compute_is_set_against_all_workers_from_the_first_begin_to_the_last_end
         span(10.0, training=4.0),
         span(15.0, training=5.0),  # until 20; the other worker has nothing to do
     ]
-    busy = efficiency(spans, workers=2)
-    assert busy.wall == 10.0
-    assert busy.compute == 12.5
+    busy = utilization_from_spans(spans, workers=2)
+    assert busy.wall_seconds == 10.0
+    assert busy.compute_seconds == 12.5
     assert busy.share == pytest.approx(12.5 / 20)
     assert busy.sentence() == "model compute took 62% of the time of 2 workers in 10 s"
 
 
 def test_of_no_trial_nothing_is_said():
-    assert efficiency([], workers=2) is None
-    assert efficiency([{"rungs": []}], workers=2) is None
+    assert utilization_from_spans([], workers=2) is None
+    assert utilization_from_spans([{"rungs": []}], workers=2) is None
 
 
 def test_stopped_trials_count_and_those_of_an_earlier_start_do_not(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
-    jobs = [ledger.next_job() for _ in range(4)]
+    jobs = [ledger.next_trial() for _ in range(4)]
     ledger.finish(jobs[0], measured(jobs[0]), span(50.0, training=9.0))
     ledger.finish(jobs[1], measured(jobs[1]), span(100.0, training=4.0))
     ledger.finish(jobs[2], measured(jobs[2]), {})
     ledger.stop(jobs[3], {**span(104.0, until_rung=2.0), "rungs": []})
-    busy = efficiency_of(ledger.record, workers=1, since=99.0)
-    assert (busy.wall, busy.compute) == (6.0, 6.0)
-    assert efficiency_of(ledger.record, workers=1, since=200.0) is None
+    busy = worker_utilization(ledger.records, workers=1, since=99.0)
+    assert (busy.wall_seconds, busy.compute_seconds) == (6.0, 6.0)
+    assert worker_utilization(ledger.records, workers=1, since=200.0) is None
 
 
 def test_the_wait_for_the_first_trial_is_told_beside_the_work_in_it(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
-    jobs = [ledger.next_job() for _ in range(3)]
+    jobs = [ledger.next_trial() for _ in range(3)]
     work = {"data": 2.0, "dense": 30.0, "evidence": 5.0, "screening": 1.0}
-    ledger.note_start(span(100.0, start=3.5, **work))
-    assert start_of(ledger.record, since=140.0) is None
+    ledger.record_start(span(100.0, start=3.5, **work))
+    assert startup_time(ledger.records, since=140.0) is None
     ledger.finish(jobs[0], measured(jobs[0]), span(90.0, training=9.0))  # of an earlier launch
     ledger.finish(jobs[1], measured(jobs[1]), span(144.0, training=9.0))
     ledger.finish(jobs[2], measured(jobs[2]), span(143.0, training=9.0))
-    start = start_of(ledger.record, since=140.0)
-    assert start == Start(43.0, 38.0)
+    start = startup_time(ledger.records, since=140.0)
+    assert start == StartupTime(43.0, 38.0)
 
 
 def test_what_is_counted_apart_is_no_part_of_what_is_noted_next():
-    watch = Watch()
+    watch = Timer()
     time.sleep(0.05)
     for _ in range(2):
-        with watch.apart("start"):
+        with watch.separately("start"):
             time.sleep(0.1)
     time.sleep(0.05)
     watch.note("evidence")
@@ -88,5 +93,5 @@ def test_nine_tenths_of_the_workers_time_is_model_compute(tmp_path):
     work = sum(kept["seconds"][name] for name in ("data", "dense", "evidence", "screening"))
     first = min(one["begin"] for one in spans)
     assert first - begin - work < 15  # from the start of the process, imports and all
-    told = start_of(read_record(folder / "journal.log"), 0.0)
+    told = startup_time(read_trial_records(folder / "journal.log"), 0.0)
     assert told.seconds - told.work < first - begin - work + 0.1

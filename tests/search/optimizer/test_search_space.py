@@ -10,28 +10,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretoprune.analysis.measure import Measuring, gather_evidence
-from paretoprune.search.config.settings import SAMPLERS
-from paretoprune.search.optimizer.samplers import MAKE
+from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.search.config.settings import SAMPLER_NAMES
+from paretoprune.search.optimizer.samplers import SAMPLER_FACTORIES
 from paretoprune.search.optimizer.search_space import (
     PolicySpace,
-    forget_space,
+    build_policy_space,
     policy_space,
-    space_from,
+    unregister_space,
 )
-from paretoprune.search.optimizer.suggesters import Drawn, Outside, Told, Varied
-from paretoprune.spaces.allocations.decode import Space, decode_many
-from paretoprune.spaces.cost.cost import Price
+from paretoprune.search.optimizer.suggesters import (
+    FixedSuggester,
+    MutatingSuggester,
+    OutsideSpaceError,
+    RandomSuggester,
+)
+from paretoprune.spaces.allocations.decode import PruningSpace, decode_policies
+from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
-from paretoprune.spaces.graph.trace import trace_channels
-from paretoprune.spaces.graph.working_copy import working_copy
+from paretoprune.spaces.graph.trace import trace_channel_map
+from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.policy import (
     ALLOCATIONS,
-    CONTROLS,
-    PRESETS,
-    PROBES,
-    SCHEDULES,
+    CONTROL_POLICIES,
+    POLICY_PRESETS,
+    PROBE_MODES,
+    SCHEDULE_NAMES,
     Policy,
 )
 from paretoprune.trainers.data.sources.load import load_data
@@ -41,42 +46,42 @@ from paretoprune.trainers.models.build import build_model
 @pytest.fixture(scope="module")
 def tiny_measuring():
     data = load_data("digits")
-    model, _ = working_copy(
+    model, _ = make_working_copy(
         build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
     )
-    return Measuring(model, trace_channels(model, data.input_shape), data, 0)
+    return MeasurementContext(model, trace_channel_map(model, data.input_shape), data, 0)
 
 
-WHOLE = space_from((), (), (), stages=3)
+WHOLE = build_policy_space((), (), (), stages=3)
 
 
 def drawn(space, seed, count=1):
     rng = np.random.default_rng(seed)
-    return [space.sample(Drawn(rng)) for _ in range(count)]
+    return [space.sample(RandomSuggester(rng)) for _ in range(count)]
 
 
 def test_every_sampler_that_may_be_named_can_be_made():
-    assert tuple(MAKE) == SAMPLERS
+    assert tuple(SAMPLER_FACTORIES) == SAMPLER_NAMES
 
 
 def test_every_preset_is_a_point_of_the_space():
-    assert WHOLE.presets == PRESETS
+    assert WHOLE.presets == POLICY_PRESETS
 
 
 def test_presets_divide_by_both_prices_where_params_are_asked():
-    names = {name for name, policy in PRESETS.items() if policy.price_power}
+    names = {name for name, policy in POLICY_PRESETS.items() if policy.price_power}
     assert names
     for params, flops, blend in ((0.4, None, 0.5), (0.4, 0.5, 0.5), (None, 0.5, 0.0)):
-        space = space_from((), (), (), stages=3, target=Target(flops, params))
-        assert set(space.presets) == set(PRESETS)
+        space = build_policy_space((), (), (), stages=3, target=Target(flops, params))
+        assert set(space.presets) == set(POLICY_PRESETS)
         for name, policy in space.presets.items():
             assert policy.price_blend == (blend if name in names else 0.0)
-            assert replace(policy, price_blend=0.0) == PRESETS[name]
+            assert replace(policy, price_blend=0.0) == POLICY_PRESETS[name]
 
 
 def test_the_uniform_control_is_a_point_and_the_random_one_is_not():
-    assert WHOLE.params_of(CONTROLS["uniform"]) is not None
-    assert WHOLE.params_of(CONTROLS["random"]) is None
+    assert WHOLE.params_of(CONTROL_POLICIES["uniform"]) is not None
+    assert WHOLE.params_of(CONTROL_POLICIES["random"]) is None
 
 
 @given(st.integers(0, 10**6))
@@ -93,12 +98,12 @@ def test_the_parameters_of_a_policy_lead_back_to_it(seed):
 def test_every_part_of_the_space_is_drawn():
     policies = drawn(WHOLE, 0, 2000)
     assert {p.allocation for p in policies} == set(ALLOCATIONS)
-    assert {p.schedule for p in policies} == set(SCHEDULES)
+    assert {p.schedule for p in policies} == set(SCHEDULE_NAMES)
     assert {p.score for p in policies} == set(WHOLE.scores)
     assert any(p.stages for p in policies)
     assert any(p.caution for p in policies)
     assert {p.price_power > 0 for p in policies} == {True, False}
-    assert {p.caps_loss for p in policies if p.curves == "threshold"} == {True, False}
+    assert {p.has_loss_threshold for p in policies if p.curves == "threshold"} == {True, False}
 
 
 def test_choices_that_do_not_matter_are_not_asked_for():
@@ -110,11 +115,11 @@ def test_choices_that_do_not_matter_are_not_asked_for():
         assert ("steps" in params) == (policy.schedule == "gradual")
         assert ("gate_share" in params) == (policy.schedule == "holistic")
         assert ("curves" in params) == (policy.allocation == "loss-budget")
-        assert ("threshold" in params) == policy.caps_loss
+        assert ("threshold" in params) == policy.has_loss_threshold
 
 
 def test_users_narrow_the_space():
-    narrow = space_from(("taylor", "l2"), ("global-threshold",), ("one-shot",), stages=3)
+    narrow = build_policy_space(("taylor", "l2"), ("global-threshold",), ("one-shot",), stages=3)
     policies = drawn(narrow, 2, 300)
     assert {p.score for p in policies} == {"taylor", "l2"}
     assert {p.allocation for p in policies} == {"global-threshold"}
@@ -124,10 +129,10 @@ def test_users_narrow_the_space():
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)
 def test_allocations_hold_for_every_schedule(allocation):
-    narrow = space_from((), (allocation,), (), stages=1)
+    narrow = build_policy_space((), (allocation,), (), stages=1)
     every = [*drawn(narrow, 3, 300), *narrow.presets.values()]
     assert {p.allocation for p in every} == {allocation}
-    schedules = SCHEDULES if allocation == "global-threshold" else ("one-shot",)
+    schedules = SCHEDULE_NAMES if allocation == "global-threshold" else ("one-shot",)
     assert {p.schedule for p in every} == set(schedules)
 
 
@@ -142,33 +147,35 @@ def test_allocations_hold_for_every_schedule(allocation):
 )
 def test_a_wrong_choice_is_told_in_one_line(scores, allocations, schedules, fault):
     with pytest.raises(UserError, match=fault) as error:
-        space_from(scores, allocations, schedules, stages=1)
+        build_policy_space(scores, allocations, schedules, stages=1)
     assert "\n" not in str(error.value)
 
 
 def test_loss_curves_are_in_the_order_of_the_scores_that_the_user_names_for_them():
     """Each order costs dozens of evaluations, so two are enough for who names none."""
-    everything = space_from((), (), (), stages=1)
-    unasked = space_from(("l2", "taylor"), (), (), stages=1)
-    asked = space_from(("l2", "ensemble"), ("global-threshold", "loss-budget"), (), stages=1)
-    assert everything.orders == ("taylor", "weight-gradient-rank")
-    assert unasked.orders == ("taylor",)
-    assert asked.orders == ("l2", "ensemble")
+    everything = build_policy_space((), (), (), stages=1)
+    unasked = build_policy_space(("l2", "taylor"), (), (), stages=1)
+    asked = build_policy_space(
+        ("l2", "ensemble"), ("global-threshold", "loss-budget"), (), stages=1
+    )
+    assert everything.curve_orders == ("taylor", "weight-gradient-rank")
+    assert unasked.curve_orders == ("taylor",)
+    assert asked.curve_orders == ("l2", "ensemble")
     budgets = [p for p in drawn(asked, 6, 200) if p.allocation == "loss-budget"]
     assert {p.score for p in budgets} == {"l2", "ensemble"}
 
 
 def test_the_evidence_of_a_space_serves_every_policy_of_it(tiny_measuring):
     names = ("taylor", "l2", "weight-gradient-rank")
-    space = space_from(names, ("global-threshold", "loss-budget"), (), stages=2)
-    evidence = gather_evidence(space.read, tiny_measuring)
-    limits = Space(tiny_measuring.channel_map, Price(tiny_measuring.channel_map))
+    space = build_policy_space(names, ("global-threshold", "loss-budget"), (), stages=2)
+    evidence = measure_for_policies(space.read, tiny_measuring)
+    limits = PruningSpace(tiny_measuring.channel_map, CostModel(tiny_measuring.channel_map))
     policies = [p for p in drawn(space, 3, 200) if p.schedule != "holistic"]
-    masks, reachable = decode_many(policies, [Target(0.5)] * len(policies), evidence, limits)
+    masks, reachable = decode_policies(policies, [Target(0.5)] * len(policies), evidence, limits)
     assert reachable.all()
     sizes = limits.price.of(masks)[:, 0] / limits.price.dense[0]
     assert (sizes <= 0.5).all()
-    capped = np.array([p.caps_loss for p in policies])
+    capped = np.array([p.has_loss_threshold for p in policies])
     assert (sizes[~capped] > 0.4).all()
     assert (sizes[capped] < 0.4).any()
 
@@ -179,11 +186,11 @@ def test_a_function_of_the_users_own_is_the_space():
         return Policy("l2", floor=asked.suggest_int("least", 1, 4))
 
     try:
-        space = space_from((), (), (), stages=1)
+        space = build_policy_space((), (), (), stages=1)
         assert {p.floor for p in drawn(space, 4, 100)} == {1, 2, 3, 4}
         assert space.presets == {}
     finally:
-        forget_space(mine)
+        unregister_space(mine)
 
 
 @pytest.fixture
@@ -200,8 +207,8 @@ def own_space():
             steps=asked.suggest_int("steps", 1, 9, step=4),
         )
 
-    yield space_from((), (), (), stages=1)
-    forget_space(mine)
+    yield build_policy_space((), (), (), stages=1)
+    unregister_space(mine)
 
 
 def test_everybody_answers_as_an_optuna_trial_does(own_space):
@@ -211,22 +218,25 @@ def test_everybody_answers_as_an_optuna_trial_does(own_space):
         assert own_space.params_of(policy) is None  # its names are not a policy's
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assert own_space.sample(study.ask()).price_power in (0, 0.25, 0.5, 0.75, 1)
-    told = Told(Policy("l2", price_power=0.3, threshold=None))
+    told = FixedSuggester(Policy("l2", price_power=0.3, threshold=None))
     for ask in (
         lambda: told.suggest_float("price_power", 0.0, 1.0, step=0.25),
         lambda: told.suggest_float("threshold", 0.0, 1.0),
         lambda: told.suggest_int("score", 0, 3),
     ):
-        with pytest.raises(Outside):
+        with pytest.raises(OutsideSpaceError):
             ask()
 
 
 def test_what_is_drawn_and_varied_is_what_the_ledger_is_told(own_space):
     """Else Optuna learns from parameters that nobody carried out."""
     rng = np.random.default_rng(0)
-    for asked in (Drawn(rng), Varied({"power": 0.5, "rate": 0.02, "steps": 5}, rng)):
+    for asked in (
+        RandomSuggester(rng),
+        MutatingSuggester({"power": 0.5, "rate": 0.02, "steps": 5}, rng),
+    ):
         policy = own_space.sample(asked)
-        assert own_space.sample(Varied(asked.answers, Never())) == policy
+        assert own_space.sample(MutatingSuggester(asked.params, Never())) == policy
 
 
 class Never:
@@ -239,14 +249,16 @@ class Never:
 def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
     @policy_space
     def mine(asked):
-        return Policy("l2", allocation="loss-budget", probe=asked.suggest_categorical("p", PROBES))
+        return Policy(
+            "l2", allocation="loss-budget", probe=asked.suggest_categorical("p", PROBE_MODES)
+        )
 
     try:
-        space = space_from(("taylor",), (), ("one-shot",), stages=1)
+        space = build_policy_space(("taylor",), (), ("one-shot",), stages=1)
         read = {(p.score, p.probe) for p in space.read if p.allocation == "loss-budget"}
-        assert {("l2", probe) for probe in PROBES} <= read
+        assert {("l2", probe) for probe in PROBE_MODES} <= read
     finally:
-        forget_space(mine)
+        unregister_space(mine)
 
 
 @pytest.mark.parametrize(
@@ -260,9 +272,9 @@ def test_a_users_space_at_fault_is_one_line(made, fault):
     policy_space(made)
     try:
         with pytest.raises(UserError, match=fault):
-            drawn(space_from((), (), (), stages=1), 0)
+            drawn(build_policy_space((), (), (), stages=1), 0)
     finally:
-        forget_space(made)
+        unregister_space(made)
 
 
 def test_a_space_without_stages_asks_for_none():

@@ -6,22 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.search.optimizer.proposer import TURNS, turns_of
+from paretoprune.search.optimizer.proposer import PROPOSAL_CYCLE, assign_strategies
 from paretoprune.search.optimizer.target_plan import (
-    SPREAD,
-    Slot,
-    coarse_first,
-    factors_of,
-    grain_of,
+    DEFAULT_SPREAD,
+    PlannedTrial,
+    order_coarse_first,
+    round_grid_step,
+    target_factors,
 )
 from paretoprune.spaces.cost.target import Target
 
 DENSE = (41_000_000, 270_000)
 
 
-def shares(target: Target, between: tuple[float, float] = SPREAD) -> list[float]:
+def shares(target: Target, between: tuple[float, float] = DEFAULT_SPREAD) -> list[float]:
     """The FLOPs, or the params, that the odd slots are given."""
-    scaled = [target.scaled(f, DENSE) for f in factors_of(target, DENSE, between)]
+    scaled = [target.scaled(f, DENSE) for f in target_factors(target, DENSE, between)]
     return [next(p for p in one.fractions(DENSE) if p is not None) for one in scaled]
 
 
@@ -35,7 +35,7 @@ def test_the_sizes_around_a_target_are_those_that_people_ask_for():
 def test_a_second_part_is_scaled_along():
     """Params keep their ratio to the FLOPs."""
     target = Target(flops=0.5, params=0.3)
-    for factor in factors_of(target, DENSE, (0.5, 1.5)):
+    for factor in target_factors(target, DENSE, (0.5, 1.5)):
         flops, params = target.scaled(factor, DENSE).fractions(DENSE)
         assert params == pytest.approx(0.6 * flops)
 
@@ -43,22 +43,24 @@ def test_a_second_part_is_scaled_along():
 @given(st.floats(1e-4, 1.0), st.floats(0.2, 1.0), st.floats(1.0, 3.0))
 def test_all_sizes_lie_in_the_range(part, low, high):
     """Whatever the target and the range: there are some, and none lies outside."""
-    found = factors_of(Target(flops=part), DENSE, (low, high))
+    found = target_factors(Target(flops=part), DENSE, (low, high))
     assert found
     assert all(low * (1 - 1e-5) <= factor <= high * (1 + 1e-5) for factor in found)
 
 
 def test_the_ends_of_the_range_are_tried_first_then_the_widest_gaps():
     """So that few trials are enough for a front over the whole range; then all have had a turn."""
-    factors = factors_of(Target(flops=0.4), DENSE, SPREAD)
-    ordered = [round(0.4 * factor, 6) for factor in coarse_first(factors)]
+    factors = target_factors(Target(flops=0.4), DENSE, DEFAULT_SPREAD)
+    ordered = [round(0.4 * factor, 6) for factor in order_coarse_first(factors)]
     assert ordered == [0.8, 0.2, 0.6, 0.3, 0.5, 0.7, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75]
 
 
 def test_when_all_round_sizes_had_a_turn_those_between_come():
     """Once each, and the round ones are not repeated."""
-    known = coarse_first(factors_of(Target(flops=0.4), DENSE, SPREAD))
-    between = coarse_first(factors_of(Target(flops=0.4), DENSE, SPREAD, finer=2), known)
+    known = order_coarse_first(target_factors(Target(flops=0.4), DENSE, DEFAULT_SPREAD))
+    between = order_coarse_first(
+        target_factors(Target(flops=0.4), DENSE, DEFAULT_SPREAD, finer=2), known
+    )
     assert [round(0.4 * factor, 6) for factor in between[:3]] == [0.225, 0.275, 0.325]
     assert len(between) == 12
     assert not set(between) & {1.0, *known}
@@ -67,7 +69,7 @@ def test_when_all_round_sizes_had_a_turn_those_between_come():
 @given(st.floats(1e-6, 1e3))
 def test_a_grain_is_round(most):
     """1, 2 or 5 times a power of ten, and at least 0.4 of what is allowed."""
-    grain = grain_of(most)
+    grain = round_grid_step(most)
     assert 0.399 * most <= grain <= most * (1 + 1e-8)
     assert f"{grain:.0e}"[0] in "125"
     assert float(f"{grain:.0e}") == pytest.approx(grain)
@@ -75,8 +77,12 @@ def test_a_grain_is_round(most):
 
 def test_turns_begin_with_a_screened_policy_and_go_round():
     """Whatever the indices of the slots are."""
-    slots = [Slot(index, Target(flops=0.4)) for index in range(12, 40, 2)]
-    turns = list(turns_of(slots).values())
+    slots = [PlannedTrial(index, Target(flops=0.4)) for index in range(12, 40, 2)]
+    turns = list(assign_strategies(slots).values())
     assert turns[0] == "screened"
-    assert turns[: len(TURNS)] == turns[len(TURNS) : 2 * len(TURNS)] == list(TURNS)
-    assert list(turns_of(slots)) == [slot.index for slot in slots]
+    assert (
+        turns[: len(PROPOSAL_CYCLE)]
+        == turns[len(PROPOSAL_CYCLE) : 2 * len(PROPOSAL_CYCLE)]
+        == list(PROPOSAL_CYCLE)
+    )
+    assert list(assign_strategies(slots)) == [slot.index for slot in slots]

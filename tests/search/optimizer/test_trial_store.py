@@ -12,9 +12,9 @@ from trial_stores import measured, open_ledger, run_to_the_end
 
 from paretoprune.search.optimizer.screening import Proposal
 from paretoprune.search.results.formatting import front_table
-from paretoprune.search.storage.trial_records import DIED
+from paretoprune.search.storage.trial_records import WORKER_DIED
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.spaces.records.pareto_front import front_volume, non_dominated
+from paretoprune.spaces.records.pareto_front import front_hypervolume, non_dominated
 
 
 def by_score(policy, target):
@@ -24,7 +24,7 @@ def by_score(policy, target):
 
 
 def of_search(ledger, *states):
-    return ledger.record.trials("search", *states)
+    return ledger.records.trials("search", *states)
 
 
 def test_proposed_policies_come_first_and_say_where_they_come_from(tmp_path):
@@ -44,18 +44,18 @@ def test_no_network_is_trained_twice(tmp_path):
     jobs = run_to_the_end(ledger)
     assert len(jobs) == len({job.mask for job in jobs}) == 7  # three scores at two sizes; random
     assert ledger.settled == ledger.total == 14
-    assert ledger.record.repeats() == 6  # one is a control's
+    assert ledger.records.repeats() == 6  # one is a control's
     repeats = [t for t in of_search(ledger) if "repeat_of" in t.user_attrs]
     assert len(repeats) > 6  # each slot draws several times before it takes what is known
     made = {t.user_attrs["job"]["mask"]: t for study in ("controls", "search")
-            for t in ledger.record.trials(study)
+            for t in ledger.records.trials(study)
             if "evaluation" in t.user_attrs and "repeat_of" not in t.user_attrs}  # fmt: skip
     names = set()
     for trial in repeats:
         names.add(trial.user_attrs["repeat_of"])
         assert trial.values in [twin.values for twin in made.values()]
     assert "control-uniform" in names  # a control's network is known as well
-    assert len(ledger.record.evaluations()) == 6
+    assert len(ledger.records.evaluations()) == 6
 
 
 def test_a_network_that_a_control_has_made_may_be_the_answer(tmp_path):
@@ -71,10 +71,10 @@ def test_a_network_that_a_control_has_made_may_be_the_answer(tmp_path):
     front, control = ledger.front(), jobs[1]
     assert [point.path for point in front.points] == [f"trials/{control.folder}"]
     assert front.at_target.trial == 0
-    assert front.at_target.path in ledger.needed()
+    assert front.at_target.path in ledger.needed_paths()
     again = open_ledger(tmp_path / "journal.log", slots=2, look=all_one)
-    again.next_job()
-    assert len(again.record.evaluations()) == 1
+    again.next_trial()
+    assert len(again.records.evaluations()) == 1
 
 
 def test_a_proposal_that_is_known_leaves_its_slot_to_the_sampler(tmp_path):
@@ -82,8 +82,8 @@ def test_a_proposal_that_is_known_leaves_its_slot_to_the_sampler(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log", slots=4, opening=opening, look=by_score)
     jobs = [job for job in run_to_the_end(ledger) if not job.control]
     assert next(job.origin for job in jobs if job.policy.score == "taylor") == "preset:0"
-    assert ledger.record.repeats() == 0  # no slot is settled by what another slot's trial made
-    assert len(ledger.record.evaluations()) == 4
+    assert ledger.records.repeats() == 0  # no slot is settled by what another slot's trial made
+    assert len(ledger.records.evaluations()) == 4
     assert ledger.settled == ledger.total
 
 
@@ -91,7 +91,7 @@ def test_a_network_whose_trial_failed_is_not_known(tmp_path):
     opening = {n: Proposal(Policy("taylor"), f"preset:{n}") for n in (0, 2)}
     ledger = open_ledger(tmp_path / "journal.log", slots=4, opening=opening, look=by_score)
     origins = []
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         if job.origin == "preset:0":
             ledger.fail(job, "ArithmeticError: the loss must be finite")
         else:
@@ -141,10 +141,10 @@ def test_a_repeat_breaks_the_limits_as_its_twin_does(tmp_path, sampler):
 def test_a_repeat_of_a_network_that_was_tried_again_is_told_what_came_of_it(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log", slots=12, look=by_score)
     died = set()
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         if job.attempt == 0 and not job.control:
             died.add(job.mask)
-            ledger.fail(job, DIED)
+            ledger.fail(job, WORKER_DIED)
         else:
             ledger.finish(job, measured(job), {})
     assert len(died) == 5
@@ -160,7 +160,7 @@ def test_a_repeat_of_a_stopped_network_is_stopped_as_well(tmp_path, sampler):
     path = tmp_path / "journal.log"
     ledger = open_ledger(path, slots=12, look=by_score, sampler=sampler)
     stopped = set()
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         if job.control:
             ledger.finish(job, measured(job), {})
         else:
@@ -168,7 +168,7 @@ def test_a_repeat_of_a_stopped_network_is_stopped_as_well(tmp_path, sampler):
             stopped.add(job.folder)
     repeats = [t for t in of_search(ledger) if t.user_attrs.get("repeat_of") in stopped]
     assert {t.state for t in repeats} == {TrialState.PRUNED}
-    assert ledger.record.stopped() == len(stopped)
+    assert ledger.records.stopped() == len(stopped)
     assert ledger.settled == ledger.total
 
 
@@ -177,7 +177,7 @@ def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
     first = open_ledger(path, slots=12, look=by_score)
     seen = set()
     for _ in range(5):
-        job = first.next_job()
+        job = first.next_trial()
         first.finish(job, measured(job), {})
         seen.add(job.mask)
     second = open_ledger(path, slots=12, look=by_score)
@@ -189,7 +189,7 @@ def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
 def test_a_stopped_trial_is_pruned_and_never_on_the_front(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
     jobs = []
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         jobs.append(job)
         if job.slot == 1 and not job.control:
             ledger.stop(
@@ -198,25 +198,25 @@ def test_a_stopped_trial_is_pruned_and_never_on_the_front(tmp_path):
         else:
             ledger.finish(job, measured(job), {})
     assert ledger.settled == ledger.total
-    assert ledger.record.stopped() == 1
+    assert ledger.records.stopped() == 1
     (pruned,) = of_search(ledger, TrialState.PRUNED)
     assert pruned.number not in {point.trial for point in ledger.front().points}
-    assert [rung.accuracy for rung in ledger.record.rungs()] == [1.0]
+    assert [rung.accuracy for rung in ledger.records.rungs()] == [1.0]
 
 
 def test_a_trial_whose_worker_died_is_tried_once_more(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
     attempts = []
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         if job.slot == 0:
             attempts.append((job.control, job.attempt))
-            assert ledger.fail(job, DIED) == (job.attempt == 0)
+            assert ledger.fail(job, WORKER_DIED) == (job.attempt == 0)
         else:
             ledger.finish(job, measured(job), {})
     assert set(attempts) == {(None, 0), (None, 1), ("uniform", 0), ("uniform", 1)}
     assert len(attempts) == 4
     assert ledger.settled == ledger.total
-    assert list(ledger.record.failures().values()) == [DIED, DIED]
+    assert list(ledger.records.failures().values()) == [WORKER_DIED, WORKER_DIED]
 
 
 def test_limits_become_constraints_and_leave_the_front_whole(tmp_path):
@@ -227,8 +227,8 @@ def test_limits_become_constraints_and_leave_the_front_whole(tmp_path):
     run_to_the_end(ledger)
     broken = [t for t in of_search(ledger) if t.constraints["accuracy"] > 0]
     assert 0 < len(broken) < 8
-    assert ledger.front().points == non_dominated(ledger.record.evaluations())
-    study = ledger.record.study("search")
+    assert ledger.front().points == non_dominated(ledger.records.evaluations())
+    study = ledger.records.study("search")
     assert not {t.number for t in study.best_trials} & {t.number for t in broken}
 
 
@@ -241,37 +241,37 @@ def test_the_front_and_the_controls_are_trained_on_at_the_end(tmp_path):
     assert len(plain) == 6
     assert all(job.continues for job in finals)
     assert {job.control for job in finals} == {None, "uniform", "random"}
-    assert ledger.over
+    assert ledger.is_finished
     assert ledger.settled == ledger.total == len(jobs)
-    assert all(e.path.startswith("trials/final-") for e in ledger.record.controls().values())
+    assert all(e.path.startswith("trials/final-") for e in ledger.records.controls().values())
     again = open_ledger(path, final_epochs=10.0)
-    assert again.next_job() is None
-    assert again.over
+    assert again.next_trial() is None
+    assert again.is_finished
 
 
 def test_after_longer_fine_tunes_a_resumed_plan_gets_only_those_that_are_missing(tmp_path):
     path = tmp_path / "journal.log"
     ledger = open_ledger(path, slots=12, final_epochs=10.0)
     for _ in range(6):
-        job = ledger.next_job()
+        job = ledger.next_trial()
         ledger.finish(job, measured(job), {})
-    ledger.end_early()
+    ledger.drop_unstarted()
     before = {job.continues for job in run_to_the_end(ledger)}
     assert len(before) > 2
-    assert ledger.over
+    assert ledger.is_finished
     resumed = open_ledger(path, slots=12, final_epochs=10.0)
-    assert not resumed.over
+    assert not resumed.is_finished
     jobs = []
-    while job := resumed.next_job():
+    while job := resumed.next_trial():
         jobs.append(job)
         if job.continues:
-            assert job.control or job.continues in resumed.needed()
+            assert job.control or job.continues in resumed.needed_paths()
         resumed.finish(job, replace(measured(job), accuracy=0.9 + job.slot / 1e3), {})
     after = {job.continues for job in jobs if job.continues}
     assert after
     assert not after & before
     assert not any(job.control for job in jobs)
-    searched = resumed.record.evaluations_of("search")
+    searched = resumed.records.evaluations_of("search")
     assert {point.path for point in non_dominated(searched)} <= after | before
     assert resumed.settled == resumed.total
 
@@ -279,11 +279,11 @@ def test_after_longer_fine_tunes_a_resumed_plan_gets_only_those_that_are_missing
 def test_when_time_is_up_nothing_more_of_the_plan_is_started(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log", slots=8)
     for _ in range(4):
-        job = ledger.next_job()
+        job = ledger.next_trial()
         ledger.finish(job, measured(job), {})
-    ledger.end_early()
-    assert ledger.next_job() is None
-    assert ledger.over
+    ledger.drop_unstarted()
+    assert ledger.next_trial() is None
+    assert ledger.is_finished
     resumed = open_ledger(tmp_path / "journal.log", slots=8)
     assert len(run_to_the_end(resumed)) == 6
 
@@ -291,19 +291,19 @@ def test_when_time_is_up_nothing_more_of_the_plan_is_started(tmp_path):
 def test_latency_can_be_an_objective(tmp_path):
     names = ("accuracy", "flops_fraction", "params_fraction", "latency_ms")
     ledger = open_ledger(tmp_path / "journal.log", objectives=names)
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         ledger.finish(job, replace(measured(job), latency_ms=10.0 - job.slot), {})
     assert of_search(ledger)[0].values[3] == pytest.approx(10.0)
     assert ledger.front().objectives == names
-    assert len(ledger.record.study("search").directions) == 4
-    assert ledger.record.study("search").directions[3] == optuna.study.StudyDirection.MINIMIZE
+    assert len(ledger.records.study("search").directions) == 4
+    assert ledger.records.study("search").directions[3] == optuna.study.StudyDirection.MINIMIZE
 
 
 def test_a_network_that_was_trained_on_is_as_fast_as_before(tmp_path):
     """Whatever the noise of its second timing: one of the two is on the front, the better one."""
     names = ("accuracy", "flops_fraction", "params_fraction", "latency_ms")
     ledger = open_ledger(tmp_path / "journal.log", slots=1, final_epochs=2.0, objectives=names)
-    while job := ledger.next_job():
+    while job := ledger.next_trial():
         accuracy, noise = (0.6, 0.1) if job.continues else (0.5, 0.0)
         found = replace(measured(job), accuracy=accuracy, latency_ms=5.0 + noise)
         ledger.finish(job, found, {})
@@ -317,4 +317,4 @@ def test_a_network_that_was_trained_on_is_as_fast_as_before(tmp_path):
 
 def test_a_front_of_nothing_is_empty():
     assert non_dominated([]) == ()
-    assert front_volume([]) == 0.0
+    assert front_hypervolume([]) == 0.0

@@ -18,15 +18,25 @@ import paretoprune as pp
 from paretoprune.analysis.report import Insights
 from paretoprune.search.api import Result
 from paretoprune.search.cli.app import main
-from paretoprune.search.results.control_comparison import verdict
-from paretoprune.search.results.formatting import answer, plain_console, show_front, show_insights
-from paretoprune.search.results.selection import Wish, choose, neighbours, reason
+from paretoprune.search.results.control_comparison import compare_with_controls
+from paretoprune.search.results.formatting import (
+    describe_target_result,
+    make_console,
+    show_front,
+    show_insights,
+)
+from paretoprune.search.results.selection import (
+    SelectionCriteria,
+    describe_neighbors,
+    explain_selection,
+    select_point,
+)
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.spaces.records.evaluation import Evaluation
 from paretoprune.spaces.records.pareto_front import (
-    Dense,
+    DenseMetrics,
     Front,
     best_at_target,
     front_from_json,
@@ -34,7 +44,7 @@ from paretoprune.spaces.records.pareto_front import (
 )
 from paretoprune.spaces.records.recipe import SCHEMA, read_recipe, recipe_from_json
 
-DENSE = Dense(0.95, 1000, 100, 0.94, 8.0)
+DENSE = DenseMetrics(0.95, 1000, 100, 0.94, 8.0)
 
 
 def point(trial, accuracy, macs, params, latency_ms=None):
@@ -55,13 +65,13 @@ FRONT = front_of(
 
 @pytest.mark.parametrize(
     ("wish", "trial"),
-    [(Wish(max_flops=0.5), 1), (Wish(max_flops=250), 0), (Wish(max_params=0.5), 1), (Wish(), 2),
-     (Wish(max_latency_ms=2.2), 2), (Wish(max_latency_ms=2.2, max_flops=0.5), 0),
-     (Wish(min_accuracy=0.7), 1), (Wish(min_accuracy=0.7, max_latency_ms=2.2), 2),
-     (Wish(trial=0), 0), (Wish(knee=True), 1)],
+    [(SelectionCriteria(max_flops=0.5), 1), (SelectionCriteria(max_flops=250), 0), (SelectionCriteria(max_params=0.5), 1), (SelectionCriteria(), 2),
+     (SelectionCriteria(max_latency_ms=2.2), 2), (SelectionCriteria(max_latency_ms=2.2, max_flops=0.5), 0),
+     (SelectionCriteria(min_accuracy=0.7), 1), (SelectionCriteria(min_accuracy=0.7, max_latency_ms=2.2), 2),
+     (SelectionCriteria(trial=0), 0), (SelectionCriteria(knee=True), 1)],
 )  # fmt: skip
 def test_each_wish_gets_the_point_that_its_words_mean(wish, trial):
-    assert choose(FRONT, wish).trial == trial
+    assert select_point(FRONT, wish).trial == trial
 
 
 def asked_half(*points, controls=None):
@@ -71,11 +81,11 @@ def asked_half(*points, controls=None):
 
 def test_where_another_point_dominates_the_answer_it_is_named_starred_and_picked():
     front = asked_half(point(3, 0.85, 350, 40), point(2, 0.9, 700, 60), point(0, 0.8, 490, 50))
-    assert answer(front, mark=" *") == (
+    assert describe_target_result(front, mark=" *") == (
         "at the target (FLOPs <= 50 %): trial 0, accuracy 0.8000, FLOPs 49.00%, params 50.00%; "
         "pick gives trial 3 *, which dominates it: accuracy 0.8500, FLOPs 35.00%, params 40.00%"
     )
-    assert choose(front, Wish(max_flops=0.5)).trial == 3
+    assert select_point(front, SelectionCriteria(max_flops=0.5)).trial == 3
     assert "3 *" in printed(front)
     values = front.to_json()
     assert (values["at_target"]["dominated_by"], values["picked"]["trial"]) == (3, 3)
@@ -84,7 +94,7 @@ def test_where_another_point_dominates_the_answer_it_is_named_starred_and_picked
 def test_of_equally_accurate_points_pick_gives_the_one_of_the_front():
     dominated = replace(point(0, 0.85, 490, 50), loss=0.01)
     front = asked_half(point(3, 0.85, 350, 40), dominated)
-    assert choose(front, Wish(max_flops=0.5)).trial == front.picked.trial == 3
+    assert select_point(front, SelectionCriteria(max_flops=0.5)).trial == front.picked.trial == 3
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 1000), st.integers(1, 100)), min_size=1))
@@ -93,12 +103,12 @@ def test_the_starred_point_is_what_pick_gives_for_the_requested_sizes(rows):
     target = Target(0.5, 0.6)
     best = best_at_target(points, target, (DENSE.macs, DENSE.params))
     front = Front(0, target, DENSE, non_dominated(points), best, {})
-    wish = Wish(max_flops=0.5, max_params=0.6)
+    wish = SelectionCriteria(max_flops=0.5, max_params=0.6)
     if front.picked is None:
         with pytest.raises(UserError):
-            choose(front, wish)
+            select_point(front, wish)
     else:
-        assert choose(front, wish) == front.picked
+        assert select_point(front, wish) == front.picked
 
 
 def test_the_answer_is_judged_beside_each_control_on_both_splits():
@@ -110,20 +120,25 @@ def test_the_answer_is_judged_beside_each_control_on_both_splits():
         "trial 1: 0.8 points above the uniform cut on validation, 1.1 on test; "
         "no better than the random cut at this size: +0.3 points on validation, -0.8 on test"
     )
-    assert verdict(front) == told
+    assert compare_with_controls(front) == told
     assert told in printed(front)
     above = front.to_json()["picked"]["above"]["random"]
     assert above == {"accuracy": pytest.approx(0.003), "test_accuracy": pytest.approx(-0.008)}
     untested = asked_half(replace(best, test_accuracy=None), controls={"uniform": uniform})
-    assert verdict(untested) == "trial 1: 0.8 points above the uniform cut on validation"
+    assert (
+        compare_with_controls(untested)
+        == "trial 1: 0.8 points above the uniform cut on validation"
+    )
     level = asked_half(best, controls={"uniform": replace(uniform, accuracy=0.9079)})
-    assert "no better than the uniform cut at this size: +0.0 points" in verdict(level)
-    assert verdict(asked_half(best)) == verdict(front_of()) == ""
+    assert "no better than the uniform cut at this size: +0.0 points" in compare_with_controls(
+        level
+    )
+    assert compare_with_controls(asked_half(best)) == compare_with_controls(front_of()) == ""
 
 
 def printed(front, folder="runs/x"):
     """What a search prints of its front where stdout is no terminal."""
-    console = plain_console()
+    console = make_console()
     with console.capture() as captured:
         show_front(front, Path(folder), console)
     return captured.get()
@@ -138,7 +153,7 @@ def test_every_line_under_the_table_is_one_line_however_long(tmp_path):
     lines = printed(front, deep).splitlines()
     assert f"run folder: {deep}" in lines
     assert f"to pick: paretoprune pick {deep} --max-flops 0.5 --out picked" in lines
-    assert answer(front, mark=" *") in lines
+    assert describe_target_result(front, mark=" *") in lines
 
 
 def test_a_row_says_where_it_came_from_and_what_all_have_stands_once():
@@ -151,7 +166,7 @@ def test_a_row_says_where_it_came_from_and_what_all_have_stands_once():
 
 
 def test_of_one_stopped_trial_one_is_spoken():
-    console = plain_console()
+    console = make_console()
     with console.capture() as captured:
         show_insights(Insights(9, stopped=1), console)
         show_insights(Insights(9, stopped=2), console)
@@ -178,7 +193,7 @@ def test_no_point_within_the_limits_is_more_accurate_than_the_picked_one(rows, f
     front = front_of(*(point(n, *row) for n, row in enumerate(rows)))
     fitting = [p for p in front.points if p.macs <= flops * 1000 and p.params <= params * 100]
     try:
-        found = choose(front, Wish(max_flops=flops, max_params=params))
+        found = select_point(front, SelectionCriteria(max_flops=flops, max_params=params))
     except UserError:
         assert not fitting
         return
@@ -188,7 +203,7 @@ def test_no_point_within_the_limits_is_more_accurate_than_the_picked_one(rows, f
 
 def test_where_nothing_fits_the_nearest_points_are_named_first():
     with pytest.raises(UserError) as error:
-        choose(FRONT, Wish(max_flops=0.1, min_accuracy=0.5))
+        select_point(FRONT, SelectionCriteria(max_flops=0.1, min_accuracy=0.5))
     message = str(error.value)
     assert "FLOPs <= 10 %, accuracy >= 0.5" in message
     assert [int(n) for n in re.findall(r"trial (\d)", message)] == [0, 1, 2]
@@ -197,12 +212,12 @@ def test_where_nothing_fits_the_nearest_points_are_named_first():
 
 def test_an_accuracy_out_of_reach_is_no_matter_of_size():
     with pytest.raises(UserError, match=r"fine-tune longer: search with more epochs"):
-        choose(FRONT, Wish(min_accuracy=0.99))
+        select_point(FRONT, SelectionCriteria(min_accuracy=0.99))
 
 
 def test_a_named_trial_beyond_the_limits_is_told_with_its_figures_and_who_keeps_them():
     with pytest.raises(UserError) as error:
-        choose(FRONT, Wish(trial=2, max_flops=0.5))
+        select_point(FRONT, SelectionCriteria(trial=2, max_flops=0.5))
     message = str(error.value)
     assert message.startswith("trial=2 must keep every other limit (FLOPs <= 50 %), got acc")
     assert "FLOPs 70.00%" in message
@@ -211,38 +226,50 @@ def test_a_named_trial_beyond_the_limits_is_told_with_its_figures_and_who_keeps_
 
 @pytest.mark.parametrize(
     "wish",
-    [Wish(trial=1, knee=True), Wish(trial="1"), Wish(min_accuracy="0.9"), Wish(trial=True)],
+    [
+        SelectionCriteria(trial=1, knee=True),
+        SelectionCriteria(trial="1"),
+        SelectionCriteria(min_accuracy="0.9"),
+        SelectionCriteria(trial=True),
+    ],
 )
 def test_wishes_that_contradict_or_are_no_numbers_are_refused(wish):
     with pytest.raises(UserError, match=r"must be|each name a point"):
-        choose(FRONT, wish)
+        select_point(FRONT, wish)
 
 
 @pytest.mark.parametrize(
-    "wish", [Wish(min_accuracy=90.0), Wish(max_latency_ms=0.0), Wish(max_latency_ms=float("nan"))]
+    "wish",
+    [
+        SelectionCriteria(min_accuracy=90.0),
+        SelectionCriteria(max_latency_ms=0.0),
+        SelectionCriteria(max_latency_ms=float("nan")),
+    ],
 )
 def test_a_limit_that_nothing_can_keep_is_refused(wish):
     with pytest.raises(UserError, match="must be"):
-        choose(FRONT, wish)
+        select_point(FRONT, wish)
 
 
 def test_a_latency_that_was_not_measured_cannot_be_asked_for():
     front = replace(FRONT, points=tuple(replace(p, latency_ms=None) for p in FRONT.points))
     with pytest.raises(UserError, match="needs measured latencies"):
-        choose(front, Wish(max_latency_ms=1.0))
+        select_point(front, SelectionCriteria(max_latency_ms=1.0))
 
 
 def test_it_is_said_why_and_what_the_neighbours_would_give_and_take():
-    wish = Wish(max_flops=0.5)
-    assert reason(FRONT, wish, choose(FRONT, wish)) == (
+    wish = SelectionCriteria(max_flops=0.5)
+    assert explain_selection(FRONT, wish, select_point(FRONT, wish)) == (
         "why: the best validation accuracy of the 2 of 3 points within FLOPs <= 50 %"
     )
-    smaller, larger = neighbours(FRONT, FRONT.points[1])
+    smaller, larger = describe_neighbors(FRONT, FRONT.points[1])
     assert "trial 0, accuracy -20.00, FLOPs -20.00, params -15.00 percentage points" in smaller
     assert "trial 2, accuracy +10.00, FLOPs +30.00, params +15.00 percentage points" in larger
     assert (smaller[-11:], larger[-11:]) == (", -1.500 ms", ", -0.500 ms")
-    assert len(neighbours(FRONT, FRONT.points[2])) == 1
-    assert reason(FRONT, Wish(), FRONT.points[2]).endswith("of all 3 points")
+    assert len(describe_neighbors(FRONT, FRONT.points[2])) == 1
+    assert explain_selection(FRONT, SelectionCriteria(), FRONT.points[2]).endswith(
+        "of all 3 points"
+    )
 
 
 @pytest.fixture(scope="module")

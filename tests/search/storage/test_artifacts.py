@@ -10,7 +10,7 @@ import pytest
 from command_line import call
 from search_process import NARROW
 
-from paretoprune.search.storage.artifacts import check_place, lasting, store
+from paretoprune.search.storage.artifacts import absolute_url, check_artifacts_url, upload_file
 from paretoprune.spaces.errors import UserError
 
 
@@ -25,38 +25,38 @@ def files_below(url):
 
 
 def test_a_free_place_is_left_as_it_was(url, tmp_path):
-    check_place(url, tmp_path / "mine")
-    check_place(url, tmp_path / "mine")
+    check_artifacts_url(url, tmp_path / "mine")
+    check_artifacts_url(url, tmp_path / "mine")
     assert not files_below(url)
 
 
 def test_the_place_of_another_run_of_the_same_name_is_refused(url, tmp_path):
     """Two of one name in one bucket: neither may overwrite the weights of the other."""
-    store(f"{url}/mine", "trials/0/weights.safetensors", b"theirs")
+    upload_file(f"{url}/mine", "trials/0/weights.safetensors", b"theirs")
     with pytest.raises(UserError, match=r"^artifacts must have nothing yet .* got files in"):
-        check_place(url, tmp_path / "elsewhere" / "mine")
+        check_artifacts_url(url, tmp_path / "elsewhere" / "mine")
     assert len(files_below(url)) == 1
-    check_place(url, tmp_path / "other")
+    check_artifacts_url(url, tmp_path / "other")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     for url in (f"file://{tmp_path}/file", "nosuch://bucket"):
         with pytest.raises(UserError, match=r"^artifacts must be a URL that can be written"):
-            check_place(url, tmp_path / "run")
+            check_artifacts_url(url, tmp_path / "run")
 
 
 def test_a_folder_is_the_same_place_in_every_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     for written in ("store", "./store", "store/", "file://store", f"file://{tmp_path}/store"):
-        assert lasting(written) == f"{tmp_path}/store"
-    assert lasting("~/store") == "/home/me/store"
-    assert lasting("../store") == f"{tmp_path.parent}/store"
+        assert absolute_url(written) == f"{tmp_path}/store"
+    assert absolute_url("~/store") == "/home/me/store"
+    assert absolute_url("../store") == f"{tmp_path.parent}/store"
     for url in ("s3://bucket/store", "memory://store", "simplecache::s3://bucket/store", None):
-        assert lasting(url) == url
+        assert absolute_url(url) == url
     with pytest.raises(UserError, match=r"^artifacts must be a URL or a folder, got none"):
-        lasting("")
+        absolute_url("")
 
 
 def test_relative_places_hold_for_workers_and_for_readers_elsewhere(tmp_path):

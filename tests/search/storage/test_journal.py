@@ -7,15 +7,15 @@ import optuna
 import pytest
 from trial_stores import measured, open_ledger, run_to_the_end
 
-from paretoprune.search.storage.journal_repair import cut_torn_tail
-from paretoprune.search.storage.trial_records import AGAIN, INTERRUPTED, front_in
+from paretoprune.search.storage.journal_repair import truncate_torn_tail
+from paretoprune.search.storage.trial_records import DRIVER_ENDED, MAX_ATTEMPTS, front_from_journal
 from paretoprune.spaces.errors import UserError
 
 
 def finished_slots(ledger):
     return sorted(
         t.user_attrs["job"]["slot"]
-        for t in ledger.record.trials("search", optuna.trial.TrialState.COMPLETE)
+        for t in ledger.records.trials("search", optuna.trial.TrialState.COMPLETE)
     )
 
 
@@ -24,13 +24,13 @@ def test_every_slot_and_control_is_run_once(tmp_path):
     jobs = run_to_the_end(ledger)
     assert len(jobs) == ledger.total == ledger.settled == 6
     assert finished_slots(ledger) == [0, 1, 2, 3]
-    assert set(ledger.record.controls()) == {"uniform", "random"}
+    assert set(ledger.records.controls()) == {"uniform", "random"}
 
 
 def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
     run_to_the_end(open_ledger(tmp_path / "journal.log"))
     ledger = open_ledger(tmp_path / "journal.log")
-    assert ledger.next_job() is None
+    assert ledger.next_trial() is None
     assert ledger.settled == ledger.total
 
 
@@ -38,7 +38,7 @@ def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
     whole = tmp_path / "whole.log"
     ledger = open_ledger(whole, slots=3)
     for _ in range(4):
-        job = ledger.next_job()
+        job = ledger.next_trial()
         ledger.finish(job, measured(job), {})
     content = whole.read_bytes()
     starts = [0, *(i + 1 for i, byte in enumerate(content) if byte == 10)]
@@ -60,7 +60,7 @@ def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
         assert resumed.settled == resumed.total == 5
         assert finished_slots(resumed) == [0, 1, 2]
         assert len(jobs) == 5 - len(before), (end, before)
-        assert not resumed.record.trials("search", optuna.trial.TrialState.RUNNING)
+        assert not resumed.records.trials("search", optuna.trial.TrialState.RUNNING)
 
 
 def is_whole(line):
@@ -73,10 +73,10 @@ def is_whole(line):
 def test_what_is_cut_off_is_kept_beside(tmp_path):
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
-    kept = cut_torn_tail(path)
+    kept = truncate_torn_tail(path)
     assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
     assert kept.read_bytes() == b'{"c"'
-    assert cut_torn_tail(path) is None
+    assert truncate_torn_tail(path) is None
 
 
 def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
@@ -84,56 +84,56 @@ def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
     content = b'{"a": 1}\n{"b"\n{"c": 3}\n{"d": 4}\n'
     path.write_bytes(content)
     with pytest.raises(UserError, match="broken line 2"):
-        cut_torn_tail(path)
+        truncate_torn_tail(path)
     assert path.read_bytes() == content
 
 
 def test_an_interrupted_policy_is_queued_again_under_a_new_number(tmp_path):
     first = open_ledger(tmp_path / "journal.log")
     for _ in range(3):  # both controls, then trial 0
-        job = first.next_job()
+        job = first.next_trial()
         first.finish(job, measured(job), {})
-    lost = first.next_job()
+    lost = first.next_trial()
     second = open_ledger(tmp_path / "journal.log")
-    again = second.next_job()
+    again = second.next_trial()
     assert (again.slot, again.identity) == (lost.slot, lost.identity)
     assert again.number != lost.number
     assert again.attempt == 1
 
 
 def test_an_interrupted_control_runs_again(tmp_path):
-    lost = open_ledger(tmp_path / "journal.log").next_job()
+    lost = open_ledger(tmp_path / "journal.log").next_trial()
     assert lost.control
-    again = open_ledger(tmp_path / "journal.log").next_job()
+    again = open_ledger(tmp_path / "journal.log").next_trial()
     assert (again.control, again.attempt) == (lost.control, 1)
 
 
 def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
     path = tmp_path / "journal.log"
     for control in (True, True, False):
-        for _ in range(AGAIN[INTERRUPTED] + 1):
+        for _ in range(MAX_ATTEMPTS[DRIVER_ENDED] + 1):
             ledger = open_ledger(path, slots=1)
-            job = ledger.next_job()
+            job = ledger.next_trial()
             assert (job.control is not None, job.attempt) == (control, 0)
             ledger.leave()
         ledger = open_ledger(path, slots=1)
-        job = ledger.next_job()
+        job = ledger.next_trial()
         ledger.finish(job, measured(job), {})
-    assert ledger.over
-    assert ledger.record.failures() == {}
+    assert ledger.is_finished
+    assert ledger.records.failures() == {}
 
 
 def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
     path = tmp_path / "journal.log"
     ledger = open_ledger(path, slots=1)
     for _ in range(2):
-        job = ledger.next_job()
+        job = ledger.next_trial()
         ledger.finish(job, measured(job), {})
-    for _ in range(AGAIN[INTERRUPTED]):
-        assert ledger.next_job() is not None
+    for _ in range(MAX_ATTEMPTS[DRIVER_ENDED]):
+        assert ledger.next_trial() is not None
         ledger = open_ledger(path, slots=1)
-    assert ledger.next_job() is None
-    assert len(ledger.record.failures()) == 1
+    assert ledger.next_trial() is None
+    assert len(ledger.records.failures()) == 1
     assert ledger.settled == ledger.total
 
 
@@ -143,25 +143,25 @@ def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
     for _ in range(6):
         ledger = open_ledger(path, slots=22)
         for _ in range(4):
-            job = ledger.next_job()
+            job = ledger.next_trial()
             ledger.finish(job, measured(job), {})
             if not job.control:
                 identities.append(job.identity)
-    assert ledger.next_job() is None
+    assert ledger.next_trial() is None
     assert len(set(identities)) == len(identities) == 22
 
 
 def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_path):
     path = tmp_path / "journal.log"
     first = [(job.slot, job.identity) for job in run_to_the_end(open_ledger(path, slots=4))]
-    before = open_ledger(path, slots=4).record.evaluations()
+    before = open_ledger(path, slots=4).records.evaluations()
     longer = open_ledger(path, slots=10)
-    assert not longer.over
+    assert not longer.is_finished
     more = [(job.slot, job.identity) for job in run_to_the_end(longer)]
     assert [slot for slot, _ in more] == [4, 5, 6, 7, 8, 9]
     assert not {identity for _, identity in first} & {identity for _, identity in more}
-    assert longer.record.evaluations()[:4] == before
-    assert longer.over
+    assert longer.records.evaluations()[:4] == before
+    assert longer.is_finished
 
 
 def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
@@ -170,7 +170,7 @@ def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
     for _ in range(7):
         ledger = open_ledger(tmp_path / "b.log", 12)
         for _ in range(2):
-            job = ledger.next_job()
+            job = ledger.next_trial()
             ledger.finish(job, measured(job), {})
             broken.append(job.identity)
     assert broken == unbroken
@@ -178,25 +178,27 @@ def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
 
 def test_a_failed_trial_keeps_its_reason_and_is_not_run_again(tmp_path):
     ledger = open_ledger(tmp_path / "journal.log")
-    job = ledger.next_job()
+    job = ledger.next_trial()
     ledger.fail(job, "ArithmeticError: loss must be finite")
-    assert ledger.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    assert ledger.records.failures() == {job.folder: "ArithmeticError: loss must be finite"}
     run_to_the_end(ledger)
     reopened = open_ledger(tmp_path / "journal.log")
-    assert reopened.next_job() is None
-    assert reopened.record.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    assert reopened.next_trial() is None
+    assert reopened.records.failures() == {job.folder: "ArithmeticError: loss must be finite"}
 
 
 def test_the_front_is_rebuilt_from_the_journal_alone(tmp_path):
     path = tmp_path / "journal.log"
     ledger = open_ledger(path)
     run_to_the_end(ledger)
-    assert front_in(path) == ledger.front()
+    assert front_from_journal(path) == ledger.front()
     os.truncate(path, path.stat().st_size - 3)
-    assert front_in(path) is not None  # reading tolerates a torn line; it repairs nothing
+    assert (
+        front_from_journal(path) is not None
+    )  # reading tolerates a torn line; it repairs nothing
 
 
 def test_a_journal_without_a_finished_trial_has_no_front(tmp_path):
-    assert front_in(tmp_path / "journal.log") is None
+    assert front_from_journal(tmp_path / "journal.log") is None
     open_ledger(tmp_path / "journal.log")
-    assert front_in(tmp_path / "journal.log") is None
+    assert front_from_journal(tmp_path / "journal.log") is None

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from run_folders import write_run
 
 from paretoprune.search.cli.app import main
-from paretoprune.search.cli.handlers import read_front
-from paretoprune.search.results.report_builder import report_of
+from paretoprune.search.cli.handlers import read_run_front
+from paretoprune.search.results.report_builder import build_report
 from paretoprune.spaces.errors import UserError
 
 READERS = ("front", "report", "pick")
@@ -71,7 +71,7 @@ def test_a_line_that_no_search_wrote_is_told(line, ended, run, capsys):
     insert(run, line) if ended else without_front(run, line)
     answered(run, capsys)
     with pytest.raises(UserError, match=r"journal\.log must be"):
-        report_of(run)
+        build_report(run)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -134,8 +134,8 @@ def test_no_damage_to_a_journal_is_more_than_one_line(cases, made, tmp_path):
             lines[number] = lines[number][:place] + noise + lines[number][place + len(noise) :]
         (run / "journal.log").write_bytes(b"\n".join(lines) + b"\n")
         try:
-            read_front(run)
-            report_of(run)
+            read_run_front(run)
+            build_report(run)
             outcomes["read"] += 1
         except UserError:
             outcomes["refused"] += 1

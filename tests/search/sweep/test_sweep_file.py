@@ -3,7 +3,7 @@
 import pytest
 from command_line import call
 
-from paretoprune.search.sweep.config import read_sweep
+from paretoprune.search.sweep.config import read_sweep_file
 from paretoprune.spaces.errors import UserError
 
 WHOLE = """
@@ -27,7 +27,7 @@ trials = 100
 def entries(tmp_path, text):
     file = tmp_path / "s.toml"
     file.write_text(text)
-    return read_sweep(file)
+    return read_sweep_file(file)
 
 
 def test_the_runs_are_the_product_of_the_lists_with_speaking_names(tmp_path):

@@ -7,15 +7,15 @@ import torch
 from torch import nn
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.prepare import Inputs, prepare_search
-from paretoprune.search.execution.executor import alone
-from paretoprune.search.storage.run_folder import create_run
-from paretoprune.search.storage.trial_spec import Job
-from paretoprune.search.trial.run import carry_out
+from paretoprune.search.driver.prepare import LoadedInputs, prepare_search
+from paretoprune.search.execution.executor import local_executors
+from paretoprune.search.storage.run_folder import create_run_folder
+from paretoprune.search.storage.trial_spec import TrialSpec
+from paretoprune.search.trial.run import execute_trial
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.runtime.device import half_of, ran_out_of_memory
+from paretoprune.trainers.runtime.device import halve_batch, is_out_of_memory
 
 TOO_MUCH = 1 << 60  # bytes: no machine has them, and torch says so as at any other size
 POLICIES = {
@@ -55,22 +55,22 @@ def real_error():
 
 
 def test_only_what_torch_says_of_memory_counts():
-    assert ran_out_of_memory(real_error())
-    assert ran_out_of_memory(MemoryError())
-    assert ran_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
-    assert ran_out_of_memory(RuntimeError("CUDA error: out of memory"))
-    assert ran_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert is_out_of_memory(real_error())
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     for other in ("pin_memory must be a bool", "an illegal memory access was encountered",
                   "unsupported memory format option"):  # fmt: skip
-        assert not ran_out_of_memory(RuntimeError(other))
+        assert not is_out_of_memory(RuntimeError(other))
 
 
 def test_half_of_a_batch_ends_at_the_least():
-    assert half_of(9, real_error()) == 4
+    assert halve_batch(9, real_error()) == 4
     with pytest.raises(RuntimeError, match="memory"):
-        half_of(15, real_error(), least=8)
+        halve_batch(15, real_error(), least=8)
     with pytest.raises(RuntimeError, match="shape"):
-        half_of(64, RuntimeError("shape"))
+        halve_batch(64, RuntimeError("shape"))
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +78,20 @@ def prepared(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("within") / "run"
     settings = SearchSettings(target_flops="0.5", epochs=0.5)
-    inputs = Inputs(settings, load_data("digits", seed=0), Hungry())
-    run = create_run(folder)
+    inputs = LoadedInputs(settings, load_data("digits", seed=0), Hungry())
+    run = create_run_folder(folder)
     run.config.write_text("{}")
     wanted = list(POLICIES.values())
-    return prepare_search(inputs, run, (), lambda _: wanted, alone(lambda line: None)).context
+    return prepare_search(
+        inputs, run, (), lambda _: wanted, local_executors(lambda line: None)
+    ).context
 
 
 def carried(prepared, policy, number, room, monkeypatch):
     monkeypatch.setattr(Hungry, "room", room)
     rungs = []
-    job = Job(0, policy, Target(flops=0.5), 7, number=number)
-    evaluation = carry_out(job, prepared, on_rung=rungs.append).evaluation
+    job = TrialSpec(0, policy, Target(flops=0.5), 7, number=number)
+    evaluation = execute_trial(job, prepared, on_rung=rungs.append).evaluation
     left = sorted(path.name for path in (prepared.root / "trials" / str(number)).iterdir())
     return evaluation, left
 
@@ -109,8 +111,8 @@ def test_a_rung_is_judged_once_however_often_a_trial_begins(prepared, monkeypatc
     monkeypatch.setattr(Hungry, "room", 40)
     monkeypatch.setattr(Hungry, "only_training", True)
     rungs = []
-    job = Job(0, POLICIES["one-shot"], Target(flops=0.5), 7, number=70)
-    carry_out(job, judged, on_rung=rungs.append)
+    job = TrialSpec(0, POLICIES["one-shot"], Target(flops=0.5), 7, number=70)
+    execute_trial(job, judged, on_rung=rungs.append)
     assert [rung.index for rung in rungs] == [0, 1]
 
 

@@ -13,27 +13,27 @@ from zlib import error as ZlibError
 from ....spaces.errors import UserError
 from ..cache import cache_folder
 
-ENDINGS = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar")
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar")
 
 
 def is_archive(path: Path) -> bool:
     """Whether the file's name says that it is a tar archive."""
-    return path.name.lower().endswith(ENDINGS)
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def existing(where: str) -> Path:
+def resolve_data_path(where: str) -> Path:
     """The directory or archive that the user named."""
     path = Path(where).expanduser()
     if path.is_dir() or (path.is_file() and is_archive(path)):
         return path
     found = "a file" if path.is_file() else "nothing"
     raise UserError(
-        f"data must be a directory or a {ENDINGS[0]} file, got {where} where there is {found}; "
+        f"data must be a directory or a {ARCHIVE_SUFFIXES[0]} file, got {where} where there is {found}; "
         "check the path"
     )
 
 
-def fingerprint(path: Path) -> str:
+def hash_data_path(path: Path) -> str:
     """A hash of an archive's bytes, or of a directory's names, sizes and times of change."""
     digest = hashlib.sha256()
     if path.is_file():
@@ -47,7 +47,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unpack(archive: Path, digest: str) -> Path:
+def unpack_archive(archive: Path, digest: str) -> Path:
     """The archive's content in the cache; members that point out of it are refused."""
     target = cache_folder() / "unpacked" / digest
     if target.is_dir():
@@ -62,7 +62,7 @@ def unpack(archive: Path, digest: str) -> Path:
                     f"an archive must unpack to less than is free in the cache, {free:,} bytes, "
                     f"got {size:,} in {archive}; make room, or name another PARETOPRUNE_CACHE"
                 )
-            check_end(tar)
+            check_archive_end(tar)
             tar.extractall(partial, filter="data")
     except UserError:
         shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +77,7 @@ def unpack(archive: Path, digest: str) -> Path:
     return target
 
 
-def check_end(tar: tarfile.TarFile) -> None:
+def check_archive_end(tar: tarfile.TarFile) -> None:
     """Raise unless zeros follow the last member: at a damaged header the reader just stops."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
@@ -85,12 +85,12 @@ def check_end(tar: tarfile.TarFile) -> None:
         raise tarfile.ReadError("damaged in the middle")
 
 
-def discard(digest: str) -> None:
+def delete_unpacked(digest: str) -> None:
     """Delete an unpacked archive once its arrays are stored."""
     shutil.rmtree(cache_folder() / "unpacked" / digest, ignore_errors=True)
 
 
-def find_root(path: Path, marker: str) -> Path | None:
+def find_dataset_root(path: Path, marker: str) -> Path | None:
     """The shallowest directory, at most two below `path`, that holds `marker`."""
     for folder in (path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))):
         if (folder / marker).is_dir():

@@ -5,31 +5,33 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..stratified import cut
-from ..types import Data, Split
-from .options import Reading
+from ..stratified import stratified_split
+from ..types import DataSplits, Split
+from .options import LoadOptions
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.25  # of the rest: 60 / 20 / 20 of the whole
 TEST_SEED = 0  # the test rows are the same whatever the seed, so that figures compare
 
 
-def read(name: str, where: str, reading: Reading) -> Data:
+def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
     """Load the digits, stratified 60/20/20."""
     from sklearn.datasets import load_digits
 
     table = load_digits()
     images = torch.from_numpy(np.rint(table.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     labels = np.asarray(table.target, np.int64)
-    rest, test = cut(labels, TEST_SHARE, rng=np.random.default_rng(TEST_SEED))
-    stay, away = cut(labels[rest], VALIDATION_SHARE, rng=np.random.default_rng(reading.seed))
+    rest, test = stratified_split(labels, TEST_SHARE, rng=np.random.default_rng(TEST_SEED))
+    stay, away = stratified_split(
+        labels[rest], VALIDATION_SHARE, rng=np.random.default_rng(reading.seed)
+    )
 
     def split(rows: np.ndarray) -> Split:
         return Split(images[rows].clone(), torch.from_numpy(labels[rows]))
 
     train = split(rest[stay])
     scaled = train.images.float() / 255
-    return Data(
+    return DataSplits(
         name=name,
         train=train,
         validation=split(rest[away]),

@@ -15,32 +15,32 @@ from numpy.typing import NDArray
 
 from ....spaces.errors import UserError
 from ..image_options import PRESETS
-from ..stratified import cut
-from ..streaming import decode, open_image
-from ..types import Data, Source, Split
-from .archive import find_root
+from ..stratified import stratified_split
+from ..streaming import decode_images, open_image
+from ..types import DataSplits, ImageFiles, Split
+from .archive import find_dataset_root
 from .notes import cut_note, split_notes
-from .options import Reading
-from .stored import read_stored
+from .options import LoadOptions
+from .stored import load_cached_source
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 USUAL_GREY, USUAL_COLOUR = "half", "imagenet"  # as published weights for photographs expect
-LARGEST_NATIVE = 96  # pixels; images of one size up to this stay as they are
-USUAL_SIZE, USUAL_RESIZE = 224, 256
-PROBES = 64
+MAX_NATIVE_SIDE = 96  # pixels; images of one size up to this stay as they are
+DEFAULT_CROP, DEFAULT_RESIZE = 224, 256
+FILES_PROBED = 64
 PARTS = ("train", "val", "test")
 SHOWN = 3  # folders in a note
 
-Listing = tuple[list[Path], NDArray[np.int64]]
+FileListing = tuple[list[Path], NDArray[np.int64]]
 
 
-def read(name: str, where: str, reading: Reading) -> Data:
+def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
     """Read by name, from the cache if the folder has not changed."""
-    return read_stored(name, where, reading, _make)
+    return load_cached_source(name, where, reading, _build_data)
 
 
-def _make(path: Path, reading: Reading) -> Data:
-    root = find_root(path, "train")
+def _build_data(path: Path, reading: LoadOptions) -> DataSplits:
+    root = find_dataset_root(path, "train")
     if root is None:
         raise UserError(
             f"folder:DIR needs a train/ directory, got {path} without one; "
@@ -54,22 +54,22 @@ def _make(path: Path, reading: Reading) -> Data:
     if len(held) == 2:
         validation, test = held[0], held[1]
     else:
-        train, validation = _cut(train, reading)
+        train, validation = _cut_validation(train, reading)
         test = held[0] if held else ([], np.empty(0, np.int64))
         used = f"; {others[0].name}/ is the test split" if held else ""
         notes.append(cut_note(len(validation[0]), len(train[0])) + used)
     sizes, modes = _probe(train[0])
-    source = _source(sizes, modes, reading)
+    source = _detect_image_format(sizes, modes, reading)
     notes += image_notes(source, sizes, modes)
-    streamed = _bytes(source, train, validation, test) > reading.memory_limit
+    streamed = _decoded_bytes(source, train, validation, test) > reading.memory_limit
     mean, std = PRESETS[USUAL_GREY if source.channels == 1 else USUAL_COLOUR]
-    splits = [_split(part, source, streamed) for part in (train, validation)]
+    splits = [_build_split(part, source, streamed) for part in (train, validation)]
     notes += split_notes(splits[0], splits[1], None, len(names))
-    return Data(
+    return DataSplits(
         name="folder",
         train=splits[0],
         validation=splits[1],
-        test=_split(test, source, streamed) if test[0] else None,
+        test=_build_split(test, source, streamed) if test[0] else None,
         classes=len(names),
         mean=mean,
         std=std,
@@ -89,7 +89,7 @@ def class_names(folder: Path) -> list[str]:
     return names
 
 
-def list_images(folder: Path, names: list[str]) -> Listing:
+def list_images(folder: Path, names: list[str]) -> FileListing:
     """Files and labels by class directory, then file name."""
     unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(names))
     if unknown:
@@ -102,7 +102,7 @@ def list_images(folder: Path, names: list[str]) -> Listing:
     for label, name in enumerate(names):
         directory = folder / name
         found = directory.rglob("*") if directory.is_dir() else ()
-        images = sorted(p for p in found if p.suffix.lower() in IMAGES)
+        images = sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
             raise UserError(
                 f"every class needs an image, got {directory} without one; fill or remove it"
@@ -112,10 +112,10 @@ def list_images(folder: Path, names: list[str]) -> Listing:
     return files, np.asarray(labels, np.int64)
 
 
-def _cut(whole: Listing, reading: Reading) -> tuple[Listing, Listing]:
+def _cut_validation(whole: FileListing, reading: LoadOptions) -> tuple[FileListing, FileListing]:
     files, labels = whole
     rng = np.random.default_rng(reading.seed)
-    stay, away = cut(labels, reading.validation_share, rng=rng)
+    stay, away = stratified_split(labels, reading.validation_share, rng=rng)
     kept, held = (([files[i] for i in rows], labels[rows]) for rows in (stay, away))
     return kept, held
 
@@ -135,7 +135,7 @@ def layout_notes(root: Path) -> list[str]:
         for folder, _, files in os.walk(root / part):
             depth = len(Path(folder).relative_to(root).parts)
             visible = [name for name in files if is_visible(name)]
-            images = [name for name in visible if Path(name).suffix.lower() in IMAGES]
+            images = [name for name in visible if Path(name).suffix.lower() in IMAGE_SUFFIXES]
             read = set(images) if depth > 1 else set()
             skipped += [f"{folder}/{name}" for name in visible if name not in read]
             if images and depth > 2:
@@ -143,7 +143,7 @@ def layout_notes(root: Path) -> list[str]:
     if skipped:
         notes.append(
             f"skipped: {len(skipped):,} files that are no images in a class folder, "
-            f"{min(skipped)} first; images end in {', '.join(sorted(IMAGES))}"
+            f"{min(skipped)} first; images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     if deeper:
         first = min(deeper)
@@ -159,7 +159,7 @@ def is_visible(name: str) -> bool:
     return not name.startswith((".", "__"))
 
 
-def image_notes(source: Source, sizes: set[tuple[int, int]], modes: set[str]) -> list[str]:
+def image_notes(source: ImageFiles, sizes: set[tuple[int, int]], modes: set[str]) -> list[str]:
     """How images are changed: their size, and their colours."""
     notes = []
     if sizes != {source.size}:
@@ -182,7 +182,7 @@ def _probe(files: list[Path]) -> tuple[set[tuple[int, int]], set[str]]:
     from PIL import Image
 
     sizes, modes = set(), set()
-    for file in files[:: max(1, len(files) // PROBES)]:
+    for file in files[:: max(1, len(files) // FILES_PROBED)]:
         open_image(file, 3)  # names the file if it is broken
         with Image.open(file) as image:
             sizes.add((image.height, image.width))
@@ -190,25 +190,29 @@ def _probe(files: list[Path]) -> tuple[set[tuple[int, int]], set[str]]:
     return sizes, modes
 
 
-def _source(sizes: set[tuple[int, int]], modes: set[str], reading: Reading) -> Source:
+def _detect_image_format(
+    sizes: set[tuple[int, int]], modes: set[str], reading: LoadOptions
+) -> ImageFiles:
     """How to bring every file to one size: small uniform images stay, others are cropped."""
     channels = 1 if modes <= {"L", "1"} else 3
     first = next(iter(sizes))
-    if reading.image_size is None and len(sizes) == 1 and max(first) <= LARGEST_NATIVE:
-        return Source((), first, min(first), channels, reading.workers)
-    side = reading.image_size or USUAL_SIZE
-    return Source((), (side, side), side * USUAL_RESIZE // USUAL_SIZE, channels, reading.workers)
+    if reading.image_size is None and len(sizes) == 1 and max(first) <= MAX_NATIVE_SIDE:
+        return ImageFiles((), first, min(first), channels, reading.workers)
+    side = reading.image_size or DEFAULT_CROP
+    return ImageFiles(
+        (), (side, side), side * DEFAULT_RESIZE // DEFAULT_CROP, channels, reading.workers
+    )
 
 
-def _bytes(source: Source, *listings: Listing) -> int:
+def _decoded_bytes(source: ImageFiles, *listings: FileListing) -> int:
     each = source.channels * source.size[0] * source.size[1]
     return each * sum(len(files) for files, _ in listings)
 
 
-def _split(listing: Listing, source: Source, streamed: bool) -> Split:
+def _build_split(listing: FileListing, source: ImageFiles, streamed: bool) -> Split:
     files, labels = listing
     if not streamed:
-        return Split(decode(files, source), torch.from_numpy(labels))
+        return Split(decode_images(files, source), torch.from_numpy(labels))
     empty = torch.empty((0, source.channels, *source.size), dtype=torch.uint8)
-    own = Source(tuple(files), source.size, source.resize, source.channels, source.workers)
+    own = ImageFiles(tuple(files), source.size, source.resize, source.channels, source.workers)
     return Split(empty, torch.from_numpy(labels), own)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...runtime.user_code import call_with_known
-from ..types import Data
-from .options import Reading
-from .user import user_data
+from ...runtime.user_code import call_user_function
+from ..types import DataSplits
+from .options import LoadOptions
+from .user import convert_user_data
 
 
-def read(name: str, where: str, reading: Reading) -> Data:
+def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
     """Call the user's function; it may take `seed`."""
-    given = call_with_known(name, "data", {"seed": reading.seed})
-    return replace(user_data(given, seed=reading.seed), name=name)
+    given = call_user_function(name, "data", {"seed": reading.seed})
+    return replace(convert_user_data(given, seed=reading.seed), name=name)

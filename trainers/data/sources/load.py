@@ -5,11 +5,20 @@ from __future__ import annotations
 from importlib import import_module
 
 from ....spaces.errors import UserError
-from ..types import Data, Source, Split, prepare
-from .options import Reading
-from .user import user_data
+from ..types import DataSplits, ImageFiles, Split, normalize_images
+from .options import LoadOptions
+from .user import convert_user_data
 
-__all__ = ["SOURCES", "Data", "Reading", "Source", "Split", "load_data", "prepare", "user_data"]
+__all__ = [
+    "SOURCES",
+    "DataSplits",
+    "ImageFiles",
+    "LoadOptions",
+    "Split",
+    "convert_user_data",
+    "load_data",
+    "normalize_images",
+]
 
 # The word before the colon, and the module of this folder that reads it (imported when asked for).
 SOURCES = {
@@ -23,11 +32,11 @@ SOURCES = {
 
 
 def load_data(
-    name: str, *, seed: int = 0, download: bool = False, reading: Reading | None = None
-) -> Data:
+    name: str, *, seed: int = 0, download: bool = False, reading: LoadOptions | None = None
+) -> DataSplits:
     """Data by name: `digits`, `cifar10:DIR`, `folder:DIR`, ..., or `module:function`."""
     kind, _, where = name.partition(":")
-    settings = reading or Reading(seed=seed, download=download)
+    settings = reading or LoadOptions(seed=seed, download=download)
     if settings.download and SOURCES.get(kind) != "torchvision_files":
         known = ", ".join(f"{k}:DIR" for k, v in SOURCES.items() if v == "torchvision_files")
         raise UserError(f"--download is for {known}, got {name!r}; leave it out")
@@ -46,5 +55,5 @@ def load_data(
             f"data must be one of {known} or module:function, got {name!r}; pick one of these"
         )
     data = read(name, where, settings)
-    assert isinstance(data, Data)
+    assert isinstance(data, DataSplits)
     return data

@@ -52,7 +52,7 @@ def split_notes(
 
 def are_same(one: Split, other: Split) -> bool:
     """True if two splits in memory have the same labels, and the same first images."""
-    if one.source is not None or other.source is not None:
+    if one.image_files is not None or other.image_files is not None:
         return False
     if not torch.equal(one.labels, other.labels):
         return False

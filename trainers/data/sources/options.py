@@ -20,7 +20,7 @@ def memory_limit() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LoadOptions:
     """The seed of the validation cut, and what may be fetched, resized and kept."""
 
     seed: int = 0

@@ -6,28 +6,28 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..cache import SCHEMA, cached
-from ..types import Data
-from .archive import discard, existing, fingerprint, is_archive, unpack
-from .options import Reading
+from ..cache import SCHEMA, load_or_build_data
+from ..types import DataSplits
+from .archive import delete_unpacked, hash_data_path, is_archive, resolve_data_path, unpack_archive
+from .options import LoadOptions
 
 
-def read_stored(
-    name: str, where: str, reading: Reading, make: Callable[[Path, Reading], Data]
-) -> Data:
+def load_cached_source(
+    name: str, where: str, reading: LoadOptions, make: Callable[[Path, LoadOptions], DataSplits]
+) -> DataSplits:
     """The data that `make` builds from the directory, decoded once and mapped ever after."""
-    path = existing(where)
-    digest = fingerprint(path)
+    path = resolve_data_path(where)
+    digest = hash_data_path(path)
     kind = name.partition(":")[0]
     parts = (SCHEMA, kind, digest, reading.seed, reading.validation_share, reading.image_size)
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
-    def build() -> Data:
+    def build() -> DataSplits:
         if not is_archive(path):
             return make(path, reading)
-        data = make(unpack(path, digest), reading)
-        if data.train.source is None:
-            discard(digest)
+        data = make(unpack_archive(path, digest), reading)
+        if data.train.image_files is None:
+            delete_unpacked(digest)
         return data
 
-    return cached(key, name, build)
+    return load_or_build_data(key, name, build)

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from ....spaces.errors import UserError
 from ..image_options import CIFAR10
-from ..stratified import cut
-from ..types import Data, Split
-from .archive import find_root
+from ..stratified import stratified_split
+from ..types import DataSplits, Split
+from .archive import find_dataset_root
 from .notes import cut_note
-from .options import Reading
-from .stored import read_stored
+from .options import LoadOptions
+from .stored import load_cached_source
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class TorchvisionFormat:
     """A torchvision class, the directory it looks for, and what is known of its images."""
 
     loader: str
@@ -31,15 +31,15 @@ class Format:
     augment: str
 
 
-FORMATS = {
-    "cifar10": Format(
+TORCHVISION_FORMATS = {
+    "cifar10": TorchvisionFormat(
         "CIFAR10",
         "cifar-10-batches-py",
         10,
         *CIFAR10,
         "flip-crop",
     ),
-    "cifar100": Format(
+    "cifar100": TorchvisionFormat(
         "CIFAR100",
         "cifar-100-python",
         100,
@@ -47,36 +47,38 @@ FORMATS = {
         (0.2673, 0.2564, 0.2762),
         "flip-crop",
     ),
-    "mnist": Format("MNIST", "MNIST", 10, (0.1307,), (0.3081,), "none"),
-    "fashion-mnist": Format("FashionMNIST", "FashionMNIST", 10, (0.2860,), (0.3530,), "none"),
+    "mnist": TorchvisionFormat("MNIST", "MNIST", 10, (0.1307,), (0.3081,), "none"),
+    "fashion-mnist": TorchvisionFormat(
+        "FashionMNIST", "FashionMNIST", 10, (0.2860,), (0.3530,), "none"
+    ),
 }
 
 
-def read(name: str, where: str, reading: Reading) -> Data:
+def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
     """Read by name; with `download` the directory is made and filled first."""
     kind = name.partition(":")[0]
     if reading.download:
         Path(where).mkdir(parents=True, exist_ok=True)
-        _load(FORMATS[kind], Path(where), train=True, download=True)
-    return read_stored(name, where, reading, lambda path, how: _make(kind, path, how))
+        _load_arrays(TORCHVISION_FORMATS[kind], Path(where), train=True, download=True)
+    return load_cached_source(name, where, reading, lambda path, how: _build_data(kind, path, how))
 
 
-def _make(kind: str, path: Path, reading: Reading) -> Data:
-    known = FORMATS[kind]
-    root = path.parent if path.name == known.marker else find_root(path, known.marker)
+def _build_data(kind: str, path: Path, reading: LoadOptions) -> DataSplits:
+    known = TORCHVISION_FORMATS[kind]
+    root = path.parent if path.name == known.marker else find_dataset_root(path, known.marker)
     if root is None:
         raise UserError(
             f"{kind} needs a directory that holds {known.marker}/, got {path} without it; "
             "name its parent or allow the download"
         )
-    images, labels = _load(known, root, train=True)
+    images, labels = _load_arrays(known, root, train=True)
     rng = np.random.default_rng(reading.seed)
-    stay, away = cut(labels.numpy(), reading.validation_share, rng=rng)
-    return Data(
+    stay, away = stratified_split(labels.numpy(), reading.validation_share, rng=rng)
+    return DataSplits(
         name=kind,
         train=Split(images[stay], labels[stay]),
         validation=Split(images[away], labels[away]),
-        test=Split(*_load(known, root, train=False)),
+        test=Split(*_load_arrays(known, root, train=False)),
         classes=known.classes,
         mean=known.mean,
         std=known.std,
@@ -86,8 +88,8 @@ def _make(kind: str, path: Path, reading: Reading) -> Data:
     )
 
 
-def _load(
-    known: Format, root: Path, *, train: bool, download: bool = False
+def _load_arrays(
+    known: TorchvisionFormat, root: Path, *, train: bool, download: bool = False
 ) -> tuple[Tensor, Tensor]:
     """One split as uint8 [N, C, H, W] and labels; torchvision checks the files' sums."""
     from torchvision import datasets

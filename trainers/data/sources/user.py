@@ -9,40 +9,42 @@ import torch
 from torch import Tensor
 
 from ....spaces.errors import UserError
-from ...runtime.user_code import fault
-from ..stratified import cut
-from ..types import Data, Split
+from ...runtime.user_code import describe_exception
+from ..stratified import stratified_split
+from ..types import DataSplits, Split
 from .loaders import batches_of, loader_notes
 from .notes import cut_note, layout_note, split_notes
-from .options import Reading
+from .options import LoadOptions
 
-AT_ONCE = 4096  # images that are looked at
+IMAGES_PER_CHECK = 4096  # images that are looked at
 SPLITS = ("train", "validation", "test")
-FORMS = "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
+ACCEPTED_FORMS = (
+    "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
+)
 
 
-def user_data(data: object, *, seed: int = 0, name: str = "user") -> Data:
+def convert_user_data(data: object, *, seed: int = 0, name: str = "user") -> DataSplits:
     """Make a `Data` of what the user has; a missing validation is cut from train, stratified."""
-    if isinstance(data, Data):
+    if isinstance(data, DataSplits):
         check_finite(data.train, data.validation, data.test)
         return data
-    given = _parts(data)
-    parts = [_read(part) for part in given]
+    given = _split_parts(data)
+    parts = [_read_split(part) for part in given]
     notes = _reading_notes(given, parts)
     if len(parts) == 1:
-        parts = list(_halves(parts[0], seed))
+        parts = list(_cut_validation(parts[0], seed))
         notes.append(cut_note(len(parts[1]), len(parts[0])))
     train, validation = parts[0], parts[1]
     test = parts[2] if len(parts) == 3 else None
-    _check(train, validation, test)
+    _check_splits(train, validation, test)
     check_finite(train, validation, test)
     shape = tuple(train.images.shape[1:])
-    mean, std = _statistics(train.images)
+    mean, std = _normalization_statistics(train.images)
     classes = int(train.labels.max()) + 1
     notes += split_notes(train, validation, test, classes)
     if layout := layout_note(shape):
         notes.append(layout)
-    return Data(name, train, validation, test, classes, mean, std, shape, notes=tuple(notes))
+    return DataSplits(name, train, validation, test, classes, mean, std, shape, notes=tuple(notes))
 
 
 def _reading_notes(given: Sequence[object], parts: Sequence[Split]) -> list[str]:
@@ -54,12 +56,12 @@ def _reading_notes(given: Sequence[object], parts: Sequence[Split]) -> list[str]
     return notes
 
 
-def _parts(data: object) -> Sequence[object]:
+def _split_parts(data: object) -> Sequence[object]:
     """The one to three splits in what the user gave; a lone (images, labels) is one split."""
     if _is_array_pair(data) or not isinstance(data, (tuple, list)):
         return [data]
     if not 1 <= len(data) <= 3:
-        raise UserError(f"data must be {FORMS}, got {len(data)} parts; pass one to three")
+        raise UserError(f"data must be {ACCEPTED_FORMS}, got {len(data)} parts; pass one to three")
     return data
 
 
@@ -71,16 +73,18 @@ def _is_array_pair(part: object) -> bool:
     return isinstance(images, arrays) and isinstance(labels, arrays) and images.ndim > 1
 
 
-def _read(part: object) -> Split:
+def _read_split(part: object) -> Split:
     """One split in memory; Datasets and DataLoaders are read once, see `loaders`."""
     if isinstance(part, Split):
         return part
     if isinstance(part, (tuple, list)) and _is_array_pair(part):
-        return Split(_images(part[0]), _labels(part[1]))
+        return Split(_as_images(part[0]), _as_labels(part[1]))
     if not isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-        raise UserError(f"data must be {FORMS}, got {type(part).__name__}; convert it to one")
+        raise UserError(
+            f"data must be {ACCEPTED_FORMS}, got {type(part).__name__}; convert it to one"
+        )
     try:
-        batches = [(_images(x), _labels(y)) for x, y in batches_of(part)]
+        batches = [(_as_images(x), _as_labels(y)) for x, y in batches_of(part)]
         if not batches:
             raise UserError("a split must hold images, got an empty dataset; pass at least one")
         return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
@@ -89,7 +93,7 @@ def _read(part: object) -> Split:
     except Exception as error:  # whatever a user's dataset raises
         raise UserError(
             f"a dataset must yield pairs (image, label), all images of one shape, got "
-            f"{fault(error)}; mend it"
+            f"{describe_exception(error)}; mend it"
         ) from error
 
 
@@ -106,7 +110,7 @@ def _tensor(value: object, what: str) -> Tensor:
         ) from None
 
 
-def _images(value: object) -> Tensor:
+def _as_images(value: object) -> Tensor:
     images = _tensor(value, "images")
     if images.dtype not in (torch.uint8, torch.float32):
         if not images.is_floating_point():
@@ -117,7 +121,7 @@ def _images(value: object) -> Tensor:
     return images
 
 
-def _labels(value: object) -> Tensor:
+def _as_labels(value: object) -> Tensor:
     labels = _tensor(value, "labels")
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise UserError(
@@ -128,15 +132,15 @@ def _labels(value: object) -> Tensor:
     return labels.to(torch.int64)
 
 
-def _halves(whole: Split, seed: int) -> tuple[Split, Split]:
+def _cut_validation(whole: Split, seed: int) -> tuple[Split, Split]:
     rng = np.random.default_rng(seed)
-    stay, away = cut(whole.labels.numpy(), Reading().validation_share, rng=rng)
+    stay, away = stratified_split(whole.labels.numpy(), LoadOptions().validation_share, rng=rng)
     rows = (torch.from_numpy(stay), torch.from_numpy(away))
     train, validation = (Split(whole.images[r], whole.labels[r]) for r in rows)
     return train, validation
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Float images are the user's own scale and stay so; uint8 ones get their channels' scale."""
     channels = images.shape[1]
     if images.is_floating_point():
@@ -152,7 +156,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in std.tolist())
 
 
-def _check(train: Split, *others: Split | None) -> None:
+def _check_splits(train: Split, *others: Split | None) -> None:
     """Refuse what would fail later: empty splits, other shapes, classes that train never shows."""
     for split in (train, *others):
         if split is not None and len(split) == 0:
@@ -180,8 +184,8 @@ def check_finite(*splits: Split | None) -> None:
     for name, split in zip(SPLITS, splits, strict=True):
         if split is None or not split.images.is_floating_point():
             continue
-        for start in range(0, len(split.images), AT_ONCE):
-            rows = split.images[start : start + AT_ONCE].flatten(1)
+        for start in range(0, len(split.images), IMAGES_PER_CHECK):
+            rows = split.images[start : start + IMAGES_PER_CHECK].flatten(1)
             finite = rows.isfinite().all(1)
             if finite.all():
                 continue

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 GROWTH = 12
 
 
-class Dense(nn.Module):
+class DenseLayer(nn.Module):
     """Norm, ReLU, 3 x 3 convolution; its 12 channels are put behind its input's."""
 
     def __init__(self, channels: int) -> None:
@@ -27,7 +27,7 @@ def densenet40(classes: int = 10, channels: int = 3) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
     for block in range(3):
         for _ in range(12):
-            layers.append(Dense(width))
+            layers.append(DenseLayer(width))
             width += GROWTH
         layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         if block < 2:

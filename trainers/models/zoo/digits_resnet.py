@@ -14,7 +14,7 @@ from torch import Tensor, nn
 WIDTHS = (12, 16, 24)
 
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm, added to the shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -47,7 +47,7 @@ class DigitsResNet(nn.Module):
         for width in WIDTHS:
             for index in range(blocks):
                 stride = 2 if index == 0 and width != WIDTHS[0] else 1
-                stages.append(Block(inputs, width, stride))
+                stages.append(BasicBlock(inputs, width, stride))
                 inputs = width
         self.stages = nn.Sequential(*stages)
         self.linear = nn.Linear(inputs, classes)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....spaces.graph.rules.option_a_shortcut import Shortcut
+from ....spaces.graph.rules.option_a_shortcut import OptionAShortcut
 
 WIDTHS = (16, 32, 64)
 
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
@@ -25,7 +25,9 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
         same = stride == 1 and channels_in == channels_out
-        self.shortcut = nn.Identity() if same else Shortcut(channels_in, channels_out, stride)
+        self.shortcut = (
+            nn.Identity() if same else OptionAShortcut(channels_in, channels_out, stride)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C', H / stride, W / stride]."""
@@ -40,9 +42,9 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(blocks, WIDTHS[0], WIDTHS[0], 1)
-        self.layer2 = _stage(blocks, WIDTHS[0], WIDTHS[1], 2)
-        self.layer3 = _stage(blocks, WIDTHS[1], WIDTHS[2], 2)
+        self.layer1 = _build_stage(blocks, WIDTHS[0], WIDTHS[0], 1)
+        self.layer2 = _build_stage(blocks, WIDTHS[0], WIDTHS[1], 2)
+        self.layer3 = _build_stage(blocks, WIDTHS[1], WIDTHS[2], 2)
         self.linear = nn.Linear(WIDTHS[2], classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -56,9 +58,11 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    first = Block(channels_in, channels_out, stride)
-    return nn.Sequential(first, *(Block(channels_out, channels_out, 1) for _ in range(blocks - 1)))
+def _build_stage(blocks: int, channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(channels_in, channels_out, stride)
+    return nn.Sequential(
+        first, *(BasicBlock(channels_out, channels_out, 1) for _ in range(blocks - 1))
+    )
 
 
 def resnet20(classes: int = 10, channels: int = 3) -> nn.Module:

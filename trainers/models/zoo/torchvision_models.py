@@ -15,7 +15,7 @@ from ....spaces.errors import UserError
 
 # Names in DenseNets' stock files, norm.1 where the network has norm1.
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-SCALED_BY_HALF = WARN_WITHOUT_INIT = ("googlenet", "inception_v3")  # torchvision asks to choose
+SCALED_BY_HALF = NEEDS_INIT_WEIGHTS = ("googlenet", "inception_v3")  # torchvision asks to choose
 
 
 def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -26,24 +26,24 @@ def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) 
     if name not in names:
         raise UserError(
             f"torchvision:NAME must be a classification model, got {name!r}; "
-            f"close names are {_close(name, names)}"
+            f"close names are {_suggest_names(name, names)}"
         )
     if len(input_shape) != 3 or input_shape[0] != 3:
         raise UserError(
             f"torchvision models take 3-channel images, got input shape {input_shape}; "
             "convert the images to RGB"
         )
-    extra = {"init_weights": True} if name in WARN_WITHOUT_INIT else {}
+    extra = {"init_weights": True} if name in NEEDS_INIT_WEIGHTS else {}
     model: nn.Module = zoo.get_model(name, weights=None, num_classes=classes, **extra)
-    file = stock_weights(name)
+    file = cached_weights_path(name)
     if file is not None:
-        _fill(model, file, classes)
+        _load_matching_tensors(model, file, classes)
     return model
 
 
 def notes_of(name: str) -> tuple[str, ...]:
     """Which weights `build_torchvision` gives a model."""
-    file = stock_weights(name)
+    file = cached_weights_path(name)
     if file is None:
         return (
             f"torchvision:{name} begins with random weights: torch's cache has no stock weights "
@@ -55,7 +55,7 @@ def notes_of(name: str) -> tuple[str, ...]:
     return (found,)
 
 
-def stock_weights(name: str) -> Path | None:
+def cached_weights_path(name: str) -> Path | None:
     """The file of the model's default weights in torch's cache, if it is there."""
     import torchvision.models as zoo
 
@@ -64,7 +64,7 @@ def stock_weights(name: str) -> Path | None:
     return file if file.is_file() else None
 
 
-def _fill(model: nn.Module, file: Path, classes: int) -> None:
+def _load_matching_tensors(model: nn.Module, file: Path, classes: int) -> None:
     """Copy the stock tensors; only heads for another number of classes may be left out."""
     loaded = torch.load(file, map_location="cpu", weights_only=True)
     stock = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in loaded.items()}
@@ -83,7 +83,7 @@ def _fill(model: nn.Module, file: Path, classes: int) -> None:
     model.load_state_dict(fits, strict=False)
 
 
-def _close(name: str, names: list[str]) -> str:
+def _suggest_names(name: str, names: list[str]) -> str:
     import difflib
 
     return ", ".join(difflib.get_close_matches(name, names, 3, 0.3)) or "resnet18, resnet50"

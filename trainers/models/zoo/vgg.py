@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from torch import nn
 
-WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)  # 0: pool
+LAYER_WIDTHS = (
+    64,
+    64,
+    0,
+    128,
+    128,
+    0,
+    256,
+    256,
+    256,
+    0,
+    512,
+    512,
+    512,
+    0,
+    512,
+    512,
+    512,
+    0,
+)  # 0: pool
 
 
 def vgg16(classes: int = 10, channels: int = 3) -> nn.Module:
     """13 convolutions, a hidden layer of 512 and a classifier: 15.0 M parameters."""
     layers: list[nn.Module] = []
-    for width in WIDTHS:
+    for width in LAYER_WIDTHS:
         if width == 0:
             layers.append(nn.MaxPool2d(2))
             continue

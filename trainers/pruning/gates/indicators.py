@@ -16,10 +16,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-SOFT, SHARP = 0.5, 0.02
+START_TEMPERATURE, END_TEMPERATURE = 0.5, 0.02
 STRETCH = 0.1
 
-Indicator = Callable[[Tensor, Tensor], Tensor]
+GateIndicator = Callable[[Tensor, Tensor], Tensor]
 
 
 def hard(values: Tensor, share: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ def hard_concrete(values: Tensor, share: Tensor) -> Tensor:
 
 def temperature(share: Tensor) -> Tensor:
     """T at a share of the run: falls geometrically."""
-    return SOFT * (SHARP / SOFT) ** share
+    return START_TEMPERATURE * (END_TEMPERATURE / START_TEMPERATURE) ** share
 
 
-INDICATORS: dict[str, Indicator] = {
+INDICATORS: dict[str, GateIndicator] = {
     "hard": hard,
     "sigmoid": sigmoid,
     "hard-concrete": hard_concrete,

@@ -18,15 +18,15 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ....spaces.graph.channels import ChannelMap, Layer
-from ....spaces.graph.rules.option_a_shortcut import Shortcut
+from ....spaces.graph.rules.option_a_shortcut import OptionAShortcut
 from .indicators import INDICATORS
 
-LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach
-MEMORY = 0.9  # of the running mean square of the task's gradient
+GATE_LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach
+GRADIENT_EMA_DECAY = 0.9  # of the running mean square of the task's gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Reader:
+class _GatedTensor:
     """A tensor of a layer that is multiplied by the gates of what the layer reads."""
 
     module: nn.Module
@@ -69,28 +69,28 @@ class GatedNetwork(nn.Module):
         self.register_buffer("loudness", torch.zeros(()))
         self.register_buffer("share", torch.zeros(()))
         self.register_buffer("sizes", torch.full((steps, 2), torch.nan, dtype=torch.float64))
-        self._readers, atoms = _readers(model, channel_map)
+        self._readers, atoms = _gated_tensors(model, channel_map)
         self.register_buffer("_atoms", torch.from_numpy(atoms), persistent=False)
-        members = torch.from_numpy(_members(channel_map))
+        members = torch.from_numpy(_group_members(channel_map))
         self.register_buffer("_members", members, persistent=False)
 
     def forward(self, x: Tensor) -> object:
         """What the network says behind its gates."""
         if self.training:
             with torch.no_grad():
-                self.gates.clamp_(-LIMIT, LIMIT)
-            opened = self.open()
+                self.gates.clamp_(-GATE_LIMIT, GATE_LIMIT)
+            opened = self.open_gates()
             self.closed = torch.where(opened, 0, self.closed + 1)
             soft = self.indicator(self.gates, self.share)
             self.mask = torch.where(opened & (self.gates <= 0), torch.ones_like(soft), soft)
             mask = self.mask * 1.0  # its gradient is the task's alone
-            mask.register_hook(self._levelled)  # type: ignore[no-untyped-call]
+            mask.register_hook(self._normalize_gradient)  # type: ignore[no-untyped-call]
         else:
-            mask = self.open().to(self.gates.dtype)
-        return functional_call(self.model, self._gated(mask), (x,))
+            mask = self.open_gates().to(self.gates.dtype)
+        return functional_call(self.model, self._gated_state(mask), (x,))
 
     @torch.no_grad()
-    def open(self) -> Tensor:
+    def open_gates(self) -> Tensor:
         """Which gates are open, bool [A]; of every group at least the `floor` highest are."""
         whole = torch.cat((self.gates, self.gates.new_full((1,), -torch.inf)))
         floor = min(self.floor, self._members.shape[1])
@@ -99,7 +99,7 @@ class GatedNetwork(nn.Module):
         opened[best] = True
         return opened[:-1]
 
-    def _gated(self, mask: Tensor) -> dict[str, Tensor]:
+    def _gated_state(self, mask: Tensor) -> dict[str, Tensor]:
         """The tensors to put in the place of the layers' own."""
         whole = torch.cat((mask, mask.new_ones(1)))  # the last: never removed
         sizes = [reader.factors for reader in self._readers]
@@ -109,34 +109,38 @@ class GatedNetwork(nn.Module):
             for reader, part in zip(self._readers, factors, strict=True)
         }
 
-    def _levelled(self, gradient: Tensor) -> Tensor:
+    def _normalize_gradient(self, gradient: Tensor) -> Tensor:
         """The task's gradient at a mean square of 1, whatever the network and its loss."""
         square = gradient.detach().double().square().mean().to(self.loudness.dtype)
-        mean = MEMORY * self.loudness + (1 - MEMORY) * square
+        mean = GRADIENT_EMA_DECAY * self.loudness + (1 - GRADIENT_EMA_DECAY) * square
         self.loudness = torch.where(self.loudness > 0, mean, square)
         return gradient / self.loudness.sqrt().clamp(min=1e-30)
 
 
-def _readers(model: nn.Module, channel_map: ChannelMap) -> tuple[list[_Reader], NDArray[np.int64]]:
+def _gated_tensors(
+    model: nn.Module, channel_map: ChannelMap
+) -> tuple[list[_GatedTensor], NDArray[np.int64]]:
     """The tensors that gates multiply, and the gates of all of them in one row (A: always 1)."""
-    readers: list[_Reader] = []
+    readers: list[_GatedTensor] = []
     atoms: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
     for layer in channel_map.layers:
         module = model.get_submodule(layer.name)
-        found = _factors(layer, module)
+        found = _gated_tensor_of_layer(layer, module)
         if found is None or (found[2] < 0).all():
             continue
         attribute, dim, gates = found
         shape = [1] * getattr(module, attribute).ndim
         shape[dim] = len(gates)
-        readers.append(_Reader(module, f"{layer.name}.{attribute}", attribute, tuple(shape)))
+        readers.append(_GatedTensor(module, f"{layer.name}.{attribute}", attribute, tuple(shape)))
         atoms.append(np.where(gates < 0, channel_map.atoms, gates).astype(np.int64))
     return readers, np.concatenate(atoms)
 
 
-def _factors(layer: Layer, module: nn.Module) -> tuple[str, int, NDArray[np.int32]] | None:
+def _gated_tensor_of_layer(
+    layer: Layer, module: nn.Module
+) -> tuple[str, int, NDArray[np.int32]] | None:
     """The tensor by which a layer reads its inputs, the dimension, and its atoms along it."""
-    if isinstance(module, Shortcut):
+    if isinstance(module, OptionAShortcut):
         index = module.index.cpu().numpy()
         return "scale", 0, np.where(index < 0, -1, layer.in_atoms[index])
     if layer.kind not in ("conv", "linear"):
@@ -149,7 +153,7 @@ def _factors(layer: Layer, module: nn.Module) -> tuple[str, int, NDArray[np.int3
     return "weight", 0, np.repeat(one_each, len(layer.out_atoms) // layer.conv_groups)
 
 
-def _members(channel_map: ChannelMap) -> NDArray[np.int64]:
+def _group_members(channel_map: ChannelMap) -> NDArray[np.int64]:
     """The atoms of every group as one table [groups, widest], A where a row has no more."""
     groups = len(channel_map.groups)
     sizes = np.bincount(channel_map.group_of, minlength=groups)

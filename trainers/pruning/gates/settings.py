@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ....spaces.allocations.decode import Space
+from ....spaces.allocations.decode import PruningSpace
 from ....spaces.cost.target import Target
 from ....spaces.errors import UserError
-from ...training.optimizer import Tuning
+from ...training.optimizer import TrainingSettings
 from .indicators import INDICATORS
 
 
@@ -22,7 +22,7 @@ class GateSettings:
     move a gate, whose value stays within -1..1. One number then serves short and long runs.
     """
 
-    tuning: Tuning = field(default_factory=lambda: Tuning(epochs=4.0))
+    tuning: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=4.0))
     variant: str = "hard"
     learning_rate: float = 1.0
     settle: float = 0.5  # the last share of the run, in which that rate falls to 0
@@ -53,25 +53,25 @@ class GateSettings:
                 "open and closed is neither, so average in the fine-tune that follows"
             )
 
-    def progress(self, share: float) -> float:
+    def ramp(self, share: float) -> float:
         """How far aim and weight have come on their way, 0..1, at a share of the run."""
         return min(1.0, share / self.approach) if self.approach else 1.0
 
-    def rate(self, share: float) -> float:
+    def gate_learning_rate_at(self, share: float) -> float:
         """The gates' learning rate, by the run, at a share of it."""
         left = min(1.0, (1 - share) / self.settle) if self.settle else 1.0
         return self.learning_rate * left
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GateTask:
+class GateTrainingSpec:
     """Train gates in this space to this target.
 
     With `scores` [A] the gates begin in their order, the highest at 1, the lowest near closing;
     without, all begin at 1.
     """
 
-    space: Space
+    space: PruningSpace
     target: Target
     settings: GateSettings = field(default_factory=GateSettings)
     scores: NDArray[np.float64] | None = None
@@ -80,4 +80,4 @@ class GateTask:
     @property
     def limits(self) -> tuple[int | None, int | None]:
         """The largest allowed (macs, params)."""
-        return self.target.limits(self.space.price.dense)
+        return self.target.limits(self.space.cost_model.dense)
