@@ -163,8 +163,7 @@ def fit_normal_equations(
         return freedom * float(np.log(fit.noise)) + system.log_determinant() - free
 
     found = [
-        golden_section_minimum(partial(surprise, prior=p), float(np.log(typical)))
-        for p in priors
+        golden_section_minimum(partial(surprise, prior=p), float(np.log(typical))) for p in priors
     ]
     best = min(range(len(priors)), key=lambda index: found[index][1])
     prior, strength = priors[best], float(np.exp(found[best][0]))

@@ -427,9 +427,12 @@ def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
 def test_the_users_limits_hold_for_every_ensemble():
     assert MeasurementLimits(images=4096).apply_to(ENSEMBLES["ensemble"]).max_samples == 4096
     assert (
-        MeasurementLimits(images=4096, samples=100).apply_to(ENSEMBLES["ensemble"]).max_samples == 100
+        MeasurementLimits(images=4096, samples=100).apply_to(ENSEMBLES["ensemble"]).max_samples
+        == 100
     )
-    assert MeasurementLimits(samples=100_000).apply_to(ENSEMBLES["ensemble"]).max_samples == 100_000
+    assert (
+        MeasurementLimits(samples=100_000).apply_to(ENSEMBLES["ensemble"]).max_samples == 100_000
+    )
     batch = MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
     assert (batch.images, batch.max_samples) == (64, 100)
 

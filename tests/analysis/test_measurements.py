@@ -183,7 +183,8 @@ def test_the_policys_floor_gives_way_to_the_target_and_the_users_does_not(scene,
     keep = decode_policy(policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price))
     assert price.cost_of(keep)[0] <= low * 1.02 * price.dense[0]
     assert (
-        PruningSpace(channel_map, price, min_channels=2).min_cost()[0] > low * 1.02 * price.dense[0]
+        PruningSpace(channel_map, price, min_channels=2).min_cost()[0]
+        > low * 1.02 * price.dense[0]
     )
     with pytest.raises(UserError, match="cannot go below"):
         decode_policy(

@@ -116,7 +116,9 @@ def test_marginal_price_is_the_difference_that_one_atom_makes(
     for mask in masks_of(channel_map, 3):
         flipped = np.repeat(mask[None], channel_map.atoms, axis=0)
         flipped[np.arange(channel_map.atoms), np.arange(channel_map.atoms)] ^= True
-        assert np.array_equal(price.marginal_costs(mask), np.abs(price.cost_of(flipped) - price.cost_of(mask)))
+        assert np.array_equal(
+            price.marginal_costs(mask), np.abs(price.cost_of(flipped) - price.cost_of(mask))
+        )
 
 
 def test_soft_price_equals_the_integer_price_at_0_and_1(
@@ -124,7 +126,10 @@ def test_soft_price_equals_the_integer_price_at_0_and_1(
 ) -> None:
     channel_map, price = priced
     for mask in masks_of(channel_map, 5):
-        assert price.relaxed_cost(torch.from_numpy(mask).double()).tolist() == price.cost_of(mask).tolist()
+        assert (
+            price.relaxed_cost(torch.from_numpy(mask).double()).tolist()
+            == price.cost_of(mask).tolist()
+        )
 
 
 def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, CostModel]) -> None:
@@ -175,6 +180,8 @@ def test_summary_says_what_each_group_is_worth_and_why_others_stay() -> None:
     assert [(p.layer, p.channels) for p in found.protected] == [("3", 50), ("9", 10)]
     alone = np.ones(channel_map.atoms, dtype=bool)
     alone[channel_map.group_of == 1] = False
-    assert found.groups[1].params_share == pytest.approx(1 - price.cost_of(alone)[1] / price.dense[1])
+    assert found.groups[1].params_share == pytest.approx(
+        1 - price.cost_of(alone)[1] / price.dense[1]
+    )
     assert (found.macs, found.params) == price.dense
     assert found.lowest_macs == price.min_cost()[0] / price.dense[0]

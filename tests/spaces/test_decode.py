@@ -197,7 +197,9 @@ def test_many_policies_decode_as_each_alone(
     assert reachable.all()
     for policy, target, mask in zip(policies, targets, masks, strict=True):
         assert np.array_equal(decode_policy(policy, target, evidence, space), mask)
-        assert (space.cost_model.cost_of(mask) <= Budget(*target.limits(space.cost_model.dense)).limits).all()
+        assert (
+            space.cost_model.cost_of(mask) <= Budget(*target.limits(space.cost_model.dense)).limits
+        ).all()
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])

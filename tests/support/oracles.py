@@ -80,7 +80,9 @@ def assert_oracles(traced: Traced, rates: tuple[float, ...] = (0.3, 0.6, 0.9)) -
         expected, found, small = masked_and_cut(traced, keep)
         assert relative_error(found, expected) <= 1e-5
         assert relative_error(dense, expected) > 1e-5
-        assert tuple(traced.price.cost_of(keep).tolist()) == count_macs_and_params(small, traced.shape)
+        assert tuple(traced.price.cost_of(keep).tolist()) == count_macs_and_params(
+            small, traced.shape
+        )
     assert_trains(small, traced.batch(4))
 
 

@@ -285,7 +285,7 @@ def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path
 
 def test_data_refuse_another_augmentation():
     split = Split(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
-    with pytest.raises(UserError, match="^augment must be one of none, crop, flip-crop, got T"):
+    with pytest.raises(UserError, match=r"^augment must be one of none, crop, flip-crop, got T"):
         DataSplits("x", split, split, None, 2, (0.0,), (1.0,), (1, 8, 8), augment=True)  # type: ignore[arg-type]
 
 
@@ -327,7 +327,7 @@ def test_a_transfer_has_the_images_of_the_run_where_the_data_are_the_same(tmp_pa
     own = {"mean": "half"}
     assert images_like(tmp_path / "run", "digits", own) == {"mean": "half", "augment": "crop"}
     assert images_like(tmp_path / "run", "folder:x", own) == own
-    with pytest.raises(UserError, match="^mean must come with std"):
+    with pytest.raises(UserError, match=r"^mean must come with std"):
         run_search({"target_flops": "0.4", "mean": "0.5"}, None, like=tmp_path / "run")
 
 
@@ -342,7 +342,7 @@ def test_runs_of_a_sweep_share_a_dense_network_only_where_their_images_are_alike
         {"search": {"mean": [0.5, 0.4, 0.3], "std": 0.2, "target-flops": 0.5}}
     )
     assert entry.settings.images() == ImageOptions((0.5, 0.4, 0.3), (0.2,), None)
-    with pytest.raises(UserError, match="^std must be above 0"):
+    with pytest.raises(UserError, match=r"^std must be above 0"):
         build_entries({"search": {"mean": 0.5, "std": 0, "target_flops": 0.5}})
 
 

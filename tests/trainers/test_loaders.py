@@ -230,7 +230,7 @@ def test_warnings_reach_the_user_of_python_and_of_the_command_line(
     import weighted_data  # type: ignore[import-not-found]
 
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 12))
-    with pytest.raises(UserError, match="^target_flops must be at least"):
+    with pytest.raises(UserError, match=r"^target_flops must be at least"):
         pp.prune(model, weighted_data.data(), "uniform", target_flops=0.00001, out="b")
     said = capfd.readouterr().out
     assert TOLD in said

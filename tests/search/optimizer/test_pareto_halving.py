@@ -34,7 +34,9 @@ def test_trials_of_other_sizes_and_other_rungs_are_no_measure():
 def test_who_is_cut_late_is_held_against_those_who_are_cut_late():
     """Gates have their cut behind them at a later rung, and no epoch at their size yet."""
     halving = ParetoHalving(rung(0.9 + i / 1000) for i in range(20))
-    assert all(halving.should_continue(rung(0.8, schedule="holistic")) for _ in range(MIN_RUNG_TRIALS - 1))
+    assert all(
+        halving.should_continue(rung(0.8, schedule="holistic")) for _ in range(MIN_RUNG_TRIALS - 1)
+    )
     assert not halving.should_continue(rung(0.7, schedule="holistic"))
 
 

@@ -187,7 +187,8 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
     )
     assert sorted(found) == [slot.index for slot in plan]
     masks = [
-        decode_policy(found[s.index].policy, s.target, blind.measurements, blind.space) for s in plan
+        decode_policy(found[s.index].policy, s.target, blind.measurements, blind.space)
+        for s in plan
     ]
     assert len({mask.tobytes() for mask in masks}) == len(plan)
     first = {slot.target: slot for slot in reversed(plan)}  # later ones leave its choice alone
@@ -224,7 +225,8 @@ def test_what_is_tried_in_any_case_is_not_screened(measuring, blind, monkeypatch
     for _ in range(4):  # the best, the next best, ...
         opening.append((screened(opening), slot.target))
     masks = [
-        decode_policy(policy, target, blind.measurements, blind.space) for policy, target in opening
+        decode_policy(policy, target, blind.measurements, blind.space)
+        for policy, target in opening
     ]
     assert len({mask.tobytes() for mask in masks}) == 4
     best = opening[0][0]
