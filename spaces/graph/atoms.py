@@ -15,7 +15,7 @@ from ..errors import UserError
 from .channels import ChannelMap, Group, Layer, ProtectedChannels, Unread
 from .labels import Couplings, Ids, LabelSite
 from .rules.layers import TracedLayer
-from .rules.option_a_shortcut import OptionAShortcut
+from .modules.option_a_shortcut import OptionAShortcut
 
 PRODUCER_KINDS = ("conv", "linear", "shortcut")
 

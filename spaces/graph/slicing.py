@@ -13,8 +13,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from ..errors import UserError
 from .channels import ChannelMap, Layer
-from .rules.attention import AttentionHeads
-from .rules.option_a_shortcut import OptionAShortcut
+from .modules.attention import AttentionHeads
+from .modules.option_a_shortcut import OptionAShortcut
 
 
 def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:

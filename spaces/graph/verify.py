@@ -21,7 +21,7 @@ from ..outputs import tensors_in
 from .atoms import TraceResult, build_channel_map
 from .channels import ChannelMap
 from .random_weights import randomized_copy, relative_error
-from .rules.option_a_shortcut import OptionAShortcut
+from .modules.option_a_shortcut import OptionAShortcut
 from .slicing import kept_channels, slice_layers
 
 TOLERANCE = 1e-4

@@ -12,8 +12,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from ..errors import UserError
-from .rules.attention import ExplicitMultiheadAttention
-from .rules.swin_attention import ExplicitWindowAttention
+from .modules.attention import ExplicitMultiheadAttention
+from .modules.swin_attention import ExplicitWindowAttention
 
 SWIN_MODULE = "torchvision.models.swin_transformer"
 ATTENTION_REPLACEMENTS: dict[tuple[str, str], Callable[[Any], nn.Module]] = {

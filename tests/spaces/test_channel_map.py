@@ -12,7 +12,7 @@ from oracles import assert_oracles, masked_and_cut, trace
 from torch import Tensor, nn
 
 from paretoprune.spaces.graph.channels import ChannelMap, Layer
-from paretoprune.spaces.graph.rules.option_a_shortcut import OptionAShortcut
+from paretoprune.spaces.graph.modules.option_a_shortcut import OptionAShortcut
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.metrics.flops import count_macs_and_params

@@ -11,7 +11,7 @@ from oracles import assert_oracles, trace
 from torch import Tensor, nn
 
 from paretoprune.spaces.graph.random_weights import randomized_copy, relative_error
-from paretoprune.spaces.graph.rules.attention import ExplicitMultiheadAttention
+from paretoprune.spaces.graph.modules.attention import ExplicitMultiheadAttention
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.resnet import resnet20
 

@@ -20,8 +20,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..calls import ActivationLabels, OperationCall, aten
 from ..channels import LayerKind
 from ..labels import Couplings, channel_vector
-from .attention import AttentionHeads
-from .option_a_shortcut import OptionAShortcut
+from ..modules.attention import AttentionHeads
+from ..modules.option_a_shortcut import OptionAShortcut
 
 STANDARD_PARAMETERS = {"weight", "bias"}
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....spaces.graph.rules.option_a_shortcut import OptionAShortcut
+from ....spaces.graph.modules.option_a_shortcut import OptionAShortcut
 
 WIDTHS = (16, 32, 64)
 

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from ....spaces.graph.channels import ChannelMap, Layer
-from ....spaces.graph.rules.option_a_shortcut import OptionAShortcut
+from ....spaces.graph.modules.option_a_shortcut import OptionAShortcut
 from .indicators import INDICATORS
 
 GATE_LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach

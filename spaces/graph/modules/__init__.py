@@ -1,0 +1,1 @@
+"""Modules whose channels or heads can be cut: explicit attention and the option-A shortcut."""
