@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ...spaces.arrays import NamedArrays
 from ...spaces.errors import UserError
-from ...spaces.policy.measurements import NamedArrays
 from .chunks import HELD_OUT_CHUNKS, ChunkGroupResult, ChunkResult, ChunkSampler
 from .design_matrix import DesignMatrix, removed_shares
 from .gradients import GradientSums, empty_gradients

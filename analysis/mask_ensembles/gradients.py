@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.policy.measurements import NamedArrays
+from ...spaces.arrays import NamedArrays
 from .masks import Masks
 from .normal_equations import half_slices
 from .ridge import Prior, RidgeFit

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ...spaces.arrays import NamedArrays
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.measurements import NamedArrays, load_arrays, save_arrays
+from ...spaces.policy.measurements import load_arrays, save_arrays
 from ...trainers.data.types import DataSplits
 from ...trainers.runtime.device import DeviceConfig
 from ..staged_jobs import run_jobs_serially

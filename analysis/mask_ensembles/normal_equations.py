@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...spaces.policy.measurements import NamedArrays
+from ...spaces.arrays import NamedArrays
 from .design_matrix import DesignMatrix
 from .masks import Masks
 

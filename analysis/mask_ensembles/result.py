@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...spaces.arrays import NamedArrays
 from ...spaces.policy.layer_scores import as_layer_scores
-from ...spaces.policy.measurements import Measurements, NamedArrays
+from ...spaces.policy.measurements import Measurements
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]

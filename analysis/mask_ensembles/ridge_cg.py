@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...spaces.policy.measurements import NamedArrays
+from ...spaces.arrays import NamedArrays
 from .design_matrix import DesignMatrix
 from .masks import Masks
 from .ridge import CenteredSums, Prior, RidgeFit, fit_at_strength

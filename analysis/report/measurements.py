@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...spaces.arrays import NamedArrays
 from ...spaces.graph.layout import Layout
 from ...spaces.policy.loss_curves import LossCurves, curves_from_arrays, rise_table
-from ...spaces.policy.measurements import NamedArrays, load_arrays, scores_from_arrays
+from ...spaces.policy.measurements import load_arrays, scores_from_arrays
 from .report_data import CurvePlot, MeasurementPlots, ScorePlot
 
 MAX_POINTS_PER_GROUP = 32  # of one group in one plot

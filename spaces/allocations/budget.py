@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, IntArray, Mask
 from ..cost.cost import CostModel
 from ..errors import UserError
 from ..graph.channels import ChannelMap
@@ -37,20 +37,20 @@ class Budget:
         macs, params = (huge if limit is None else limit for limit in (self.macs, self.params))
         return macs, params
 
-    def is_met_by(self, costs: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def is_met_by(self, costs: IntArray) -> Mask:
         """Which of the prices [..., 2] are within the budget."""
         return np.asarray((costs <= np.array(self.limits)).all(axis=-1))
 
 
 def fill_to_budget(
-    scores: NDArray[np.float64],
+    scores: FloatArray,
     cost_model: CostModel,
     channel_map: ChannelMap,
     budget: Budget,
     *,
     floor: int = 1,
     round_to: int = 1,
-) -> NDArray[np.bool_]:
+) -> Mask:
     """The maximal mask [A] within the budget that keeps the highest scores.
 
     Every group keeps at least `floor` atoms; its layers' widths are multiples of `round_to` or
@@ -70,7 +70,7 @@ def fill_to_budget(
     return np.asarray(mask)
 
 
-def check_atom_scores(scores: NDArray[np.float64], channel_map: ChannelMap) -> None:
+def check_atom_scores(scores: FloatArray, channel_map: ChannelMap) -> None:
     """Raise unless scores [A] or [B, A] are a number for each atom."""
     if np.shape(scores)[-1:] != (channel_map.atoms,):
         raise UserError(
@@ -95,7 +95,7 @@ def check_width_limits(floor: int, round_to: int) -> None:
 def unreachable_error(
     cost_model: CostModel,
     channel_map: ChannelMap,
-    smallest: NDArray[np.bool_],
+    smallest: Mask,
     budget: Budget,
     *,
     floor: int,

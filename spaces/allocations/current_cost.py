@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import BoolArray, IntArray
 from ..cost.cost import CostModel
 from ..policy.layer_scores import Scores
 from ..policy.normalization import cost_scale, cost_weights, divide_keeping_order
-from .units import Index, Ranks, RemovalUnits, ranks_by_atom
+from .units import Ranks, RemovalUnits, ranks_by_atom
 
 STEPS_BETWEEN_CHECKS = 32  # steps between two looks at which rows have met their limits
 
@@ -37,16 +37,16 @@ class CostDivision:
 class _RemovalState:
     """Where each of the rows that still remove atoms stands."""
 
-    index: Index  # [R]
-    slot: Index  # [R, G], of each group's head
+    index: IntArray  # [R]
+    slot: IntArray  # [R, G], of each group's head
     head_score: Scores  # [R, G], of each head
-    kind: Index  # [R, G], of each head
+    kind: IntArray  # [R, G], of each head
     saving: Scores  # [2, R, C], by kind; whole numbers below 2^53, hence exact
     excess: Scores  # [2, R], above the limits
     weights: Scores  # [R, 2], of macs and params in the price
     power: Scores  # [R, 1]
 
-    def select(self, wanted: NDArray[np.bool_]) -> _RemovalState:
+    def select(self, wanted: BoolArray) -> _RemovalState:
         """These rows alone."""
         return _RemovalState(
             self.index[wanted],
@@ -59,7 +59,7 @@ class _RemovalState:
             self.power[wanted],
         )
 
-    def next_group(self) -> Index:
+    def next_group(self) -> IntArray:
         """The group [R] whose head has the least worth for its price; of equals the first."""
         macs, params = self.saving
         if self.kind.shape[1] < macs.shape[1]:  # groups of several kinds
@@ -75,7 +75,7 @@ def rank_by_current_cost(
     units: RemovalUnits,
     cost_model: CostModel,
     division: CostDivision,
-    limits: Index,
+    limits: IntArray,
 ) -> Ranks:
     """Ranks [B, A] in the order of removal, as far as the limits [B, 2] need it; else A."""
     finite = np.clip(scores, -1e200, 1e200)  # of which quotients can be taken
@@ -102,7 +102,7 @@ def rank_by_current_cost(
     return ranks_by_atom(_rank_whole_units(rank, units), atoms)
 
 
-def _unit_scores_by_slot(scores: Scores, units: RemovalUnits, atoms: Index) -> Scores:
+def _unit_scores_by_slot(scores: Scores, units: RemovalUnits, atoms: IntArray) -> Scores:
     """A unit's worth in its first slot, -inf in its others (they follow), inf for who stays."""
     stays = units.unit_of_slot == len(units.start)
     worth = np.tile(np.where(stays, np.inf, -np.inf), (len(scores), 1))
@@ -120,11 +120,11 @@ def _rank_whole_units(rank: Ranks, units: RemovalUnits) -> Ranks:
 
 def _initial_state(
     worth: Scores,
-    kind: Index,
+    kind: IntArray,
     units: RemovalUnits,
     cost_model: CostModel,
     division: CostDivision,
-    limits: Index,
+    limits: IntArray,
 ) -> _RemovalState:
     """All rows at the dense network."""
     count, heads = len(worth), units.bounds[:-1]

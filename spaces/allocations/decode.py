@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import IntArray, Mask
 from ..cost.cost import CostModel
 from ..cost.target import Target
 from ..graph.channels import ChannelMap
@@ -42,7 +42,7 @@ class PruningSpace:
 
 def decode_policy(
     policy: Policy, target: Target, measurements: Measurements, space: PruningSpace
-) -> NDArray[np.bool_]:
+) -> Mask:
     """The largest mask [A] of this policy whose price is not above the target.
 
     The policy's own floor gives way where it puts the target out of reach; the user's does not.
@@ -65,7 +65,7 @@ def decode_policies(
     targets: Sequence[Target],
     measurements: Measurements,
     space: PruningSpace,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Mask, Mask]:
     """The masks [B, A] of many policies, each at its own target, and which reach it [B].
 
     A row out of reach holds the smallest mask that the user's limits allow. A given threshold of
@@ -124,9 +124,9 @@ def _decode_batch(
     policies: list[Policy],
     floor: int,
     scores: Scores,
-    limits: NDArray[np.int64],
+    limits: IntArray,
     space: PruningSpace,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Mask, Mask]:
     """Masks and reachability of policies with one floor and one way of pricing."""
     check_atom_scores(scores, space.channel_map)
     units = build_units(space.channel_map, floor, space.round_to)

@@ -13,19 +13,17 @@ not fit once never fits later:
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Int32Array, IntArray, Mask
 from ..cost.atom_kinds import AtomKinds
 from ..cost.cost import CostModel
 from ..graph.channels import ChannelMap
-from .units import Index, Ranks
-
-Masks = NDArray[np.bool_]
+from .units import Ranks
 
 
 def fill_masks(
-    rank: Ranks, channel_map: ChannelMap, cost_model: CostModel, limits: Index, *, single: bool
-) -> tuple[Masks, Masks]:
+    rank: Ranks, channel_map: ChannelMap, cost_model: CostModel, limits: IntArray, *, single: bool
+) -> tuple[Mask, Mask]:
     """The maximal masks [B, A] of ranks [B, A] within limits [B, 2], and which rows meet them.
 
     `single`: units are atoms. A row out of reach gets the mask without all units.
@@ -39,7 +37,7 @@ def fill_masks(
     return _add_units_back(masks, removed, channel_map.group_of, cost_model, limits), reachable
 
 
-def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: Index) -> Index:
+def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: IntArray) -> IntArray:
     """The lowest rank [B] below which all must go until the limits are met; else A."""
     low = np.zeros(len(rank), dtype=np.int64)
     high = np.full(len(rank), rank.shape[1])
@@ -51,7 +49,7 @@ def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: Index) -> Index:
     return low
 
 
-def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: Index) -> Masks:
+def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: IntArray) -> Mask:
     """Which atoms are added back [B, A], given the ranks of the removed ones (kept: -1)."""
     waiting, last = _sort_by_kind(removed, kinds)
     gone = np.add.reduceat(waiting >= 0, last - kinds.size, axis=1, dtype=np.int64)
@@ -72,7 +70,7 @@ def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: Index) -> Masks:
     return np.asarray(removed > stays_out[:, kinds.kind_of_atom])
 
 
-def _sort_by_kind(removed: Ranks, kinds: AtomKinds) -> tuple[Ranks, Index]:
+def _sort_by_kind(removed: Ranks, kinds: AtomKinds) -> tuple[Ranks, IntArray]:
     """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
     column, ends = np.argsort(kinds.kind_of_atom, kind="stable"), np.cumsum(kinds.size)
     last = np.cumsum(kinds.size + 1) - 1
@@ -84,8 +82,8 @@ def _sort_by_kind(removed: Ranks, kinds: AtomKinds) -> tuple[Ranks, Index]:
 
 
 def _add_units_back(
-    masks: Masks, removed: Ranks, group_of: NDArray[np.int32], cost_model: CostModel, limits: Index
-) -> Masks:
+    masks: Mask, removed: Ranks, group_of: Int32Array, cost_model: CostModel, limits: IntArray
+) -> Mask:
     """The masks [B, A] after the fill with units of several atoms, which have one rank."""
     latest = removed.max(axis=1, keepdims=True)
     while (latest >= 0).any():

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import IntArray, Mask
 from ..cost.cost import CostModel
 from ..errors import UserError
 from ..graph.channels import ChannelMap
@@ -33,8 +33,6 @@ from ..policy.loss_curves import (
 from ..policy.normalization import TINY, stage_coefficients, stages_of_groups
 from ..policy.policy import Policy
 from .units import build_units, rank_by_score
-
-Mask = NDArray[np.bool_]
 
 
 def curves_for_policy(policy: Policy, measured: Mapping[str, LossCurves]) -> LossCurves:
@@ -105,9 +103,7 @@ def convex_hull_slopes(
     return slopes
 
 
-def atoms_in_removal_order(
-    group: int, curves: LossCurves, channel_map: ChannelMap
-) -> NDArray[np.int64]:
+def atoms_in_removal_order(group: int, curves: LossCurves, channel_map: ChannelMap) -> IntArray:
     """A group's atoms, the first to go first."""
     atoms = np.flatnonzero(channel_map.group_of == group)
     return atoms[np.argsort(curves.place[atoms])]
@@ -136,7 +132,7 @@ def mask_under_threshold(
 
 def removed_counts_under_threshold(
     policy: Policy, curves: LossCurves, channel_map: ChannelMap
-) -> NDArray[np.int64]:
+) -> IntArray:
     """How many atoms of each group [G] may go under the policy's threshold.
 
     Probes of the paper's bisection are read by the same bisection: what was measured decides, and

@@ -13,37 +13,36 @@ from itertools import pairwise
 from math import gcd, lcm
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, Int32Array, IntArray
 from ..graph.channels import ChannelMap
 
-Index = NDArray[np.int64]
-Ranks = NDArray[np.int32]  # [B, A], an atom's place in the order of removal; A if it stays
+Ranks = Int32Array  # [B, A], an atom's place in the order of removal; A if it stays
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RemovalUnits:
     """The units of one network and one floor, group by group, in their group's order."""
 
-    bounds: Index  # [G + 1], the slots where groups begin and end
-    start: Index  # [U], first slot
-    size: Index  # [U]
-    group: Index  # [U]
-    unit_of_slot: Index  # [A]; U: never removed
+    bounds: IntArray  # [G + 1], the slots where groups begin and end
+    start: IntArray  # [U], first slot
+    size: IntArray  # [U]
+    group: IntArray  # [U]
+    unit_of_slot: IntArray  # [A]; U: never removed
 
     @property
     def are_single_atoms(self) -> bool:
         """Each unit is one atom."""
         return bool((self.size == 1).all())
 
-    def atoms_by_slot(self, scores: NDArray[np.float64]) -> Index:
+    def atoms_by_slot(self, scores: FloatArray) -> IntArray:
         """The atom in each slot [B, A]; of equal scores the lower index first."""
         atoms = np.empty(scores.shape, dtype=np.int64)
         for start, end in pairwise(self.bounds.tolist()):
             atoms[:, start:end] = start + stable_argsort(scores[:, start:end])
         return atoms
 
-    def unit_scores(self, scores: NDArray[np.float64], atoms: Index) -> NDArray[np.float64]:
+    def unit_scores(self, scores: FloatArray, atoms: IntArray) -> FloatArray:
         """The mean score of each unit's atoms [B, U], never falling within a group."""
         ordered = np.take_along_axis(scores, atoms, axis=1)
         if self.are_single_atoms:
@@ -91,7 +90,7 @@ def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
     return step
 
 
-def rank_by_score(scores: NDArray[np.float64], units: RemovalUnits) -> Ranks:
+def rank_by_score(scores: FloatArray, units: RemovalUnits) -> Ranks:
     """Lowest first, by (score of the unit, stable index), for scores [B, A]."""
     finite = np.clip(scores, -1e300, 1e300)  # of which means can be taken
     atoms = units.atoms_by_slot(finite)
@@ -101,7 +100,7 @@ def rank_by_score(scores: NDArray[np.float64], units: RemovalUnits) -> Ranks:
     return ranks_by_atom(place[:, units.unit_of_slot], atoms)
 
 
-def stable_argsort(values: NDArray[np.float64]) -> Index:
+def stable_argsort(values: FloatArray) -> IntArray:
     """`argsort` of each row, of equals the lower index first; only rows with equals pay for it."""
     order = values.argsort(axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
@@ -111,7 +110,7 @@ def stable_argsort(values: NDArray[np.float64]) -> Index:
     return order
 
 
-def ranks_by_atom(rank_of_slot: Ranks, atoms: Index) -> Ranks:
+def ranks_by_atom(rank_of_slot: Ranks, atoms: IntArray) -> Ranks:
     """Ranks of slots [B, A] as ranks of atoms."""
     rank = np.empty_like(rank_of_slot)
     np.put_along_axis(rank, atoms, rank_of_slot, axis=1)

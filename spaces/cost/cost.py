@@ -15,10 +15,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, Int32Array, IntArray, Mask
 from ..graph.channels import ChannelMap, Layer
-from .atom_kinds import AtomKinds, IntArray
+from .atom_kinds import AtomKinds
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class CostModel:
         macs, params = self.cost_of(np.ones(len(self._membership), dtype=bool))
         return int(macs), int(params)
 
-    def cost_of(self, masks: NDArray[np.bool_]) -> IntArray:
+    def cost_of(self, masks: Mask) -> IntArray:
         """The exact price of masks bool [A] or [B, A]: int64 [2] or [B, 2]."""
         single, masks = masks.ndim == 1, np.atleast_2d(masks)
         parts = [
@@ -74,7 +74,7 @@ class CostModel:
         prices = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
         return prices[0] if single else prices
 
-    def _cost_of_chunk(self, masks: NDArray[np.bool_]) -> IntArray:
+    def _cost_of_chunk(self, masks: Mask) -> IntArray:
         return self.cost_at_widths(self.kept_widths(masks))
 
     @property
@@ -82,7 +82,7 @@ class CostModel:
         """What each atom adds to the kept channels of every side: int64 [A, K]."""
         return self._membership
 
-    def kept_widths(self, masks: NDArray[np.bool_]) -> IntArray:
+    def kept_widths(self, masks: Mask) -> IntArray:
         """Kept channels of every side of a layer: int64 [B, K]."""
         counts = masks.astype(self._matrix.dtype) @ self._matrix
         return np.asarray(counts.astype(np.int64) + self._constant)
@@ -92,12 +92,12 @@ class CostModel:
         pairs = kept[:, self._left] * kept[:, self._right]
         return np.asarray(self._fixed + pairs @ self._pair_cost + kept @ self._side_cost)
 
-    def cost_fractions(self, mask: NDArray[np.bool_]) -> tuple[float, float]:
+    def cost_fractions(self, mask: Mask) -> tuple[float, float]:
         """Macs and params of a mask [A] relative to the whole network."""
         macs, params = self.cost_of(mask) / np.maximum(self.dense, 1)
         return float(macs), float(params)
 
-    def marginal_costs(self, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def marginal_costs(self, mask: Mask) -> FloatArray:
         """What each kept atom's removal saves and each removed one's return costs: [A, 2]."""
         kept = self.kept_widths(mask[None])[0]
         slope = self._side_cost.copy()
@@ -167,7 +167,7 @@ class _LayerSides:
         self._columns: list[IntArray] = []
         self.constants: list[int] = []
 
-    def index(self, atoms: NDArray[np.int32]) -> int:
+    def index(self, atoms: Int32Array) -> int:
         """The number of the side that has these atoms, in whatever order."""
         column = np.bincount(atoms[atoms >= 0], minlength=self._atoms).astype(np.int64)
         constant = int((atoms < 0).sum())

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..arrays import Int32Array, IntArray
 from ..errors import UserError
 from .channels import ChannelMap, Group, Layer, ProtectedChannels, Unread
-from .labels import Couplings, Ids, LabelSite
-from .rules.layers import TracedLayer
+from .labels import Couplings, LabelSite
 from .modules.option_a_shortcut import OptionAShortcut
+from .rules.layers import TracedLayer
 
 PRODUCER_KINDS = ("conv", "linear", "shortcut")
 
@@ -81,7 +81,7 @@ def build_channel_map(
     )
 
 
-def _find_roots(known: Couplings) -> Ids:
+def _find_roots(known: Couplings) -> IntArray:
     """The smallest id that each id is tied to."""
     root = np.arange(known.size)
     if not known.pairs:
@@ -98,7 +98,9 @@ def _find_roots(known: Couplings) -> Ids:
             return root
 
 
-def _protection_reasons(trace: TraceResult, root: Ids, suspects: Sequence[int]) -> dict[int, str]:
+def _protection_reasons(
+    trace: TraceResult, root: IntArray, suspects: Sequence[int]
+) -> dict[int, str]:
     """For every set of tied ids that must stay, why."""
     fixed = [trace.couplings.fragile[index] for index in suspects]
     fixed = [LabelSite(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
@@ -110,7 +112,7 @@ def _protection_reasons(trace: TraceResult, root: Ids, suspects: Sequence[int]) 
     return found
 
 
-def _unread_ids(trace: TraceResult, root: Ids) -> Ids:
+def _unread_ids(trace: TraceResult, root: IntArray) -> IntArray:
     """Ids that no layer has for its input, even by way of what they are tied to."""
     read = np.zeros(len(root), dtype=bool)
     for slot in trace.traced_layers.values():
@@ -139,15 +141,15 @@ def _names_of_others(slots: list[TracedLayer], but: TracedLayer) -> str:
     return " and ".join(slot.name for slot in slots if slot is not but)
 
 
-def _valid_ids(labels: Tensor | None) -> Ids:
+def _valid_ids(labels: Tensor | None) -> IntArray:
     assert labels is not None
-    ids: Ids = labels.numpy()
+    ids: IntArray = labels.numpy()
     return ids[ids >= 0]
 
 
 def _number_atoms(
-    trace: TraceResult, root: Ids, reasons: dict[int, str]
-) -> tuple[NDArray[np.int32], tuple[Group, ...], NDArray[np.int32]]:
+    trace: TraceResult, root: IntArray, reasons: dict[int, str]
+) -> tuple[Int32Array, tuple[Group, ...], Int32Array]:
     """Atom of every id (-1: protected), the groups, and the group of every atom."""
     makers: dict[int, set[int]] = defaultdict(set)
     if trace.couplings.producer:
@@ -168,7 +170,7 @@ def _number_atoms(
     return atom_of_root[np.append(root, len(root))], groups, group_of
 
 
-def _build_layer(slot: TracedLayer, atom_of: NDArray[np.int32]) -> Layer:
+def _build_layer(slot: TracedLayer, atom_of: Int32Array) -> Layer:
     assert slot.ids_in is not None
     assert slot.ids_out is not None
     module, per_pair, per_out = slot.module, 0, 0
@@ -200,7 +202,7 @@ def _count_params(layer: Layer) -> int:
 
 
 def _protected_channels(
-    trace: TraceResult, atom_of: NDArray[np.int32], root: Ids, reasons: dict[int, str]
+    trace: TraceResult, atom_of: Int32Array, root: IntArray, reasons: dict[int, str]
 ) -> list[ProtectedChannels]:
     found = []
     for slot in trace.traced_layers.values():

@@ -11,8 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from ..arrays import Int32Array
 
 LayerKind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
 
@@ -27,8 +26,8 @@ class Layer:
 
     name: str
     kind: LayerKind
-    out_atoms: NDArray[np.int32]  # [C_out], -1 = never removed
-    in_atoms: NDArray[np.int32]  # [C_in], -1 = never removed
+    out_atoms: Int32Array  # [C_out], -1 = never removed
+    in_atoms: Int32Array  # [C_in], -1 = never removed
     conv_groups: int = 1
     macs_per_pair: int = 0  # multiply-adds a (in, out) pair costs, one sample, all calls
     params_per_pair: int = 0  # weights of a (in, out) pair: the kernel's size
@@ -67,7 +66,7 @@ class ChannelMap:
 
     layers: tuple[Layer, ...]  # in forward order
     groups: tuple[Group, ...]
-    group_of: NDArray[np.int32]  # [A]
+    group_of: Int32Array  # [A]
     protected: tuple[ProtectedChannels, ...]
     input_shape: tuple[int, ...]  # of one sample
     fixed_macs: int = 0  # of weights that no layer describes

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Ids = NDArray[np.int64]
+from ..arrays import IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSite:
     """Ids that passed one place in the network, and what is to be said of it."""
 
-    ids: Ids
+    ids: IntArray
     reason: str
 
 
@@ -31,8 +30,8 @@ class LabelSite:
 class Couplings:
     """What a trace has learnt so far; grows as the network runs."""
 
-    producer: list[Ids] = field(default_factory=list)  # one array a call of `fresh`
-    pairs: list[NDArray[np.int64]] = field(default_factory=list)  # each [n, 2]
+    producer: list[IntArray] = field(default_factory=list)  # one array a call of `fresh`
+    pairs: list[IntArray] = field(default_factory=list)  # each [n, 2]
     protected: list[LabelSite] = field(default_factory=list)
     fragile: list[LabelSite] = field(default_factory=list)
     size: int = 0

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Mask
 from ..errors import UserError
 from .channels import ChannelMap
 
@@ -41,7 +41,7 @@ class Layout:
         """A, the number of atoms."""
         return self.groups[-1].end if self.groups else 0
 
-    def kept(self, keep: NDArray[np.bool_]) -> tuple[int, ...]:
+    def kept(self, keep: Mask) -> tuple[int, ...]:
         """How many atoms of each group a mask [A] keeps."""
         return tuple(int(keep[g.first : g.end].sum()) for g in self.groups)
 

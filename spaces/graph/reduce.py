@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Int32Array, Mask
 from ..errors import UserError
 from .channels import ChannelMap, Layer
 
 
-def reduce_channel_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> ChannelMap:
+def reduce_channel_map(channel_map: ChannelMap, keep: Mask) -> ChannelMap:
     """The map of the network that is cut to a mask [A]: its atoms are the kept ones, in order.
 
     Groups of which no atom is kept disappear; every other record stays as it was.
@@ -36,14 +36,14 @@ def reduce_channel_map(channel_map: ChannelMap, keep: NDArray[np.bool_]) -> Chan
     )
 
 
-def expand_mask(keep: NDArray[np.bool_], inner: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def expand_mask(keep: Mask, inner: Mask) -> Mask:
     """The mask [A] that cuts at once what `keep` [A] and then `inner` [kept atoms] cut."""
     whole = keep.copy()
     whole[keep] = inner
     return whole
 
 
-def _reduce_layer(layer: Layer, number: NDArray[np.int32], keep: NDArray[np.bool_]) -> Layer:
+def _reduce_layer(layer: Layer, number: Int32Array, keep: Mask) -> Layer:
     stays = np.append(keep, True)
     out_atoms = layer.out_atoms[stays[layer.out_atoms]]
     in_atoms = layer.in_atoms[stays[layer.in_atoms]]

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from ..arrays import Int32Array, Mask
 from ..errors import UserError
 from .channels import ChannelMap, Layer
 from .modules.attention import AttentionHeads
 from .modules.option_a_shortcut import OptionAShortcut
 
 
-def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
+def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: Mask) -> None:
     """Keep the channels of a mask [A] in every layer of `model`."""
     for layer in channel_map.layers:
         kept_out, kept_in = (
@@ -28,7 +28,7 @@ def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.boo
             _slice_module(model.get_submodule(layer.name), layer, kept_out, kept_in)
 
 
-def kept_channels(atoms: NDArray[np.int32], keep: NDArray[np.bool_]) -> Tensor:
+def kept_channels(atoms: Int32Array, keep: Mask) -> Tensor:
     """Which channels of one side of a layer a mask keeps: bool [C]."""
     return torch.from_numpy(np.append(keep, True)[atoms])
 

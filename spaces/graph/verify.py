@@ -13,15 +13,15 @@ from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..arrays import Mask
 from ..errors import UserError
 from ..outputs import tensors_in
 from .atoms import TraceResult, build_channel_map
 from .channels import ChannelMap
-from .random_weights import randomized_copy, relative_error
 from .modules.option_a_shortcut import OptionAShortcut
+from .random_weights import randomized_copy, relative_error
 from .slicing import kept_channels, slice_layers
 
 TOLERANCE = 1e-4
@@ -70,9 +70,7 @@ def find_slicing_failure(model: nn.Module, channel_map: ChannelMap) -> str | Non
     return None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest"
 
 
-def random_mask(
-    channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def random_mask(channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator) -> Mask:
     """Keep each atom with a probability, but neither all nor none of a group: bool [A]."""
     keep = rng.random(channel_map.atoms) < keep_rate
     draw = rng.random(channel_map.atoms)
@@ -83,7 +81,7 @@ def random_mask(
     return keep
 
 
-def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_]) -> None:
+def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: Mask) -> None:
     """Make the layers deaf to removed channels, by their weights alone."""
     for layer in channel_map.layers:
         module, kept_in = model.get_submodule(layer.name), kept_channels(layer.in_atoms, keep)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, Int32Array
 from ..graph.channels import ChannelMap
 
-Scores = NDArray[np.float64]  # [A]
+Scores = FloatArray  # [A]
 NO_LAYER = -1  # the layer of a part that is of the atom as a whole
 
 
@@ -24,8 +24,8 @@ class LayerScores:
     """One value a (layer, atom) pair, float64 [P]; `layer` is an index into the map's layers."""
 
     value: Scores
-    atom: NDArray[np.int32]
-    layer: NDArray[np.int32]
+    atom: Int32Array
+    layer: Int32Array
 
 
 def as_layer_scores(scores: Scores) -> LayerScores:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import BoolArray, Int32Array, NamedArrays
 from ..graph.channels import ChannelMap
 from .layer_scores import Scores
 from .policy import PROBE_MODES, Policy, check_choice, check_range
 
 CURVE_METHODS = ("curve", "paper")
-NamedArrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class LossCurves:
     """The probes of every group of one network, with all that is needed to read them."""
 
     base: float  # the loss before any probe's cut
-    place: NDArray[np.int32]  # [A], 1 = the first of its group to go
-    group: NDArray[np.int32]  # [P], of every probe
-    removed: NDArray[np.int32]  # [P], how many atoms of the group it masked
+    place: Int32Array  # [A], 1 = the first of its group to go
+    group: Int32Array  # [P], of every probe
+    removed: Int32Array  # [P], how many atoms of the group it masked
     rise: Scores  # [P], its loss less that of the group left whole; inf where it was not finite
-    around: NDArray[np.bool_]  # [A], the mask of the other groups meanwhile
+    around: BoolArray  # [A], the mask of the other groups meanwhile
     settings: CurveSettings
 
     @property
@@ -89,7 +89,7 @@ def required_curves(policies: Iterable[Policy]) -> dict[str, Policy]:
     return {curves_name(one.score, one.combine, one.probe): one for one in budgets}
 
 
-def removal_positions(scores: Scores, channel_map: ChannelMap) -> NDArray[np.int32]:
+def removal_positions(scores: Scores, channel_map: ChannelMap) -> Int32Array:
     """When each atom goes within its group, the lowest score first; ties by index: int32 [A]."""
     order = np.lexsort((scores, channel_map.group_of))
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))

@@ -8,8 +8,8 @@ from pathlib import Path
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import FloatArray, NamedArrays
 from ..errors import UserError
 from ..io.atomic_write import commit_file, partial_path
 from ..io.bounded_read import open_regular_file
@@ -18,7 +18,6 @@ from .loss_curves import LossCurves
 
 SCHEMA = 2
 MAX_ARRAYS_BYTES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
-NamedArrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +31,7 @@ class Measurements:
 
     key: str
     scores: dict[str, LayerScores]
-    errors: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    errors: dict[str, FloatArray] = field(default_factory=dict)
     curves: dict[str, LossCurves] = field(default_factory=dict)  # by `curves_name`
     counts: dict[str, int] = field(default_factory=dict)
 

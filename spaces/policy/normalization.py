@@ -19,8 +19,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import IntArray
 from ..graph.channels import ChannelMap
 from .layer_scores import NO_LAYER, LayerScores, Scores
 
@@ -64,7 +64,7 @@ def divide_by_fan_in(parts: LayerScores, channel_map: ChannelMap) -> LayerScores
     return replace(parts, value=parts.value / np.maximum(weights, 1))
 
 
-def stages_of_groups(channel_map: ChannelMap) -> NDArray[np.int64]:
+def stages_of_groups(channel_map: ChannelMap) -> IntArray:
     """The stage of every group [G]: its place among the resolutions, the finest first."""
     positions = {
         layer.name: layer.macs_per_pair // max(layer.params_per_pair, 1)
@@ -74,7 +74,7 @@ def stages_of_groups(channel_map: ChannelMap) -> NDArray[np.int64]:
     return np.unique(-np.array(finest, dtype=np.int64), return_inverse=True)[1]
 
 
-def rescale_stages(scores: Scores, stage: NDArray[np.int64], tables: Scores) -> Scores:
+def rescale_stages(scores: Scores, stage: IntArray, tables: Scores) -> Scores:
     """a * s + b for scores [B, A] of atoms in stages [A], with the pairs in tables [B, S, 2]."""
     factor, shift = (tables[..., part].take(stage, axis=1) for part in (0, 1))
     return np.asarray(factor * scores + shift)

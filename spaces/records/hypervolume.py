@@ -11,18 +11,17 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ..arrays import BoolArray, FloatArray, IntArray
 
 
-def hypervolume(points: Floats, reference: Floats) -> float:
+def hypervolume(points: FloatArray, reference: FloatArray) -> float:
     """Volume above `reference` [d] that `points` [n, d] dominate; larger is better."""
     above = points[(points > reference).all(axis=1)] - reference
     return union_volume(above) if len(above) else 0.0
 
 
-def union_volume(points: Floats) -> float:
+def union_volume(points: FloatArray) -> float:
     """Volume of the union of the boxes from the origin to each of the positive points."""
     if points.shape[1] == 1:
         return float(points.max())
@@ -37,7 +36,7 @@ def union_volume(points: Floats) -> float:
     )
 
 
-def union_area(points: Floats) -> float:
+def union_area(points: FloatArray) -> float:
     """The same in two dimensions: a staircase."""
     order = np.lexsort((-points[:, 1], -points[:, 0]))
     x, y = points[order].T
@@ -45,14 +44,14 @@ def union_area(points: Floats) -> float:
     return float((x * np.diff(best)).sum())
 
 
-def non_dominated_mask(points: Floats) -> NDArray[np.bool_]:
+def non_dominated_mask(points: FloatArray) -> BoolArray:
     """Which of the points [n, d] no other dominates."""
     no_worse = (points[:, None, :] >= points[None]).all(axis=2)
     better = (points[:, None, :] > points[None]).any(axis=2)
     return np.asarray(~(no_worse & better).any(axis=0))
 
 
-def non_domination_ranks(points: Floats) -> NDArray[np.int64]:
+def non_domination_ranks(points: FloatArray) -> IntArray:
     """The non-domination rank of each of the points [n, d]: 0 is the front, 1 that of the rest."""
     rank = np.full(len(points), -1)
     while (rank < 0).any():
@@ -61,7 +60,7 @@ def non_domination_ranks(points: Floats) -> NDArray[np.int64]:
     return rank
 
 
-def hypervolume_contributions(points: Floats, reference: Floats) -> Floats:
+def hypervolume_contributions(points: FloatArray, reference: FloatArray) -> FloatArray:
     """What the volume loses without each of the points: how much a point is worth. [n]"""
     whole = hypervolume(points, reference)
     return np.array(

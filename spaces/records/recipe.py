@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..arrays import Mask
 from ..cost.target import Target, target_from_json
 from ..errors import UserError
 from ..io.bounded_read import read_json
@@ -119,7 +119,7 @@ class Recipe:
     schema: int = SCHEMA
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self) -> Mask:
         """Bool [A], True = kept."""
         keep = np.ones(self.atoms, bool)
         keep[list(self.removed)] = False
