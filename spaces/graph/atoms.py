@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from ..arrays import Int32Array, IntArray
 from ..errors import UserError
-from .channels import ChannelMap, Group, Layer, ProtectedChannels, Unread
+from .channels import PRODUCER_KINDS, ChannelMap, Group, Layer, ProtectedChannels, Unread
 from .labels import Couplings, LabelSite
-from .modules.option_a_shortcut import OptionAShortcut
 from .rules.layers import TracedLayer
-
-PRODUCER_KINDS = ("conv", "linear", "shortcut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +41,6 @@ def protect_layers(trace: TraceResult, patterns: Sequence[str]) -> None:
             )
         for slot in found:
             trace.couplings.protect(slot.ids_out, f"kept by {pattern!r}")
-
-
-def couple_shortcuts(trace: TraceResult) -> None:
-    """Make one atom of each channel and its copy behind a zero-padded shortcut."""
-    for slot in trace.traced_layers.values():
-        if isinstance(slot.module, OptionAShortcut):
-            assert slot.ids_in is not None
-            assert slot.ids_out is not None
-            copied = slot.module.index >= 0
-            inputs = slot.ids_in[slot.module.index[copied]]
-            trace.couplings.tie(inputs, slot.ids_out[copied], f"twin of a fixed one ({slot.name})")
 
 
 def build_channel_map(

@@ -14,6 +14,7 @@ from typing import Literal
 from ..arrays import Int32Array
 
 LayerKind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
+PRODUCER_KINDS = ("conv", "linear", "shortcut")  # kinds whose output channels are their own
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..errors import UserError
 from ..outputs import tensors_in
-from .atoms import TraceResult, couple_shortcuts, protect_layers
+from .atoms import TraceResult, protect_layers
 from .calls import ActivationLabels, OperationCall
 from .channels import ChannelMap, Unread
 from .labels import Couplings
@@ -40,21 +40,20 @@ class UntraceableModelError(UserError):
 
 
 def trace_channel_map(
-    model: nn.Module,
-    input_shape: tuple[int, ...],
-    *,
-    keep: Sequence[str] = (),
-    tie_twins: bool = False,
+    model: nn.Module, input_shape: tuple[int, ...], *, keep: Sequence[str] = ()
 ) -> ChannelMap:
-    """The channel map of a working copy at one input shape, without the batch.
+    """Return the channel map of a working copy.
 
-    `keep` names layers or blocks (with * and ?) whose outputs are never removed. `tie_twins`: a
-    channel and its copy behind an option-A shortcut go together, as in Li et al. 2020.
+    Args:
+        model: The working copy, see `make_working_copy`.
+        input_shape: The shape of one sample, without the batch dimension.
+        keep: Names of layers or blocks (with * and ?) whose outputs are never removed.
+
+    Raises:
+        UntraceableModelError: If the network does not run on one zero input of this shape.
     """
     trace = trace_forward(model, torch.zeros(1, *input_shape))
     protect_layers(trace, keep)
-    if tie_twins:
-        couple_shortcuts(trace)
     return verify_channel_map(model, trace, tuple(input_shape))
 
 

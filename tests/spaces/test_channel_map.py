@@ -55,14 +55,6 @@ def test_a_channel_and_its_twin_across_an_option_a_shortcut_are_two_atoms() -> N
     assert len(set(shortcut.in_atoms.tolist()) & set(shortcut.out_atoms.tolist())) == 0
 
 
-def test_twins_can_be_tied() -> None:
-    traced = trace(resnet20(), (3, 32, 32), tie_twins=True)
-    shortcut = layer(traced.channel_map, "layer2.0.shortcut")
-    assert shortcut.in_atoms.tolist() == shortcut.out_atoms[8:24].tolist()
-    assert traced.channel_map.atoms == 448 - 16 - 32
-    assert_oracles(traced)
-
-
 @pytest.mark.parametrize("gone", ["channel", "twin"])
 def test_a_missing_twin_is_zero(gone: str) -> None:
     traced = trace(resnet20(), (3, 32, 32))

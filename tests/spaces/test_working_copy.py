@@ -10,8 +10,8 @@ import torchvision
 from oracles import assert_oracles, trace
 from torch import Tensor, nn
 
-from paretoprune.spaces.graph.random_weights import randomized_copy, relative_error
 from paretoprune.spaces.graph.modules.attention import ExplicitMultiheadAttention
+from paretoprune.spaces.graph.random_weights import randomized_copy, relative_error
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.models.zoo.resnet import resnet20
 
