@@ -123,12 +123,11 @@ class CostModel:
             change=half + half.transpose(0, 2, 1),
         )
 
-    def relaxed_cost(self, mask: Tensor) -> Tensor:
-        """The same formula for a mask in [0, 1], float64 [A]: differentiable, [2]."""
-        return self.differentiable_cost(mask.device)(mask)
-
     def differentiable_cost(self, device: torch.device | str) -> Callable[[Tensor], Tensor]:
-        """`soft` with its constants laid out once on a device, for a call in every step."""
+        """Return the same formula as a function of a mask in [0, 1], float64 [A] -> [2].
+
+        The constants are placed on `device` once, so that the function can run in every step.
+        """
         import torch
 
         def constant(array: IntArray) -> Tensor:
@@ -138,11 +137,11 @@ class CostModel:
         pair_cost, side_cost = map(constant, (self._pair_cost, self._side_cost))
         left, right = (torch.from_numpy(i).to(device) for i in (self._left, self._right))
 
-        def soft(mask: Tensor) -> Tensor:
+        def relaxed_cost(mask: Tensor) -> Tensor:
             kept = mask.double() @ rows + start
             return fixed + (kept[left] * kept[right]) @ pair_cost + kept @ side_cost
 
-        return soft
+        return relaxed_cost
 
     def min_cost(self, min_channels: int = 1) -> tuple[int, int]:
         """The lowest price that keeps `min_channels` atoms of every group, the cheapest ones."""
