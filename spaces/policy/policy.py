@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from ..cost.target import Target
 from ..errors import UserError
+from ..io.validation import record_from_json
 
 COMBINATIONS = ("sum", "mean", "max", "later")
 NORMALISATIONS = ("none", "max", "mean", "l2", "rank", "fan-in")
@@ -112,33 +113,18 @@ class Policy:
         return {**asdict(self), "stages": list(self.stages)}
 
 
-def policy_from_json(values: dict[str, Any]) -> Policy:
-    """Read a policy; an unknown field is an error."""
-    known = {field.name: field.type for field in fields(Policy)}
-    for name, value in values.items():
-        if name not in known:
-            raise UserError(f"policy has no field {name!r}; its fields are {', '.join(known)}")
-        if not FIELD_CHECKS[str(known[name])](value):
-            raise UserError(f"policy field {name!r} must be of type {known[name]}, got {value!r}")
-    if "score" not in values:
-        raise UserError("policy must have the field 'score', got none; name a registered score")
-    lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list | tuple)}
-    return Policy(**{**values, **lists})
-
-
-def is_number(value: object) -> bool:
-    """True for numbers, and not for True."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-FIELD_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "bool": lambda value: isinstance(value, bool),
-    "str": lambda value: isinstance(value, str),
-    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "float": is_number,
-    "float | None": lambda value: value is None or is_number(value),
-    "tuple[float, ...]": lambda v: isinstance(v, Sequence) and all(is_number(n) for n in v),
-}
+def policy_from_json(values: Any) -> Policy:
+    """Read a policy that `Policy.to_json` wrote; an unknown field is an error."""
+    if isinstance(values, dict):
+        known = [field.name for field in fields(Policy)]
+        for name in values:
+            if name not in known:
+                raise UserError(f"policy has no field {name!r}; its fields are {', '.join(known)}")
+        if "score" not in values:
+            raise UserError(
+                "policy must have the field 'score', got none; name a registered score"
+            )
+    return record_from_json(Policy, values, "policy")
 
 
 def check_score(name: str, known: Iterable[str], what: str = "score") -> None:
