@@ -1,7 +1,7 @@
-"""The error that a user can mend: one sentence with the rule, the value and the remedy.
+"""The error that a user can correct: one sentence with the rule, the value and the remedy.
 
-A message is written with options, `--target-flops 0.4`. The command line shows it as it is; a call
-from Python shows the argument, `target_flops=0.4`.
+Code writes messages with command-line options, `--target-flops 0.4`. The command line prints them
+unchanged; in Python they show the keyword argument instead, `target_flops=0.4`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,24 @@ OPTION = re.compile(
 )
 NUMBERS = re.compile(r"[\d.]+(,[\d.]+)*")
 PLACEHOLDER = re.compile(r"[A-Z]+(,[A-Z]+)*")
-OF_A_NETWORK = "module:function"  # in Python the network itself is passed
-WORDS = ("all", "dynamic", "latency", "onnx", "torch")  # values that look like prose
+MODEL_PLACEHOLDER = "module:function"  # Python callers pass the network itself
+VALUE_WORDS = ("all", "dynamic", "latency", "onnx", "torch")  # values that look like prose
 _shown_as_options = [False]
 
 
 class UserError(ValueError):
-    """Shown by the command line as one line, exit code 2, without a traceback."""
+    """An error in what the user gave; the message states the rule, the value and a remedy.
+
+    The command line prints it as one line without a traceback and exits with code 2.
+
+    Args:
+        *args: The message, written with command-line options.
+
+    Example:
+        >>> raise UserError("--target-flops must be in (0, 1], got 40; write 0.4")
+        Traceback (most recent call last):
+        UserError: target_flops must be in (0, 1], got 40; write 0.4
+    """
 
     def __str__(self) -> str:
         return as_called(super().__str__())
@@ -32,7 +43,7 @@ class UserError(ValueError):
 
 @contextmanager
 def on_command_line() -> Iterator[None]:
-    """Within it, messages name options."""
+    """Show messages with command-line options inside this context."""
     _shown_as_options.append(True)
     try:
         yield
@@ -41,17 +52,17 @@ def on_command_line() -> Iterator[None]:
 
 
 def as_called(message: str) -> str:
-    """A message in the names that the user knows: of options, or of Python's arguments."""
+    """Return a message as the caller writes it: with options, or with Python arguments."""
     return message if _shown_as_options[-1] else with_arguments(message)
 
 
 def with_arguments(message: str) -> str:
-    """A message in the names of Python's arguments, which are the keys of a sweep's file too."""
+    """Replace options in a message by Python arguments, which are also the keys of sweep files."""
     return OPTION.sub(argument, message)
 
 
 def argument(found: re.Match[str]) -> str:
-    """An option, and its value where one follows, as Python has it; commands stay."""
+    """Return the Python form of one matched option and its value; commands stay unchanged."""
     if found["command"]:
         return found["command"]
     if found["run"]:
@@ -62,14 +73,14 @@ def argument(found: re.Match[str]) -> str:
     if value is None:
         return name
     bare = value.rstrip(".:")
-    if bare in WORDS or re.search(r"[\dA-Z/:.\-_]", bare):
+    if bare in VALUE_WORDS or re.search(r"[\dA-Z/:.\-_]", bare):
         return f"{name}={literal(bare)}{value.removeprefix(bare)}"
     return f"{name} {value}"
 
 
 def literal(value: str) -> str:
-    """A value as Python writes it; placeholders as FILE stay."""
-    if value == OF_A_NETWORK:
+    """Return a value as a Python literal; placeholders such as FILE stay unchanged."""
+    if value == MODEL_PLACEHOLDER:
         return "NETWORK"
     if NUMBERS.fullmatch(value) or PLACEHOLDER.fullmatch(value):
         return f"({value.replace(',', ', ')})" if "," in value else value

@@ -1,7 +1,7 @@
-"""The forms of a network's outputs, by name. Imports nothing, so that settings may import it."""
+"""Names of the forms of a network's outputs; separate from outputs.py to import without torch."""
 
 SCORES, PROBABILITIES = "scores", "probabilities"
-CHOICES = (SCORES, PROBABILITIES)  # of --outputs
+CHOICES = (SCORES, PROBABILITIES)  # values of --outputs
 SOFTMAX, SIGMOID = "softmax", "sigmoid"  # the two forms of probabilities
 FORMS = (SCORES, SOFTMAX, SIGMOID)
-WHOLE = "outputs"  # the path of an output that is a single tensor
+WHOLE = "outputs"  # path of an output that is a single tensor

@@ -1,9 +1,9 @@
-"""Which tensor in a network's output holds the class scores, and in which form they are.
+"""Find the tensor with the class scores in a network's output.
 
-The rule has no state: every call of a network applies it to what this call returned. A tensor is
-taken as it is. Of a tuple, list, mapping or dataclass the one element that fits is taken: a float
-tensor [N, C] with at least as many columns as there are classes. If none or several fit, the
-output is refused, so two calls never read different elements of the same output.
+The rule is stateless and applies to the output of every call. A tensor is used directly. From a
+tuple, list, mapping or dataclass, the only element that fits is used: a float tensor [N, C] with
+at least one column per class. An output with no or several such elements is an error, so two
+calls never read different elements of the same output.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch import Tensor
 from .errors import UserError
 from .output_forms import SCORES, WHOLE
 
-MOST_SHOWN = 4  # elements in a message
-# In training mode these return auxiliary scores too; the main ones are `.logits`.
+MAX_ELEMENTS_SHOWN = 4  # in an error message
+# In training mode, these also return auxiliary scores; the main scores are `.logits`.
 WITH_AUXILIARY = ("GoogLeNetOutputs", "InceptionOutputs")
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What a network returns: the form of its scores, and the path of the element used."""
+    """What a network returns: the form of its scores and the path of their element."""
 
     form: str = SCORES
     element: str = WHOLE
 
     @property
     def exact(self) -> bool:
-        """True where bf16 would round them to 0 or 1, as probabilities."""
+        """Whether the scores need float32: bf16 would round probabilities to 0 or 1."""
         return self.form != SCORES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Element:
-    """A tensor of an output, and its path as Python writes it: outputs.logits."""
+    """A tensor of an output and its path in Python syntax, e.g. `outputs.logits`."""
 
     path: str
     tensor: Tensor
@@ -46,13 +46,13 @@ class Element:
         return f"{self.path} {list(self.tensor.shape)}"
 
     def fits(self, classes: int) -> bool:
-        """True for a float tensor [N, C] that has a column for every class."""
+        """Whether this is a float tensor [N, C] with at least one column per class."""
         tensor = self.tensor
         return tensor.is_floating_point() and tensor.ndim == 2 and tensor.shape[1] >= classes
 
 
 def elements_of(output: object, path: str = WHOLE) -> Iterator[Element]:
-    """Every tensor in an output, depth first."""
+    """Yield every tensor in an output, depth first."""
     if isinstance(output, Tensor):
         yield Element(path, output)
     elif is_dataclass(output) and not isinstance(output, type):
@@ -70,15 +70,20 @@ def elements_of(output: object, path: str = WHOLE) -> Iterator[Element]:
 
 
 def tensors_in(output: object) -> list[Tensor]:
-    """The tensors of an output."""
+    """Return all tensors in an output, depth first."""
     return [element.tensor for element in elements_of(output)]
 
 
 def element_of(output: object, classes: int, *, who: str = "a network") -> Element:
-    """The element that holds the class scores; `who` names the network in errors.
+    """Return the element that holds the class scores.
+
+    Args:
+        output: What the network returned.
+        classes: The number of classes.
+        who: The name of the network in error messages.
 
     Raises:
-        UserError: if none or several elements fit.
+        UserError: If no element fits, or several do.
     """
     found = list(elements_of(output))
     if has_auxiliary(output):
@@ -92,15 +97,18 @@ def element_of(output: object, classes: int, *, who: str = "a network") -> Eleme
             f"{len(fitting)} that fit: {', '.join(map(str, fitting))}; return the class scores "
             "alone"
         )
-    got = ", ".join(map(str, found[:MOST_SHOWN])) or f"{type(output).__name__} without a tensor"
+    got = (
+        ", ".join(map(str, found[:MAX_ELEMENTS_SHOWN]))
+        or f"{type(output).__name__} without a tensor"
+    )
     remedy = f"set its number of classes to {classes}"
     if any(not element.tensor.is_floating_point() for element in found):
-        got = ", ".join(f"{one} of {one.tensor.dtype}" for one in found[:MOST_SHOWN])
+        got = ", ".join(f"{one} of {one.tensor.dtype}" for one in found[:MAX_ELEMENTS_SHOWN])
         remedy = "return the class scores before argmax"
     if any(element.tensor.ndim > 2 for element in found):
         remedy = "average over the positions, or flatten [N, C, 1, 1] with flatten(1)"
-    if len(found) > MOST_SHOWN:
-        got += f" and {len(found) - MOST_SHOWN} more"
+    if len(found) > MAX_ELEMENTS_SHOWN:
+        got += f" and {len(found) - MAX_ELEMENTS_SHOWN} more"
     other_task = not isinstance(output, Tensor) or prod(output.shape[2:]) != 1
     rule = "only image classifiers are supported: " if other_task else ""
     raise UserError(
@@ -109,6 +117,6 @@ def element_of(output: object, classes: int, *, who: str = "a network") -> Eleme
 
 
 def has_auxiliary(output: object) -> bool:
-    """True for what torchvision's GoogLeNet and Inception return in training mode."""
+    """Whether an output is that of torchvision's GoogLeNet or Inception in training mode."""
     kind = type(output)
     return kind.__name__ in WITH_AUXILIARY and kind.__module__.startswith("torchvision.models.")

@@ -1,4 +1,4 @@
-"""The version of the package: what recipes note, and what `paretoprune.__version__` is."""
+"""The version of the package, recorded in recipes and exposed as `paretoprune.__version__`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The exact cost of a mask, targets, and the summary of a network."""
+"""The exact cost of masks: `CostModel`, `Target` and `summarize_network`."""

@@ -1,11 +1,11 @@
-"""The exact price of any mask, without running the network.
+"""The exact cost of any mask, without running the network.
 
     macs(mask)   = fixed + sum_l  m_l * pairs_l
     params(mask) = fixed + sum_l (p_l * pairs_l + b_l * out_l)
 
-out_l, in_l = kept channels; pairs_l = out_l * in_l, or out_l * (one convolution group's inputs)
-where whole convolution groups go. Kept channels are linear in the mask, so the price is one matrix
-product and a quadratic form over the distinct sides of layers.
+out_l, in_l = kept channels of layer l; pairs_l = out_l * in_l, or out_l * (inputs of one
+convolution group) where whole convolution groups are removed. Kept channels are linear in the
+mask, so the cost is one matrix product and a quadratic form over the distinct layer sides.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MASKS_PER_CHUNK = 2048  # masks a matrix product, to stay in the cache
+MASKS_PER_CHUNK = 2048  # masks per matrix product, to stay in the CPU cache
 FLOAT32_EXACT_LIMIT = 1 << 24
 
 
 class CostModel:
-    """`(macs, params)` of masks bool [A] or [B, A] of one channel map."""
+    """Compute `(macs, params)` of masks of one channel map."""
 
     def __init__(self, channel_map: ChannelMap) -> None:
         sides = _LayerSides(channel_map.atoms)
@@ -54,51 +54,51 @@ class CostModel:
         total = self._constant + self._membership.sum(axis=0)
         exact32 = bool((total < FLOAT32_EXACT_LIMIT).all())
         self._matrix = self._membership.astype(np.float32 if exact32 else np.float64)
-        # what an atom pays for both sides of a layer that are its own
+        # the part of an atom's cost that is quadratic in its own channels
         both = self._membership[:, self._left] * self._membership[:, self._right]
         self._own = both @ self._pair_cost  # [A, 2]
 
     @property
     def dense(self) -> tuple[int, int]:
-        """Macs and params of the whole network."""
+        """The (macs, params) of the dense network."""
         macs, params = self.cost_of(np.ones(len(self._membership), dtype=bool))
         return int(macs), int(params)
 
     def cost_of(self, masks: Mask) -> IntArray:
-        """The exact price of masks bool [A] or [B, A]: int64 [2] or [B, 2]."""
+        """Return the exact (macs, params) of masks [A] or [B, A]: int64 [2] or [B, 2]."""
         single, masks = masks.ndim == 1, np.atleast_2d(masks)
         parts = [
             self._cost_of_chunk(masks[i : i + MASKS_PER_CHUNK])
             for i in range(0, len(masks), MASKS_PER_CHUNK)
         ]
-        prices = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
-        return prices[0] if single else prices
+        costs = np.concatenate(parts) if parts else np.zeros((0, 2), dtype=np.int64)
+        return costs[0] if single else costs
 
     def _cost_of_chunk(self, masks: Mask) -> IntArray:
         return self.cost_at_widths(self.kept_widths(masks))
 
     @property
     def channels_by_atom(self) -> IntArray:
-        """What each atom adds to the kept channels of every side: int64 [A, K]."""
+        """How many channels of each layer side an atom owns: int64 [A, K]."""
         return self._membership
 
     def kept_widths(self, masks: Mask) -> IntArray:
-        """Kept channels of every side of a layer: int64 [B, K]."""
+        """Return the kept channels of each layer side: int64 [B, K]."""
         counts = masks.astype(self._matrix.dtype) @ self._matrix
         return np.asarray(counts.astype(np.int64) + self._constant)
 
     def cost_at_widths(self, kept: IntArray) -> IntArray:
-        """The price at so many kept channels of every side [B, K]: int64 [B, 2]."""
+        """Return the cost [B, 2] for given numbers of kept channels of each layer side [B, K]."""
         pairs = kept[:, self._left] * kept[:, self._right]
         return np.asarray(self._fixed + pairs @ self._pair_cost + kept @ self._side_cost)
 
     def cost_fractions(self, mask: Mask) -> tuple[float, float]:
-        """Macs and params of a mask [A] relative to the whole network."""
+        """Return the macs and params of a mask [A] as fractions of the dense network."""
         macs, params = self.cost_of(mask) / np.maximum(self.dense, 1)
         return float(macs), float(params)
 
     def marginal_costs(self, mask: Mask) -> FloatArray:
-        """What each kept atom's removal saves and each removed one's return costs: [A, 2]."""
+        """Return the cost change [A, 2] of flipping each atom: saved if kept, added if removed."""
         kept = self.kept_widths(mask[None])[0]
         slope = self._side_cost.copy()
         np.add.at(slope, self._left, kept[self._right, None] * self._pair_cost)
@@ -108,7 +108,7 @@ class CostModel:
 
     @cached_property
     def atom_kinds(self) -> AtomKinds:
-        """The atoms whose marginal prices are always equal, and how these depend on the mask."""
+        """The classes of atoms with equal marginal costs, and how these costs depend on the mask."""
         columns = np.column_stack((self._group_of, self._membership))
         found = np.unique(columns, axis=0, return_index=True, return_inverse=True)
         example, of_atom = found[1], found[2].reshape(-1)
@@ -144,7 +144,7 @@ class CostModel:
         return relaxed_cost
 
     def min_cost(self, min_channels: int = 1) -> tuple[int, int]:
-        """The lowest price that keeps `min_channels` atoms of every group, the cheapest ones."""
+        """Return the lowest (macs, params), each alone, that keep `min_channels` atoms per group."""
         saving = self.marginal_costs(np.ones(len(self._membership), dtype=bool))
         low = []
         for column in range(2):
@@ -158,7 +158,7 @@ class CostModel:
 
 
 class _LayerSides:
-    """The distinct inputs and outputs of layers, as sums over atoms."""
+    """Number the distinct inputs and outputs of layers."""
 
     def __init__(self, atoms: int) -> None:
         self._atoms = atoms
@@ -167,7 +167,7 @@ class _LayerSides:
         self.constants: list[int] = []
 
     def index(self, atoms: Int32Array) -> int:
-        """The number of the side that has these atoms, in whatever order."""
+        """Return the number of the side with these atoms, in any order."""
         column = np.bincount(atoms[atoms >= 0], minlength=self._atoms).astype(np.int64)
         constant = int((atoms < 0).sum())
         key = column.tobytes() + constant.to_bytes(8, "little")
@@ -178,7 +178,7 @@ class _LayerSides:
         return self._known[key]
 
     def membership(self) -> IntArray:
-        """How many channels of each side each atom owns: int64 [A, K]."""
+        """Return how many channels of each side an atom owns: int64 [A, K]."""
         if not self._columns:
             return np.zeros((self._atoms, 0), dtype=np.int64)
         return np.stack(self._columns, axis=1)
@@ -189,7 +189,7 @@ def _cost_per_pair(layer: Layer) -> IntArray:
 
 
 def _cost_per_output(layer: Layer) -> IntArray:
-    """What an output channel costs besides pairs; of a grouped convolution, its pairs too."""
+    """Return the cost of an output channel: its bias, and its pairs in a grouped convolution."""
     cost = np.array([0, layer.params_per_out], dtype=np.int64)
     if layer.conv_groups > 1:
         cost += _cost_per_pair(layer) * (len(layer.in_atoms) // layer.conv_groups)

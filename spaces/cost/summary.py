@@ -1,4 +1,4 @@
-"""What `inspect` shows: a network's groups, what each is worth, what must stay and why."""
+"""The summary that `inspect` prints: groups with their costs, and protected channels."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from .cost import CostModel
 
 @dataclass(frozen=True, slots=True)
 class GroupSummary:
-    """One group. Shares are what would go if it went alone and whole; they may overlap."""
+    """One group; its shares are the cost that removing all of it saves. Shares may overlap."""
 
     name: str
-    layers: tuple[str, ...]  # the layers coupled in it
+    layers: tuple[str, ...]  # layers whose channels are coupled
     atoms: int
-    macs_share: float  # of dense, in [0, 1]
+    macs_share: float  # of the dense network, in [0, 1]
     params_share: float
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why the channels of some layers stay; `macs_share` is theirs of dense, in [0, 1]."""
+    """Why channels of some layers are protected, with their share of the dense MACs."""
 
     reason: str
     layers: tuple[str, ...]
     macs_share: float
-    unread: bool  # no layer of the map: what the module does with its weights is not known
+    unread: bool  # the module is not in the channel map: its use of weights is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSummary:
-    """A whole network."""
+    """The summary of a network."""
 
     groups: tuple[GroupSummary, ...]
     protected: tuple[ProtectedChannels, ...]
     atoms: int
     macs: int
     params: int
-    lowest_macs: float  # the lowest reachable fractions, each alone
+    lowest_macs: float  # lowest reachable fractions, each alone
     lowest_params: float
-    causes: tuple[Cause, ...] = ()  # the largest share first
+    causes: tuple[Cause, ...] = ()  # largest share first
 
 
 def summarize_network(
     channel_map: ChannelMap, cost_model: CostModel, *, lowest: tuple[int, int] | None = None
 ) -> NetworkSummary:
-    """All that is to be said of a network without data."""
+    """Summarize a network without data; `lowest` overrides the lowest reachable cost."""
     dense = np.array(cost_model.dense, dtype=np.int64)
     without = np.ones((len(channel_map.groups), channel_map.atoms), dtype=bool)
     without[channel_map.group_of, np.arange(channel_map.atoms)] = False
@@ -74,12 +74,12 @@ def summarize_network(
 
 
 def causes_of(channel_map: ChannelMap, macs: int) -> tuple[Cause, ...]:
-    """Why channels stay: layers of one reason together, the largest share of `macs` first."""
+    """Group protected layers by reason, the largest share of `macs` first."""
     layers = {layer.name: layer for layer in channel_map.layers}
     found: dict[tuple[str, bool], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kept in channel_map.protected:
         layer = layers[kept.layer]
-        reason = re.sub(r" in [^()]*\)$", ")", kept.reason)  # the operation without its module
+        reason = re.sub(r" in [^()]*\)$", ")", kept.reason)  # drop the module, keep the operation
         found[reason, False][layer.name] += _macs(layer) * kept.channels / len(layer.out_atoms)
     for one in channel_map.unread:
         found[one.reason, True][one.module] += one.macs

@@ -1,4 +1,4 @@
-"""Targets: what the user asks for, as fractions of the dense network or as absolute numbers."""
+"""Targets: the requested size, as fractions of the dense network or as absolute numbers."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ SIZE_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """At most this much of the dense network may stay: a float is a fraction, an int absolute."""
+    """Upper limits on FLOPs and params: a float is a fraction of the dense value, an int absolute."""
 
     flops: float | int | None = None
     params: float | int | None = None
 
     def to_json(self) -> dict[str, float | int | None]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return {"flops": self.flops, "params": self.params}
 
     def scaled(self, factor: float, dense: tuple[int, int]) -> Target:
-        """The same target times `factor`, as fractions, none above 1."""
+        """Return the target times `factor`, as fractions of at most 1."""
         parts = self.fractions(dense)
         flops, params = (None if p is None else min(1.0, round(p * factor, 9)) for p in parts)
         return Target(flops, params)
 
     def fractions(self, dense: tuple[int, int]) -> tuple[float | None, float | None]:
-        """Both parts as fractions of the dense (macs, params)."""
+        """Return both limits as fractions of the dense (macs, params)."""
         flops = self.flops / dense[0] if isinstance(self.flops, int) else self.flops
         params = self.params / dense[1] if isinstance(self.params, int) else self.params
         return flops, params
 
     def first_fraction(self, dense: tuple[int, int]) -> float:
-        """The first part that is asked for, as a fraction of the dense size."""
+        """Return the first limit that is set, as a fraction of the dense size."""
         return next(part for part in self.fractions(dense) if part is not None)
 
     def limits(self, dense: tuple[int, int]) -> tuple[int | None, int | None]:
-        """The largest allowed (macs, params), exact integers: floor(t * dense)."""
+        """Return the largest allowed (macs, params) as exact integers, floor(t * dense)."""
         return absolute_limit(self.flops, dense[0]), absolute_limit(self.params, dense[1])
 
 
 def absolute_limit(part: float | int | None, dense: int) -> int | None:
-    """floor(t * dense) in exact arithmetic, reading t as the decimal that the user wrote."""
+    """Return floor(t * dense) in exact arithmetic; t is the decimal that the user wrote."""
     if part is None or isinstance(part, int):
         return part
     return math.floor(Fraction(repr(part)) * dense)
 
 
 def intermediate_targets(target: Target, dense: tuple[int, int], steps: int) -> tuple[Target, ...]:
-    """`steps` absolute targets from the dense size down to `target`, each the same share less."""
-    wanted = target.limits(dense)
+    """Return `steps` absolute targets from the dense size to `target` in a geometric series."""
+    limits = target.limits(dense)
 
     def part(index: int, step: int) -> int | None:
-        size, whole = wanted[index], dense[index]
+        size, whole = limits[index], dense[index]
         if size is None or step == steps:
             return size
         share: float = (size / whole) ** (step / steps)
@@ -67,7 +67,7 @@ def intermediate_targets(target: Target, dense: tuple[int, int], steps: int) -> 
 
 
 def target_from_json(values: Any) -> Target:
-    """Read a target written by `to_json`."""
+    """Read a target that `Target.to_json` wrote."""
     for part in (values.get("flops"), values.get("params")):
         if part is not None and not (is_finite_number(part) and part > 0):
             raise UserError(
@@ -77,7 +77,11 @@ def target_from_json(values: Any) -> Target:
 
 
 def parse_size(option: str, text: str | float | int | None) -> float | int | None:
-    """Read 0.4, "40%" or "50M" (an absolute number); anything else is a one-line error."""
+    """Read a size option: 0.4, "40%" or "50M" (an absolute number).
+
+    Raises:
+        UserError: If the text is none of these.
+    """
     if text is None:
         return None
     if isinstance(text, bool) or not isinstance(text, str | float | int):

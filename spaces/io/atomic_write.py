@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside, flushed to disk, renamed."""
+"""Atomic file writes: write a temporary file beside the target, flush it, rename it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it takes its name: beside it, one a process."""
+    """Return the temporary path beside `path` that this process writes before it renames."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def commit_file(partial: Path, path: Path) -> None:
-    """Give a written file its name once its bytes, and then the name, are on the disk."""
+    """Rename a written file to `path`; flush its bytes before and the rename after."""
     fsync_path(partial)
     os.replace(partial, path)
     fsync_path(path.parent)
@@ -30,16 +30,16 @@ def fsync_path(path: Path) -> None:
 
 
 def write_bytes_atomic(path: Path, content: bytes) -> None:
-    """Write `content` so that a kill at any moment leaves the old file or the new one."""
+    """Write `content` so that a kill at any moment leaves the old file or the new file."""
     partial = partial_path(path)
     try:
         partial.write_bytes(content)
         commit_file(partial, path)
     except OSError:
-        partial.unlink(missing_ok=True)  # on a full disk, half a file is in the way
+        partial.unlink(missing_ok=True)  # on a full disk, a partial file would use space
         raise
 
 
 def write_json_atomic(path: Path, values: Any) -> None:
-    """Write plain values as indented JSON, durably; NaN is refused."""
+    """Write plain values as indented JSON, atomically; NaN raises ValueError."""
     write_bytes_atomic(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())

@@ -1,7 +1,7 @@
-"""Files that a stranger may have written: plain ones only, and never larger than expected.
+"""Reads of untrusted files: regular files only, up to a size limit.
 
-A pipe or a device in the place of a file would hang the reader; a sparse file of a terabyte would
-take all memory. Both are refused before a byte is read.
+A pipe or a device in place of a file would block the reader, and a sparse file of a terabyte would
+exhaust the memory. Both raise an error before any byte is read.
 """
 
 from __future__ import annotations
@@ -18,16 +18,21 @@ MAX_JSON_BYTES = 256 << 20
 
 
 def open_regular_file(path: Path, max_bytes: int) -> BinaryIO:
-    """A plain file that has at most `most` bytes; OSError where there is none."""
+    """Open a regular file of at most `max_bytes` bytes.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        UserError: If it is not a regular file, or is larger.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer would block
-    found = os.fstat(handle)
+    status = os.fstat(handle)
     fault = None
-    if not stat.S_ISREG(found.st_mode):
-        fault = f"{path} must be a plain file, got a folder or a device; replace it"
-    elif found.st_size > max_bytes:
+    if not stat.S_ISREG(status.st_mode):
+        fault = f"{path} must be a regular file, got a folder or a device; replace it"
+    elif status.st_size > max_bytes:
         fault = (
-            f"{path} must have at most {max_bytes:,} bytes, got {found.st_size:,}; "
-            "it is not what its name says: get it again"
+            f"{path} must have at most {max_bytes:,} bytes, got {status.st_size:,}; "
+            "get the original file again"
         )
     if fault:
         os.close(handle)
@@ -36,18 +41,23 @@ def open_regular_file(path: Path, max_bytes: int) -> BinaryIO:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a plain file that has at most `most` of them; OSError where it has none."""
+    """Read a regular file of at most `max_bytes` bytes; errors as in `open_regular_file`."""
     with open_regular_file(path, max_bytes) as file:
         try:
             return file.read(max_bytes + 1)
         except MemoryError:
             raise UserError(
-                f"{path} must fit in memory, got one that does not; get it again"
+                f"{path} must fit in memory, got a file that does not; get the original file again"
             ) from None
 
 
 def read_json(path: Path) -> Any:
-    """The values of a JSON file; FileNotFoundError where it is missing, UserError where broken."""
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        UserError: If the file is not valid JSON.
+    """
     try:
         return json.loads(read_bounded(path, MAX_JSON_BYTES))
     except FileNotFoundError:

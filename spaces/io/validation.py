@@ -1,4 +1,4 @@
-"""Records from JSON that a stranger may have written: every field of its type, or one line."""
+"""Build dataclasses from untrusted JSON; a field of the wrong type is a one-line error."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ FieldReader = Callable[[Any], Any]
 
 
 def is_str(value: object) -> bool:
-    """A string."""
+    """Whether a value is a string."""
     return isinstance(value, str)
 
 
 def is_int64(value: object) -> bool:
-    """A whole number of 64 bits; True is none."""
+    """Whether a value is an integer of 64 bits; booleans are not integers."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def is_finite_number(value: object) -> bool:
-    """A number that a float can hold."""
+    """Whether a value is a finite float or a 64-bit integer."""
     if isinstance(value, float):
         return math.isfinite(value)
     return is_int64(value)
 
 
 def is_list_of(kind: Callable[[object], bool]) -> Callable[[object], bool]:
-    """The check of a list whose entries pass `kind`."""
+    """Return a check for lists and tuples whose entries pass `kind`."""
     return lambda value: isinstance(value, list | tuple) and all(map(kind, value))
 
 
 def is_dict_of(kind: Callable[[object], bool]) -> Callable[[object], bool]:
-    """The check of a table from names to what passes `kind`."""
+    """Return a check for dicts whose values pass `kind`."""
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
@@ -54,7 +54,7 @@ TYPE_CHECKS: dict[str, Callable[[object], bool]] = {
 
 
 def matches_type(value: object, kind: str) -> bool:
-    """True if a value is of the annotated type; types that have no check here take anything."""
+    """Whether a value has the annotated type; a type without a check accepts every value."""
     if kind.endswith(" | None"):
         return value is None or matches_type(value, kind.removesuffix(" | None"))
     return kind not in TYPE_CHECKS or TYPE_CHECKS[kind](value)
@@ -68,9 +68,17 @@ def record_from_json(
     nested: Mapping[str, FieldReader] | None = None,
     exact: bool = True,
 ) -> RecordT:
-    """A record of plain values; `nested` reads its inner records, `exact` refuses unknown fields.
+    """Build a dataclass from a dict of plain values.
 
-    A field without a default must be there.
+    Args:
+        kind: The dataclass; a field without a default is required.
+        values: The dict.
+        where: What the values are, as the start of error messages.
+        nested: Readers of fields that are not plain values, by field name.
+        exact: Raise an error for unknown fields instead of ignoring them.
+
+    Raises:
+        UserError: If a field is missing, unknown or of the wrong type.
     """
     if not isinstance(values, dict):
         raise UserError(
@@ -99,11 +107,11 @@ def record_from_json(
 
 
 def optional_reader(read: FieldReader) -> FieldReader:
-    """A reader that lets None through."""
+    """Return a reader that returns None for None and otherwise calls `read`."""
     return lambda value: None if value is None else read(value)
 
 
 def short_repr(value: object) -> str:
-    """A value in an error message: short, on one line."""
+    """Return the repr of a value, cut to 60 characters for error messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
