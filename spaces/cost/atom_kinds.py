@@ -31,6 +31,6 @@ class AtomKinds:
         return np.asarray(self.first[:, None] + kept @ self.change)
 
     def savings_of_removing(self, kept: IntArray) -> IntArray:
-        """Return the savings [2, B, C] of one atom fewer of each kind, given the kept ones [B, C]."""
+        """Return what removing one atom of each kind saves [2, B, C], given the kept [B, C]."""
         own = np.diagonal(self.change, axis1=1, axis2=2)
         return self.cost_of_adding(kept) - own[:, None]

@@ -108,7 +108,7 @@ class CostModel:
 
     @cached_property
     def atom_kinds(self) -> AtomKinds:
-        """The classes of atoms with equal marginal costs, and how these costs depend on the mask."""
+        """The kinds of atoms with equal marginal costs, and how these depend on the mask."""
         columns = np.column_stack((self._group_of, self._membership))
         found = np.unique(columns, axis=0, return_index=True, return_inverse=True)
         example, of_atom = found[1], found[2].reshape(-1)
@@ -144,7 +144,7 @@ class CostModel:
         return relaxed_cost
 
     def min_cost(self, min_channels: int = 1) -> tuple[int, int]:
-        """Return the lowest (macs, params), each alone, that keep `min_channels` atoms per group."""
+        """Return the lowest macs and lowest params that keep `min_channels` atoms per group."""
         saving = self.marginal_costs(np.ones(len(self._membership), dtype=bool))
         low = []
         for column in range(2):

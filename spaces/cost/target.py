@@ -15,7 +15,7 @@ SIZE_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Upper limits on FLOPs and params: a float is a fraction of the dense value, an int absolute."""
+    """Upper limits on FLOPs and params: a float is a fraction of dense, an int is absolute."""
 
     flops: float | int | None = None
     params: float | int | None = None

@@ -1,1 +1,1 @@
-"""A policy and the measurements that it reads: scores, loss curves, normalisation."""
+"""Policies and the measurements that they read: `Policy`, `Measurements` and `LossCurves`."""

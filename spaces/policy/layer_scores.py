@@ -1,8 +1,8 @@
-"""A score before its layers are combined: an atom has a part in every layer that shares it.
+"""Scores by (layer, atom), and the rules that combine them into one score per atom.
 
 sum    s_i = sum_l s_il         mean   s_i = mean_l s_il        max   s_i = max_l s_il
-later  s_i = sum_l max(j, 1) / (J - 1) s_il,   j = 0..J-1 the place of l among the group's layers
-       (Li et al. 2020: a coupled stage's later blocks weigh more)
+later  s_i = sum_l max(j, 1) / (J - 1) s_il,   j = 0..J-1 the index of l among the group's layers
+       (Li et al. 2020: later blocks of a coupled stage weigh more)
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from ..arrays import FloatArray, Int32Array
 from ..graph.channels import ChannelMap
 
 Scores = FloatArray  # [A]
-NO_LAYER = -1  # the layer of a part that is of the atom as a whole
+NO_LAYER = -1  # layer of a value that belongs to the atom as a whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerScores:
-    """One value a (layer, atom) pair, float64 [P]; `layer` is an index into the map's layers."""
+    """One value for each of P (layer, atom) pairs; `layer` indexes the layers of the map."""
 
-    value: Scores
-    atom: Int32Array
-    layer: Int32Array
+    value: Scores  # [P]
+    atom: Int32Array  # [P]
+    layer: Int32Array  # [P]
 
 
 def as_layer_scores(scores: Scores) -> LayerScores:
-    """Scores [A] that have no parts."""
+    """Wrap scores [A] that have no values by layer."""
     atoms = np.arange(len(scores), dtype=np.int32)
     return LayerScores(scores, atoms, np.full(len(scores), NO_LAYER, dtype=np.int32))
 
@@ -70,5 +70,5 @@ COMBINATION_RULES: dict[str, Callable[[LayerScores, ChannelMap], Scores]] = {
 
 
 def combine_layers(parts: LayerScores, channel_map: ChannelMap, rule: str) -> Scores:
-    """One score an atom, by one of the rules above."""
+    """Return one score per atom [A], by one of `COMBINATION_RULES`."""
     return COMBINATION_RULES[rule](parts, channel_map)

@@ -1,9 +1,9 @@
-"""Loss curves: how much the loss rises when a group loses its k lowest atoms, all else whole.
+"""Loss curves: the rise of the loss when the k lowest-scored atoms of one group are masked.
 
     dL_g(k) = | mean CE(the k lowest atoms of group g masked) - mean CE(original) |
 
-(Li et al. 2020). Between the probed k the table is isotonic and linear: removing more never helps.
-A probe that is NaN or infinite is an infinite rise, and so is every larger cut of its group.
+(Li et al. 2020). Between the probed k, the curve is isotonic and piecewise linear: removing more
+atoms never lowers it. A NaN or infinite probe makes the rise infinite from its k on.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ CURVE_METHODS = ("curve", "paper")
 
 @dataclass(frozen=True, slots=True)
 class CurveSettings:
-    """How curves are probed; everything here but `memory` decides the numbers.
+    """How loss curves are probed; all fields but `memory` affect the values.
 
-    curve: `points` log-spaced cuts a group, then `refine` more where the curve bends.
-    paper: bisection for `threshold`, floor(log2 n) cuts a group.
+    curve: `points` log-spaced cuts per group, then `refine` more where the curve bends most.
+    paper: bisection for `threshold`, floor(log2 n) cuts per group.
     eval probes use the running statistics of the norms, batch probes those of each batch.
     """
 
     method: str = "curve"
     probe: str = "eval"
-    threshold: float = 0.019  # of the bisection; the paper's for a ResNet-56
+    threshold: float = 0.019  # of the bisection; the paper's value for ResNet-56
     points: int = 5
     refine: int = 2
     images: int = 2048
     batch_size: int = 128
-    memory: int = 1 << 30  # bytes of activations kept between probes; beyond, they are run again
+    memory: int = 1 << 30  # bytes of activations cached between probes; the rest is recomputed
 
     def __post_init__(self) -> None:
-        """Refuse settings that probe nothing."""
+        """Raise UserError for settings out of range."""
         check_choice("curve method", self.method, CURVE_METHODS)
         check_choice("probe", self.probe, PROBE_MODES)
         check_range("threshold", self.threshold, 0.0, 1e9)
@@ -55,42 +55,42 @@ class CurveSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossCurves:
-    """The probes of every group of one network, with all that is needed to read them."""
+    """The P probes of all groups of one network."""
 
-    base: float  # the loss before any probe's cut
-    place: Int32Array  # [A], 1 = the first of its group to go
-    group: Int32Array  # [P], of every probe
-    removed: Int32Array  # [P], how many atoms of the group it masked
-    rise: Scores  # [P], its loss less that of the group left whole; inf where it was not finite
-    around: BoolArray  # [A], the mask of the other groups meanwhile
+    base: float  # loss of the network without a cut
+    place: Int32Array  # [A], removal position within the group, from 1
+    group: Int32Array  # [P], group of each probe
+    removed: Int32Array  # [P], number of atoms masked
+    rise: Scores  # [P], loss above that of the group without a cut; inf if not finite
+    around: BoolArray  # [A], mask of the other groups during the probes
     settings: CurveSettings
 
     @property
     def failures(self) -> int:
-        """How many probes were NaN or infinite."""
+        """The number of probes that were NaN or infinite."""
         return int(np.isinf(self.rise).sum())
 
     def probes(self, group: int) -> dict[int, float]:
-        """The variations measured of one group, by number removed; 0 for none."""
+        """Return the measured loss variations of one group by number of removed atoms; 0 -> 0."""
         own = self.group == group
         measured = zip(self.removed[own].tolist(), self.rise[own].tolist(), strict=True)
         return {0: 0.0} | {removed: abs(rise) for removed, rise in measured}
 
 
 def curves_name(score: str, combine: str = "sum", probe: str = "eval") -> str:
-    """The name of curves in the evidence: what orders the atoms, and how they are probed."""
-    ways = (combine if combine != "sum" else "", "batch statistics" if probe == "batch" else "")
-    return ", ".join([score, *filter(None, ways)])
+    """Return the key of curves in `Measurements`: score, combination and probe mode."""
+    parts = (combine if combine != "sum" else "", "batch statistics" if probe == "batch" else "")
+    return ", ".join([score, *filter(None, parts)])
 
 
 def required_curves(policies: Iterable[Policy]) -> dict[str, Policy]:
-    """The names of the curves that these policies are decoded from, each with one that asks."""
-    budgets = (policy for policy in policies if policy.allocation == "loss-budget")
-    return {curves_name(one.score, one.combine, one.probe): one for one in budgets}
+    """Return the names of the curves that policies read, each with one policy that reads it."""
+    readers = (policy for policy in policies if policy.allocation == "loss-budget")
+    return {curves_name(one.score, one.combine, one.probe): one for one in readers}
 
 
 def removal_positions(scores: Scores, channel_map: ChannelMap) -> Int32Array:
-    """When each atom goes within its group, the lowest score first; ties by index: int32 [A]."""
+    """Return each atom's removal position in its group [A], from 1, lowest score first."""
     order = np.lexsort((scores, channel_map.group_of))
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -100,7 +100,7 @@ def removal_positions(scores: Scores, channel_map: ChannelMap) -> Int32Array:
 
 
 def isotonic_regression(values: Scores) -> Scores:
-    """The closest non-decreasing numbers: max over j <= i of min over k >= i of mean(j..k)."""
+    """Return the closest non-decreasing values, max_{j <= i} min_{k >= i} mean(j..k)."""
     total = np.concatenate(([0.0], np.cumsum(values)))
     j, k = np.indices((len(values), len(values)))
     means = (total[k + 1] - total[j]) / np.maximum(k + 1 - j, 1)
@@ -110,7 +110,7 @@ def isotonic_regression(values: Scores) -> Scores:
 
 
 def rise_table(probes: dict[int, float], size: int) -> Scores:
-    """The rise at 0..size-1 atoms removed; beyond the last probe it stays as steep as there."""
+    """Return the rise at 0..size-1 removed atoms; past the last probe the last slope continues."""
     known = np.array(sorted(probes))
     heights = np.array([probes[k] for k in known.tolist()])
     finite = int(np.isinf(heights).argmax()) if np.isinf(heights).any() else len(known)
@@ -129,13 +129,13 @@ def rise_table(probes: dict[int, float], size: int) -> Scores:
 
 
 def rise_tables(curves: LossCurves, channel_map: ChannelMap) -> list[Scores]:
-    """The table of every group."""
+    """Return the rise table of each group."""
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
     return [rise_table(curves.probes(g), int(size)) for g, size in enumerate(sizes)]
 
 
 def bisect_removed_count(size: int, stays_under: Callable[[int], bool]) -> int:
-    """The paper's search for the largest cut of a group: exactly floor(log2 size) questions."""
+    """Bisect the largest cut of a group (Li et al. 2020): floor(log2 size) calls."""
     removed = step = size // 2
     best = 0
     for _ in range(max(size.bit_length() - 1, 0)):
@@ -147,7 +147,7 @@ def bisect_removed_count(size: int, stays_under: Callable[[int], bool]) -> int:
 
 
 def curves_to_arrays(curves: LossCurves) -> NamedArrays:
-    """Arrays to save as evidence."""
+    """Convert curves to arrays for `save_arrays`."""
     tables: NamedArrays = {
         name: getattr(curves, name) for name in ("place", "group", "removed", "rise", "around")
     }
@@ -158,7 +158,7 @@ def curves_to_arrays(curves: LossCurves) -> NamedArrays:
 
 
 def curves_from_arrays(tables: NamedArrays) -> LossCurves:
-    """The curves that `curves_to_tables` took apart."""
+    """Restore the curves that `curves_to_arrays` converted."""
     arrays: dict[str, NDArray[Any]] = {
         name: tables[name] for name in ("place", "group", "removed", "rise", "around")
     }

@@ -1,4 +1,4 @@
-"""Evidence: tables measured once on the trained network. Numbers only, saved under a hash."""
+"""Measurements of the trained network: arrays of numbers, cached on disk under a hash."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from .layer_scores import LayerScores
 from .loss_curves import LossCurves
 
 SCHEMA = 2
-MAX_ARRAYS_BYTES = 64 << 30  # the sums of an ensemble grow with the square of the atoms
+MAX_ARRAYS_BYTES = 64 << 30  # an ensemble's sums grow with the square of the number of atoms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """What was measured of one network: scores by name, their standard errors [A] and loss curves.
+    """The measurements of one network.
 
-    `key` is the hash of all that they were computed from. `counts` says what measuring took this
-    time (forwards and backwards of batches, their images; masks, and images under masks; probes of
-    loss curves); what was read from disk took nothing.
+    Attributes:
+        key: The hash of everything that the values depend on.
+        scores: Scores by name.
+        errors: Standard errors [A] of scores, by name.
+        curves: Loss curves by `curves_name`.
+        counts: The work of this run: forward and backward passes, images, masks and probes.
+            Values read from disk count as no work.
     """
 
     key: str
     scores: dict[str, LayerScores]
     errors: dict[str, FloatArray] = field(default_factory=dict)
-    curves: dict[str, LossCurves] = field(default_factory=dict)  # by `curves_name`
+    curves: dict[str, LossCurves] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
 
 def save_arrays(key: str, tables: NamedArrays, folder: Path) -> Path:
-    """Write arrays as one npz under their hash; it appears whole or not at all."""
+    """Write arrays atomically to `folder/key.npz`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.npz"
     partial = partial_path(path)
@@ -49,7 +53,11 @@ def save_arrays(key: str, tables: NamedArrays, folder: Path) -> Path:
 
 
 def load_arrays(key: str, folder: Path) -> NamedArrays | None:
-    """Read the arrays with this hash; None if they were never saved or are not whole."""
+    """Read the arrays saved under `key`; None if the file is missing, damaged or outdated.
+
+    Raises:
+        UserError: If a newer version wrote the file.
+    """
     path = folder / f"{key}.npz"
     try:
         with (
@@ -65,22 +73,22 @@ def load_arrays(key: str, folder: Path) -> NamedArrays | None:
     except (ValueError, OSError, KeyError, EOFError, MemoryError, BadZipFile):
         return None
     if not isinstance(meta, dict) or meta.get("key") != key or meta["schema"] < SCHEMA:
-        return None  # older evidence is measured again
+        return None  # an older schema is measured again
     if meta["schema"] > SCHEMA:
         raise UserError(
-            f"evidence must have schema {SCHEMA}, got {meta['schema']!r} in {path}; "
+            f"measurements must have schema {SCHEMA}, got {meta['schema']!r} in {path}; "
             "update paretoprune"
         )
     return found
 
 
 def is_compressed(archive: ZipFile) -> bool:
-    """Compressed, as `save_tables` never does: what is unpacked could be of any size."""
+    """Whether an archive is compressed: `save_arrays` never compresses, and size is unbounded."""
     return any(member.compress_type != ZIP_STORED for member in archive.infolist())
 
 
 def scores_to_arrays(scores: dict[str, LayerScores]) -> NamedArrays:
-    """Three arrays a score."""
+    """Convert scores to arrays for `save_arrays`, three per score."""
     return {
         f"{name}/{part}": getattr(parts, part)
         for name, parts in scores.items()
@@ -89,7 +97,7 @@ def scores_to_arrays(scores: dict[str, LayerScores]) -> NamedArrays:
 
 
 def scores_from_arrays(tables: NamedArrays) -> dict[str, LayerScores]:
-    """The scores that `scores_to_tables` took apart."""
+    """Restore the scores that `scores_to_arrays` converted."""
     names = [name.removesuffix("/value") for name in tables if name.endswith("/value")]
     return {
         name: LayerScores(*(tables[f"{name}/{part}"] for part in ("value", "atom", "layer")))  # type: ignore[arg-type]

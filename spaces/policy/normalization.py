@@ -1,16 +1,17 @@
-"""Bias removal: make the scores of different groups comparable before one threshold ranks them.
+"""Bias removal: make scores of different groups comparable before one threshold ranks them.
 
 none   s
 max    s / max of its group          mean   s / mean of its group
 l2     s / L2 norm of its group      rank   (rank within its group + 1) / size of the group
 
-fan-in    each part of s / the number of weights of one filter in its layer
+fan-in    the layer scores / the number of weights of one filter in the layer
 
-a * s + b with a and b of the group's stage: one stage a resolution, the finest first (LeGR, Chin
-et al. 2020, has a pair a layer);
+Stages: a * s + b, with one pair (a, b) per resolution, the finest first (LeGR, Chin et al. 2020).
+We differ in: LeGR has one pair per layer.
 
-and, apart from that, division by the price of the atom:  s / price^power,
-price = (1 - blend) * macs / sum of macs + blend * params / sum of params, over its dense mean.
+Cost: s / cost^power, where the cost of an atom, relative to its mean over the dense network, is
+
+    cost = (1 - blend) * macs / sum of macs + blend * params / sum of params
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TINY = np.finfo(np.float64).tiny
 
 
 def fractional_ranks(scores: Scores) -> Scores:
-    """Rank in (0, 1], the lowest first; ties by index."""
+    """Return ranks in (0, 1], the lowest score first; ties by index."""
     order = np.argsort(scores, kind="stable")
     result = np.empty(len(scores))
     result[order] = np.arange(1, len(scores) + 1) / len(scores)
@@ -41,12 +42,12 @@ GROUP_NORMALIZERS: dict[str, Callable[[Scores], Scores]] = {
     "mean": lambda s: s / max(np.abs(s).mean(), TINY),
     "l2": lambda s: s / max(float(np.linalg.norm(s)), TINY),
     "rank": fractional_ranks,
-    "fan-in": lambda s: s,  # done where the parts are still apart
+    "fan-in": lambda s: s,  # done by `divide_by_fan_in`, before layers are combined
 }
 
 
 def normalize_within_groups(scores: Scores, channel_map: ChannelMap, rule: str) -> Scores:
-    """Apply one of the rules above within each group."""
+    """Apply one of `GROUP_NORMALIZERS` within each group."""
     result = np.empty_like(scores)
     for group in range(len(channel_map.groups)):
         atoms = np.flatnonzero(channel_map.group_of == group)
@@ -55,7 +56,7 @@ def normalize_within_groups(scores: Scores, channel_map: ChannelMap, rule: str) 
 
 
 def divide_by_fan_in(parts: LayerScores, channel_map: ChannelMap) -> LayerScores:
-    """Each layer's part over the number of weights that one filter has there."""
+    """Divide each layer score by the number of weights of one filter in the layer."""
     sizes = [
         layer.params_per_pair * len(layer.in_atoms) // layer.conv_groups
         for layer in channel_map.layers
@@ -65,7 +66,7 @@ def divide_by_fan_in(parts: LayerScores, channel_map: ChannelMap) -> LayerScores
 
 
 def stages_of_groups(channel_map: ChannelMap) -> IntArray:
-    """The stage of every group [G]: its place among the resolutions, the finest first."""
+    """Return the stage of each group [G]: the index of its resolution, the finest first."""
     positions = {
         layer.name: layer.macs_per_pair // max(layer.params_per_pair, 1)
         for layer in channel_map.layers
@@ -75,13 +76,13 @@ def stages_of_groups(channel_map: ChannelMap) -> IntArray:
 
 
 def rescale_stages(scores: Scores, stage: IntArray, tables: Scores) -> Scores:
-    """a * s + b for scores [B, A] of atoms in stages [A], with the pairs in tables [B, S, 2]."""
+    """Return a * s + b for scores [B, A], the stage of each atom [A] and pairs [B, S, 2]."""
     factor, shift = (tables[..., part].take(stage, axis=1) for part in (0, 1))
     return np.asarray(factor * scores + shift)
 
 
 def stage_coefficients(pairs: tuple[float, ...], stages: int) -> Scores:
-    """The pair of each stage [S, 2]: the last serves the stages beyond it too."""
+    """Return the pair (a, b) of each stage [S, 2]; the last pair is repeated for later stages."""
     table = np.array(pairs).reshape(-1, 2)
     return np.asarray(table[np.minimum(np.arange(stages), len(table) - 1)])
 
@@ -89,18 +90,19 @@ def stage_coefficients(pairs: tuple[float, ...], stages: int) -> Scores:
 def divide_by_cost(
     scores: Scores, marginal: Scores, *, power: float | Scores, blend: float | Scores
 ) -> Scores:
-    """Scores [A] over the marginal price [A, 2] of each atom, to a power.
+    """Divide scores by the marginal cost [A, 2] of each atom to a power.
 
-    Or scores [B, A], each row with its own power and blend [B].
+    Scores are [A], or [B, A] with one power and blend [B] per row.
     """
     weights = cost_weights(marginal, blend)
-    price = weights[..., :1] * marginal[:, 0] + weights[..., 1:] * marginal[:, 1]
-    return divide_keeping_order(scores, cost_scale(price, np.asarray(power)[..., None]))
+    cost = weights[..., :1] * marginal[:, 0] + weights[..., 1:] * marginal[:, 1]
+    return divide_keeping_order(scores, cost_scale(cost, np.asarray(power)[..., None]))
 
 
 def cost_weights(dense: Scores, blend: float | Scores) -> Scores:
-    """What macs and params of an atom count [..., 2], if the dense network's atoms [A, 2] have a
-    price of 1 in the mean.
+    """Return the weights [..., 2] of macs and params in the cost of an atom.
+
+    With them, the mean cost of the atoms of the dense network, given [A, 2], is 1.
     """
     total = dense.sum(axis=0)
     shares = np.where(total > 0, 1 / np.maximum(total, 1), 0.0)
@@ -109,13 +111,13 @@ def cost_weights(dense: Scores, blend: float | Scores) -> Scores:
     return np.asarray(weights / np.maximum(mean, TINY))
 
 
-def cost_scale(price: Scores, power: Scores) -> Scores:
-    """What scores are divided by; an atom that costs nothing counts as nearly free."""
-    return np.asarray(np.maximum(price, 1e-12) ** power)
+def cost_scale(cost: Scores, power: Scores) -> Scores:
+    """Return the divisor of scores, cost^power, with costs of at least 1e-12."""
+    return np.asarray(np.maximum(cost, 1e-12) ** power)
 
 
 def divide_keeping_order(scores: Scores, scale: Scores) -> Scores:
-    """Scores over their scale; negative ones times it, so that the dear still go first."""
+    """Divide scores by their scale; multiply negative scores, so that costly atoms rank lower."""
     if (scores >= 0).all():
         return scores / scale
     return np.where(scores < 0, scores * scale, scores / scale)

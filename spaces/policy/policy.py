@@ -1,4 +1,4 @@
-"""The policy: how one trial prunes and fine-tunes. JSON in and out; Optuna samples it."""
+"""The policy: how one trial prunes and fine-tunes. Optuna samples it; JSON stores it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RANGES = {
     "gate_approach": (0.0, 1.0),
     "distill": (0.0, 1.0),
 }
-POSITIVE_LIMITS = {  # the usual value, and the highest; above 0
+POSITIVE_LIMITS = {  # above 0: (usual value, highest value)
     "gate_learning_rate": (1.0, 100.0),
     "gate_weight": (5.0, 1000.0),
 }
@@ -48,35 +48,71 @@ POSITIVE_LIMITS = {  # the usual value, and the highest; above 0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """score x bias removal x allocation x schedule, and the recipe of the brief fine-tune."""
+    """How one trial scores, removes and fine-tunes: score, bias removal, allocation, schedule.
+
+    Args:
+        score: The name of a registered score.
+        caution: How many standard errors to subtract from the score, where they are known.
+        combine: How the scores of an atom in its layers become one: sum, mean, max or later.
+        normalisation: Bias removal within each group: none, max, mean, l2, rank or fan-in.
+        stages: Pairs a, b of the rescaling a * s + b, one per resolution, the finest first.
+        price_power: The score is divided by the cost of the atom to this power, in [0, 1].
+        price_blend: 0 measures this cost in MACs, 1 in params.
+        price_at: The network whose marginal costs divide: dense, or present (as it shrinks).
+        allocation: How one threshold becomes a mask: global-threshold, uniform or loss-budget.
+        curves: Rule of loss-budget: threshold (one for all groups) or least-sum.
+        threshold: Loss variation allowed by loss-budget; None solves it for the target.
+        probe: Norm statistics of the loss curves: eval (running) or batch (of each batch).
+        floor: The least number of atoms that every group keeps.
+        schedule: one-shot, gradual or holistic.
+        steps: Steps of a gradual schedule; each measures the scores again.
+        step_share: Fraction of the trial's epochs trained between the steps.
+        gate_share: Fraction of the trial's epochs in which a holistic schedule trains gates.
+        gate_learning_rate: Learning rate of the gates, summed over their epochs.
+        gate_variant: How a gate's value becomes a mask: hard, sigmoid or hard-concrete.
+        gate_weight: Final weight of the size penalty relative to the task's loss.
+        gate_approach: Fraction of the gate epochs in which this weight grows and the size limits
+            shrink to the target.
+        refit: Refit the weights that remain after a cut to the dense network by least squares.
+        learning_rate: Peak learning rate of the fine-tune.
+        distill: Weight of the dense network's outputs in the loss of the fine-tune.
+
+    Raises:
+        UserError: If a value is out of range, or two values contradict each other.
+
+    Example:
+        >>> policy = Policy(score="taylor", price_power=1.0, floor=2)
+        >>> policy.schedule
+        'one-shot'
+    """
 
     score: str
-    caution: float = 0.0  # standard errors taken off the score, where they are known
-    combine: str = "sum"  # of the parts that a coupled atom has in its layers
-    normalisation: str = "none"  # bias removal within each group
-    stages: tuple[float, ...] = ()  # a and b of a * s + b, stage by stage: one a resolution
-    price_power: float = 0.0  # the score is divided by the atom's price to this power
-    price_blend: float = 0.0  # 0 = the price in MACs, 1 = in params
-    price_at: str = "dense"  # the network whose marginal prices divide: whole, or as it shrinks
+    caution: float = 0.0
+    combine: str = "sum"
+    normalisation: str = "none"
+    stages: tuple[float, ...] = ()
+    price_power: float = 0.0
+    price_blend: float = 0.0
+    price_at: str = "dense"
     allocation: str = "global-threshold"
-    curves: str = "threshold"  # of loss-budget: one threshold for all groups, or the least sum
-    threshold: float | None = None  # of loss variation; None: solved for the target
-    probe: str = "eval"  # of the curves: on running statistics, or on each batch's own
-    floor: int = 1  # atoms that every group keeps
+    curves: str = "threshold"
+    threshold: float | None = None
+    probe: str = "eval"
+    floor: int = 1
     schedule: str = "one-shot"
-    steps: int = 1  # of a gradual schedule: each measures the scores of the present network anew
-    step_share: float = 0.0  # of the trial's epochs, spent between the steps
-    gate_share: float = 0.0  # of the trial's epochs, in which the gates of a holistic one train
-    gate_learning_rate: float = 1.0  # of its gates, counted by the run
-    gate_variant: str = "hard"  # how a gate's value becomes its mask while it trains
-    gate_weight: float = 5.0  # of both sizes beside the task's loss, in the end
-    gate_approach: float = 0.5  # of those epochs, in which that weight grows and the aim falls
-    refit: bool = False  # of what a cut leaves, by least squares to the dense network
+    steps: int = 1
+    step_share: float = 0.0
+    gate_share: float = 0.0
+    gate_learning_rate: float = 1.0
+    gate_variant: str = "hard"
+    gate_weight: float = 5.0
+    gate_approach: float = 0.5
+    refit: bool = False
     learning_rate: float = 0.02
-    distill: float = 0.7  # weight of the dense network's outputs in the fine-tune's loss
+    distill: float = 0.7
 
     def __post_init__(self) -> None:
-        """Refuse values that no trial could carry out."""
+        """Raise UserError for values out of range or that contradict each other."""
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         for name, (low, high) in RANGES.items():
@@ -95,21 +131,21 @@ class Policy:
         if (self.schedule == "holistic") != (self.gate_share > 0):
             raise UserError(
                 f"gate_share must be above 0 in a holistic schedule and 0 in others, got "
-                f"{self.gate_share} in a {self.schedule} one; change one of the two"
+                f"{self.gate_share} with schedule {self.schedule}; change one of the two"
             )
         if self.refit and self.schedule == "holistic":
             raise UserError(
-                "refit must be false in a holistic schedule, got true; what its gates leave has "
-                "been trained so already"
+                "refit must be false in a holistic schedule, got true; its gates already train "
+                "the remaining weights"
             )
 
     @property
     def has_loss_threshold(self) -> bool:
-        """A threshold of loss variation is given, to which every group is cut in any case."""
+        """Whether a given loss-variation threshold cuts every group, also beyond the target."""
         return self.allocation == "loss-budget" and self.threshold is not None
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return {**asdict(self), "stages": list(self.stages)}
 
 
@@ -128,34 +164,34 @@ def policy_from_json(values: Any) -> Policy:
 
 
 def check_score(name: str, known: Iterable[str], what: str = "score") -> None:
-    """Raise unless a score of this name is known; `what` is where it was named."""
+    """Raise UserError unless `name` is a known score; `what` names the option or field."""
     known = list(known)
     if name not in known:
         raise UserError(
             f"{what} must be one of {', '.join(known)}, got {name!r}; "
-            "a score of your own comes with --plugin FILE"
+            "for a score of your own pass --plugin FILE"
         )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise unless `value` is one of `choices`."""
+    """Raise UserError unless `value` is one of `choices`."""
     if value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise unless low <= value <= high (NaN is refused too)."""
+    """Raise UserError unless low <= value <= high; NaN is an error too."""
     if not low <= value <= high:
         raise UserError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
 def check_positive(name: str, value: float, usual: float, high: float) -> None:
-    """Raise unless 0 < value <= high."""
+    """Raise UserError unless 0 < value <= high."""
     if not 0 < value <= high:
         raise UserError(f"{name} must be in (0, {high:g}], got {value}; {usual:g} is usual")
 
 
-POLICY_PRESETS: dict[str, Policy] = {  # in the order in which a search tries them
+POLICY_PRESETS: dict[str, Policy] = {  # in the order of the initial trials
     "taylor-by-price": Policy(
         score="taylor", price_power=1.0, price_at="present", floor=2, refit=True
     ),
@@ -176,7 +212,7 @@ CONTROL_POLICIES: dict[str, Policy] = {
 
 
 def presets_for(target: Target) -> dict[str, Policy]:
-    """The presets; where a target names params, what divides by price divides by both prices."""
+    """Return the presets; with a params target, cost-based ones weigh MACs and params equally."""
     if target.params is None:
         return POLICY_PRESETS
     return {
