@@ -1,1 +1,1 @@
-"""Allocations: pure functions from scores to a mask."""
+"""Allocations: pure functions from policies and scores to masks, such as `decode_policies`."""

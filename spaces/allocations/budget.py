@@ -1,8 +1,8 @@
-"""The mask that keeps the best atoms within an exact budget.
+"""The mask that keeps the highest scores within an exact budget.
 
-Units are ordered by (score, stable index) and removed until the budget is met: the prefix. Then,
-in reverse order, each unit that still fits is added back: the fill, after which no single unit can
-be added back. Prefixes of two budgets are nested; filled masks need not be.
+Prefix: units are removed in the order (score, index) until the budget is met. Fill: in reverse
+order, each removed unit that still fits is added back, so that in the end no single unit can be
+added. Prefixes of two budgets are nested; filled masks need not be.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from .units import build_units, rank_by_score
 
 
 class UnreachableBudgetError(UserError):
-    """A budget below what the cheapest allowed mask costs."""
+    """A budget below the cost of the smallest allowed mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The most that a mask may cost, in whole multiply-adds and parameters; None: any."""
+    """Upper limits on the multiply-adds and parameters of a mask; None is no limit."""
 
     macs: int | None = None
     params: int | None = None
 
     @property
     def limits(self) -> tuple[int, int]:
-        """Both as numbers."""
+        """Both limits as numbers; no limit is the largest int64."""
         huge = int(np.iinfo(np.int64).max)
         macs, params = (huge if limit is None else limit for limit in (self.macs, self.params))
         return macs, params
 
     def is_met_by(self, costs: IntArray) -> Mask:
-        """Which of the prices [..., 2] are within the budget."""
+        """Return which of the costs [..., 2] are within the budget."""
         return np.asarray((costs <= np.array(self.limits)).all(axis=-1))
 
 
@@ -51,10 +51,18 @@ def fill_to_budget(
     floor: int = 1,
     round_to: int = 1,
 ) -> Mask:
-    """The maximal mask [A] within the budget that keeps the highest scores.
+    """Return the mask [A] that keeps the highest scores within the budget.
 
-    Every group keeps at least `floor` atoms; its layers' widths are multiples of `round_to` or
-    dense.
+    Args:
+        scores: One score per atom [A].
+        cost_model: The cost of masks.
+        channel_map: The channel map of the network.
+        budget: The limits.
+        floor: The least number of atoms that each group keeps.
+        round_to: Widths of layers are multiples of it, or dense.
+
+    Raises:
+        UnreachableBudgetError: If the smallest allowed mask is above the budget.
     """
     check_atom_scores(scores, channel_map)
     check_width_limits(floor, round_to)
@@ -71,22 +79,22 @@ def fill_to_budget(
 
 
 def check_atom_scores(scores: FloatArray, channel_map: ChannelMap) -> None:
-    """Raise unless scores [A] or [B, A] are a number for each atom."""
+    """Raise UserError unless scores [A] or [B, A] have a number for each atom."""
     if np.shape(scores)[-1:] != (channel_map.atoms,):
         raise UserError(
-            f"scores must be one number an atom, [{channel_map.atoms}], got "
+            f"scores must have one number per atom, [{channel_map.atoms}], got "
             f"{list(np.shape(scores))}; compute them from this network's channel map"
         )
     bad = np.isnan(np.atleast_2d(scores)).any(axis=0).sum()
     if bad:
         raise UserError(
             f"scores must be numbers, got NaN for {bad} of {channel_map.atoms} atoms; "
-            "look for NaN in the weights or the loss they were computed from"
+            "check the weights and the loss for NaN"
         )
 
 
 def check_width_limits(floor: int, round_to: int) -> None:
-    """Raise unless the user's limits can be kept."""
+    """Raise UserError unless both limits are at least 1."""
     for name, value in (("min-channels", floor), ("round-to", round_to)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, got {value}; leave it out for 1")
@@ -101,8 +109,8 @@ def unreachable_error(
     floor: int,
     round_to: int,
 ) -> UnreachableBudgetError:
-    """The error that says how low the budget could go, and what prevents more."""
-    wishes = zip(
+    """Return the error that states the lowest reachable budget and what limits it."""
+    parts = zip(
         ("macs", "params"),
         (budget.macs, budget.params),
         cost_model.cost_of(smallest),
@@ -110,8 +118,8 @@ def unreachable_error(
         strict=True,
     )
     missed = [
-        f"{name} cannot go below {100 * least / whole:.2f} % of dense ({least:,}), asked {limit:,}"
-        for name, limit, least, whole in wishes
+        f"{name} cannot go below {100 * least / whole:.2f} % of dense ({least:,}), got {limit:,}"
+        for name, limit, least, whole in parts
         if limit is not None and least > limit
     ]
     causes = [f"every group keeps {floor} atom{'s' * (floor > 1)}"]

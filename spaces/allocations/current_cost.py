@@ -1,13 +1,13 @@
-"""The order of removal when each price is that of the network as it is by then.
+"""The order of removal when scores are divided by the marginal cost in the current network.
 
-Whoever leaves makes its neighbours cheaper, so with the marginal price p_i(m) of the present mask
-m, the next unit to go is the one with the least
+Removing a unit makes the units coupled to it by a layer cheaper. With the marginal cost c_i(m) of
+unit i in the current mask m, the next unit to remove is the one with the smallest
 
-    s_i / p_i(m)^power,   m <- m without it,   until the budget is met
+    s_i / c_i(m)^power,   then m <- m without it,   until the budget is met
 
-A group's units leave in the order of their scores, so only the groups' heads compete. A unit of
-several atoms has their mean score and, as its price, that of its first atom. At the first step
-this is the division by the dense price (Group Fisher, Liu et al. 2021).
+The units of a group are removed in the order of their scores, so only the next unit of each group,
+its head, is compared. A unit of several atoms has their mean score and the cost of its first atom.
+The first step equals division by the cost in the dense network (Group Fisher, Liu et al. 2021).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..policy.layer_scores import Scores
 from ..policy.normalization import cost_scale, cost_weights, divide_keeping_order
 from .units import Ranks, RemovalUnits, ranks_by_atom
 
-STEPS_BETWEEN_CHECKS = 32  # steps between two looks at which rows have met their limits
+STEPS_BETWEEN_CHECKS = 32  # steps between checks of which rows have met their limits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostDivision:
-    """By which price the scores of each row are divided."""
+    """The cost that divides the scores, for each row."""
 
     power: Scores  # [B]
     blend: Scores  # [B], 0 = MACs, 1 = params
@@ -35,19 +35,19 @@ class CostDivision:
 
 @dataclass(slots=True, eq=False)
 class _RemovalState:
-    """Where each of the rows that still remove atoms stands."""
+    """The state of the R rows that still remove atoms."""
 
-    index: IntArray  # [R]
-    slot: IntArray  # [R, G], of each group's head
-    head_score: Scores  # [R, G], of each head
-    kind: IntArray  # [R, G], of each head
-    saving: Scores  # [2, R, C], by kind; whole numbers below 2^53, hence exact
-    excess: Scores  # [2, R], above the limits
-    weights: Scores  # [R, 2], of macs and params in the price
+    index: IntArray  # [R], row in the batch
+    slot: IntArray  # [R, G], slot of each group's head
+    head_score: Scores  # [R, G], score of each head
+    kind: IntArray  # [R, G], kind of each head
+    saving: Scores  # [2, R, C], by kind; integers below 2^53, hence exact
+    excess: Scores  # [2, R], cost above the limits
+    weights: Scores  # [R, 2], of macs and params in the cost
     power: Scores  # [R, 1]
 
     def select(self, wanted: BoolArray) -> _RemovalState:
-        """These rows alone."""
+        """Return the state of some rows."""
         return _RemovalState(
             self.index[wanted],
             self.slot[wanted],
@@ -60,13 +60,13 @@ class _RemovalState:
         )
 
     def next_group(self) -> IntArray:
-        """The group [R] whose head has the least worth for its price; of equals the first."""
+        """Return the group [R] whose head has the smallest score per cost; of equals the first."""
         macs, params = self.saving
         if self.kind.shape[1] < macs.shape[1]:  # groups of several kinds
             macs = np.take_along_axis(macs, self.kind, axis=1)
             params = np.take_along_axis(params, self.kind, axis=1)
-        price = self.weights[:, :1] * macs + self.weights[:, 1:] * params
-        ratio = divide_keeping_order(self.head_score, cost_scale(price, self.power))
+        cost = self.weights[:, :1] * macs + self.weights[:, 1:] * params
+        ratio = divide_keeping_order(self.head_score, cost_scale(cost, self.power))
         return np.asarray(ratio.argmin(axis=1))
 
 
@@ -77,14 +77,14 @@ def rank_by_current_cost(
     division: CostDivision,
     limits: IntArray,
 ) -> Ranks:
-    """Ranks [B, A] in the order of removal, as far as the limits [B, 2] need it; else A."""
-    finite = np.clip(scores, -1e200, 1e200)  # of which quotients can be taken
+    """Return the order of removal [B, A] until the limits [B, 2] are met; kept atoms have A."""
+    finite = np.clip(scores, -1e200, 1e200)  # so that quotients stay finite
     atoms = units.atoms_by_slot(finite)
-    worth = _unit_scores_by_slot(finite, units, atoms)
+    slot_scores = _unit_scores_by_slot(finite, units, atoms)
     kind = cost_model.atom_kinds.kind_of_atom[atoms]
     rank = np.full(scores.shape, scores.shape[1], dtype=np.int32)
     change = cost_model.atom_kinds.change.astype(np.float64)
-    rows = _initial_state(worth, kind, units, cost_model, division, limits)
+    rows = _initial_state(slot_scores, kind, units, cost_model, division, limits)
     for step in range(int(units.size.sum())):
         if step % STEPS_BETWEEN_CHECKS == 0:
             rows = rows.select(np.asarray((rows.excess > 0).any(axis=0)))
@@ -97,21 +97,21 @@ def rank_by_current_cost(
         rows.excess -= rows.saving[:, each, leaving]
         rows.saving -= change[:, leaving]
         rows.slot[each, group] = slot + 1
-        rows.head_score[each, group] = worth[rows.index, slot + 1]
+        rows.head_score[each, group] = slot_scores[rows.index, slot + 1]
         rows.kind[each, group] = kind[rows.index, slot + 1]
     return ranks_by_atom(_rank_whole_units(rank, units), atoms)
 
 
 def _unit_scores_by_slot(scores: Scores, units: RemovalUnits, atoms: IntArray) -> Scores:
-    """A unit's worth in its first slot, -inf in its others (they follow), inf for who stays."""
+    """Return the score of each unit in its first slot, -inf in its others, inf for kept atoms."""
     stays = units.unit_of_slot == len(units.start)
-    worth = np.tile(np.where(stays, np.inf, -np.inf), (len(scores), 1))
-    worth[:, units.start] = units.unit_scores(scores, atoms)
-    return worth
+    slot_scores = np.tile(np.where(stays, np.inf, -np.inf), (len(scores), 1))
+    slot_scores[:, units.start] = units.unit_scores(scores, atoms)
+    return slot_scores
 
 
 def _rank_whole_units(rank: Ranks, units: RemovalUnits) -> Ranks:
-    """All slots of a unit have the rank of its first, even if the limits were met half-way."""
+    """Give all slots of a unit the rank of its first, also where limits were met half-way."""
     first = np.arange(rank.shape[1])
     moved = units.unit_of_slot < len(units.start)
     first[moved] = units.start[units.unit_of_slot[moved]]
@@ -119,20 +119,20 @@ def _rank_whole_units(rank: Ranks, units: RemovalUnits) -> Ranks:
 
 
 def _initial_state(
-    worth: Scores,
+    slot_scores: Scores,
     kind: IntArray,
     units: RemovalUnits,
     cost_model: CostModel,
     division: CostDivision,
     limits: IntArray,
 ) -> _RemovalState:
-    """All rows at the dense network."""
-    count, heads = len(worth), units.bounds[:-1]
-    sizes, dense = cost_model.atom_kinds.size, np.ones(worth.shape[1], dtype=bool)
+    """Return the state in which all rows keep every atom."""
+    count, heads = len(slot_scores), units.bounds[:-1]
+    sizes, dense = cost_model.atom_kinds.size, np.ones(slot_scores.shape[1], dtype=bool)
     return _RemovalState(
         index=np.arange(count),
         slot=np.tile(heads, (count, 1)),
-        head_score=worth[:, heads],
+        head_score=slot_scores[:, heads],
         kind=kind[:, heads],
         saving=np.repeat(
             cost_model.atom_kinds.savings_of_removing(sizes[None]), count, axis=1

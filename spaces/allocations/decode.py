@@ -1,4 +1,4 @@
-"""Decode policies: from evidence and a target to the mask of each trial."""
+"""Decode policies: compute the mask of each from measurements and a target."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .loss_budget import curves_for_policy, mask_under_threshold
 from .ordering import PolicyScorer
 from .units import build_units, rank_by_score
 
-POLICIES_PER_BATCH = 512  # policies decoded together
+POLICIES_PER_BATCH = 512  # policies decoded in one batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PruningSpace:
-    """What can be removed from one network, what it costs, and the user's limits on it."""
+    """The channel map of one network, its cost model, and the user's limits on widths."""
 
     channel_map: ChannelMap
     cost_model: CostModel
@@ -34,7 +34,7 @@ class PruningSpace:
     round_to: int = 1
 
     def min_cost(self) -> tuple[int, int]:
-        """The (macs, params) of the smallest network that the limits allow."""
+        """Return the (macs, params) of the smallest network that the limits allow."""
         units = build_units(self.channel_map, self.min_channels, self.round_to)
         macs, params = self.cost_model.cost_of(units.unit_of_slot == len(units.start))
         return int(macs), int(params)
@@ -43,9 +43,18 @@ class PruningSpace:
 def decode_policy(
     policy: Policy, target: Target, measurements: Measurements, space: PruningSpace
 ) -> Mask:
-    """The largest mask [A] of this policy whose price is not above the target.
+    """Return the largest mask [A] of a policy within the target.
 
-    The policy's own floor gives way where it puts the target out of reach; the user's does not.
+    If the policy's `floor` makes the target unreachable, the floor drops to `min_channels`.
+
+    Args:
+        policy: The policy.
+        target: The limits on the mask's cost.
+        measurements: The scores and curves that the policy reads.
+        space: The network's pruning space.
+
+    Raises:
+        UnreachableBudgetError: If the smallest allowed mask is above the target.
     """
     (mask,), reachable = decode_policies([policy], [target], measurements, space)
     if not reachable.all():
@@ -66,23 +75,23 @@ def decode_policies(
     measurements: Measurements,
     space: PruningSpace,
 ) -> tuple[Mask, Mask]:
-    """The masks [B, A] of many policies, each at its own target, and which reach it [B].
+    """Return the masks [B, A] of policies, each at its own target, and which reach it [B].
 
-    A row out of reach holds the smallest mask that the user's limits allow. A given threshold of
-    loss variation takes away all that it allows to, also where the target was met before.
+    A row that cannot reach its target holds the smallest mask that the limits allow. A policy with
+    a loss-variation threshold removes all that the threshold allows, also beyond the target.
     """
     check_width_limits(space.min_channels, space.round_to)
-    ordering = PolicyScorer(measurements, space.channel_map, space.cost_model)
+    scorer = PolicyScorer(measurements, space.channel_map, space.cost_model)
     dense = space.cost_model.dense
     limits = np.array([Budget(*t.limits(dense)).limits for t in targets]).reshape(-1, 2)
     masks = np.ones((len(policies), space.channel_map.atoms), dtype=bool)
     reachable = np.zeros(len(policies), dtype=bool)
-    waiting = [(row, max(p.floor, space.min_channels)) for row, p in enumerate(policies)]
-    while waiting:
-        for rows, floor in _group_by_floor(policies, waiting):
+    pending = [(row, max(p.floor, space.min_channels)) for row, p in enumerate(policies)]
+    while pending:
+        for rows, floor in _group_by_floor(policies, pending):
             batch = [policies[row] for row in rows]
             masks[rows], reachable[rows] = _decode_batch(
-                batch, floor, ordering.scores(batch), limits[rows], space
+                batch, floor, scorer.scores(batch), limits[rows], space
             )
             for row in (row for row in rows if policies[row].has_loss_threshold):
                 curves = curves_for_policy(policies[row], measurements.curves)
@@ -94,20 +103,20 @@ def decode_policies(
                     floor=floor,
                     round_to=space.round_to,
                 )
-        waiting = [
+        pending = [
             (row, space.min_channels)
-            for row, floor in waiting
+            for row, floor in pending
             if floor > space.min_channels and not reachable[row]
         ]
     return masks, reachable
 
 
 def _group_by_floor(
-    policies: Sequence[Policy], waiting: list[tuple[int, int]]
+    policies: Sequence[Policy], pending: list[tuple[int, int]]
 ) -> Iterator[tuple[list[int], int]]:
-    """Rows that can be decoded together, and their floor; no more than stay in the cache."""
+    """Yield rows that can be decoded in one batch, and their floor."""
     found: dict[tuple[bool, int], list[int]] = {}
-    for row, floor in waiting:
+    for row, floor in pending:
         found.setdefault((_uses_current_cost(policies[row]), floor), []).append(row)
     for (_, floor), rows in found.items():
         for start in range(0, len(rows), POLICIES_PER_BATCH):
@@ -115,9 +124,9 @@ def _group_by_floor(
 
 
 def _uses_current_cost(policy: Policy) -> bool:
-    """Its order depends on the price of the present mask."""
-    priced = policy.price_power > 0 and policy.allocation == "global-threshold"
-    return priced and policy.price_at == "present"
+    """Whether a policy divides by the cost in the current, not the dense, network."""
+    divides = policy.price_power > 0 and policy.allocation == "global-threshold"
+    return divides and policy.price_at == "present"
 
 
 def _decode_batch(
@@ -127,7 +136,7 @@ def _decode_batch(
     limits: IntArray,
     space: PruningSpace,
 ) -> tuple[Mask, Mask]:
-    """Masks and reachability of policies with one floor and one way of pricing."""
+    """Return masks and reachability of policies with one floor and one cost reference."""
     check_atom_scores(scores, space.channel_map)
     units = build_units(space.channel_map, floor, space.round_to)
     if _uses_current_cost(policies[0]):

@@ -1,13 +1,13 @@
-"""From an order of removal to the mask within a budget: the prefix, then the fill.
+"""Masks within a budget from an order of removal: the prefix, then the fill.
 
-All rows of a batch take each step together. The prefix is a bisection over ranks. Then, in reverse
-order, each unit that still fits is added back. The price rises with every unit, so one that does
-not fit once never fits later:
+All rows of a batch advance together. The prefix is a bisection over ranks. The fill then adds
+back, in reverse order, each unit that still fits. Every added unit raises the cost, so a unit that
+does not fit once never fits later:
 
-- removed atoms of one kind cost the same, so a row only looks at the last removed of each kind and
-  takes the latest that fits: as many steps as atoms come back;
-- with rounded widths, if a unit does not fit, the rest of its group stays out too, else its width
-  would be no multiple: about as many steps as groups, and units that come back.
+- Removed atoms of one kind have the same cost, so each step compares only the last removed atom of
+  each kind and adds back the latest that fits. There are as many steps as atoms added back.
+- With rounded widths, if a unit does not fit, the rest of its group stays removed too, since its
+  width would be no multiple. There are about as many steps as groups plus units added back.
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ from .units import Ranks
 def fill_masks(
     rank: Ranks, channel_map: ChannelMap, cost_model: CostModel, limits: IntArray, *, single: bool
 ) -> tuple[Mask, Mask]:
-    """The maximal masks [B, A] of ranks [B, A] within limits [B, 2], and which rows meet them.
+    """Return the largest masks [B, A] within limits [B, 2], and which rows meet them [B].
 
-    `single`: units are atoms. A row out of reach gets the mask without all units.
+    Args:
+        rank: Ranks of removal [B, A].
+        channel_map: The channel map of the network.
+        cost_model: The cost of masks.
+        limits: The largest (macs, params) of each row [B, 2].
+        single: Whether every unit is one atom.
+
+    A row that cannot meet its limits gets the mask without any unit.
     """
     masks = rank >= _prefix_ranks(rank, cost_model, limits)[:, None]
     slack = limits - cost_model.cost_of(masks)
@@ -38,7 +45,7 @@ def fill_masks(
 
 
 def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: IntArray) -> IntArray:
-    """The lowest rank [B] below which all must go until the limits are met; else A."""
+    """Return the lowest rank [B] below which all atoms are removed to meet the limits; else A."""
     low = np.zeros(len(rank), dtype=np.int64)
     high = np.full(len(rank), rank.shape[1])
     while (low < high).any():
@@ -50,14 +57,14 @@ def _prefix_ranks(rank: Ranks, cost_model: CostModel, limits: IntArray) -> IntAr
 
 
 def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: IntArray) -> Mask:
-    """Which atoms are added back [B, A], given the ranks of the removed ones (kept: -1)."""
-    waiting, last = _sort_by_kind(removed, kinds)
-    gone = np.add.reduceat(waiting >= 0, last - kinds.size, axis=1, dtype=np.int64)
+    """Return which atoms are added back [B, A], from the ranks of removed ones (kept: -1)."""
+    ranks, last = _sort_by_kind(removed, kinds)
+    gone = np.add.reduceat(ranks >= 0, last - kinds.size, axis=1, dtype=np.int64)
     cost, slack = kinds.cost_of_adding(kinds.size - gone), slack.T
     rows, at = np.arange(len(removed)), np.tile(last, (len(removed), 1))
     while True:
         fits = (cost <= slack[..., None]).all(axis=0)
-        latest = np.where(fits, waiting[rows[:, None], at[rows]], -1)
+        latest = np.where(fits, ranks[rows[:, None], at[rows]], -1)
         more = latest.max(axis=1, initial=-1) >= 0
         if not more.any():
             break
@@ -66,25 +73,25 @@ def _add_atoms_back(removed: Ranks, kinds: AtomKinds, slack: IntArray) -> Mask:
         slack = slack - cost[:, each, kind]
         cost += kinds.change[:, kind]
         at[rows, kind] -= 1
-    stays_out = np.take_along_axis(waiting, at, axis=1)
+    stays_out = np.take_along_axis(ranks, at, axis=1)
     return np.asarray(removed > stays_out[:, kinds.kind_of_atom])
 
 
 def _sort_by_kind(removed: Ranks, kinds: AtomKinds) -> tuple[Ranks, IntArray]:
-    """The ranks sorted within each kind, behind a -1 each; and the last column of each [C]."""
+    """Return ranks sorted within each kind after a leading -1, and each kind's last column [C]."""
     column, ends = np.argsort(kinds.kind_of_atom, kind="stable"), np.cumsum(kinds.size)
     last = np.cumsum(kinds.size + 1) - 1
-    waiting = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
+    ranks = np.full((len(removed), removed.shape[1] + len(last)), -1, dtype=np.int32)
     for size, end, after in zip(kinds.size, ends, last + 1, strict=True):
         own = removed[:, column[end - size : end]]
-        waiting[:, after - size : after] = np.sort(own, axis=1)
-    return waiting, last
+        ranks[:, after - size : after] = np.sort(own, axis=1)
+    return ranks, last
 
 
 def _add_units_back(
     masks: Mask, removed: Ranks, group_of: Int32Array, cost_model: CostModel, limits: IntArray
 ) -> Mask:
-    """The masks [B, A] after the fill with units of several atoms, which have one rank."""
+    """Return the masks [B, A] after the fill with units of several atoms of one rank."""
     latest = removed.max(axis=1, keepdims=True)
     while (latest >= 0).any():
         unit = (removed == latest) & (latest >= 0)

@@ -1,15 +1,15 @@
 """Loss-variation budget: every group is cut as far as one threshold allows (Li et al. 2020).
 
-    k_g = max { k : dL_g(k) <= t },   t given, or the least one whose mask meets the target
+    k_g = max { k : dL_g(k) <= t },   t given, or the smallest t whose mask meets the target
 
-The k-th atom of a group to go is worth dL_g(k), so the threshold for a target is the common solver
-over these worths: masks of two thresholds are nested, and the fill makes the price exact.
+The k-th removed atom of a group has the score dL_g(k), so the solver of `budget.py` finds the
+threshold for a target: masks of two thresholds are nested, and the fill makes the cost exact.
 
-least-sum   min sum_g dL_g(k_g)  subject to the price: an atom is worth d dL_g / d price on the
-            lower convex hull of its group's curve (the Lagrangian's price of one more cut)
+least-sum   min sum_g dL_g(k_g)  subject to the cost: an atom has the score d dL_g / d cost on the
+            lower convex hull of its group's curve (the Lagrange multiplier of one more cut)
 
-We differ in: probes are cached, so the threshold may be solved for MACs, params or both; a stage's
-a and b rescale its curves; least-sum is ours.
+We differ in: probes are cached, so the threshold can be solved for MACs, params or both; a and b
+of a stage rescale its curves; least-sum is ours.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .units import build_units, rank_by_score
 
 
 def curves_for_policy(policy: Policy, measured: Mapping[str, LossCurves]) -> LossCurves:
-    """The loss curves that the policy reads."""
+    """Return the loss curves that the policy reads."""
     name = curves_name(policy.score, policy.combine, policy.probe)
     if name not in measured:
         raise UserError(
-            f"loss curves must be measured before allocation loss-budget, got none for {name!r}; "
-            "measure them with measure_curves, or take another allocation"
+            f"allocation loss-budget must have measured loss curves, got none for {name!r}; "
+            "measure them with measure_curves, or choose another allocation"
         )
     return measured[name]
 
@@ -49,23 +49,23 @@ def curves_for_policy(policy: Policy, measured: Mapping[str, LossCurves]) -> Los
 def removal_order_by_loss(
     policy: Policy, curves: LossCurves, cost_model: CostModel, channel_map: ChannelMap
 ) -> Scores:
-    """The places [A] in which all atoms go, the first has 0; groups keep the curves' order."""
+    """Return removal positions [A], from 0; groups keep the order of their curves."""
     rises = loss_rise_by_atom(curves, channel_map, policy.stages)
     if policy.curves == "least-sum":
         marginal = cost_model.marginal_costs(np.ones(channel_map.atoms, dtype=bool))
         shares = marginal / np.maximum(marginal.sum(axis=0), TINY)
-        prices = shares @ np.array([1 - policy.price_blend, policy.price_blend])
-        rises = convex_hull_slopes(rises, prices, curves, channel_map)
+        costs = shares @ np.array([1 - policy.price_blend, policy.price_blend])
+        rises = convex_hull_slopes(rises, costs, curves, channel_map)
     order = np.lexsort((curves.place, rises))
-    places = np.empty(channel_map.atoms)
-    places[order] = np.arange(channel_map.atoms)
-    return places
+    positions = np.empty(channel_map.atoms)
+    positions[order] = np.arange(channel_map.atoms)
+    return positions
 
 
 def loss_rise_by_atom(
     curves: LossCurves, channel_map: ChannelMap, stages: tuple[float, ...] = ()
 ) -> Scores:
-    """The rise [A] of the cut that an atom completes, by stages rescaled; inf for the last one."""
+    """Return the rise [A] of the cut that ends with each atom; inf for the last of a group."""
     rises = np.empty(channel_map.atoms)
     for group, table in enumerate(rise_tables(curves, channel_map)):
         atoms = atoms_in_removal_order(group, curves, channel_map)
@@ -77,7 +77,7 @@ def loss_rise_by_atom(
         ]
         finite = np.isfinite(rises)
         rises[finite] = table[finite, 0] * rises[finite] + table[finite, 1]
-    for group in range(len(channel_map.groups)):  # a negative factor must not turn the order
+    for group in range(len(channel_map.groups)):  # a negative factor must not reverse the order
         atoms = atoms_in_removal_order(group, curves, channel_map)
         rises[atoms] = np.maximum.accumulate(rises[atoms])
     return rises
@@ -86,7 +86,7 @@ def loss_rise_by_atom(
 def convex_hull_slopes(
     rises: Scores, costs: Scores, curves: LossCurves, channel_map: ChannelMap
 ) -> Scores:
-    """d rise / d price [A] along the lower convex hull of every group's curve."""
+    """Return d rise / d cost [A] along the lower convex hull of each group's curve."""
     slopes = np.full(len(rises), np.inf)
     for group in range(len(channel_map.groups)):
         atoms = atoms_in_removal_order(group, curves, channel_map)
@@ -99,12 +99,12 @@ def convex_hull_slopes(
             to = at + 1 + int(len(ahead) - 1 - ahead[::-1].argmin())
             slopes[atoms[at:to]] = ahead.min()
             at = to
-        slopes[atoms] = np.maximum.accumulate(slopes[atoms])  # rounding must not turn the order
+        slopes[atoms] = np.maximum.accumulate(slopes[atoms])  # rounding must not reverse the order
     return slopes
 
 
 def atoms_in_removal_order(group: int, curves: LossCurves, channel_map: ChannelMap) -> IntArray:
-    """A group's atoms, the first to go first."""
+    """Return the atoms of a group in the order of removal."""
     atoms = np.flatnonzero(channel_map.group_of == group)
     return atoms[np.argsort(curves.place[atoms])]
 
@@ -118,14 +118,16 @@ def mask_under_threshold(
     floor: int = 1,
     round_to: int = 1,
 ) -> Mask:
-    """The mask [A] whose every group is cut as far as the policy's own threshold allows."""
+    """Return the mask [A] that cuts each group as far as the policy's threshold allows."""
     gone = (
         curves.place
         <= removed_counts_under_threshold(policy, curves, channel_map)[channel_map.group_of]
     )
     order = removal_order_by_loss(policy, curves, cost_model, channel_map)
     rank = rank_by_score(order[None], build_units(channel_map, floor, round_to))[0]
-    stays = np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0  # a unit goes whole
+    stays = (
+        np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0
+    )  # a unit is removed as a whole
     stays[channel_map.atoms] = True
     return np.asarray(stays[rank])
 
@@ -133,29 +135,29 @@ def mask_under_threshold(
 def removed_counts_under_threshold(
     policy: Policy, curves: LossCurves, channel_map: ChannelMap
 ) -> IntArray:
-    """How many atoms of each group [G] may go under the policy's threshold.
+    """Return how many atoms of each group [G] the policy's threshold removes.
 
-    Probes of the paper's bisection are read by the same bisection: what was measured decides, and
-    the table only where nothing was.
+    Curves of the paper's bisection are read by the same bisection: it uses measured probes, and
+    the interpolated table only where there is no probe.
     """
     threshold = np.inf if policy.threshold is None else policy.threshold
     groups = range(len(channel_map.groups))
     if curves.settings.method == "paper" and not policy.stages:
         sizes = np.bincount(channel_map.group_of, minlength=len(groups)).tolist()
         return np.array([_replay_bisection(curves.probes(g), sizes[g], threshold) for g in groups])
-    worth = loss_rise_by_atom(curves, channel_map, policy.stages)
-    under = (worth <= threshold) & np.isfinite(worth)
+    rises = loss_rise_by_atom(curves, channel_map, policy.stages)
+    under = (rises <= threshold) & np.isfinite(rises)
     return np.bincount(channel_map.group_of[under], minlength=len(groups))
 
 
 def _replay_bisection(probes: dict[int, float], size: int, threshold: float) -> int:
-    """The bisection of one group on what its probes found."""
+    """Repeat the bisection of one group on its probes."""
     table = rise_table(probes, size)
     return bisect_removed_count(size, lambda k: probes.get(k, float(table[k])) <= threshold)
 
 
 def predicted_loss(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
-    """The loss of a mask if groups did not interact: the base and the sum of the rises."""
+    """Return the loss of a mask if groups did not interact: the base plus the sum of rises."""
     groups = channel_map.group_of
     loss = curves.base
     for group, table in enumerate(rise_tables(curves, channel_map)):
@@ -165,7 +167,7 @@ def predicted_loss(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> f
 
 
 def implied_threshold(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
-    """The largest rise among the groups of a mask: the threshold that it amounts to."""
+    """Return the threshold that a mask corresponds to: the largest rise among its groups."""
     gone = np.bincount(channel_map.group_of[~mask], minlength=len(channel_map.groups))
     tables = rise_tables(curves, channel_map)
     return max((float(t[k]) for t, k in zip(tables, gone, strict=True)), default=0.0)

@@ -1,4 +1,4 @@
-"""The scores that the threshold sees, of many policies at once: bias removed, divided by price."""
+"""The scores that policies rank atoms by: normalised and divided by cost."""
 
 from __future__ import annotations
 
@@ -25,69 +25,72 @@ from .loss_budget import curves_for_policy, removal_order_by_loss
 
 
 class PolicyScorer:
-    """Orders atoms by policies; what policies share is computed once."""
+    """Compute the scores of many policies; intermediate results are cached."""
 
     def __init__(
         self, measurements: Measurements, channel_map: ChannelMap, cost_model: CostModel
     ) -> None:
-        self._evidence = measurements
-        self._channel_map, self._price = channel_map, cost_model
+        self._measurements = measurements
+        self._channel_map, self._cost_model = channel_map, cost_model
         stages = stages_of_groups(channel_map)
         self._stage_count = int(stages.max(initial=0)) + 1
         self._stage = stages[channel_map.group_of]
         self._marginal = cost_model.marginal_costs(np.ones(channel_map.atoms, dtype=bool))
-        self._known: dict[tuple[str, str, str, float], Scores] = {}
+        self._cache: dict[tuple[str, str, str, float], Scores] = {}
 
     def scores(self, policies: Sequence[Policy]) -> Scores:
-        """One row a policy [B, A]; prices at present are left to the allocation."""
-        free = np.array([policy.allocation != "global-threshold" for policy in policies])
+        """Return one row per policy [B, A].
+
+        Policies with `price_at="present"` are not divided here: `current_cost` does it.
+        """
+        no_cost = np.array([policy.allocation != "global-threshold" for policy in policies])
         scores = np.stack([self._normalised(policy) for policy in policies])
-        staged = [row for row, p in enumerate(policies) if p.stages and not free[row]]
+        staged = [row for row, p in enumerate(policies) if p.stages and not no_cost[row]]
         if staged:
             tables = [
                 stage_coefficients(policies[row].stages, self._stage_count) for row in staged
             ]
             scores[staged] = rescale_stages(scores[staged], self._stage, np.stack(tables))
         present = np.array([policy.price_at == "present" for policy in policies])
-        power = np.array([policy.price_power for policy in policies]) * ~(free | present)
+        power = np.array([policy.price_power for policy in policies]) * ~(no_cost | present)
         blend = np.array([policy.price_blend for policy in policies])
         return divide_by_cost(scores, self._marginal, power=power, blend=blend)
 
     def _normalised(self, policy: Policy) -> Scores:
-        """One score an atom [A], comparable between groups; read-only."""
+        """Return one normalised score per atom [A]; read-only."""
         if policy.allocation == "loss-budget":
             return self._scores_by_curves(policy)
         how = "rank" if policy.allocation == "uniform" else policy.normalisation
         fan_in = policy.normalisation == "fan-in"
         key = policy.score, policy.combine, f"{how} {fan_in}", policy.caution
-        if key not in self._known:
-            check_score(policy.score, self._evidence.scores)
-            parts = self._evidence.scores[policy.score]
+        if key not in self._cache:
+            check_score(policy.score, self._measurements.scores)
+            parts = self._measurements.scores[policy.score]
             if fan_in:
                 parts = divide_by_fan_in(parts, self._channel_map)
             combined = combine_layers(parts, self._channel_map, policy.combine)
             if policy.caution:
                 combined = combined - policy.caution * self._errors(policy)
-            self._known[key] = normalize_within_groups(combined, self._channel_map, how)
-        return self._known[key]
+            self._cache[key] = normalize_within_groups(combined, self._channel_map, how)
+        return self._cache[key]
 
     def _scores_by_curves(self, policy: Policy) -> Scores:
-        """The order that its loss curves give [A]; its stages are in it already."""
+        """Return the removal positions by loss curves [A]; they include the stages."""
         name = curves_name(policy.score, policy.combine, policy.probe)
         key = f"curves of {name}", policy.curves, repr(policy.stages), policy.price_blend
-        if key not in self._known:
-            curves = curves_for_policy(policy, self._evidence.curves)
-            self._known[key] = removal_order_by_loss(
-                policy, curves, self._price, self._channel_map
+        if key not in self._cache:
+            curves = curves_for_policy(policy, self._measurements.curves)
+            self._cache[key] = removal_order_by_loss(
+                policy, curves, self._cost_model, self._channel_map
             )
-        return self._known[key]
+        return self._cache[key]
 
     def _errors(self, policy: Policy) -> Scores:
-        """The standard errors of the policy's score [A]."""
-        errors = self._evidence.errors
+        """Return the standard errors of the policy's score [A]."""
+        errors = self._measurements.errors
         if policy.score not in errors:
             raise UserError(
                 f"caution must be 0 for a score without standard errors, got {policy.caution} "
-                f"with {policy.score!r}; errors are known of {', '.join(errors) or 'no score'}"
+                f"with {policy.score!r}; these scores have errors: {', '.join(errors) or 'none'}"
             )
         return errors[policy.score]

@@ -1,9 +1,9 @@
-"""Units: what is removed and added back as one, and the order in which a score removes them.
+"""Units: sets of atoms that are removed and added back together, and their order by score.
 
-A unit is one atom or, with `round_to`, the atoms that take a group to its next lower allowed
-width: a multiple of `round_to` in each of its layers, or dense. A group's atoms are removed from
-the lowest score up, so with the *slots* of a network being its atoms, group by group, each group
-sorted by score, the units are the same ranges of slots for every score.
+A unit is one atom or, with `round_to`, the atoms between two allowed widths of a group: multiples
+of `round_to` in each of its layers, or dense. The atoms of a group are removed from the lowest
+score up. *Slots* number the atoms group by group, sorted by score within each group, so units are
+the same ranges of slots for every score.
 """
 
 from __future__ import annotations
@@ -17,46 +17,46 @@ import numpy as np
 from ..arrays import FloatArray, Int32Array, IntArray
 from ..graph.channels import ChannelMap
 
-Ranks = Int32Array  # [B, A], an atom's place in the order of removal; A if it stays
+Ranks = Int32Array  # [B, A], position of each atom in the order of removal; A if kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RemovalUnits:
-    """The units of one network and one floor, group by group, in their group's order."""
+    """The U units of one network and one floor, group by group, in the order of removal."""
 
-    bounds: IntArray  # [G + 1], the slots where groups begin and end
+    bounds: IntArray  # [G + 1], slots where groups begin and end
     start: IntArray  # [U], first slot
-    size: IntArray  # [U]
+    size: IntArray  # [U], number of atoms
     group: IntArray  # [U]
-    unit_of_slot: IntArray  # [A]; U: never removed
+    unit_of_slot: IntArray  # [A], U for slots that are never removed
 
     @property
     def are_single_atoms(self) -> bool:
-        """Each unit is one atom."""
+        """Whether each unit is one atom."""
         return bool((self.size == 1).all())
 
     def atoms_by_slot(self, scores: FloatArray) -> IntArray:
-        """The atom in each slot [B, A]; of equal scores the lower index first."""
+        """Return the atom in each slot [B, A]; of equal scores, the lower index first."""
         atoms = np.empty(scores.shape, dtype=np.int64)
         for start, end in pairwise(self.bounds.tolist()):
             atoms[:, start:end] = start + stable_argsort(scores[:, start:end])
         return atoms
 
     def unit_scores(self, scores: FloatArray, atoms: IntArray) -> FloatArray:
-        """The mean score of each unit's atoms [B, U], never falling within a group."""
+        """Return the mean score of each unit [B, U], non-decreasing within a group."""
         ordered = np.take_along_axis(scores, atoms, axis=1)
         if self.are_single_atoms:
             return ordered[:, self.start]
         edges = np.stack((self.start, self.start + self.size), axis=1).reshape(-1)
-        worth = np.add.reduceat(ordered, edges, axis=1)[:, ::2] / self.size
+        means = np.add.reduceat(ordered, edges, axis=1)[:, ::2] / self.size
         first = np.searchsorted(self.group, np.arange(len(self.bounds)))
-        for start, end in pairwise(first.tolist()):  # rounding must not turn a group's order
-            np.maximum.accumulate(worth[:, start:end], axis=1, out=worth[:, start:end])
-        return np.asarray(worth)
+        for start, end in pairwise(first.tolist()):  # rounding must not reverse a group's order
+            np.maximum.accumulate(means[:, start:end], axis=1, out=means[:, start:end])
+        return np.asarray(means)
 
 
 def build_units(channel_map: ChannelMap, floor: int, round_to: int) -> RemovalUnits:
-    """The units when every group keeps at least `floor` atoms."""
+    """Return the units if every group keeps at least `floor` atoms."""
     bounds = np.searchsorted(channel_map.group_of, np.arange(len(channel_map.groups) + 1))
     start, size, group = [], [], []
     for index, (first, end) in enumerate(pairwise(bounds.tolist())):
@@ -75,7 +75,7 @@ def build_units(channel_map: ChannelMap, floor: int, round_to: int) -> RemovalUn
 
 
 def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
-    """How many atoms of a group change every layer's width by a multiple of `round_to`."""
+    """Return how many atoms of a group change every layer's width by a multiple of `round_to`."""
     if round_to == 1:
         return 1
     own = channel_map.group_of == group
@@ -91,8 +91,8 @@ def width_step(channel_map: ChannelMap, group: int, round_to: int) -> int:
 
 
 def rank_by_score(scores: FloatArray, units: RemovalUnits) -> Ranks:
-    """Lowest first, by (score of the unit, stable index), for scores [B, A]."""
-    finite = np.clip(scores, -1e300, 1e300)  # of which means can be taken
+    """Return ranks by (score of the unit, index), lowest first, for scores [B, A]."""
+    finite = np.clip(scores, -1e300, 1e300)  # so that means stay finite
     atoms = units.atoms_by_slot(finite)
     order = stable_argsort(units.unit_scores(finite, atoms))
     place = np.full((len(scores), len(units.start) + 1), scores.shape[1], dtype=np.int32)
@@ -101,7 +101,7 @@ def rank_by_score(scores: FloatArray, units: RemovalUnits) -> Ranks:
 
 
 def stable_argsort(values: FloatArray) -> IntArray:
-    """`argsort` of each row, of equals the lower index first; only rows with equals pay for it."""
+    """Sort each row stably; the slower stable sort runs only for rows with ties."""
     order = values.argsort(axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
     tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
@@ -111,7 +111,7 @@ def stable_argsort(values: FloatArray) -> IntArray:
 
 
 def ranks_by_atom(rank_of_slot: Ranks, atoms: IntArray) -> Ranks:
-    """Ranks of slots [B, A] as ranks of atoms."""
+    """Convert ranks of slots [B, A] to ranks of atoms."""
     rank = np.empty_like(rank_of_slot)
     np.put_along_axis(rank, atoms, rank_of_slot, axis=1)
     return rank

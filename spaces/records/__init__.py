@@ -1,1 +1,1 @@
-"""Records of a search: evaluation, recipe, Pareto front, hypervolume."""
+"""Records of a search: `Evaluation`, `Recipe`, `Front`, `GateHistory` and the hypervolume."""

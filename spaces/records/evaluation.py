@@ -1,4 +1,4 @@
-"""The evaluation: what was measured of one trial. Numbers and the policy; no network."""
+"""The evaluation: the metrics of one trial with its policy and target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..policy.policy import Policy, policy_from_json
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One measured trial. `accuracy` and `loss` are of the validation split."""
+    """The metrics of one trial; `accuracy` and `loss` are those of the validation split."""
 
     trial: int | None  # None for a control
     accuracy: float
@@ -25,23 +25,23 @@ class Evaluation:
     seconds: float
     policy: Policy
     target: Target
-    path: str  # of its recipe and weights, relative to the run folder
+    path: str  # of the recipe and weights, relative to the run folder
     test_accuracy: float | None = None
     latency_ms: float | None = None
     origin: str | None = None  # of the policy: preset:NAME, own:SCORE, screened or sampled
-    predicted: float | None = None  # the rise of the loss that the surrogate foretold
+    predicted: float | None = None  # rise of the loss that the surrogate predicted
 
     @property
     def objectives(self) -> tuple[float, float, float]:
-        """Accuracy up, FLOPs down, params down."""
+        """Accuracy (to maximise), and the fractions of FLOPs and params (to minimise)."""
         return self.accuracy, self.flops_fraction, self.params_fraction
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def evaluation_from_json(values: Any) -> Evaluation:
-    """Read an evaluation; fields that this version does not know are ignored."""
+    """Read an evaluation that `to_json` wrote; unknown fields are ignored."""
     nested = {"policy": policy_from_json, "target": target_from_json}
     return record_from_json(Evaluation, values, "an evaluation", nested=nested, exact=False)

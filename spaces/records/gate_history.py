@@ -1,4 +1,4 @@
-"""The course of gates: how both sizes of a network went to their targets in training."""
+"""The gate history: a network's sizes and their targets over gate training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from ..errors import UserError
 from ..io.validation import record_from_json
 
-GATE_HISTORY_FILE = "course.json"  # in the folder of a trial with gates
+GATE_HISTORY_FILE = "course.json"  # in the folder of a trial that trains gates
 
 
 @dataclass(frozen=True, slots=True)
 class GateHistory:
-    """Sizes as fractions of dense after some of the steps, and what was asked for.
+    """Sizes as fractions of dense after some training steps, and their targets.
 
-    `moved` of all `atoms` were opened or closed by the last step, to the exact budget.
+    The final mask of the exact budget flipped `moved` of all `atoms`.
     """
 
     steps: tuple[int, ...]
@@ -28,19 +28,22 @@ class GateHistory:
 
     def __post_init__(self) -> None:
         if not len(self.steps) == len(self.flops) == len(self.params) > 0 < min(self.steps):
-            raise UserError("a course must have both sizes of at least one step, from step 1 on")
+            raise UserError(
+                "a gate history must have both sizes for at least one step and steps from 1 on; "
+                "delete it"
+            )
 
     def describe_last_step(self) -> str | None:
-        """How far the gates were from a mask of the exact budget, in words."""
+        """Describe how far the gates were from a mask of the exact budget."""
         if self.moved is None or self.atoms is None:
             return None
         return f"the last step to the exact budget turned {self.moved} of {self.atoms} atoms"
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return asdict(self)
 
 
 def gate_history_from_json(values: Any) -> GateHistory:
-    """Read a course."""
-    return record_from_json(GateHistory, values, "a course", exact=False)
+    """Read a gate history that `to_json` wrote."""
+    return record_from_json(GateHistory, values, "a gate history", exact=False)

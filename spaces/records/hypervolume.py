@@ -1,7 +1,7 @@
-"""The hypervolume that a set of points dominates: one number for how good a front is.
+"""The hypervolume that a set of points dominates, and non-dominated sorting.
 
-All objectives are to be maximised. hv(S) is the volume of the union of the boxes between the
-reference and each point; by slices along the last objective (exact; fronts here are small):
+All objectives are maximised. hv(S) is the volume of the union of the boxes between the reference
+and each point, computed exactly by slices along the last objective, for small fronts:
 
     hv(S) = sum over slices of (upper - lower) * hv_{d-1}(points that reach the slice)
 """
@@ -16,13 +16,13 @@ from ..arrays import BoolArray, FloatArray, IntArray
 
 
 def hypervolume(points: FloatArray, reference: FloatArray) -> float:
-    """Volume above `reference` [d] that `points` [n, d] dominate; larger is better."""
+    """Return the volume above `reference` [d] that `points` [n, d] dominate."""
     above = points[(points > reference).all(axis=1)] - reference
     return union_volume(above) if len(above) else 0.0
 
 
 def union_volume(points: FloatArray) -> float:
-    """Volume of the union of the boxes from the origin to each of the positive points."""
+    """Return the volume of the union of the boxes from the origin to each positive point."""
     if points.shape[1] == 1:
         return float(points.max())
     if points.shape[1] == 2:
@@ -37,7 +37,7 @@ def union_volume(points: FloatArray) -> float:
 
 
 def union_area(points: FloatArray) -> float:
-    """The same in two dimensions: a staircase."""
+    """Return the area of this union in two dimensions."""
     order = np.lexsort((-points[:, 1], -points[:, 0]))
     x, y = points[order].T
     best = np.maximum.accumulate(np.append(0.0, y))
@@ -45,14 +45,14 @@ def union_area(points: FloatArray) -> float:
 
 
 def non_dominated_mask(points: FloatArray) -> BoolArray:
-    """Which of the points [n, d] no other dominates."""
+    """Return which of the points [n, d] no other point dominates: bool [n]."""
     no_worse = (points[:, None, :] >= points[None]).all(axis=2)
     better = (points[:, None, :] > points[None]).any(axis=2)
     return np.asarray(~(no_worse & better).any(axis=0))
 
 
 def non_domination_ranks(points: FloatArray) -> IntArray:
-    """The non-domination rank of each of the points [n, d]: 0 is the front, 1 that of the rest."""
+    """Return the rank of each point [n, d]: 0 is the front, 1 the front of the rest, ..."""
     rank = np.full(len(points), -1)
     while (rank < 0).any():
         left = np.flatnonzero(rank < 0)
@@ -61,7 +61,7 @@ def non_domination_ranks(points: FloatArray) -> IntArray:
 
 
 def hypervolume_contributions(points: FloatArray, reference: FloatArray) -> FloatArray:
-    """What the volume loses without each of the points: how much a point is worth. [n]"""
+    """Return the volume that only this point contributes, for each of the points: [n]."""
     whole = hypervolume(points, reference)
     return np.array(
         [whole - hypervolume(np.delete(points, i, axis=0), reference) for i in range(len(points))]

@@ -1,4 +1,4 @@
-"""The front: the non-dominated evaluations, the answer at the target, and the controls."""
+"""The Pareto front, the best evaluation at the target, and the controls."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .hypervolume import hypervolume, non_dominated_mask
 SCHEMA = 1
 OBJECTIVES = ("accuracy", "flops_fraction", "params_fraction")
 OBJECTIVE_SIGNS = {"accuracy": 1, "flops_fraction": -1, "params_fraction": -1, "latency_ms": -1}
-TARGET_TOLERANCE = 0.02  # how far below a requested target the answer at the target may lie
+TARGET_TOLERANCE = 0.02  # how far below a target its evaluation may lie, as a fraction of dense
 
 
 @dataclass(frozen=True, slots=True)
 class DenseMetrics:
-    """The measurements of the network before pruning."""
+    """The metrics of the dense network."""
 
     accuracy: float
     macs: int
@@ -33,7 +33,7 @@ class DenseMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """What a search found. `points` are sorted by FLOPs, smallest first."""
+    """The result of a search. `points` are sorted by FLOPs, smallest first."""
 
     seed: int
     requested: Target
@@ -45,12 +45,12 @@ class Front:
 
     @property
     def points_by_path(self) -> dict[str, Evaluation]:
-        """The points and the answer at the target by path, each once."""
+        """All points and `at_target` by path, each once."""
         return {point.path: point for point in (*self.points, self.at_target) if point}
 
     @property
     def dominating_trial(self) -> int | None:
-        """The trial of a front point that dominates the answer at the target, if one does."""
+        """The trial of a point that dominates `at_target`; None if none does."""
         if self.at_target is None:
             return None
         better = [p for p in self.points if dominates(p, self.at_target, self.objectives)]
@@ -58,9 +58,9 @@ class Front:
 
     @property
     def picked(self) -> Evaluation | None:
-        """The most accurate point within the requested sizes: what `pick` gives for them.
+        """The most accurate point within the requested sizes, as `pick` returns it.
 
-        It is the answer at the target, or a point that is at least as good as that.
+        It is `at_target`, or a point that is at least as accurate.
         """
         dense = self.dense.macs, self.dense.params
         fitting = [
@@ -70,7 +70,7 @@ class Front:
 
     @property
     def gains_over_controls(self) -> dict[str, tuple[float, float | None]]:
-        """By control: how far `picked` is above it on validation, and on test where measured."""
+        """By control: the accuracy of `picked` above it, on validation and on test (or None)."""
         if self.picked is None:
             return {}
         own, test = self.picked.accuracy, self.picked.test_accuracy
@@ -85,7 +85,7 @@ class Front:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values, as front.json holds it."""
+        """Return the record as plain values, as front.json holds it."""
         at_target = picked = None
         if self.picked is not None:
             figures = ("accuracy", "test_accuracy")
@@ -110,7 +110,11 @@ class Front:
 
 
 def front_from_json(values: Any) -> Front:
-    """Read a front.json; a newer schema is refused, unknown fields are ignored."""
+    """Read the values of front.json; unknown fields are ignored.
+
+    Raises:
+        UserError: If a newer version wrote it, or it is no front.
+    """
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise UserError(
@@ -136,7 +140,7 @@ def front_from_json(values: Any) -> Front:
 
 
 def check_objectives(front: Front) -> None:
-    """Every objective must be one that is known, and measured of every point."""
+    """Raise UserError unless every objective is known and measured for every point."""
     points = [*front.points, *([front.at_target] if front.at_target else [])]
     for name in front.objectives:
         if name not in OBJECTIVE_SIGNS or any(getattr(point, name) is None for point in points):
@@ -149,14 +153,14 @@ def check_objectives(front: Front) -> None:
 def objective_values(
     evaluation: Evaluation, objectives: Sequence[str] = OBJECTIVES
 ) -> tuple[float, ...]:
-    """What is to be maximised: accuracy, and each cost below zero."""
+    """Return the values to maximise: accuracy, and each cost with a negative sign."""
     return tuple(OBJECTIVE_SIGNS[name] * getattr(evaluation, name) for name in objectives)
 
 
 def dominates(
     first: Evaluation, second: Evaluation, objectives: Sequence[str] = OBJECTIVES
 ) -> bool:
-    """True if `first` is nowhere worse than `second` and somewhere better."""
+    """Whether `first` is at least as good in every objective and better in one."""
     a, b = objective_values(first, objectives), objective_values(second, objectives)
     return a != b and all(one >= other for one, other in zip(a, b, strict=True))
 
@@ -164,7 +168,7 @@ def dominates(
 def non_dominated(
     evaluations: Sequence[Evaluation], objectives: Sequence[str] = OBJECTIVES
 ) -> tuple[Evaluation, ...]:
-    """The front of `evaluations`, smallest FLOPs first; of equals, the earliest."""
+    """Return the Pareto front, smallest FLOPs first; of equal evaluations, the first."""
     unique: dict[tuple[float, ...], Evaluation] = {}
     for evaluation in evaluations:
         unique.setdefault(objective_values(evaluation, objectives), evaluation)
@@ -175,7 +179,7 @@ def non_dominated(
 
 
 def front_hypervolume(evaluations: Sequence[Evaluation]) -> float:
-    """Hypervolume of accuracy against FLOPs saved, above no accuracy and nothing saved."""
+    """Return the hypervolume of (accuracy, saved fraction of FLOPs) above (0, 0)."""
     rows = [(e.accuracy, 1 - e.flops_fraction) for e in evaluations]
     return hypervolume(np.array(rows).reshape(-1, 2), np.zeros(2))
 
@@ -183,7 +187,7 @@ def front_hypervolume(evaluations: Sequence[Evaluation]) -> float:
 def best_at_target(
     evaluations: Sequence[Evaluation], target: Target, dense: tuple[int, int]
 ) -> Evaluation | None:
-    """Best validation accuracy of those meeting every target and less than 0.02 below one."""
+    """Return the most accurate evaluation that meets the target (see `meets_target`), or None."""
     fitting = [e for e in evaluations if meets_target(e, target, dense)]
     if not fitting:
         return None
@@ -191,7 +195,7 @@ def best_at_target(
 
 
 def meets_target(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
-    """True if the price keeps every requested limit and lies close below at least one."""
+    """Whether the cost is within every limit and at most 0.02 of dense below one of them."""
     actual = (evaluation.macs, evaluation.params)
     shares = zip(actual, dense, target.fractions(dense), strict=True)
     near = any(wanted is not None and wanted - a / d < TARGET_TOLERANCE for a, d, wanted in shares)
@@ -199,6 +203,6 @@ def meets_target(evaluation: Evaluation, target: Target, dense: tuple[int, int])
 
 
 def is_within_target(evaluation: Evaluation, target: Target, dense: tuple[int, int]) -> bool:
-    """True if the price keeps every requested limit."""
+    """Whether the cost is within every limit."""
     actual, limits = (evaluation.macs, evaluation.params), target.limits(dense)
     return all(most is None or size <= most for size, most in zip(actual, limits, strict=True))

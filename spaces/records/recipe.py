@@ -1,7 +1,7 @@
-"""The recipe: policy + mask, enough to rebuild a small network from its dense one.
+"""The recipe: policy and mask, enough to rebuild a pruned network from its dense network.
 
-A picked network's recipe says besides what was measured of it, and with what. Schema 1 had the
-mask, the hashes and the policy only; it is read as a recipe in which nothing was measured.
+The recipe of a picked network also holds its metrics and the versions that produced them. Schema 1
+had only the mask, the hashes and the policy; it is read as a recipe without metrics.
 """
 
 from __future__ import annotations
@@ -38,19 +38,26 @@ FIELDS_RENAMED_IN_SCHEMA_2 = {
     "step_epochs": "step_share",
     "gate_epochs": "gate_share",
 }  # of the trial's epochs
-# What a stranger's file may ask for.
+# Limits for untrusted files.
 MAX_CLASSES, MAX_INPUT_VALUES, MAX_ATOMS, MAX_NAME_LENGTH = 10**5, 2**24, 10**8, 300
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where the dense network comes from. `name` is None for a module that the user passed in.
+    """Where the dense network comes from, and what it takes and returns.
 
-    `mean` and `std` are per channel, of images scaled to 0..1; empty where nobody noted them.
-    `augment`: the augmentation of training; None where nobody noted it.
-    `data` is what accuracies were measured on, as the user named it, and a hash of it.
-    `outputs` is the form of what it returns (scores, softmax or sigmoid), `element` where in its
-    output the class scores are.
+    Attributes:
+        name: The model's name; None for a module that the user passed in.
+        classes: The number of classes.
+        input_shape: The shape of one sample.
+        keep: The layers whose outputs were never removed.
+        mean: Per channel, of images scaled to 0..1; empty if unknown.
+        std: Per channel, of images scaled to 0..1; empty if unknown.
+        data: The data of the accuracies, as the user named them.
+        data_sha256: A hash of the data.
+        augment: The training augmentation; None if unknown.
+        outputs: The form of the outputs: scores, softmax or sigmoid.
+        element: The path of the class scores in the outputs.
     """
 
     name: str | None
@@ -68,7 +75,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class RecipeMetrics:
-    """What was measured of the network; accuracy and loss on the validation split."""
+    """The metrics of the network; `accuracy` and `loss` are those of the validation split."""
 
     accuracy: float
     loss: float
@@ -76,14 +83,14 @@ class RecipeMetrics:
     params: int
     flops_fraction: float
     params_fraction: float
-    epochs: float  # of fine-tuning, all of them
+    epochs: float  # of fine-tuning, in total
     test_accuracy: float | None = None
     latency_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneRecord:
-    """A full fine-tune that the weights come from: its settings, and what it started from."""
+    """A full fine-tune: its settings and the accuracy before it."""
 
     data: str
     epochs: float
@@ -99,7 +106,7 @@ class FineTuneRecord:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One network: which atoms of which dense one are kept, by what policy, with what result."""
+    """One pruned network: the dense network, the removed atoms, the policy and the metrics."""
 
     source: ModelSource
     atoms: int
@@ -109,46 +116,50 @@ class Recipe:
     policy: Policy
     target: Target
     seed: int
-    widths: dict[str, int] = field(default_factory=dict)  # kept output channels of each layer
+    widths: dict[str, int] = field(default_factory=dict)  # kept output channels by layer
     versions: dict[str, str] = field(default_factory=dict)
     figures: RecipeMetrics | None = None
     dense: DenseMetrics | None = None
-    dense_sha256: str | None = None  # of the dense network's weights beside it, if they are there
-    fine_tune: FineTuneRecord | None = None  # the last one, which the figures are of
-    earlier: tuple[FineTuneRecord, ...] = ()  # those before it, in order
+    dense_sha256: str | None = None  # of the dense weights stored beside the recipe, if any
+    fine_tune: FineTuneRecord | None = None  # the last fine-tune, which `figures` describe
+    earlier: tuple[FineTuneRecord, ...] = ()  # earlier fine-tunes, in order
     schema: int = SCHEMA
 
     @property
     def mask(self) -> Mask:
-        """Bool [A], True = kept."""
+        """The mask, bool [A], True = kept."""
         keep = np.ones(self.atoms, bool)
         keep[list(self.removed)] = False
         return keep
 
     @property
     def fine_tunes(self) -> tuple[FineTuneRecord, ...]:
-        """Those that the network has behind it, in order."""
+        """All fine-tunes of the network, in order."""
         return self.earlier if self.fine_tune is None else (*self.earlier, self.fine_tune)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return {**asdict(self), "policy": self.policy.to_json()}
 
 
 def portable_data_name(name: str) -> str:
-    """Data as a recipe names them: without the folders of the machine that they lay on."""
+    """Return a data name for a recipe: without the parent folders of local paths."""
     kind, colon, where = name.partition(":")
     return kind + colon + where.rstrip("/").rpartition("/")[2]
 
 
 def recipe_metrics(evaluation: Evaluation) -> RecipeMetrics:
-    """The figures of an evaluation, without what it was an evaluation of."""
+    """Return the metrics of an evaluation, without its policy and target."""
     return RecipeMetrics(**{name: getattr(evaluation, name) for name in RecipeMetrics.__slots__})
 
 
 def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
-    """Read a recipe; unknown fields are errors, a newer schema is refused, an older migrated."""
-    tuned = partial(record_from_json, FineTuneRecord, where=f"{where}, fine_tune,")
+    """Read a recipe; an older schema is migrated.
+
+    Raises:
+        UserError: If a field is unknown or wrong, or a newer version wrote the recipe.
+    """
+    read_fine_tune = partial(record_from_json, FineTuneRecord, where=f"{where}, fine_tune,")
     nested = {
         "source": lambda v: record_from_json(ModelSource, v, f"{where}, source,"),
         "policy": policy_from_json,
@@ -157,8 +168,8 @@ def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
             lambda v: record_from_json(RecipeMetrics, v, f"{where}, figures,")
         ),
         "dense": optional_reader(lambda v: record_from_json(DenseMetrics, v, f"{where}, dense,")),
-        "fine_tune": optional_reader(tuned),
-        "earlier": lambda v: tuple(tuned(values=each) for each in v),
+        "fine_tune": optional_reader(read_fine_tune),
+        "earlier": lambda v: tuple(read_fine_tune(values=each) for each in v),
     }
     try:
         recipe = record_from_json(Recipe, migrate_recipe(values, where), where, nested=nested)
@@ -171,10 +182,9 @@ def recipe_from_json(values: Any, where: str = "recipe.json") -> Recipe:
 
 
 def migrate_recipe(values: Any, where: str) -> Any:
-    """The values of a schema 1 recipe as schema 2 has them.
+    """Convert the values of a schema 1 recipe to schema 2.
 
-    Its policy counted the epochs of steps and gates, out of the one epoch that a trial had unless
-    it was told otherwise.
+    Its policy held the epochs of steps and gates, out of one epoch per trial by default.
     """
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema == SCHEMA:
@@ -198,10 +208,10 @@ def migrate_recipe(values: Any, where: str) -> Any:
 
 
 def check_recipe_sizes(recipe: Recipe, where: str) -> None:
-    """Refuse sizes that no network has, before anything of such a size is made."""
+    """Raise UserError for sizes out of range, before anything of such a size is allocated."""
     atoms, source = recipe.atoms, recipe.source
     if not 0 < atoms <= MAX_ATOMS or any(not 0 <= a < atoms for a in recipe.removed):
-        raise UserError(f"{where} must remove atoms below {atoms}, got others; write it again")
+        raise UserError(f"{where} must remove atoms in [0, {atoms}), got others; write it again")
     if not 1 <= source.classes <= MAX_CLASSES:
         raise UserError(
             f"{where} must have 1 to {MAX_CLASSES:,} classes, got {source.classes}; write it again"
@@ -225,7 +235,7 @@ def check_recipe_sizes(recipe: Recipe, where: str) -> None:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe file; each fault is one line."""
+    """Read a recipe file; a UserError of one line names any fault."""
     try:
         values = read_json(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -161,7 +161,7 @@ def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
         )
     text = str(caught.value)
     assert "\n" not in text
-    for part in ("macs cannot go below", "asked 1,000", "keeps 2 atoms", "multiples of 4"):
+    for part in ("macs cannot go below", "got 1,000", "keeps 2 atoms", "multiples of 4"):
         assert part in text
     assert "10 channels are protected (the first in linear: output of the network)" in text
 
