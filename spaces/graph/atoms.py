@@ -1,4 +1,4 @@
-"""From what a trace has learnt to the channel map: which ids are one atom, which atoms a group."""
+"""Build the channel map from a trace: ids that are tied form an atom, atoms form groups."""
 
 from __future__ import annotations
 
@@ -17,30 +17,34 @@ from .labels import Couplings, LabelSite
 from .rules.layers import TracedLayer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, sharing=True)
 class TraceResult:
-    """One traced run: the leaves in forward order, and what was tied and protected."""
+    """The result of a traced forward pass."""
 
-    traced_layers: dict[str, TracedLayer]
-    couplings: Couplings
-    unread: tuple[Unread, ...]  # modules with weights outside of leaves
+    traced_layers: dict[str, TracedLayer]  # in forward order
+    couplings: Couplings  # which channels are tied or protected
+    unread: tuple[Unread, ...]  # modules that use weights outside of layers
 
 
 def protect_layers(trace: TraceResult, patterns: Sequence[str]) -> None:
-    """Protect the outputs of the layers that match a pattern, or lie in a block that does."""
+    """Protect the outputs of layers that match a pattern or lie in a block that matches it.
+
+    Raises:
+        UserError: If a pattern matches no layer.
+    """
     for pattern in patterns:
         found = [
-            slot
-            for slot in trace.traced_layers.values()
-            if fnmatchcase(slot.name, pattern) or fnmatchcase(slot.name, f"{pattern}.*")
+            traced
+            for traced in trace.traced_layers.values()
+            if fnmatchcase(traced.name, pattern) or fnmatchcase(traced.name, f"{pattern}.*")
         ]
         if not found:
             some = ", ".join(list(trace.traced_layers)[:3])
             raise UserError(
-                f"keep must match a layer, got {pattern!r}; layers here are named like {some}"
+                f"keep must match a layer, got {pattern!r}; layer names here are such as {some}"
             )
-        for slot in found:
-            trace.couplings.protect(slot.ids_out, f"kept by {pattern!r}")
+        for traced in found:
+            trace.couplings.protect(traced.ids_out, f"kept by {pattern!r}")
 
 
 def build_channel_map(
@@ -49,11 +53,11 @@ def build_channel_map(
     input_shape: tuple[int, ...],
     suspects: Sequence[int] = (),
 ) -> ChannelMap:
-    """Number the atoms; `suspects` are fragile sites whose channels are protected too."""
+    """Build the channel map; channels of the fragile sites in `suspects` are protected too."""
     root = _find_roots(trace.couplings)
     reasons = _protection_reasons(trace, root, suspects)
     atom_of, groups, group_of = _number_atoms(trace, root, reasons)
-    layers = tuple(_build_layer(slot, atom_of) for slot in trace.traced_layers.values())
+    layers = tuple(_build_layer(traced, atom_of) for traced in trace.traced_layers.values())
     described = sum(_count_params(layer) for layer in layers)
     return ChannelMap(
         layers=layers,
@@ -67,12 +71,12 @@ def build_channel_map(
     )
 
 
-def _find_roots(known: Couplings) -> IntArray:
-    """The smallest id that each id is tied to."""
-    root = np.arange(known.size)
-    if not known.pairs:
+def _find_roots(couplings: Couplings) -> IntArray:
+    """Return the smallest id that each id is tied to."""
+    root = np.arange(couplings.size)
+    if not couplings.pairs:
         return root
-    one, other = np.concatenate(known.pairs).T
+    one, other = np.concatenate(couplings.pairs).T
     while True:
         low = np.minimum(root[one], root[other])
         before = root.copy()
@@ -87,7 +91,7 @@ def _find_roots(known: Couplings) -> IntArray:
 def _protection_reasons(
     trace: TraceResult, root: IntArray, suspects: Sequence[int]
 ) -> dict[int, str]:
-    """For every set of tied ids that must stay, why."""
+    """Return the reason for each protected set of tied ids, by its root."""
     fixed = [trace.couplings.fragile[index] for index in suspects]
     fixed = [LabelSite(s.ids, f"sizes are fixed in the code ({s.reason})") for s in fixed]
     unread = LabelSite(_unread_ids(trace, root), "no layer reads it")
@@ -99,32 +103,32 @@ def _protection_reasons(
 
 
 def _unread_ids(trace: TraceResult, root: IntArray) -> IntArray:
-    """Ids that no layer has for its input, even by way of what they are tied to."""
+    """Return ids that no layer reads, neither directly nor through ids tied to them."""
     read = np.zeros(len(root), dtype=bool)
-    for slot in trace.traced_layers.values():
-        if slot.kind in PRODUCER_KINDS:
-            read[root[_valid_ids(slot.ids_in)]] = True
+    for traced in trace.traced_layers.values():
+        if traced.kind in PRODUCER_KINDS:
+            read[root[_valid_ids(traced.ids_in)]] = True
     return np.flatnonzero(~read[root])
 
 
 def _shared_weight_sites(trace: TraceResult) -> list[LabelSite]:
-    """The channels of layers that share a weight with another layer."""
+    """Return the channels of layers that share a weight with another layer."""
     users: dict[int, list[TracedLayer]] = defaultdict(list)
-    for slot in trace.traced_layers.values():
-        for parameter in slot.module._parameters.values():
+    for traced in trace.traced_layers.values():
+        for parameter in traced.module._parameters.values():
             if parameter is not None:
-                users[id(parameter)].append(slot)
+                users[id(parameter)].append(traced)
     return [
-        LabelSite(_valid_ids(ids), f"shares its weight with {_names_of_others(slots, slot)}")
-        for slots in users.values()
-        if len(slots) > 1
-        for slot in slots
-        for ids in (slot.ids_out, slot.ids_in)
+        LabelSite(_valid_ids(ids), f"shares its weight with {_names_of_others(sharing, traced)}")
+        for sharing in users.values()
+        if len(sharing) > 1
+        for traced in sharing
+        for ids in (traced.ids_out, traced.ids_in)
     ]
 
 
-def _names_of_others(slots: list[TracedLayer], but: TracedLayer) -> str:
-    return " and ".join(slot.name for slot in slots if slot is not but)
+def _names_of_others(sharing: list[TracedLayer], but: TracedLayer) -> str:
+    return " and ".join(traced.name for traced in sharing if traced is not but)
 
 
 def _valid_ids(labels: Tensor | None) -> IntArray:
@@ -136,47 +140,47 @@ def _valid_ids(labels: Tensor | None) -> IntArray:
 def _number_atoms(
     trace: TraceResult, root: IntArray, reasons: dict[int, str]
 ) -> tuple[Int32Array, tuple[Group, ...], Int32Array]:
-    """Atom of every id (-1: protected), the groups, and the group of every atom."""
-    makers: dict[int, set[int]] = defaultdict(set)
+    """Return the atom of each id (-1: protected), the groups, and the group of each atom."""
+    producers: dict[int, set[int]] = defaultdict(set)
     if trace.couplings.producer:
         for r, layer in zip(root.tolist(), np.concatenate(trace.couplings.producer), strict=True):
-            makers[r].add(int(layer))
+            producers[r].add(int(layer))
     members: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for r in sorted(set(makers) - set(reasons)):
-        members[tuple(sorted(makers[r]))].append(r)
+    for r in sorted(set(producers) - set(reasons)):
+        members[tuple(sorted(producers[r]))].append(r)
     for alone in [key for key, roots in members.items() if len(roots) == 1]:
-        reasons[members.pop(alone)[0]] = "its channels can only go all together"
+        reasons[members.pop(alone)[0]] = "its channels can only be removed all together"
     names = list(trace.traced_layers)
     order = sorted(members)
     groups = tuple(Group(names[key[0]], tuple(names[i] for i in key)) for key in order)
     numbered = [r for key in order for r in members[key]]
-    atom_of_root = np.full(len(root) + 1, -1, dtype=np.int32)  # the last is for id -1
+    atom_of_root = np.full(len(root) + 1, -1, dtype=np.int32)  # last entry: for id -1
     atom_of_root[numbered] = np.arange(len(numbered), dtype=np.int32)
     group_of = np.repeat(np.arange(len(order), dtype=np.int32), [len(members[k]) for k in order])
     return atom_of_root[np.append(root, len(root))], groups, group_of
 
 
-def _build_layer(slot: TracedLayer, atom_of: Int32Array) -> Layer:
-    assert slot.ids_in is not None
-    assert slot.ids_out is not None
-    module, per_pair, per_out = slot.module, 0, 0
+def _build_layer(traced: TracedLayer, atom_of: Int32Array) -> Layer:
+    assert traced.ids_in is not None
+    assert traced.ids_out is not None
+    module, per_pair, per_out = traced.module, 0, 0
     weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-    if slot.kind in ("conv", "linear"):
+    if traced.kind in ("conv", "linear"):
         assert weight is not None
         per_pair = weight[0, 0].numel()
         per_out = int(bias is not None)
-    elif slot.kind == "channelwise":
+    elif traced.kind == "channelwise":
         per_out = int(weight is not None) + int(bias is not None)
     else:
         table = module._parameters.get("table")
         per_out = 0 if table is None else len(table)
     return Layer(
-        name=slot.name,
-        kind=slot.kind,
-        out_atoms=atom_of[slot.ids_out.numpy()],
-        in_atoms=atom_of[slot.ids_in.numpy()],
-        conv_groups=getattr(module, "groups", 1) if slot.kind == "conv" else 1,
-        macs_per_pair=slot.macs_per_pair,
+        name=traced.name,
+        kind=traced.kind,
+        out_atoms=atom_of[traced.ids_out.numpy()],
+        in_atoms=atom_of[traced.ids_in.numpy()],
+        conv_groups=getattr(module, "groups", 1) if traced.kind == "conv" else 1,
+        macs_per_pair=traced.macs_per_pair,
         params_per_pair=per_pair,
         params_per_out=per_out,
     )
@@ -191,15 +195,15 @@ def _protected_channels(
     trace: TraceResult, atom_of: Int32Array, root: IntArray, reasons: dict[int, str]
 ) -> list[ProtectedChannels]:
     found = []
-    for slot in trace.traced_layers.values():
-        if slot.kind not in PRODUCER_KINDS:
+    for traced in trace.traced_layers.values():
+        if traced.kind not in PRODUCER_KINDS:
             continue
-        assert slot.ids_out is not None
-        ids = slot.ids_out.numpy()
+        assert traced.ids_out is not None
+        ids = traced.ids_out.numpy()
         why: dict[str, int] = defaultdict(int)
         for i in ids[atom_of[ids] < 0].tolist():
             why[reasons[int(root[i])]] += 1
         found += [
-            ProtectedChannels(slot.name, channels, reason) for reason, channels in why.items()
+            ProtectedChannels(traced.name, channels, reason) for reason, channels in why.items()
         ]
     return found

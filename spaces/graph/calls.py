@@ -1,7 +1,7 @@
-"""One aten operation as the trace sees it, the labels of what it touches, and the table of rules.
+"""Traced aten operations, the labels of activations, and the table of label rules.
 
-A rule is a function for one or more operations: it reads labels with `call.first` or
-`call.labels.get`, ties or protects them, and gives the outputs theirs with `call.labels.put`.
+A rule is a function for one or more operations. It reads labels with `call.first_labels` or
+`call.labels.get`, ties or protects them, and labels the outputs with `call.labels.put`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ aten = torch.ops.aten
 
 
 class ActivationLabels:
-    """The labels of the activations alive; an activation without labels is a constant."""
+    """The labels of live activations; an activation without labels is a constant."""
 
     def __init__(self) -> None:
         self._of: Any = WeakTensorKeyDictionary()
 
     def get(self, tensor: Tensor) -> Tensor | None:
-        """The labels of an activation, None if it has none."""
+        """Return the labels of an activation; None if it has none."""
         found: Tensor | None = self._of.get(tensor)
         return found
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
-        """Give an activation labels; None or nothing but -1 takes them away."""
+        """Set the labels of an activation; None, or only -1, removes them."""
         if (
             labels is None
             or tensor.numel() == 0
@@ -43,9 +43,9 @@ class ActivationLabels:
 
 
 def argument(op: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str) -> Any:
-    """An argument of an aten operation by its name in the schema; None if it has no such one.
+    """Return an argument of an aten operation by its name in the schema; None if unknown.
 
-    The dispatcher leaves out trailing arguments that equal their defaults.
+    The dispatcher omits trailing arguments that equal their defaults.
     """
     for place, declared in enumerate(op._schema.arguments):
         if declared.name == name:
@@ -55,7 +55,7 @@ def argument(op: Any, args: Sequence[Any], kwargs: dict[str, Any], name: str) ->
 
 @dataclass(frozen=True, slots=True)
 class OperationCall:
-    """One aten operation as it ran."""
+    """One executed aten operation."""
 
     op: Any
     args: tuple[Any, ...]
@@ -63,20 +63,20 @@ class OperationCall:
     out: Any
     labels: ActivationLabels
     couplings: Couplings
-    location: str  # the operation and the module it ran in, for messages
+    location: str  # operation and module, for messages
 
     @property
     def first_labels(self) -> Tensor:
-        """The labels of the first argument; -1 where it has none."""
+        """The labels of the first argument; -1 everywhere if it has none."""
         found = self.labels.get(self.args[0])
         return unlabelled_like(self.args[0]) if found is None else found
 
     def argument(self, name: str) -> Any:
-        """An argument by its name in the operation's schema, defaults included."""
+        """Return an argument by its name in the operation's schema, or its default."""
         return argument(self.op, self.args, self.kwargs, name)
 
     def protect(self, labels: Tensor | None, why: str) -> None:
-        """Protect labels and say where."""
+        """Protect labels; the reason is `why` and the location of the call."""
         self.couplings.protect(labels, f"{why} ({self.location})")
 
 
@@ -85,12 +85,12 @@ LABEL_RULES: dict[Any, LabelRule] = {}
 
 
 def unlabelled_like(tensor: Tensor) -> Tensor:
-    """Labels -1 for all of an activation."""
+    """Return labels -1 for a whole activation."""
     return torch.full((1,) * tensor.ndim, -1).expand(tensor.shape)
 
 
 def register_rule(*names: str) -> Callable[[LabelRule], LabelRule]:
-    """Register a rule for aten operations; names that this torch does not have are skipped."""
+    """Register a rule for aten operations; operations unknown to this torch are skipped."""
 
     def register(rule: LabelRule) -> LabelRule:
         LABEL_RULES.update({getattr(aten, name): rule for name in names if hasattr(aten, name)})
@@ -100,7 +100,7 @@ def register_rule(*names: str) -> Callable[[LabelRule], LabelRule]:
 
 
 def protect_if_varying(call: OperationCall, labels: Tensor, dims: Sequence[int]) -> Tensor | None:
-    """The labels if they do not vary along `dims`; else they are protected, and None."""
+    """Return labels that do not vary along `dims`; otherwise protect them and return None."""
     if set(dims) & set(varying_dims(labels)):
         call.protect(labels, "works along channels")
         return None

@@ -1,7 +1,7 @@
-"""The channel map: which atoms a network has, and which rows and columns each of them owns.
+"""The channel map: the atoms of a network and the channels of each layer that they own.
 
-Everything downstream is array work on this record: masking multiplies a layer's input by
-`keep[in_atoms]`, surgery indexes weights with the same vectors, and the price is a sum over layers
+All later steps are array operations on this record: masking multiplies a layer's input by
+`keep[in_atoms]`, surgery indexes weights with the same vectors, and the cost is a sum over layers
 of `c_l * kept_out(l) * kept_in(l)`.
 """
 
@@ -21,8 +21,8 @@ PRODUCER_KINDS = ("conv", "linear", "shortcut")  # kinds whose output channels a
 class Layer:
     """One module whose tensors are indexed by channels.
 
-    conv, linear: weights. channelwise: one parameter row a channel (a norm, a PReLU), out = in.
-    shortcut: our parameter-free zero-padding shortcut. heads: the core of our attention.
+    conv, linear: weights. channelwise: one parameter per channel (a norm, a PReLU), out = in.
+    shortcut: an `OptionAShortcut`. heads: an `AttentionHeads`.
     """
 
     name: str
@@ -30,17 +30,17 @@ class Layer:
     out_atoms: Int32Array  # [C_out], -1 = never removed
     in_atoms: Int32Array  # [C_in], -1 = never removed
     conv_groups: int = 1
-    macs_per_pair: int = 0  # multiply-adds a (in, out) pair costs, one sample, all calls
-    params_per_pair: int = 0  # weights of a (in, out) pair: the kernel's size
-    params_per_out: int = 0  # parameters of an output channel besides: bias, norm's affine
+    macs_per_pair: int = 0  # multiply-adds per (in, out) pair, for one sample and all calls
+    params_per_pair: int = 0  # weights per (in, out) pair: the kernel size
+    params_per_out: int = 0  # other parameters per output channel: bias, affine of a norm
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The atoms of one coupled set of layers: the "layer" of the papers, for any network."""
+    """The atoms of one set of coupled layers; papers call it a layer."""
 
-    name: str  # its first producing layer's name
-    layers: tuple[str, ...]  # the layers that produce its channels, in forward order
+    name: str  # name of its first producing layer
+    layers: tuple[str, ...]  # layers that produce its channels, in forward order
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ProtectedChannels:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A module whose weights no layer describes: what it does with them is not known."""
+    """A module whose weights belong to no layer of the map, so that their use is unknown."""
 
     module: str
     macs: int
@@ -63,16 +63,16 @@ class Unread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChannelMap:
-    """All atoms of one network at one input shape. Atoms are numbered group by group."""
+    """All atoms of one network at one input shape, numbered group by group."""
 
     layers: tuple[Layer, ...]  # in forward order
     groups: tuple[Group, ...]
-    group_of: Int32Array  # [A]
+    group_of: Int32Array  # [A], group of each atom
     protected: tuple[ProtectedChannels, ...]
     input_shape: tuple[int, ...]  # of one sample
-    fixed_macs: int = 0  # of weights that no layer describes
+    fixed_macs: int = 0  # of weights that belong to no layer
     fixed_params: int = 0
-    unread: tuple[Unread, ...] = ()  # where the fixed MACs are
+    unread: tuple[Unread, ...] = ()  # modules with the fixed MACs
 
     @property
     def atoms(self) -> int:
@@ -81,7 +81,7 @@ class ChannelMap:
 
 
 def channel_map_digest(channel_map: ChannelMap) -> str:
-    """A hash over the map's arrays."""
+    """Return a SHA-256 of the map's arrays and costs."""
     digest = hashlib.sha256(repr(channel_map.input_shape).encode())
     for layer in channel_map.layers:
         costs = (layer.conv_groups, layer.macs_per_pair, layer.params_per_pair)

@@ -1,9 +1,9 @@
-"""Labels: for every element of an activation, the id of the channel it belongs to (-1: none).
+"""Labels: the id of the channel that each element of an activation belongs to (-1: none).
 
-A label tensor has its activation's shape and stride 0 along every dimension in which the labels
-do not vary, so a picture of 224 x 224 x 64 carries 64 numbers. `Couplings` is what a trace writes
-down: which ids exist, which go together, which must stay and which passed through an operation
-whose sizes the network's own code may have fixed.
+A label tensor has the shape of its activation and stride 0 along dimensions in which the labels do
+not vary, so an activation of 224 x 224 x 64 stores 64 labels. `Couplings` records which ids exist,
+which are tied, which are protected, and which passed an operation whose sizes may be fixed in the
+network's code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..arrays import IntArray
 
 @dataclass(frozen=True, slots=True)
 class LabelSite:
-    """Ids that passed one place in the network, and what is to be said of it."""
+    """Ids at one place in the network, and why they are recorded."""
 
     ids: IntArray
     reason: str
@@ -28,27 +28,29 @@ class LabelSite:
 
 @dataclass(slots=True)
 class Couplings:
-    """What a trace has learnt so far; grows as the network runs."""
+    """The ids of a trace and the relations between them; grows as the network runs."""
 
-    producer: list[IntArray] = field(default_factory=list)  # one array a call of `fresh`
-    pairs: list[IntArray] = field(default_factory=list)  # each [n, 2]
+    producer: list[IntArray] = field(
+        default_factory=list
+    )  # layer of each id, one array per `new_ids`
+    pairs: list[IntArray] = field(default_factory=list)  # tied ids, each [n, 2]
     protected: list[LabelSite] = field(default_factory=list)
     fragile: list[LabelSite] = field(default_factory=list)
     size: int = 0
 
     def new_ids(self, channels: int, layer: int) -> Tensor:
-        """New ids for the output channels of a layer."""
+        """Return new ids for the output channels of a layer."""
         ids = torch.arange(self.size, self.size + channels)
         self.producer.append(np.full(channels, layer, dtype=np.int64))
         self.size += channels
         return ids
 
     def protect(self, labels: Tensor | None, reason: str) -> None:
-        """Never remove the channels in `labels`."""
+        """Record that the channels in `labels` are never removed."""
         self._note(self.protected, labels, reason)
 
     def mark_fragile(self, labels: Tensor | None, reason: str) -> None:
-        """Suspect these channels if the cut network turns out wrong."""
+        """Record channels to protect if the cut network is wrong."""
         self._note(self.fragile, labels, reason)
 
     def _note(self, sites: list[LabelSite], labels: Tensor | None, reason: str) -> None:
@@ -60,7 +62,10 @@ class Couplings:
             sites.append(LabelSite(ids, reason))
 
     def tie(self, one: Tensor, other: Tensor, reason: str) -> Tensor:
-        """Tie two label tensors of one shape element by element; the labels of both together."""
+        """Tie two label tensors element by element and return the combined labels.
+
+        An id that meets -1 is protected.
+        """
         one, other = broadcast_compactly((one, other))
         known_one, known_other = one >= 0, other >= 0
         both = known_one & known_other & (one != other)
@@ -72,18 +77,18 @@ class Couplings:
         return torch.where(known_one, one, other)
 
     def tie_along(self, labels: Tensor, dim: int, reason: str) -> Tensor:
-        """Tie all positions along `dim` with the first; the labels are constant there after."""
+        """Tie all positions along `dim` to the first; the result is constant along `dim`."""
         first = labels.narrow(dim, 0, 1).expand(labels.shape)
         return self.tie(first, labels, reason).narrow(dim, 0, 1).expand(labels.shape)
 
 
 def varying_dims(labels: Tensor) -> list[int]:
-    """The dimensions along which compact labels vary."""
+    """Return the dimensions along which compact labels vary."""
     return [d for d, size in enumerate(labels.shape) if size > 1 and labels.stride(d) != 0]
 
 
 def squeeze_constant_dims(labels: Tensor) -> Tensor:
-    """The labels with one position of every dimension in which they do not vary."""
+    """Narrow each dimension in which labels do not vary to one position."""
     for dim, size in enumerate(labels.shape):
         if size > 1 and labels.stride(dim) == 0:
             labels = labels.narrow(dim, 0, 1)
@@ -91,7 +96,7 @@ def squeeze_constant_dims(labels: Tensor) -> Tensor:
 
 
 def compact_labels(labels: Tensor) -> Tensor:
-    """The same labels with stride 0 along every dimension in which they are equal."""
+    """Return the same labels with stride 0 along each dimension in which they are equal."""
     shape, small = labels.shape, squeeze_constant_dims(labels)
     for dim, size in enumerate(small.shape):
         if size > 1:
@@ -102,7 +107,7 @@ def compact_labels(labels: Tensor) -> Tensor:
 
 
 def broadcast_compactly(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Broadcast labels to one shape, then narrow the dimensions in which none of them varies."""
+    """Broadcast labels to one shape, then narrow dimensions in which none of them varies."""
     shape = np.broadcast_shapes(*(t.shape for t in tensors))
     spread = [t.expand(shape) for t in tensors]
     for dim in range(spread[0].ndim):
@@ -112,7 +117,7 @@ def broadcast_compactly(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def channel_vector(labels: Tensor, dim: int) -> Tensor | None:
-    """The labels along `dim` if they vary along no other dimension."""
+    """Return the labels along `dim`; None if they vary along another dimension."""
     dim %= labels.ndim
     if any(d != dim for d in varying_dims(labels)):
         return None
@@ -123,7 +128,7 @@ def channel_vector(labels: Tensor, dim: int) -> Tensor | None:
 
 
 def concatenate_labels(parts: Iterable[Tensor], dim: int) -> Tensor:
-    """Concatenate labels without writing out the dimensions in which no part varies."""
+    """Concatenate labels without expanding dimensions in which no part varies."""
     parts = list(parts)
     dim %= parts[0].ndim
     shape = list(parts[0].shape)

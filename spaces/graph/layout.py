@@ -1,4 +1,4 @@
-"""The layout: names and widths of a network's groups, so that a mask can be shown without it."""
+"""The layout: names and widths of groups, to show a mask without the network."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class GroupLayout:
-    """One group: its layers with their dense output channels, and the atoms `first`..`end` - 1."""
+    """One group: its layers and its atoms `first` to `end` - 1."""
 
     name: str
     layers: tuple[str, ...]
-    channels: tuple[int, ...]  # of each of the layers, dense
+    channels: tuple[int, ...]  # dense output channels of each layer
     first: int
     end: int
 
     @property
     def atoms(self) -> int:
-        """How many atoms the group has."""
+        """The number of atoms of the group."""
         return self.end - self.first
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All groups, in the order of their atoms."""
+    """All groups of a network, in the order of their atoms."""
 
     groups: tuple[GroupLayout, ...] = ()
 
@@ -42,16 +42,16 @@ class Layout:
         return self.groups[-1].end if self.groups else 0
 
     def kept(self, keep: Mask) -> tuple[int, ...]:
-        """How many atoms of each group a mask [A] keeps."""
+        """Return how many atoms of each group a mask [A] keeps."""
         return tuple(int(keep[g.first : g.end].sum()) for g in self.groups)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values, as space.json holds it."""
+        """Return the record as plain values, as space.json holds it."""
         return {"schema": SCHEMA, "groups": [asdict(group) for group in self.groups]}
 
 
 def build_layout(channel_map: ChannelMap) -> Layout:
-    """The layout of a map; its atoms are numbered group by group."""
+    """Return the layout of a channel map."""
     widths = {layer.name: len(layer.out_atoms) for layer in channel_map.layers}
     ends = np.cumsum(np.bincount(channel_map.group_of, minlength=len(channel_map.groups)))
     firsts = [0, *ends[:-1].tolist()]
@@ -66,7 +66,11 @@ def build_layout(channel_map: ChannelMap) -> Layout:
 
 
 def layout_from_json(values: Any, where: str = "space.json") -> Layout:
-    """Read a layout; a newer schema is refused, and so are atoms that leave gaps."""
+    """Read a layout that `to_json` wrote.
+
+    Raises:
+        UserError: If a newer version wrote it, or the atoms have gaps.
+    """
     schema = values.get("schema") if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{where} must have schema {SCHEMA}, got {schema!r}; update paretoprune")
@@ -81,7 +85,7 @@ def layout_from_json(values: Any, where: str = "space.json") -> Layout:
 
 
 def group_layout_from_json(values: Any) -> GroupLayout:
-    """One group of a layout."""
+    """Read one group of a layout."""
     return GroupLayout(
         name=str(values["name"]),
         layers=tuple(str(name) for name in values["layers"]),

@@ -1,7 +1,7 @@
-"""Weights under which every channel matters, to try a network's structure on.
+"""Random weights under which every channel affects the output, to verify a channel map.
 
-A fresh network's outputs often hang on its last bias alone (zero-initialised norms and heads,
-signals that fade layer by layer), and then a wrong cut goes unnoticed.
+The outputs of a newly initialised network often depend only on its last bias, because of
+zero-initialised norms or vanishing signals. A wrong cut would then not be detected.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ BATCH_SIZE = 4
 
 
 def randomized_copy(model: nn.Module, input_shape: tuple[int, ...], seed: int) -> nn.Module:
-    """A copy with random weights of the right scale and norms fitted to random inputs."""
+    """Return a copy with random weights of suitable scale and norms fitted to random inputs.
+
+    Raises:
+        UserError: If the network does not run on a batch of several samples.
+    """
     model, rng = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
     for module in model.modules():
         _randomize(module, rng)
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.training, norm.momentum = True, 1.0  # not what it applies besides
+        norm.training, norm.momentum = True, 1.0  # its children stay in eval mode
     try:
         with torch.no_grad():
             model(torch.randn(BATCH_SIZE, *input_shape, generator=rng))
-    except Exception as problem:
-        first = (str(problem).splitlines() or [type(problem).__name__])[0]
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"the network must take batches of any size, but failed on {BATCH_SIZE} samples "
             f"({first[:160]}); take the batch size from its input's shape"
-        ) from problem
+        ) from error
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.training, norm.momentum = False, momentum
     return model
@@ -53,6 +57,6 @@ def _randomize(module: nn.Module, rng: torch.Generator) -> None:
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest number expected."""
+    """Return the largest difference relative to the largest expected value."""
     scale = float(expected.abs().max()) or 1.0
     return float((found - expected).abs().max()) / scale

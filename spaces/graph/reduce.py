@@ -1,7 +1,7 @@
-"""The channel map of a cut network, without tracing it: the atoms left, numbered anew.
+"""The channel map of a cut network, computed without a trace: the kept atoms, renumbered.
 
-Whoever cuts step by step goes on with the reduced map; `expand_mask` brings a mask of the smaller
-network back to the atoms of the first one.
+Gradual schedules continue with the reduced map. `expand_mask` converts a mask of the smaller
+network to the atoms of the first network.
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from .channels import ChannelMap, Layer
 
 
 def reduce_channel_map(channel_map: ChannelMap, keep: Mask) -> ChannelMap:
-    """The map of the network that is cut to a mask [A]: its atoms are the kept ones, in order.
+    """Return the map of the network cut to a mask [A]: its atoms are the kept ones, in order.
 
-    Groups of which no atom is kept disappear; every other record stays as it was.
+    Groups without a kept atom are dropped; `protected` and `unread` stay unchanged.
+
+    Raises:
+        UserError: If the mask has not one bool per atom.
     """
     if keep.shape != (channel_map.atoms,):
         raise UserError(
-            f"a mask must have one bool an atom, [{channel_map.atoms}], got {list(keep.shape)}; "
+            f"a mask must have one bool per atom, [{channel_map.atoms}], got {list(keep.shape)}; "
             "make it from the channel map of this network"
         )
     present, group_of = np.unique(channel_map.group_of[keep], return_inverse=True)
-    number = np.full(channel_map.atoms + 1, -1, dtype=np.int32)  # the last is for atom -1
+    number = np.full(channel_map.atoms + 1, -1, dtype=np.int32)  # last entry: for atom -1
     number[:-1][keep] = np.arange(keep.sum(), dtype=np.int32)
     return replace(
         channel_map,
@@ -37,7 +40,7 @@ def reduce_channel_map(channel_map: ChannelMap, keep: Mask) -> ChannelMap:
 
 
 def expand_mask(keep: Mask, inner: Mask) -> Mask:
-    """The mask [A] that cuts at once what `keep` [A] and then `inner` [kept atoms] cut."""
+    """Return the mask [A] equal to the masks `keep` [A] and then `inner` [kept atoms]."""
     whole = keep.copy()
     whole[keep] = inner
     return whole
@@ -48,7 +51,7 @@ def _reduce_layer(layer: Layer, number: Int32Array, keep: Mask) -> Layer:
     out_atoms = layer.out_atoms[stays[layer.out_atoms]]
     in_atoms = layer.in_atoms[stays[layer.in_atoms]]
     conv_groups = layer.conv_groups
-    if conv_groups > 1:  # whole convolution groups go; their width stays
+    if conv_groups > 1:  # whole convolution groups are removed; the width of each stays
         conv_groups = conv_groups * len(in_atoms) // len(layer.in_atoms)
     return replace(
         layer, out_atoms=number[out_atoms], in_atoms=number[in_atoms], conv_groups=conv_groups

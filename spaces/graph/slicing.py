@@ -1,6 +1,6 @@
-"""Index the tensors of a network's layers with the kept channels, in place.
+"""Cut a network in place: index the tensors of its layers with the kept channels.
 
-Both the surgery of a network and the proof that a channel map is right use it.
+Both surgery and the verification of channel maps use it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from .modules.option_a_shortcut import OptionAShortcut
 
 
 def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: Mask) -> None:
-    """Keep the channels of a mask [A] in every layer of `model`."""
+    """Cut every layer of `model` in place to the channels of a mask [A].
+
+    Raises:
+        UserError: If a layer would keep no channel.
+    """
     for layer in channel_map.layers:
         kept_out, kept_in = (
             kept_channels(layer.out_atoms, keep),
@@ -29,7 +33,7 @@ def slice_layers(model: nn.Module, channel_map: ChannelMap, keep: Mask) -> None:
 
 
 def kept_channels(atoms: Int32Array, keep: Mask) -> Tensor:
-    """Which channels of one side of a layer a mask keeps: bool [C]."""
+    """Return which channels of one side of a layer a mask keeps: bool [C]."""
     return torch.from_numpy(np.append(keep, True)[atoms])
 
 
@@ -65,7 +69,7 @@ def _slice_module(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Te
 def _slice_conv(module: nn.Module, layer: Layer, kept_out: Tensor, kept_in: Tensor) -> None:
     out: Tensor | slice = kept_out
     into: Tensor | slice = kept_in
-    if layer.conv_groups > 1:  # whole convolution groups go: the other side is one group's width
+    if layer.conv_groups > 1:  # whole groups are removed; the other side is one group's width
         _set_widths(module, groups=layer.conv_groups * _count_kept(kept_in) // len(kept_in))
         if isinstance(module, _ConvTransposeNd):
             out = slice(None)
@@ -87,7 +91,7 @@ def _count_kept(kept: Tensor) -> int:
 
 
 def _index_tensor(module: nn.Module, name: str, *sides: Tensor | slice) -> None:
-    """Replace a parameter or buffer of a module by its kept rows (and columns)."""
+    """Replace a parameter or buffer by its kept rows (and columns)."""
     tensor = getattr(module, name, None)
     if tensor is None:
         return

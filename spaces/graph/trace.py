@@ -1,8 +1,8 @@
-"""Read a network's channel map from one forward pass.
+"""Trace a network's channel map in one forward pass.
 
-Every aten operation of the pass carries labels from its inputs to its outputs (rules.py), every
-module with weights reads and renews them (leaves.py); what was tied on the way becomes the atoms
-(atoms.py). Cutting the network once then proves what an operation's sizes might have fixed.
+Each aten operation propagates labels from its inputs to its outputs (rules/operations.py), and
+each layer reads labels and creates new ones (rules/layers.py). Tied labels become atoms
+(atoms.py). Cutting the network once verifies the map (verify.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .verify import verify_channel_map
 
 
 class UntraceableModelError(UserError):
-    """A network whose channels cannot be read; the message says what to do."""
+    """A network that cannot be traced; the message states the remedy."""
 
 
 def trace_channel_map(
@@ -58,7 +58,11 @@ def trace_channel_map(
 
 
 def trace_forward(model: nn.Module, sample: Tensor) -> TraceResult:
-    """Run the network once and write down what its channels do."""
+    """Run the network once in eval mode and record its layers and couplings.
+
+    Raises:
+        UntraceableModelError: If the forward pass fails or returns no tensor.
+    """
     training, recorder = model.training, _TraceMode(model)
     try:
         with recorder.follow_modules(model.eval()), torch.no_grad(), recorder:
@@ -67,11 +71,11 @@ def trace_forward(model: nn.Module, sample: Tensor) -> TraceResult:
         raise UntraceableModelError(_failure_message(recorder, sample, error)) from error
     finally:
         model.train(training)
-    for slot in recorder.traced_layers.values():
-        if recorder.raw & {_storage_pointer(p) for p in slot.module.parameters()}:
-            for ids in (slot.ids_in, slot.ids_out):
+    for traced in recorder.traced_layers.values():
+        if recorder.raw & {_storage_pointer(p) for p in traced.module.parameters()}:
+            for ids in (traced.ids_in, traced.ids_out):
                 recorder.couplings.protect(
-                    ids, f"the code also uses the weights of {slot.name} itself"
+                    ids, f"the code also uses the weights of {traced.name} itself"
                 )
     outputs = tensors_in(out)
     if not outputs:
@@ -98,26 +102,26 @@ def _storage_pointer(tensor: Tensor) -> int:
 
 
 class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation outside leaves, and every call of a leaf."""
+    """Record every operation outside of layers, and every call of a layer."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.labels = ActivationLabels()
         self.couplings = Couplings()
         self.traced_layers: dict[str, TracedLayer] = {}
-        self.modules: list[str] = []  # the names of the modules now running
+        self.modules: list[str] = []  # names of the running modules, innermost last
         self.named = dict(model.named_modules())
-        self.inside = 0  # > 0: in a leaf
-        self.macs: dict[str, int] = {}  # of weights outside of leaves, by module
+        self.layer_depth = 0  # > 0: inside a layer, or in our own code
+        self.macs: dict[str, int] = {}  # of weights outside of layers, by module
         self.weights = {_storage_pointer(p) for p in model.parameters()}
-        self.raw: set[int] = set()  # weights that the code uses by themselves
+        self.raw: set[int] = set()  # weights used directly by the network's code
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if not self.inside:
+        if not self.layer_depth:
             place = f"{func.overloadpacket.__name__} in {self.place}"
             call = OperationCall(func, args, kwargs, out, self.labels, self.couplings, place)
             if runs_its_norm(call, self.named[self.running]):
@@ -132,16 +136,16 @@ class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def running(self) -> str:
-        """The name of the innermost module now running, empty for the network itself."""
+        """The name of the innermost running module; empty for the network itself."""
         return self.modules[-1] if self.modules else ""
 
     @property
     def place(self) -> str:
-        """The same for messages: the network itself goes by its class."""
+        """The same for messages, with the class name for the network itself."""
         return self.running or type(self.named[""]).__name__
 
     def unread(self) -> tuple[Unread, ...]:
-        """The modules that multiply by weights outside of leaves."""
+        """Return the modules that multiply by weights outside of layers."""
         return tuple(
             Unread(name or type(self.named[""]).__name__, macs, why_unread(self.named[name]))
             for name, macs in self.macs.items()
@@ -149,7 +153,7 @@ class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def follow_modules(self, model: nn.Module) -> Iterator[None]:
-        """Follow the modules of a network while it runs."""
+        """Track the running module by hooks inside this context."""
         handles = []
         try:
             for name, module in model.named_modules():
@@ -164,16 +168,16 @@ class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             self.modules.append(name)
-            self.inside += kind is not None
+            self.layer_depth += kind is not None
 
         def leave(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             self.modules.pop()
             if kind is None:
-                if is_opaque(module) and not self.inside:
+                if is_opaque(module) and not self.layer_depth:
                     self.macs.setdefault(name, 0)
                 return
-            self.inside -= 1
-            if not self.inside:
+            self.layer_depth -= 1
+            if not self.layer_depth:
                 self._record(name, kind, (args, kwargs), out)
 
         return [
@@ -183,12 +187,12 @@ class _TraceMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _record(self, name: str, kind: Any, args: Any, out: Any) -> None:
         module = self.named[name]
-        slot = self.traced_layers.setdefault(
+        traced = self.traced_layers.setdefault(
             name, TracedLayer(name, kind, module, len(self.traced_layers))
         )
         inputs = [t for t in tree_leaves(args) if isinstance(t, Tensor)]
         inputs = inputs[: getattr(module, "streams", 1)]
         first = out[0] if isinstance(out, tuple) else out
-        self.inside += 1  # what follows is our own arithmetic
-        record_layer_call(slot, inputs, first, self.labels, self.couplings)
-        self.inside -= 1
+        self.layer_depth += 1  # do not trace our own operations
+        record_layer_call(traced, inputs, first, self.labels, self.couplings)
+        self.layer_depth -= 1

@@ -1,9 +1,9 @@
-"""Prove a channel map by cutting: the cut network must equal the one with zeroed channels.
+"""Verify a channel map: the cut network must equal the network with zeroed channels.
 
-Sizes written into a network's code (`x.view(-1, 9216)`, `split(x, 58)`) are not to be seen in one
-forward pass. So a random mask is cut and run. If that fails, the channels of every operation that
-depended on their number are protected, and then set free again one operation after the other, as
-long as the cut network stays right.
+One forward pass does not show sizes fixed in the network's code (`x.view(-1, 9216)`,
+`split(x, 58)`). Therefore a random mask is cut and run. If that fails, the channels of all
+operations that depend on channel counts are protected. Then the operations are released one by
+one, as long as the cut network stays correct.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from .modules.option_a_shortcut import OptionAShortcut
 from .random_weights import randomized_copy, relative_error
 from .slicing import kept_channels, slice_layers
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # relative to the largest output
 MAX_SITES_RETRIED = 24
 
 
 def verify_channel_map(
     model: nn.Module, trace: TraceResult, input_shape: tuple[int, ...]
 ) -> ChannelMap:
-    """The channel map, with everything protected that a cut network does not survive."""
+    """Return the channel map, with channels protected whose removal breaks the network.
+
+    Raises:
+        UserError: If the cut network is wrong even with all suspects protected.
+    """
     build = partial(build_channel_map, model, trace, input_shape)
     whole, model = build(), randomized_copy(model, input_shape, seed=0)
     if find_slicing_failure(model, whole) is None:
@@ -40,10 +44,10 @@ def verify_channel_map(
     failure = find_slicing_failure(model, build(needed))
     if failure is not None:
         raise UserError(
-            f"a cut network must compute what the masked one does, but here {failure}; "
-            "keep the layers around that place with keep=[...]"
+            f"the cut network must equal the masked network, but {failure}; "
+            "protect the layers around this operation with keep=[...]"
         )
-    for site in needed[:MAX_SITES_RETRIED]:  # set free, one by one, what turns out harmless
+    for site in needed[:MAX_SITES_RETRIED]:  # release sites that are harmless
         fewer = [other for other in needed if other != site]
         if find_slicing_failure(model, build(fewer)) is None:
             needed = fewer
@@ -51,27 +55,29 @@ def verify_channel_map(
 
 
 def find_slicing_failure(model: nn.Module, channel_map: ChannelMap) -> str | None:
-    """Why the network cut to a random mask is wrong; None if it is right."""
+    """Return why the network cut to a random mask is wrong; None if it is correct."""
     keep = random_mask(channel_map, 0.6, np.random.default_rng(0))
-    tried = copy.deepcopy(model)
-    _zero_inputs(tried, channel_map, keep)
+    trial = copy.deepcopy(model)
+    _zero_inputs(trial, channel_map, keep)
     generator = torch.Generator().manual_seed(0)
     sample = torch.randn(2, *channel_map.input_shape, generator=generator)
     with torch.no_grad():
-        expected = _flatten_outputs(tried(sample))
-        slice_layers(tried, channel_map, keep)  # what it was deaf to goes
+        expected = _flatten_outputs(trial(sample))
+        slice_layers(trial, channel_map, keep)
         try:
-            found = _flatten_outputs(tried(sample))
-        except Exception as problem:
-            return f"it stops ({(str(problem).splitlines() or [''])[0][:160]})"
+            found = _flatten_outputs(trial(sample))
+        except Exception as error:
+            return f"it fails ({(str(error).splitlines() or [''])[0][:160]})"
     if expected.shape != found.shape:
-        return f"its output has {found.numel()} numbers instead of {expected.numel()}"
+        return f"its output has {found.numel()} values instead of {expected.numel()}"
     error = relative_error(found, expected)
-    return None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest"
+    return (
+        None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest value"
+    )
 
 
 def random_mask(channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator) -> Mask:
-    """Keep each atom with a probability, but neither all nor none of a group: bool [A]."""
+    """Draw a mask [A] with probability `keep_rate`; no group keeps all or no atoms."""
     keep = rng.random(channel_map.atoms) < keep_rate
     draw = rng.random(channel_map.atoms)
     for group in range(len(channel_map.groups)):
@@ -82,7 +88,7 @@ def random_mask(channel_map: ChannelMap, keep_rate: float, rng: np.random.Genera
 
 
 def _zero_inputs(model: nn.Module, channel_map: ChannelMap, keep: Mask) -> None:
-    """Make the layers deaf to removed channels, by their weights alone."""
+    """Zero the weights that read removed channels."""
     for layer in channel_map.layers:
         module, kept_in = model.get_submodule(layer.name), kept_channels(layer.in_atoms, keep)
         if isinstance(module, OptionAShortcut):

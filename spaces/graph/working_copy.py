@@ -1,4 +1,4 @@
-"""The copy of a user's network that everything works on; the user's own is never touched."""
+"""The working copy of a user's network; the user's network itself is never modified."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ ATTENTION_REPLACEMENTS: dict[tuple[str, str], Callable[[Any], nn.Module]] = {
     (SWIN_MODULE, "ShiftedWindowAttention"): ExplicitWindowAttention,
     (SWIN_MODULE, "ShiftedWindowAttentionV2"): ExplicitWindowAttention,
 }
-AUXILIARY_HEADS = {  # heads that only training uses, by class
+AUXILIARY_HEADS = {  # heads used only in training, by class
     ("torchvision.models.googlenet", "GoogLeNet"): ("aux1", "aux2"),
     ("torchvision.models.inception", "Inception3"): ("AuxLogits",),
 }
 
 
 class UnusableModelError(UserError):
-    """A model that no working copy can be made of; the message says what to do."""
+    """A model that cannot be copied; the message states the remedy."""
 
 
 def make_working_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """A copy in float32 on the CPU, eval mode, and notes on what is not as in the original.
+    """Return a copy in float32 on the CPU in eval mode, and notes on what differs.
 
-    Its outputs equal the original's in eval mode. A working copy's copy is the same again.
+    In eval mode its outputs equal those of the original. The function is idempotent.
+
+    Raises:
+        UnusableModelError: If the model cannot be copied.
     """
     notes: list[str] = []
     copied = _copy_model(_unwrap(model, notes))
@@ -47,7 +50,11 @@ def make_working_copy(model: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def _unwrap(model: nn.Module, notes: list[str]) -> nn.Module:
-    """The plain network within its wrappers, if it can be copied at all."""
+    """Return the network without wrappers such as DataParallel or torch.compile.
+
+    Raises:
+        UnusableModelError: If the network cannot be copied.
+    """
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             inner: Any = model.module
@@ -55,7 +62,7 @@ def _unwrap(model: nn.Module, notes: list[str]) -> nn.Module:
             inner = model._orig_mod
         else:
             break
-        notes.append(f"taken out of its {type(model).__name__}")
+        notes.append(f"{type(model).__name__} wrapper removed")
         model = inner
     if not isinstance(model, nn.Module):
         raise UnusableModelError(
@@ -63,9 +70,7 @@ def _unwrap(model: nn.Module, notes: list[str]) -> nn.Module:
             "call the function that builds it"
         )
     if isinstance(model, torch.jit.ScriptModule):
-        raise UnusableModelError(
-            "model must be eager, got TorchScript; pass the module it was made from"
-        )
+        raise UnusableModelError("model must be eager, got TorchScript; pass the original module")
     if any(is_lazy(p) for p in model.parameters()):
         raise UnusableModelError(
             "model must have its weights, got lazy layers; run it once on an input"
@@ -83,13 +88,13 @@ def _copy_model(model: nn.Module) -> nn.Module:
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnusableModelError(
-            f"model must survive copy.deepcopy, got {first[:160]}; pass a freshly built network "
+            f"model must work with copy.deepcopy, got {first[:160]}; build the network again "
             "and load its state dict"
         ) from error
     for module in list(copied.modules()):
-        module._compiled_call_impl = None  # model.compile() in place
+        module._compiled_call_impl = None  # set by model.compile()
         for name, child in module.named_children():
-            if hasattr(child, "_orig_mod"):  # torch.compile of a part
+            if hasattr(child, "_orig_mod"):  # compiled by torch.compile
                 setattr(module, name, child._orig_mod)
     return copied
 
@@ -119,8 +124,8 @@ def _drop_auxiliary_heads(model: nn.Module, notes: list[str]) -> None:
 
 
 def _replace_attention(model: nn.Module, notes: list[str]) -> nn.Module:
-    """Put attention with explicit heads in the place of what hides its projections."""
-    done: dict[int, nn.Module] = {}  # an attention used twice stays one module
+    """Replace attention modules by modules with explicit heads and projections."""
+    done: dict[int, nn.Module] = {}  # a module used twice stays one module
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             build = ATTENTION_REPLACEMENTS.get(_class_key(child))
@@ -130,7 +135,7 @@ def _replace_attention(model: nn.Module, notes: list[str]) -> nn.Module:
                 try:
                     done[id(child)] = build(child).train(child.training)
                 except NotImplementedError as error:
-                    notes.append(f"{name} stays dense ({error} not supported)")
+                    notes.append(f"{name} is not pruned ({error} not supported)")
                     continue
             setattr(parent, name, done[id(child)])
     if _class_key(model) in ATTENTION_REPLACEMENTS:

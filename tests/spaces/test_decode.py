@@ -215,7 +215,7 @@ def test_a_target_out_of_reach_is_reported_and_leaves_the_others_alone(
     prices = space.cost_model.cost_of(masks)[:, 0]
     assert prices[:2].tolist() == [lowest, lowest]
     assert np.array_equal(masks[2], decode_policy(policies[2], targets[2], evidence, space))
-    with pytest.raises(UserError, match=f"asked {lowest - 1:,}"):
+    with pytest.raises(UserError, match=f"got {lowest - 1:,}"):
         decode_policy(policies[1], targets[1], evidence, space)
 
 

@@ -1,1 +1,1 @@
-"""Modules whose channels or heads can be cut: explicit attention and the option-A shortcut."""
+"""Modules that can be cut: attention with explicit heads and the option-A shortcut."""

@@ -1,8 +1,8 @@
-"""Attention with explicit heads, so that a whole head can be masked and cut.
+"""Attention with explicit heads, so that whole heads can be masked and cut.
 
-`nn.MultiheadAttention` reads the weights of its projections without calling them, so no hook sees
-them. Here the projections are called `nn.Linear` children around a core that knows its heads:
-`softmax(q k^T * scale + mask) v` for every head alone.
+`nn.MultiheadAttention` uses the weights of its projections without calling modules, so hooks do
+not see them. Here the projections are `nn.Linear` children around a core with explicit heads:
+`softmax(q k^T * scale + mask) v` for each head.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from torch import Tensor, nn
 
 
 class AttentionHeads(nn.Module):
-    """The core of an attention: no weights but what each head has for itself."""
+    """The core of an attention module; its only weights, if any, are per head."""
 
-    streams = 1  # how many of its inputs carry channels, heads * head_dim or a multiple of it
+    streams = 1  # number of inputs with channels: heads * head_dim or a multiple of it
 
     def __init__(self, heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.head_dim, self.dropout = heads, head_dim, dropout
 
     def split(self, x: Tensor) -> Tensor:
-        """[N, L, heads * head_dim] -> [N, heads, L, head_dim]."""
+        """Reshape [N, L, heads * head_dim] to [N, heads, L, head_dim]."""
         return x.view(*x.shape[:-1], self.heads, self.head_dim).transpose(1, 2)
 
     def keep_heads(self, kept: Tensor) -> None:
-        """Keep these heads."""
+        """Reduce the number of heads to the kept ones."""
         self.heads = int(kept.sum())
 
 
 class DotProductHeads(AttentionHeads):
-    """Scaled dot product of all tokens with all."""
+    """Scaled dot-product attention between all tokens."""
 
     streams = 3
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the mixed values [N, L, heads * head_dim] and, if asked, the weights by head."""
+        """Return the attended values [N, L, heads * head_dim] and, if `weights`, those by head."""
         q, k, v = self.split(q), self.split(k), self.split(v)
         dropout = self.dropout if self.training else 0.0
         if not weights:
@@ -51,9 +51,9 @@ class DotProductHeads(AttentionHeads):
 
 
 class ExplicitMultiheadAttention(nn.Module):
-    """`nn.MultiheadAttention` with called projections; same arguments, same outputs."""
+    """`nn.MultiheadAttention` with projections as modules; same arguments and outputs."""
 
-    in_proj_bias = None  # nn.TransformerEncoderLayer looks: no fast path here
+    in_proj_bias = None  # disables the fast path of nn.TransformerEncoderLayer
     _qkv_same_embed_dim = False
 
     def __init__(self, original: nn.MultiheadAttention) -> None:
@@ -83,7 +83,7 @@ class ExplicitMultiheadAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend; `is_causal` is a hint that the mask given already says."""
+        """Attend as `nn.MultiheadAttention`; `is_causal` is only a hint, `attn_mask` decides."""
         single = query.ndim == 2
         axis = 0 if single or self.batch_first else 1
         if single:
@@ -100,7 +100,7 @@ class ExplicitMultiheadAttention(nn.Module):
         return out, attention
 
     def _mask(self, attn: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-        """Both masks as one that is added to the logits; per-head masks are per head here too."""
+        """Combine both masks into one that is added to the logits; masks per head stay per head."""
         masks = []
         for mask in (attn, padding):
             if mask is None:

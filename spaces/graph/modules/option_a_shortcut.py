@@ -1,9 +1,9 @@
 """The parameter-free shortcut of CIFAR ResNets ("option A"): subsample, pad with zero channels.
 
-As a module of ours it can be cut: `index[c]` names the input channel that output channel c copies,
--1 for none. A channel of one stage and its twin in the next are then two atoms; where the twin was
-removed the output is zero, which is what the padded channels are anyway: `scale[c]` is 0 there and
-1 elsewhere, or the gate of the copied channel while gates are trained.
+Output channel c copies input channel `index[c]`, or is zero where that is -1. Therefore a channel
+and its copy in the next stage are two atoms: if only the input channel is removed, the output is
+zero, as padded channels are. `scale[c]` is 0 for zero channels and 1 otherwise; during gate
+training it is the gate of the copied channel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class OptionAShortcut(nn.Module):
-    """Take every `stride`-th position and place the channels in the middle of `channels_out`."""
+    """Take every `stride`-th position and center the channels among `channels_out` channels."""
 
     index: Tensor
     scale: Tensor
@@ -34,7 +34,7 @@ class OptionAShortcut(nn.Module):
         return copied * self.scale.to(x.dtype).view(1, -1, 1, 1)
 
     def keep_channels(self, kept_out: Tensor, kept_in: Tensor) -> None:
-        """Keep these channels; an output channel whose input channel goes becomes zero."""
+        """Cut to the kept channels; an output channel whose input is removed becomes zero."""
         position = torch.where(kept_in, kept_in.cumsum(0) - 1, -1)
         position = torch.cat((position, position.new_full((1,), -1)))  # index -1 stays -1
         self.index = position[self.index[kept_out]]

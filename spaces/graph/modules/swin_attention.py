@@ -1,8 +1,8 @@
-"""torchvision's shifted-window attention (swin, v1 and v2) with called projections.
+"""torchvision's shifted-window attention (Swin v1 and v2) with projections as modules.
 
-Padding comes before the projections and the crop after them, as every token is projected alone;
-rolling, windows and heads are the core's. In v1 every head owns a column of the table of relative
-positions, in v2 a scale, and its position bias comes from a small network of its own.
+Padding precedes the projections and the crop follows them, since each token is projected alone.
+The core does the rolling, windows and heads. In v1, each head owns a column of the table of
+relative positions. In v2, it owns a scale, and a small network computes the position bias.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ShiftedWindowHeads(AttentionHeads):
         self.table = nn.Parameter(own.view(1, -1) if self.cosine else own)  # [.., heads]
 
     def forward(self, qkv: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Mix the values of each window's tokens; `bias` [positions, heads] is v2's."""
+        """Attend within each window; `bias` [positions, heads] is given for v2 only."""
         batch, height, width, _ = qkv.shape
         rows, columns = height // self.window[0], width // self.window[1]
         shift = [
@@ -69,7 +69,7 @@ class ShiftedWindowHeads(AttentionHeads):
         return rows.view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
 
     def _shift_mask(self, height: int, width: int, shift: list[int], like: Tensor) -> Tensor:
-        """-100 between tokens that are neighbours only by rolling: [windows, tokens, tokens]."""
+        """Return -100 between tokens that only rolling made neighbours: [windows, tokens, tokens]."""
         region = like.new_zeros(height, width)
         bounds = zip(self.window, shift, strict=True)
         down, across = [(slice(-w), slice(-w, -s), slice(-s, None)) for w, s in bounds]
@@ -82,7 +82,7 @@ class ShiftedWindowHeads(AttentionHeads):
 
 
 class ExplicitWindowAttention(nn.Module):
-    """The whole attention: pad, project, mix, project, crop."""
+    """The whole attention module: pad, project, attend, project, crop."""
 
     coordinates: Tensor
 
@@ -99,7 +99,7 @@ class ExplicitWindowAttention(nn.Module):
                 self.qkv.bias.data[dim : 2 * dim] = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, H, W, C] -> [N, H, W, C]."""
+        """Map [N, H, W, C] to [N, H, W, C]."""
         height, width = x.shape[1:3]
         down, across = (-n % w for n, w in zip((height, width), self.core.window, strict=True))
         bias = None

@@ -1,1 +1,4 @@
-"""Rules of the trace: how operations and layers carry channel labels."""
+"""Rules of the trace: how layers and operations propagate channel labels.
+
+Public parts: `propagate_labels` for operations and `record_layer_call` for layers.
+"""

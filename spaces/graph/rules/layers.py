@@ -1,8 +1,8 @@
-"""The modules whose weights are indexed by channels: how each reads and hands on labels.
+"""Label rules of layers: modules whose weights are indexed by channels.
 
-A leaf's inside is not traced. conv and linear read their inputs' labels into in-slots and give out
-fresh ids; norms and PReLU hand labels on and own one parameter row a channel; our shortcut and the
-core of our attention are leaves of their own kind.
+The trace does not look inside a layer. conv and linear read the ids of their inputs and create new
+ids for their outputs. Norms and PReLU keep the ids and own one parameter per channel.
+`OptionAShortcut` and `AttentionHeads` have their own kinds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BATCH_NORMS = {
 
 @dataclass(slots=True)
 class TracedLayer:
-    """One leaf while the trace runs."""
+    """One layer during the trace."""
 
     name: str
     kind: LayerKind
@@ -55,9 +55,9 @@ class TracedLayer:
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:
-    """The kind of a module that can be cut, None for all others.
+    """Return the kind of a module that can be cut; None for all others.
 
-    A subclass with a forward of its own, or a reparametrised weight, may mix channels inside.
+    A subclass with its own forward, or a parametrized weight, may mix channels and gives None.
     """
     if isinstance(module, OptionAShortcut):
         return "shortcut"
@@ -80,7 +80,7 @@ def layer_kind(module: nn.Module) -> LayerKind | None:
 def runs_its_norm(call: OperationCall, module: nn.Module) -> bool:
     """Whether an operation is the batch norm of a module's own weight, bias and statistics.
 
-    So norms with a forward of their own are known, as those that apply an activation too: what
+    So norms with a forward of their own are couplings, as those that apply an activation too: what
     else they do is traced operation by operation.
     """
     if call.op.overloadpacket not in BATCH_NORMS:
@@ -93,12 +93,12 @@ def runs_its_norm(call: OperationCall, module: nn.Module) -> bool:
 
 
 def is_opaque(module: nn.Module) -> bool:
-    """Whether a module is a convolution or linear layer that is not read as one."""
+    """Whether a module is a convolution or linear layer that the trace cannot use as a layer."""
     return isinstance(module, _ConvNd | nn.Linear) and layer_kind(module) is None
 
 
 def why_unread(module: nn.Module) -> str:
-    """Why a module that multiplies by weights is not read as a layer."""
+    """Return why a module that multiplies by weights is not used as a layer."""
     kind = type(module).__name__
     if not isinstance(module, _ConvNd | nn.Linear):
         return f"the code of {kind} multiplies by weights itself"
@@ -120,89 +120,91 @@ def _has_stock_forward(module: nn.Module, source: object) -> bool:
 
 
 def record_layer_call(
-    slot: TracedLayer,
+    traced: TracedLayer,
     inputs: list[Tensor],
     out: Tensor,
     labels: ActivationLabels,
-    known: Couplings,
+    couplings: Couplings,
 ) -> None:
-    """Read the labels of one call of a leaf and give its output labels."""
-    if slot.kind == "heads":
-        _record_heads(slot, inputs, out, labels, known)
+    """Read the labels of one call of a layer and label its output."""
+    if traced.kind == "heads":
+        _record_heads(traced, inputs, out, labels, couplings)
         return
     x = inputs[0]
-    dim = x.ndim - 1 if slot.kind == "linear" else 1
-    ids = _read_channel_ids(x, dim, slot, labels, known)
-    if slot.ids_in is not None:  # called before: the same weights serve both inputs
-        ids = known.tie(slot.ids_in, ids, f"shares {slot.name} with a fixed channel")
-    slot.ids_in = ids
-    slot.macs_per_pair += _macs_per_pair(slot.module, x, out)
-    if slot.kind == "channelwise":
-        slot.ids_out = ids
-    elif slot.ids_out is None:
-        slot.ids_out = known.new_ids(out.shape[dim], slot.position)
-        _tie_conv_groups(slot, known)
-    assert slot.ids_out is not None
+    dim = x.ndim - 1 if traced.kind == "linear" else 1
+    ids = _read_channel_ids(x, dim, traced, labels, couplings)
+    if traced.ids_in is not None:  # called before: both inputs use the same weights
+        ids = couplings.tie(traced.ids_in, ids, f"shares {traced.name} with a fixed channel")
+    traced.ids_in = ids
+    traced.macs_per_pair += _macs_per_pair(traced.module, x, out)
+    if traced.kind == "channelwise":
+        traced.ids_out = ids
+    elif traced.ids_out is None:
+        traced.ids_out = couplings.new_ids(out.shape[dim], traced.position)
+        _tie_conv_groups(traced, couplings)
+    assert traced.ids_out is not None
     shape = [1] * out.ndim
     shape[dim] = -1
-    labels.put(out, slot.ids_out.view(shape).expand(out.shape))
+    labels.put(out, traced.ids_out.view(shape).expand(out.shape))
 
 
 def _read_channel_ids(
-    x: Tensor, dim: int, slot: TracedLayer, labels: ActivationLabels, known: Couplings
+    x: Tensor, dim: int, traced: TracedLayer, labels: ActivationLabels, couplings: Couplings
 ) -> Tensor:
-    """The ids along the channel dimension of a leaf's input."""
+    """Return the ids along the channel dimension of an input."""
     found = labels.get(x)
     vector = None if found is None else channel_vector(found, dim)
     if vector is None:
-        known.protect(found, f"channels are not where {slot.name} reads them")
+        couplings.protect(found, f"channels are not where {traced.name} reads them")
         return torch.full((x.shape[dim],), -1)
     return vector
 
 
-def _tie_conv_groups(slot: TracedLayer, known: Couplings) -> None:
-    """Tie the inputs and outputs of each convolution group: it goes as a whole or not at all."""
-    groups = getattr(slot.module, "groups", 1)
+def _tie_conv_groups(traced: TracedLayer, couplings: Couplings) -> None:
+    """Tie the inputs and outputs of each convolution group: it can only be removed whole."""
+    groups = getattr(traced.module, "groups", 1)
     if groups == 1:
         return
-    assert slot.ids_in is not None
-    assert slot.ids_out is not None
-    rows = torch.cat((slot.ids_out.view(groups, -1), slot.ids_in.view(groups, -1)), dim=1)
-    known.tie_along(rows, 1, f"shares a convolution group of {slot.name} with a fixed channel")
+    assert traced.ids_in is not None
+    assert traced.ids_out is not None
+    rows = torch.cat((traced.ids_out.view(groups, -1), traced.ids_in.view(groups, -1)), dim=1)
+    couplings.tie_along(
+        rows, 1, f"shares a convolution group of {traced.name} with a fixed channel"
+    )
 
 
 def _macs_per_pair(module: nn.Module, x: Tensor, out: Tensor) -> int:
     if isinstance(module, _ConvNd):
-        picture = x if isinstance(module, _ConvTransposeNd) else out
-        return prod(module.kernel_size) * prod(picture.shape[2:]) * picture.shape[0]
+        spatial = x if isinstance(module, _ConvTransposeNd) else out
+        return prod(module.kernel_size) * prod(spatial.shape[2:]) * spatial.shape[0]
     if isinstance(module, nn.Linear):
         return out.numel() // out.shape[-1]
     return 0
 
 
 def _record_heads(
-    slot: TracedLayer,
+    traced: TracedLayer,
     inputs: list[Tensor],
     out: Tensor,
     labels: ActivationLabels,
-    known: Couplings,
+    couplings: Couplings,
 ) -> None:
-    """Tie all channels of a head: of queries, keys and values."""
-    core = slot.module
+    """Tie all channels of a head, across queries, keys and values."""
+    core = traced.module
     assert isinstance(core, AttentionHeads)
     parts = []
     for x in inputs:
-        ids = _read_channel_ids(x, x.ndim - 1, slot, labels, known)
+        ids = _read_channel_ids(x, x.ndim - 1, traced, labels, couplings)
         parts.append(
             ids.view(-1, core.heads, _channels_per_head(core, x)).transpose(0, 1).flatten(1)
         )
     rows = torch.cat(parts, dim=1)
-    rows = known.tie_along(rows, 1, f"a head of {slot.name} with a fixed channel")
-    slot.ids_in = slot.ids_out = rows[:, 0]
+    rows = couplings.tie_along(rows, 1, f"a head of {traced.name} with a fixed channel")
+    traced.ids_in = traced.ids_out = rows[:, 0]
     vector = rows[:, :1].expand(-1, core.head_dim).flatten()
     labels.put(out, vector.expand(out.shape))
 
 
 def _channels_per_head(core: AttentionHeads, x: Tensor) -> int:
-    """Neighbouring channels of one head in an input: its width, or 1 for a number a head."""
+    """Return the number of adjacent input channels per head: head_dim, or 1."""
     return core.head_dim if x.shape[-1] % (core.heads * core.head_dim) == 0 else 1

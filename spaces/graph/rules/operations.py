@@ -1,9 +1,8 @@
-"""How each aten operation carries labels from its inputs to its outputs.
+"""Label rules of aten operations: how labels propagate from inputs to outputs.
 
-Four kinds are known: elementwise operations tie their operands channel by channel; shape
-operations (shape_rules.py) apply themselves to the labels; poolings and reductions keep what is
-constant where they work; whatever is left mixes channels, or nobody has said how it works, and so
-protects them.
+Elementwise operations tie their operands channel by channel. Shape operations (shapes.py) apply
+themselves to the labels. Poolings and reductions keep labels that are constant along their
+dimensions. All other operations may mix channels and protect their inputs.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 from ..calls import LABEL_RULES, OperationCall, protect_if_varying, register_rule
 from ..labels import channel_vector, compact_labels, varying_dims
-from . import shapes as shape_rules  # noqa: F401  (its rules register themselves)
+from . import shapes as shape_rules  # noqa: F401  (the import registers its rules)
 
 
 def propagate_labels(call: OperationCall) -> None:
-    """Give the outputs of one operation their labels."""
+    """Label the outputs of one operation."""
     tensors = [t for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
     if all(call.labels.get(t) is None for t in tensors):
         for out in tree_leaves(call.out):
@@ -32,7 +31,7 @@ def propagate_labels(call: OperationCall) -> None:
 
 
 def protect_inputs(call: OperationCall) -> None:
-    """Protect all inputs: a removed channel would be felt in the others."""
+    """Protect all inputs: removing a channel would change the others."""
     for tensor in tree_leaves((call.args, call.kwargs)):
         if isinstance(tensor, Tensor):
             call.protect(call.labels.get(tensor), "mixes channels or is not known")
@@ -43,18 +42,18 @@ def protect_inputs(call: OperationCall) -> None:
 )
 @register_rule("log_sigmoid_forward", "where")
 def elementwise(call: OperationCall) -> None:
-    """Tie the broadcast operands channel by channel."""
+    """Tie broadcast operands channel by channel."""
     out = call.out[0] if isinstance(call.out, tuple | list) else call.out
     tensors = [t for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
-    known = [found for t in tensors if (found := call.labels.get(t)) is not None]
-    plain = [t for t in tensors if call.labels.get(t) is None]
-    known = _drop_broadcast_operands(call, known, out.ndim)
-    dims = {d - out.ndim for labels in known for d in _aligned_varying_dims(labels, out.ndim)}
-    if any(t.ndim >= -d and t.shape[d] > 1 for t in plain for d in dims):
-        for labels in known:
+    labelled = [found for t in tensors if (found := call.labels.get(t)) is not None]
+    unlabelled = [t for t in tensors if call.labels.get(t) is None]
+    labelled = _drop_broadcast_operands(call, labelled, out.ndim)
+    dims = {d - out.ndim for labels in labelled for d in _aligned_varying_dims(labels, out.ndim)}
+    if any(t.ndim >= -d and t.shape[d] > 1 for t in unlabelled for d in dims):
+        for labels in labelled:
             call.protect(labels, "meets a tensor of fixed width")
-    joined = known[0]
-    for labels in known[1:]:
+    joined = labelled[0]
+    for labels in labelled[1:]:
         joined = call.couplings.tie(joined, labels, f"meets a fixed channel ({call.location})")
     call.labels.put(out, compact_labels(joined.expand(out.shape)))
 
@@ -63,30 +62,32 @@ def _aligned_varying_dims(labels: Tensor, ndim: int) -> list[int]:
     return [d + ndim - labels.ndim for d in varying_dims(labels)]
 
 
-def _drop_broadcast_operands(call: OperationCall, known: list[Tensor], ndim: int) -> list[Tensor]:
-    """Protect operands with one channel that serve many channels; the others."""
-    dims = {d - ndim for labels in known for d in _aligned_varying_dims(labels, ndim)}
-    serving = [
+def _drop_broadcast_operands(
+    call: OperationCall, labelled: list[Tensor], ndim: int
+) -> list[Tensor]:
+    """Protect operands whose one channel is broadcast to many; return the other operands."""
+    dims = {d - ndim for labels in labelled for d in _aligned_varying_dims(labels, ndim)}
+    broadcast = [
         labels
-        for labels in known
+        for labels in labelled
         if any(labels.ndim < -d or labels.shape[d] == 1 for d in dims) and not varying_dims(labels)
     ]
-    for labels in serving:
+    for labels in broadcast:
         call.protect(labels, "one channel serves many")
-    rest = [labels for labels in known if all(labels is not s for s in serving)]
-    return rest or known
+    rest = [labels for labels in labelled if all(labels is not s for s in broadcast)]
+    return rest or labelled
 
 
 @register_rule(
     "mean", "sum", "amax", "amin", "var", "std", "max", "min", "linalg_vector_norm", "median"
 )
 def reduction(call: OperationCall) -> None:
-    """Reduce the dimensions in which the labels do not vary."""
+    """Reduce labels along dimensions in which they do not vary; otherwise protect them."""
     labels, out = (
         call.first_labels,
         call.out[0] if isinstance(call.out, tuple | list) else call.out,
     )
-    if call.argument("other") is not None:  # the larger or smaller of two tensors
+    if call.argument("other") is not None:  # elementwise maximum or minimum of two tensors
         return elementwise(call)
     dims = call.argument("dim")
     dims = [dims] if isinstance(dims, int) else dims or range(labels.ndim)
@@ -113,7 +114,7 @@ def reduction(call: OperationCall) -> None:
 @register_rule("_upsample_nearest_exact2d", "_upsample_bilinear2d_aa", "reflection_pad2d")
 @register_rule("replication_pad1d", "replication_pad2d", "replication_pad3d")
 def per_channel_spatial(call: OperationCall) -> None:
-    """Keep the channels of an operation that works on every channel's picture alone."""
+    """Keep the labels of an operation that works on each channel independently."""
     out = call.out[0] if isinstance(call.out, tuple | list) else call.out
     vector = channel_vector(call.first_labels, 1)
     if vector is None or out.shape[:2] != call.first_labels.shape[:2]:

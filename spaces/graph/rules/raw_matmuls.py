@@ -1,4 +1,7 @@
-"""Multiply-adds of weights that no layer describes: raw parameters in products."""
+"""Multiply-adds of weights that the network's code multiplies by directly, outside of layers.
+
+`trainers/metrics/flops.py` counts the same operations independently, as a check.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from ..calls import argument, aten
 
-FACTORS = {  # of each matrix product, by their names in its schema
+FACTORS = {  # of each matrix product, by their names in the schema
     aten.mm: ("self", "mat2"),
     aten.addmm: ("mat1", "mat2"),
     aten.bmm: ("self", "mat2"),
@@ -18,13 +21,13 @@ FACTORS = {  # of each matrix product, by their names in its schema
 def raw_weight_macs(
     op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, weights: set[int]
 ) -> int:
-    """Multiply-adds of one operation if one of its factors is (part of) a weight, else 0."""
+    """Return the multiply-adds of an operation if a factor is (part of) a weight, else 0."""
     kind = op.overloadpacket
     if kind is aten.convolution:
         names = ("input", "weight", "transposed")
         x, weight, transposed = (argument(op, args, kwargs, name) for name in names)
-        picture = x if transposed else out
-        return int(picture.shape[0] * prod(picture.shape[2:]) * weight.numel())
+        spatial = x if transposed else out
+        return int(spatial.shape[0] * prod(spatial.shape[2:]) * weight.numel())
     if kind not in FACTORS:
         return 0
     left, right = (argument(op, args, kwargs, name) for name in FACTORS[kind])

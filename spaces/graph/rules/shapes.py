@@ -1,8 +1,8 @@
-"""Operations that move elements about: they apply themselves to the labels.
+"""Label rules of operations that move elements: they apply themselves to the labels.
 
-Where the sizes of a channel dimension change, the network's code may have fixed them: such sites
-are marked fragile, for the proof to suspect. A dimension split into equal parts, by a view or by
-`chunk`, is taken to keep its number of parts, so the parts are tied position by position.
+Sizes of a changed channel dimension may be fixed in the network's code: such sites are marked
+fragile, and verify.py protects them if needed. A dimension split into equal parts, by a view or by
+`chunk`, is assumed to keep the number of parts, so the parts are tied position by position.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..labels import compact_labels, concatenate_labels, varying_dims
 @register_rule("ones_like", "full_like", "empty_like", "rand_like", "randn_like", "fill_", "zero_")
 @register_rule("bernoulli_", "dropout", "flip")
 def copy_labels(call: OperationCall) -> None:
-    """Keep the labels of the first argument: one output of its shape."""
+    """Keep the labels of the first argument; the output has its shape."""
     labels: Tensor | None = call.first_labels
     if labels is not None and call.op.overloadpacket is aten.flip:
         labels = protect_if_varying(call, labels, [d % labels.ndim for d in call.argument("dims")])
@@ -28,7 +28,7 @@ def copy_labels(call: OperationCall) -> None:
 
 @register_rule("roll")
 def roll_labels(call: OperationCall) -> None:
-    """Roll where the labels do not vary."""
+    """Roll along dimensions in which labels do not vary; otherwise protect them."""
     dims = call.argument("dims") or range(call.first_labels.ndim)
     labels = protect_if_varying(
         call, call.first_labels, [d % call.first_labels.ndim for d in dims]
@@ -38,14 +38,14 @@ def roll_labels(call: OperationCall) -> None:
 
 @register_rule("permute", "transpose", "t", "unsqueeze", "squeeze", "expand", "movedim", "repeat")
 def permute_labels(call: OperationCall) -> None:
-    """Apply the operation to the labels themselves."""
+    """Apply the operation to the labels."""
     labels = call.op(call.first_labels, *call.args[1:], **call.kwargs)
     call.labels.put(call.out, compact_labels(labels))
 
 
 @register_rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
 def reshape_labels(call: OperationCall) -> None:
-    """Reshape the labels; parts that a channel dimension is split into are tied by position."""
+    """Reshape the labels; the parts of a split channel dimension are tied by position."""
     before = call.first_labels
     after = compact_labels(before.reshape(call.out.shape))
     sizes = [[t.shape[d] for d in varying_dims(t)] for t in (before, after)]
@@ -59,7 +59,7 @@ def reshape_labels(call: OperationCall) -> None:
 
 @register_rule("split", "split_with_sizes", "chunk", "tensor_split", "unbind")
 def split_labels(call: OperationCall) -> None:
-    """Divide the labels; equal parts of a channel dimension are tied by position."""
+    """Split the labels; equal parts of a channel dimension are tied by position."""
     _assign_parts(
         call, call.first_labels, call.argument("dim") % call.first_labels.ndim, list(call.out)
     )
@@ -83,7 +83,7 @@ def _assign_parts(call: OperationCall, labels: Tensor, dim: int, outs: list[Tens
 
 
 def _unflatten_dim(labels: Tensor, dim: int, parts: int) -> Tensor:
-    """One dimension as two: the part, and the place within it."""
+    """Reshape one dimension to two: the part, and the position within it."""
     shape = list(labels.shape)
     return labels.reshape(*shape[:dim], parts, shape[dim] // parts, *shape[dim + 1 :])
 
@@ -94,7 +94,7 @@ def _offsets(sizes: Sequence[int]) -> list[int]:
 
 @register_rule("slice")
 def slice_labels(call: OperationCall) -> None:
-    """Slice the labels; one of several equal parts of a channel dimension ties them all."""
+    """Slice the labels; a slice that is one of several equal parts ties all parts."""
     labels, dim = call.first_labels, call.argument("dim") % call.first_labels.ndim
     whole, size = labels.shape[dim], call.out.shape[dim]
     if size != whole and dim in varying_dims(labels):
@@ -112,7 +112,7 @@ def slice_labels(call: OperationCall) -> None:
 
 @register_rule("select")
 def select_labels(call: OperationCall) -> None:
-    """Take one position of a dimension that is no channel dimension."""
+    """Select along a dimension in which labels do not vary; otherwise protect them."""
     dim = call.argument("dim") % call.first_labels.ndim
     labels = protect_if_varying(call, call.first_labels, [dim])
     if labels is not None:
@@ -133,7 +133,7 @@ def concatenate_operands(call: OperationCall) -> None:
 
 @register_rule("constant_pad_nd")
 def pad_labels(call: OperationCall) -> None:
-    """Pad where the labels do not vary; padding in the channel dimension is fixed in the code."""
+    """Pad along dimensions in which labels do not vary; otherwise protect them."""
     pads, ndim = call.argument("pad"), call.first_labels.ndim
     dims = [ndim - 1 - i // 2 for i, amount in enumerate(pads) if amount]
     labels = protect_if_varying(call, call.first_labels, dims)
