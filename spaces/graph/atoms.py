@@ -17,7 +17,7 @@ from .labels import Couplings, LabelSite
 from .rules.layers import TracedLayer
 
 
-@dataclass(frozen=True, sharing=True)
+@dataclass(frozen=True, slots=True)
 class TraceResult:
     """The result of a traced forward pass."""
 

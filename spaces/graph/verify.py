@@ -70,10 +70,10 @@ def find_slicing_failure(model: nn.Module, channel_map: ChannelMap) -> str | Non
             return f"it fails ({(str(error).splitlines() or [''])[0][:160]})"
     if expected.shape != found.shape:
         return f"its output has {found.numel()} values instead of {expected.numel()}"
-    error = relative_error(found, expected)
-    return (
-        None if error <= TOLERANCE else f"its output differs by {error:.1e} of the largest value"
-    )
+    difference = relative_error(found, expected)
+    if difference <= TOLERANCE:
+        return None
+    return f"its output differs by {difference:.1e} of the largest value"
 
 
 def random_mask(channel_map: ChannelMap, keep_rate: float, rng: np.random.Generator) -> Mask:

@@ -100,7 +100,7 @@ class ExplicitMultiheadAttention(nn.Module):
         return out, attention
 
     def _mask(self, attn: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
-        """Combine both masks into one that is added to the logits; masks per head stay per head."""
+        """Combine both masks into one that is added to the logits; per-head masks stay so."""
         masks = []
         for mask in (attn, padding):
             if mask is None:

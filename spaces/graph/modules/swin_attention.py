@@ -69,7 +69,7 @@ class ShiftedWindowHeads(AttentionHeads):
         return rows.view(tokens, tokens, -1).permute(2, 0, 1).unsqueeze(0)
 
     def _shift_mask(self, height: int, width: int, shift: list[int], like: Tensor) -> Tensor:
-        """Return -100 between tokens that only rolling made neighbours: [windows, tokens, tokens]."""
+        """Return -100 between tokens adjacent only by rolling: [windows, tokens, tokens]."""
         region = like.new_zeros(height, width)
         bounds = zip(self.window, shift, strict=True)
         down, across = [(slice(-w), slice(-w, -s), slice(-s, None)) for w, s in bounds]

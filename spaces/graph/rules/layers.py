@@ -78,10 +78,10 @@ def layer_kind(module: nn.Module) -> LayerKind | None:
 
 
 def runs_its_norm(call: OperationCall, module: nn.Module) -> bool:
-    """Whether an operation is the batch norm of a module's own weight, bias and statistics.
+    """Whether an operation is a batch norm with the module's own weight, bias and statistics.
 
-    So norms with a forward of their own are couplings, as those that apply an activation too: what
-    else they do is traced operation by operation.
+    This recognises norms with their own forward, e.g. with an activation: all other operations of
+    that forward are traced one by one.
     """
     if call.op.overloadpacket not in BATCH_NORMS:
         return False
