@@ -1,4 +1,4 @@
-"""The mask within a budget: feasible, maximal, nested, and equal to a plain brute force."""
+"""Masks within a budget are feasible, maximal, nested, and equal to brute force."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from paretoprune.trainers.pruning.surgery import output_widths
 
 def filled(case: Case, **options: int) -> Mask | None:
     try:
-        return fill_to_budget(case.scores, case.price, case.channel_map, case.budget, **options)
+        return fill_to_budget(
+            case.scores, case.cost_model, case.channel_map, case.budget, **options
+        )
     except UnreachableBudgetError:
         return None
 
 
 def plain(case: Case, floor: int, step: int = 1) -> Mask | None:
-    """The same in the plainest words: sort, remove one by one, add back one by one."""
+    """The reference: sort, remove one by one, add back one by one."""
     units = [unit for group in plain_units(case, floor, step) for unit in group]
     if step == 1:
         units.sort(key=min)
@@ -35,7 +37,7 @@ def plain(case: Case, floor: int, step: int = 1) -> Mask | None:
 
 @settings(max_examples=200, deadline=None)
 @given(cases(), st.integers(1, 3), st.sampled_from([1, 1, 2, 4]))
-def test_mask_equals_the_plain_brute_force(case: Case, floor: int, step: int) -> None:
+def test_mask_equals_a_brute_force_loop(case: Case, floor: int, step: int) -> None:
     found, expected = filled(case, floor=floor, round_to=step), plain(case, floor, step)
     assert (found is None) == (expected is None)
     assert found is None or np.array_equal(found, expected)
@@ -76,11 +78,11 @@ def test_rounded_widths_are_multiples_or_dense_and_none_can_grow(case: Case, ste
 
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.floats(0.2, 1.0))
-def test_without_a_budget_nothing_goes(case: Case, share: float) -> None:
-    free = fill_to_budget(case.scores, case.price, case.channel_map, Budget())
+def test_without_a_budget_nothing_is_removed(case: Case, share: float) -> None:
+    free = fill_to_budget(case.scores, case.cost_model, case.channel_map, Budget())
     assert free.all()
-    dense = Budget(*case.price.dense)
-    assert fill_to_budget(case.scores, case.price, case.channel_map, dense).all()
+    dense = Budget(*case.cost_model.dense)
+    assert fill_to_budget(case.scores, case.cost_model, case.channel_map, dense).all()
 
 
 @pytest.fixture(scope="module")
@@ -91,34 +93,35 @@ def resnet() -> tuple[ChannelMap, CostModel]:
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.77])
 @pytest.mark.parametrize("round_to", [1, 4])
-def test_a_resnets_price_lies_just_below_the_target(
+def test_the_cost_of_a_pruned_resnet_is_just_below_the_target(
     resnet: tuple[ChannelMap, CostModel], share: float, round_to: int
 ) -> None:
-    channel_map, price = resnet
-    limit = int(price.dense[0] * share)
+    channel_map, cost_model = resnet
+    limit = int(cost_model.dense[0] * share)
     scores = np.random.default_rng(0).random(channel_map.atoms)
-    mask = fill_to_budget(scores, price, channel_map, Budget(limit), round_to=round_to)
-    assert limit * (0.99 if round_to == 1 else 0.97) < price.cost_of(mask)[0] <= limit
+    mask = fill_to_budget(scores, cost_model, channel_map, Budget(limit), round_to=round_to)
+    assert limit * (0.99 if round_to == 1 else 0.97) < cost_model.cost_of(mask)[0] <= limit
 
 
 @pytest.mark.parametrize("name", ["regnet_x_400mf", "mobilenet_v2", "shufflenet_v2_x1_0"])
 def test_rounded_widths_of_every_layer_are_multiples_or_dense(name: str) -> None:
     model = torchvision.models.get_model(name, weights=None).eval()
     channel_map = trace_channel_map(model, (3, 64, 64))
-    price, scores = CostModel(channel_map), np.random.default_rng(0).random(channel_map.atoms)
-    budget = Budget(price.dense[0] // 2)
-    mask = fill_to_budget(scores, price, channel_map, budget, round_to=8)
+    cost_model, scores = CostModel(channel_map), np.random.default_rng(0).random(channel_map.atoms)
+    budget = Budget(cost_model.dense[0] // 2)
+    mask = fill_to_budget(scores, cost_model, channel_map, budget, round_to=8)
     dense = output_widths(channel_map, np.ones(channel_map.atoms, dtype=bool))
     for layer, width in output_widths(channel_map, mask).items():
         assert width == dense[layer] or width % 8 == 0, layer
-    assert 0.9 * budget.macs < price.cost_of(mask)[0] <= budget.macs
+    assert 0.9 * budget.macs < cost_model.cost_of(mask)[0] <= budget.macs
 
 
 def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, CostModel]) -> None:
-    channel_map, price = resnet
+    channel_map, cost_model = resnet
     scores = np.zeros(channel_map.atoms)
     one, other = (
-        fill_to_budget(scores, price, channel_map, Budget(price.dense[0] // 2)) for _ in range(2)
+        fill_to_budget(scores, cost_model, channel_map, Budget(cost_model.dense[0] // 2))
+        for _ in range(2)
     )
     assert np.array_equal(one, other)
 
@@ -126,38 +129,38 @@ def test_the_same_scores_give_the_same_mask(resnet: tuple[ChannelMap, CostModel]
 def test_a_network_without_atoms_has_the_empty_mask() -> None:
     none = np.zeros(0, dtype=np.int32)
     channel_map = ChannelMap((), (), none, (), (1,), fixed_macs=5)
-    price = CostModel(channel_map)
-    assert fill_to_budget(np.zeros(0), price, channel_map, Budget(5)).shape == (0,)
+    cost_model = CostModel(channel_map)
+    assert fill_to_budget(np.zeros(0), cost_model, channel_map, Budget(5)).shape == (0,)
     with pytest.raises(UnreachableBudgetError, match="got 4"):
-        fill_to_budget(np.zeros(0), price, channel_map, Budget(4))
+        fill_to_budget(np.zeros(0), cost_model, channel_map, Budget(4))
 
 
-def test_infinite_scores_go_first_and_last(resnet: tuple[ChannelMap, CostModel]) -> None:
-    channel_map, price = resnet
+def test_infinite_scores_are_removed_first_and_last(resnet: tuple[ChannelMap, CostModel]) -> None:
+    channel_map, cost_model = resnet
     scores = np.random.default_rng(0).random(channel_map.atoms)
     scores[3], scores[5] = np.inf, -np.inf
-    mask = fill_to_budget(scores, price, channel_map, Budget(price.dense[0] // 3))
+    mask = fill_to_budget(scores, cost_model, channel_map, Budget(cost_model.dense[0] // 3))
     assert mask[3]
     assert not mask[5]
 
 
-def test_scores_with_nan_are_refused_with_their_number(
+def test_nan_scores_raise_an_error_with_their_number(
     resnet: tuple[ChannelMap, CostModel],
 ) -> None:
-    channel_map, price = resnet
+    channel_map, cost_model = resnet
     scores = np.zeros(channel_map.atoms)
     scores[:2] = np.nan
     with pytest.raises(ValueError, match="got NaN for 2 of 448 atoms"):
-        fill_to_budget(scores, price, channel_map, Budget(10))
+        fill_to_budget(scores, cost_model, channel_map, Budget(10))
 
 
-def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
+def test_the_error_for_an_unreachable_budget_states_the_lowest_cost_and_its_causes(
     resnet: tuple[ChannelMap, CostModel],
 ) -> None:
-    channel_map, price = resnet
+    channel_map, cost_model = resnet
     with pytest.raises(UnreachableBudgetError) as caught:
         fill_to_budget(
-            np.zeros(channel_map.atoms), price, channel_map, Budget(1000), floor=2, round_to=4
+            np.zeros(channel_map.atoms), cost_model, channel_map, Budget(1000), floor=2, round_to=4
         )
     text = str(caught.value)
     assert "\n" not in text
@@ -167,9 +170,9 @@ def test_a_budget_out_of_reach_says_how_low_it_goes_and_why(
 
 
 @pytest.mark.parametrize("options", [{"floor": 0}, {"round_to": 0}, {"floor": -3}])
-def test_floor_and_rounding_below_one_are_refused(
+def test_floor_and_rounding_below_one_raise_an_error(
     resnet: tuple[ChannelMap, CostModel], options: dict[str, int]
 ) -> None:
-    channel_map, price = resnet
+    channel_map, cost_model = resnet
     with pytest.raises(ValueError, match="must be at least 1"):
-        fill_to_budget(np.zeros(448), price, channel_map, Budget(10), **options)
+        fill_to_budget(np.zeros(448), cost_model, channel_map, Budget(10), **options)

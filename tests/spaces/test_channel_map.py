@@ -1,4 +1,4 @@
-"""Which channels go together: one small network for every meaning a channel can have."""
+"""Which channels are removed together: one small network for each case."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def reasons(channel_map: ChannelMap, name: str) -> str:
 
 
 class Net(nn.Module):
-    """conv a and b, something in between given as a function, a head."""
+    """Convolutions a and b with a given function between them, and a head."""
 
     def __init__(self, between, width: int = 8, groups: int = 1, head_in: int = 8) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ def test_resnet56_has_30_groups_and_1120_atoms() -> None:
     assert found.atoms == 1120
 
 
-def test_a_channel_and_its_twin_across_an_option_a_shortcut_are_two_atoms() -> None:
+def test_a_channel_and_its_copy_behind_an_option_a_shortcut_are_two_atoms() -> None:
     found = trace_channel_map(resnet20(), (3, 32, 32))
     shortcut = layer(found, "layer2.0.shortcut")
     assert len(set(shortcut.in_atoms.tolist()) & set(shortcut.out_atoms.tolist())) == 0
 
 
 @pytest.mark.parametrize("gone", ["channel", "twin"])
-def test_a_missing_twin_is_zero(gone: str) -> None:
+def test_a_shortcut_without_one_of_the_two_channels_equals_the_masked_one(gone: str) -> None:
     traced = trace(resnet20(), (3, 32, 32))
     shortcut = layer(traced.channel_map, "layer2.0.shortcut")
     keep = np.ones(traced.channel_map.atoms, dtype=bool)
@@ -96,7 +96,7 @@ def test_concatenation_keeps_atoms_apart() -> None:
 
 
 @pytest.mark.parametrize("groups", [2, 4, 8])
-def test_a_convolution_group_goes_as_a_whole(groups: int) -> None:
+def test_a_convolution_group_is_removed_as_a_whole(groups: int) -> None:
     net = Net(lambda m, x: m.b(F.relu(m.a(x))), width=16, groups=groups, head_in=16)
     traced = trace(net, (3, 8, 8))
     assert traced.channel_map.atoms == groups
@@ -157,7 +157,7 @@ def test_gating_by_halves_ties_the_halves() -> None:
     assert_oracles(traced)
 
 
-def test_sizes_fixed_in_the_code_are_found_by_cutting_and_only_they_stay_dense() -> None:
+def test_only_channels_whose_sizes_are_fixed_in_the_code_stay_dense() -> None:
     class Fixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -186,7 +186,7 @@ def test_hard_coded_split_stays_dense() -> None:
 @pytest.mark.parametrize(
     ("norm", "name"), [(nn.GroupNorm(2, 8), "group_norm"), (nn.LayerNorm([8, 8, 8]), "layer_norm")]
 )
-def test_norms_over_channels_protect_them_and_say_so(norm: nn.Module, name: str) -> None:
+def test_norms_over_channels_protect_them_with_a_reason(norm: nn.Module, name: str) -> None:
     net = Net(lambda m, x: m.b(m.norm(m.a(x))))
     net.norm = norm
     traced = trace(net, (3, 8, 8))
@@ -221,12 +221,12 @@ def test_a_spatial_gate_of_one_channel_is_never_removed() -> None:
     assert_oracles(traced)
 
 
-def test_padding_in_the_channel_dimension_protects() -> None:
+def test_padding_in_the_channel_dimension_protects_the_channels() -> None:
     found = trace(Net(lambda m, x: F.pad(m.a(x), (0, 0, 0, 0, 2, 2)), head_in=12), (3, 8, 8))
     assert "constant_pad_nd" in reasons(found.channel_map, "a")
 
 
-def test_weights_used_without_their_module_stay_dense_and_are_priced() -> None:
+def test_weights_used_without_their_module_stay_dense_and_are_counted() -> None:
     net = Net(lambda m, x: m.b(F.conv2d(F.relu(m.a(x)), m.raw, padding=1)))
     net.raw = nn.Parameter(torch.randn(8, 8, 3, 3))
     traced = trace(net, (3, 8, 8))
@@ -257,7 +257,7 @@ def test_a_reparametrised_weight_is_not_cut() -> None:
     assert "convolution" in reasons(traced.channel_map, "a")
 
 
-def test_a_layer_whose_weight_is_also_used_by_itself_stays_dense() -> None:
+def test_a_layer_whose_weight_is_also_used_directly_stays_dense() -> None:
     net = Net(lambda m, x: F.conv2d(F.relu(m.b(F.relu(m.a(x)))), m.b.weight, padding=1))
     traced = trace(net, (3, 8, 8))
     assert "uses the weights of b itself" in reasons(traced.channel_map, "a")
@@ -272,7 +272,7 @@ def test_a_module_called_twice_counts_twice_and_is_cut_once() -> None:
     assert_oracles(traced)
 
 
-def test_layers_that_share_a_weight_stay_dense_and_say_with_whom() -> None:
+def test_layers_that_share_a_weight_stay_dense_and_name_each_other() -> None:
     net = Net(lambda m, x: m.b(F.relu(m.c(F.relu(m.a(x))))))
     net.c = nn.Conv2d(8, 8, 3, padding=1)
     net.c.weight = net.b.weight
@@ -281,7 +281,7 @@ def test_layers_that_share_a_weight_stay_dense_and_say_with_whom() -> None:
     assert traced.price.dense == (traced.price.dense[0], sum(p.numel() for p in net.parameters()))
 
 
-def test_channels_that_nothing_reads_are_no_atoms() -> None:
+def test_channels_that_no_layer_reads_are_not_atoms() -> None:
     net = Net(lambda m, x: (m.a(x), m.b(F.relu(m.a(x))))[1])
     net.dead = nn.Conv2d(3, 4, 1)
     forward = net.between
@@ -317,19 +317,19 @@ def test_keep_may_name_a_block() -> None:
     assert found.atoms == 448 - 2 * 64
 
 
-def test_keep_that_matches_nothing_names_some_layers() -> None:
+def test_the_error_for_keep_without_a_match_names_some_layers() -> None:
     with pytest.raises(ValueError, match=r"keep must match a layer, got 'stem'.*conv1, bn1"):
         trace_channel_map(resnet20(), (3, 32, 32), keep=["stem"])
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3,)])
-def test_an_input_that_does_not_fit_is_one_line(shape: tuple[int, ...]) -> None:
+def test_an_input_of_a_wrong_shape_raises_a_one_line_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must run on one input of shape") as caught:
         trace_channel_map(resnet20(), shape)
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_with_two_inputs_is_refused_in_one_line() -> None:
+def test_a_network_with_two_inputs_raises_a_one_line_error() -> None:
     class Sum(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return x + y
@@ -338,7 +338,7 @@ def test_a_network_with_two_inputs_is_refused_in_one_line() -> None:
         trace_channel_map(Sum(), (3,))
 
 
-def test_a_trace_that_fails_leaves_the_network_as_it_was() -> None:
+def test_a_failed_trace_leaves_the_network_unchanged() -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()

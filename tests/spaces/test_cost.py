@@ -1,4 +1,4 @@
-"""The price is exact, fast and smooth."""
+"""The cost is exact, fast and differentiable."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def resnet50() -> tuple[nn.Module, ChannelMap]:
     return model, trace_channel_map(model, (3, 224, 224))
 
 
-def test_dense_resnet50_has_the_published_price(resnet50: tuple[nn.Module, ChannelMap]) -> None:
+def test_dense_resnet50_has_the_published_cost(resnet50: tuple[nn.Module, ChannelMap]) -> None:
     assert CostModel(resnet50[1]).dense == (4_089_184_256, 25_557_032)
 
 
 @pytest.mark.parametrize(("figures", "listed"), PUBLISHED.items())
-def test_published_widths_of_resnet50_price_and_count_as_published(
+def test_published_widths_of_resnet50_have_the_published_cost(
     resnet50: tuple[nn.Module, ChannelMap], figures: tuple[int, int], listed: tuple
 ) -> None:
     model, channel_map = resnet50
@@ -90,7 +90,7 @@ def test_published_widths_of_resnet50_price_and_count_as_published(
 
 
 @pytest.fixture(scope="module", params=[lenet5, resnet20, densenet40])
-def priced(request: pytest.FixtureRequest) -> tuple[ChannelMap, CostModel]:
+def network(request: pytest.FixtureRequest) -> tuple[ChannelMap, CostModel]:
     shape = (1, 28, 28) if request.param is lenet5 else (3, 32, 32)
     channel_map = trace_channel_map(request.param(), shape)
     return channel_map, CostModel(channel_map)
@@ -101,40 +101,47 @@ def masks_of(channel_map: ChannelMap, number: int) -> NDArray[np.bool_]:
     return np.stack([random_mask(channel_map, rng.random(), rng) for _ in range(number)])
 
 
-def test_a_batch_of_masks_is_priced_like_each_alone(priced: tuple[ChannelMap, CostModel]) -> None:
-    channel_map, price = priced
-    masks = masks_of(channel_map, 20)
-    assert np.array_equal(price.cost_of(masks), np.stack([price.cost_of(mask) for mask in masks]))
-    assert price.cost_of(masks).dtype == np.int64
-    assert price.cost_of(masks[:0]).shape == (0, 2)
-
-
-def test_marginal_price_is_the_difference_that_one_atom_makes(
-    priced: tuple[ChannelMap, CostModel],
+def test_the_cost_of_a_batch_of_masks_equals_that_of_each_mask(
+    network: tuple[ChannelMap, CostModel],
 ) -> None:
-    channel_map, price = priced
+    channel_map, cost_model = network
+    masks = masks_of(channel_map, 20)
+    assert np.array_equal(
+        cost_model.cost_of(masks), np.stack([cost_model.cost_of(mask) for mask in masks])
+    )
+    assert cost_model.cost_of(masks).dtype == np.int64
+    assert cost_model.cost_of(masks[:0]).shape == (0, 2)
+
+
+def test_marginal_cost_is_the_cost_difference_of_one_atom(
+    network: tuple[ChannelMap, CostModel],
+) -> None:
+    channel_map, cost_model = network
     for mask in masks_of(channel_map, 3):
         flipped = np.repeat(mask[None], channel_map.atoms, axis=0)
         flipped[np.arange(channel_map.atoms), np.arange(channel_map.atoms)] ^= True
         assert np.array_equal(
-            price.marginal_costs(mask), np.abs(price.cost_of(flipped) - price.cost_of(mask))
+            cost_model.marginal_costs(mask),
+            np.abs(cost_model.cost_of(flipped) - cost_model.cost_of(mask)),
         )
 
 
-def test_soft_price_equals_the_integer_price_at_0_and_1(
-    priced: tuple[ChannelMap, CostModel],
+def test_the_differentiable_cost_equals_the_exact_cost_at_0_and_1(
+    network: tuple[ChannelMap, CostModel],
 ) -> None:
-    channel_map, price = priced
-    relaxed_cost = price.differentiable_cost("cpu")
+    channel_map, cost_model = network
+    relaxed_cost = cost_model.differentiable_cost("cpu")
     for mask in masks_of(channel_map, 5):
         found = relaxed_cost(torch.from_numpy(mask).double())
-        assert found.tolist() == price.cost_of(mask).tolist()
+        assert found.tolist() == cost_model.cost_of(mask).tolist()
 
 
-def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, CostModel]) -> None:
-    channel_map, price = priced
+def test_the_differentiable_cost_has_the_right_gradient(
+    network: tuple[ChannelMap, CostModel],
+) -> None:
+    channel_map, cost_model = network
     mask = torch.rand(channel_map.atoms, dtype=torch.float64, generator=torch.manual_seed(0))
-    relaxed_cost = price.differentiable_cost("cpu")
+    relaxed_cost = cost_model.differentiable_cost("cpu")
     gradient = torch.autograd.functional.jacobian(relaxed_cost, mask)
     step = torch.zeros_like(mask)
     step[7] = 1e-3
@@ -142,46 +149,46 @@ def test_soft_price_has_the_right_gradient(priced: tuple[ChannelMap, CostModel])
     torch.testing.assert_close(gradient[:, 7], slope, rtol=1e-6, atol=1e-3)
 
 
-def test_no_mask_with_an_atom_a_group_costs_less_than_the_lowest(
-    priced: tuple[ChannelMap, CostModel],
+def test_no_mask_with_an_atom_per_group_is_below_the_minimum_cost(
+    network: tuple[ChannelMap, CostModel],
 ) -> None:
-    channel_map, price = priced
+    channel_map, cost_model = network
     rng = np.random.default_rng(0)
     sparse = np.stack([random_mask(channel_map, 0.0, rng) for _ in range(50)])
-    assert (price.cost_of(sparse) >= price.min_cost()).all()
-    assert price.min_cost(3) > price.min_cost(1)
+    assert (cost_model.cost_of(sparse) >= cost_model.min_cost()).all()
+    assert cost_model.min_cost(3) > cost_model.min_cost(1)
 
 
-def test_price_survives_pickling_without_torch(priced: tuple[ChannelMap, CostModel]) -> None:
-    _, price = priced
-    packed = pickle.dumps(price)
+def test_the_cost_model_survives_pickling(network: tuple[ChannelMap, CostModel]) -> None:
+    _, cost_model = network
+    packed = pickle.dumps(cost_model)
     assert b"torch" not in packed
-    assert pickle.loads(packed).dense == price.dense
+    assert pickle.loads(packed).dense == cost_model.dense
 
 
 def test_ten_thousand_masks_of_a_resnet56_take_less_than_a_second() -> None:
     channel_map = trace_channel_map(resnet56(), (3, 32, 32))
-    price = CostModel(channel_map)
+    cost_model = CostModel(channel_map)
     masks = np.random.default_rng(0).random((10_000, channel_map.atoms)) < 0.6
     start = time.perf_counter()
-    price.cost_of(masks)
+    cost_model.cost_of(masks)
     assert time.perf_counter() - start < 1
 
 
-def test_dense_prices_of_the_trained_resnets_are_those_published() -> None:
+def test_dense_costs_of_the_trained_resnets_are_those_published() -> None:
     assert CostModel(trace_channel_map(resnet20(), (3, 32, 32))).dense == (40_551_040, 269_722)
     assert CostModel(trace_channel_map(resnet56(), (3, 32, 32))).dense == (125_485_696, 853_018)
 
 
-def test_summary_says_what_each_group_is_worth_and_why_others_stay() -> None:
+def test_the_summary_has_the_cost_of_each_group_and_the_reasons_for_protection() -> None:
     channel_map = trace_channel_map(lenet5(), (1, 28, 28), keep=["3"])
-    found = summarize_network(channel_map, price := CostModel(channel_map))
+    found = summarize_network(channel_map, cost_model := CostModel(channel_map))
     assert [group.name for group in found.groups] == ["0", "7"]
     assert [(p.layer, p.channels) for p in found.protected] == [("3", 50), ("9", 10)]
     alone = np.ones(channel_map.atoms, dtype=bool)
     alone[channel_map.group_of == 1] = False
     assert found.groups[1].params_share == pytest.approx(
-        1 - price.cost_of(alone)[1] / price.dense[1]
+        1 - cost_model.cost_of(alone)[1] / cost_model.dense[1]
     )
-    assert (found.macs, found.params) == price.dense
-    assert found.lowest_macs == price.min_cost()[0] / price.dense[0]
+    assert (found.macs, found.params) == cost_model.dense
+    assert found.lowest_macs == cost_model.min_cost()[0] / cost_model.dense[0]

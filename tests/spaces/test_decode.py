@@ -1,4 +1,4 @@
-"""Decoding: many policies as one by one, prices at the present mask as a plain loop has them."""
+"""Batches decode as single policies; removal by current cost equals a plain loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def present_ranks(case: Case, power: float, blend: float, floor: int, step: int)
     units = build_units(case.channel_map, floor, step)
     division = CostDivision(np.array([power]), np.array([blend]))
     limits = np.array([case.budget.limits])
-    return rank_by_current_cost(case.scores[None], units, case.price, division, limits)
+    return rank_by_current_cost(case.scores[None], units, case.cost_model, division, limits)
 
 
 def filled_at_present(
@@ -46,20 +46,20 @@ def filled_at_present(
 ) -> Mask | None:
     rank, limits = present_ranks(case, power, blend, floor, step), np.array([case.budget.limits])
     single = build_units(case.channel_map, floor, step).are_single_atoms
-    masks, reachable = fill_masks(rank, case.channel_map, case.price, limits, single=single)
+    masks, reachable = fill_masks(rank, case.channel_map, case.cost_model, limits, single=single)
     return masks[0] if reachable[0] else None
 
 
 def plain_present(case: Case, power: float, blend: float, floor: int, step: int) -> Mask | None:
-    """Take the head with the least score / price^power, the price always measured anew."""
+    """Remove the head with the smallest score / cost^power, with costs recomputed each step."""
     units = plain_units(case, floor, step)
     mask, order = np.ones(len(case.scores), dtype=bool), []
-    total = np.maximum(case.price.marginal_costs(mask).sum(axis=0), 1)
+    total = np.maximum(case.cost_model.marginal_costs(mask).sum(axis=0), 1)
 
     def blended(atom: int) -> float:
         less = mask.copy()
         less[atom] = False
-        macs, params = (case.price.cost_of(mask) - case.price.cost_of(less)) / total
+        macs, params = (case.cost_model.cost_of(mask) - case.cost_model.cost_of(less)) / total
         return float((1 - blend) * macs + blend * params)
 
     mean = float(np.mean([blended(atom) for atom in range(len(mask))]))
@@ -77,7 +77,7 @@ def plain_present(case: Case, power: float, blend: float, floor: int, step: int)
 
 @settings(max_examples=300, deadline=None)
 @given(cases(lowest=-3), POWERS, BLENDS, st.integers(1, 3), st.sampled_from([1, 1, 2, 3]))
-def test_prices_at_present_equal_the_plain_loop(
+def test_removal_by_current_cost_equals_a_plain_loop(
     case: Case, power: float, blend: float, floor: int, step: int
 ) -> None:
     case = distinct(case)
@@ -89,17 +89,17 @@ def test_prices_at_present_equal_the_plain_loop(
 
 @settings(max_examples=100, deadline=None)
 @given(cases(lowest=-3), BLENDS, st.integers(1, 3))
-def test_without_power_the_present_price_changes_nothing(
+def test_with_power_zero_the_current_cost_has_no_effect(
     case: Case, blend: float, floor: int
 ) -> None:
-    case = replace(case, budget=Budget(0, 0))  # all units go
+    case = replace(case, budget=Budget(0, 0))  # all units are removed
     static = rank_by_score(case.scores[None], build_units(case.channel_map, floor, 1))
     assert np.array_equal(present_ranks(case, 0.0, blend, floor, 1), static)
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases(24, lowest=-3), POWERS, BLENDS)
-def test_a_tighter_budget_goes_on_where_a_looser_one_stopped(
+def test_a_tighter_budget_continues_where_a_looser_one_stopped(
     case: Case, power: float, blend: float
 ) -> None:
     loose = present_ranks(case, power, blend, 1, 1)
@@ -135,19 +135,19 @@ def test_equal_and_infinite_scores_still_give_a_maximal_mask_within_the_budget(
 def plain_or_none(case: Case) -> Mask | None:
     rank = rank_by_score(case.scores[None], build_units(case.channel_map, 1, 1))
     limits = np.array([case.budget.limits])
-    masks, reachable = fill_masks(rank, case.channel_map, case.price, limits, single=True)
+    masks, reachable = fill_masks(rank, case.channel_map, case.cost_model, limits, single=True)
     return masks[0] if reachable[0] else None
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases(24), st.booleans(), st.integers(0, 2**32 - 1))
-def test_renumbering_atoms_of_one_kind_renumbers_the_mask(
+def test_permuting_atoms_of_one_kind_permutes_the_mask(
     case: Case, present: bool, seed: int
 ) -> None:
     case = distinct(case)
     rng, renumbered = np.random.default_rng(seed), np.arange(len(case.scores))
-    for kind in range(len(case.price.atom_kinds.size)):
-        own = np.flatnonzero(case.price.atom_kinds.kind_of_atom == kind)
+    for kind in range(len(case.cost_model.atom_kinds.size)):
+        own = np.flatnonzero(case.cost_model.atom_kinds.kind_of_atom == kind)
         renumbered[own] = rng.permutation(own)
     other = replace(case, scores=case.scores[renumbered])
     decoded = (
@@ -159,7 +159,7 @@ def test_renumbering_atoms_of_one_kind_renumbers_the_mask(
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[PruningSpace, Measurements]:
+def network() -> tuple[PruningSpace, Measurements]:
     channel_map = trace_channel_map(resnet20(), (3, 32, 32))
     rng = np.random.default_rng(0)
     scores = {name: as_layer_scores(rng.random(channel_map.atoms)) for name in ("one", "two")}
@@ -167,7 +167,7 @@ def scene() -> tuple[PruningSpace, Measurements]:
 
 
 def random_policies(count: int) -> list[Policy]:
-    """All parts of the space, mixed."""
+    """Policies with random values of all fields."""
     rng = np.random.default_rng(1)
     return [
         Policy(
@@ -186,68 +186,70 @@ def random_policies(count: int) -> list[Policy]:
 
 
 @pytest.mark.parametrize("round_to", [1, 4])
-def test_many_policies_decode_as_each_alone(
-    scene: tuple[PruningSpace, Measurements], round_to: int
+def test_a_batch_of_policies_decodes_as_each_policy_alone(
+    network: tuple[PruningSpace, Measurements], round_to: int
 ) -> None:
-    space, evidence = replace(scene[0], round_to=round_to), scene[1]
+    space, measurements = replace(network[0], round_to=round_to), network[1]
     policies = random_policies(60)
     shares = np.random.default_rng(2).uniform(0.15, 1.0, (60, 2)).round(3).tolist()
     targets = [Target(a, b if i % 2 else None) for i, (a, b) in enumerate(shares)]
-    masks, reachable = decode_policies(policies, targets, evidence, space)
+    masks, reachable = decode_policies(policies, targets, measurements, space)
     assert reachable.all()
     for policy, target, mask in zip(policies, targets, masks, strict=True):
-        assert np.array_equal(decode_policy(policy, target, evidence, space), mask)
+        assert np.array_equal(decode_policy(policy, target, measurements, space), mask)
         assert (
             space.cost_model.cost_of(mask) <= Budget(*target.limits(space.cost_model.dense)).limits
         ).all()
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])
-def test_a_target_out_of_reach_is_reported_and_leaves_the_others_alone(
-    scene: tuple[PruningSpace, Measurements], price_at: str
+def test_an_unreachable_target_is_reported_and_does_not_affect_other_policies(
+    network: tuple[PruningSpace, Measurements], price_at: str
 ) -> None:
-    space, evidence = scene
+    space, measurements = network
     policies = [Policy("one", price_power=1.0, price_at=price_at, floor=f) for f in (1, 3, 2)]
     lowest = space.min_cost()[0]
     targets = [Target(lowest), Target(lowest - 1), Target(0.5)]
-    masks, reachable = decode_policies(policies, targets, evidence, space)
+    masks, reachable = decode_policies(policies, targets, measurements, space)
     assert reachable.tolist() == [True, False, True]
-    prices = space.cost_model.cost_of(masks)[:, 0]
-    assert prices[:2].tolist() == [lowest, lowest]
-    assert np.array_equal(masks[2], decode_policy(policies[2], targets[2], evidence, space))
+    costs = space.cost_model.cost_of(masks)[:, 0]
+    assert costs[:2].tolist() == [lowest, lowest]
+    assert np.array_equal(masks[2], decode_policy(policies[2], targets[2], measurements, space))
     with pytest.raises(UserError, match=f"got {lowest - 1:,}"):
-        decode_policy(policies[1], targets[1], evidence, space)
+        decode_policy(policies[1], targets[1], measurements, space)
 
 
 @pytest.mark.parametrize("price_at", ["dense", "present"])
-def test_a_whole_target_keeps_everything_and_no_policies_give_no_masks(
-    scene: tuple[PruningSpace, Measurements], price_at: str
+def test_a_target_of_one_keeps_everything_and_no_policies_give_no_masks(
+    network: tuple[PruningSpace, Measurements], price_at: str
 ) -> None:
-    space, evidence = scene
+    space, measurements = network
     policy = Policy("one", price_power=1.0, price_at=price_at)
-    assert decode_policy(policy, Target(1.0, 1.0), evidence, space).all()
-    masks, reachable = decode_policies([], [], evidence, space)
+    assert decode_policy(policy, Target(1.0, 1.0), measurements, space).all()
+    masks, reachable = decode_policies([], [], measurements, space)
     assert masks.shape == (0, 448)
     assert reachable.shape == (0,)
 
 
-def test_the_present_price_is_a_choice_that_changes_the_mask(
-    scene: tuple[PruningSpace, Measurements],
+def test_the_current_cost_changes_the_mask(
+    network: tuple[PruningSpace, Measurements],
 ) -> None:
-    space, evidence = scene
+    space, measurements = network
     dense = Policy("one", price_power=1.0)
     masks, _ = decode_policies(
-        [dense, replace(dense, price_at="present")], [Target(0.4)] * 2, evidence, space
+        [dense, replace(dense, price_at="present")], [Target(0.4)] * 2, measurements, space
     )
     assert not np.array_equal(*masks)
 
 
-def test_nan_among_many_is_refused_with_its_number(
-    scene: tuple[PruningSpace, Measurements],
+def test_nan_in_one_of_many_scores_raises_an_error_with_its_number(
+    network: tuple[PruningSpace, Measurements],
 ) -> None:
-    space, evidence = scene
+    space, measurements = network
     scores: NDArray[np.float64] = np.zeros(448)
     scores[[4, 9]] = np.nan
-    broken = replace(evidence, scores={**evidence.scores, "broken": as_layer_scores(scores)})
+    broken = replace(
+        measurements, scores={**measurements.scores, "broken": as_layer_scores(scores)}
+    )
     with pytest.raises(UserError, match="got NaN for 2 of 448 atoms"):
         decode_policies([Policy("one"), Policy("broken")], [Target(0.5)] * 2, broken, space)

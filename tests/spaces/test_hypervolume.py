@@ -1,4 +1,4 @@
-"""The hypervolume against counting: boxes of integers, and what is known of volumes."""
+"""The hypervolume equals the count of dominated integer cells, and other properties."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_points_below_the_reference_count_for_nothing():
 
 
 @given(grids)
-def test_a_rank_is_one_more_than_the_best_that_dominates(points):
+def test_a_rank_is_one_more_than_the_highest_rank_that_dominates(points):
     ranks = non_domination_ranks(points.astype(float))
     for row, rank in zip(points, ranks, strict=True):
         above = [

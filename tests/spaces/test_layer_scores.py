@@ -1,4 +1,4 @@
-"""How the parts of an atom become one number, and how bias is removed, by hand."""
+"""Combination of layer scores and bias removal, against values computed by hand."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from paretoprune.spaces.policy.normalization import (
 
 
 def tiny_map():
-    """Two groups, one of them produced by three layers; layer k has k weights a filter."""
+    """Two groups, one produced by three layers; a filter of layer k has k weights."""
     network = network_of(Residual())
     layer = network.channel_map.layers[0]
     layers = tuple(
@@ -45,11 +45,11 @@ PARTS = LayerScores(  # atom 0 in layer 0; atoms 1 and 2 in layers 1, 2, 3
         ("later", [5, (1 + 3) / 2 + 6, (2 - 4) / 2 + 7]),
     ],
 )
-def test_parts_are_combined_as_by_hand(how, expected):
+def test_layer_scores_are_combined_as_by_hand(how, expected):
     np.testing.assert_allclose(combine_layers(PARTS, tiny_map(), how), expected)
 
 
-def test_fan_in_divides_each_part_by_the_weights_of_a_filter_there():
+def test_fan_in_divides_each_layer_score_by_the_weights_of_a_filter():
     divided = divide_by_fan_in(PARTS, tiny_map())
     np.testing.assert_allclose(divided.value, [5, 1 / 2, 2 / 2, 3 / 3, -4 / 3, 6 / 4, 7 / 4])
     whole = LayerScores(np.ones(3), np.arange(3, dtype=np.int32), np.full(3, NO_LAYER, np.int32))
@@ -64,7 +64,7 @@ def test_fan_in_divides_each_part_by_the_weights_of_a_filter_there():
     assert divide_by_fan_in(ones, network.channel_map).value == pytest.approx(1 / per_filter)
 
 
-def test_each_stage_has_its_own_line_and_the_last_serves_the_rest():
+def test_each_stage_has_its_own_pair_and_the_last_pair_is_repeated():
     channel_map, scores = tiny_map(), np.array([[5.0, 10.0, 20.0]])
     assert stages_of_groups(channel_map).tolist() == [0, 1]
     stage = stages_of_groups(channel_map)[channel_map.group_of]

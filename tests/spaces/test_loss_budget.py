@@ -1,4 +1,4 @@
-"""Cuts by loss curves: exact where the loss is known, nested, within the target, least in sum."""
+"""Cuts by loss curves are exact for a known loss, nested, within the target, of least sum."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy, policy_from
 from paretoprune.trainers.models.zoo.resnet import resnet56
 
 SIZES = (16, 8, 5, 1)
-FACTORS = (0.01, 0.04, 0.02, 1.0)  # the loss of group g with k atoms gone is FACTORS[g] * k
+FACTORS = (0.01, 0.04, 0.02, 1.0)  # removing k atoms of group g raises the loss by FACTORS[g] * k
 BUDGET = Policy("taylor", allocation="loss-budget")
 DENSE = CurveSettings(points=16, refine=0)
 
 
 def chain(sizes: tuple[int, ...], costs: tuple[int, ...] = (9, 4, 1, 2)) -> ChannelMap:
-    """Groups that share no layer: the price of each is linear in what it keeps."""
+    """Groups that share no layer: the cost of each is linear in its kept atoms."""
     starts = np.cumsum([0, *sizes])
     sides = [np.arange(a, b, dtype=np.int32) for a, b in pairwise(starts)]
     fixed = np.full(2, -1, dtype=np.int32)
@@ -64,7 +64,7 @@ def chain(sizes: tuple[int, ...], costs: tuple[int, ...] = (9, 4, 1, 2)) -> Chan
 
 
 class Additive:
-    """A loss that is a sum over groups of a function of the number removed, and its calls."""
+    """A loss that is a sum over groups of a function of removed atoms; it counts its calls."""
 
     def __init__(self, channel_map: ChannelMap, of_group=None) -> None:
         self.channel_map, self.calls = channel_map, 0
@@ -89,7 +89,7 @@ def probe(
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[ChannelMap, CostModel, LossCurves]:
+def network() -> tuple[ChannelMap, CostModel, LossCurves]:
     channel_map = chain(SIZES)
     return channel_map, CostModel(channel_map), probe(Additive(channel_map), DENSE)
 
@@ -116,13 +116,13 @@ def test_the_papers_bisection_of_a_resnet56_takes_150_evaluations() -> None:
     curves = probe(loss, CurveSettings(method="paper", threshold=0.019))
     assert len(channel_map.groups) == 30
     assert len(curves.rise) == 150
-    assert loss.calls == 151  # and the original's own loss
+    assert loss.calls == 151  # plus the loss of the original network
     policy = replace(BUDGET, threshold=0.019)
     assert set(removed_counts_under_threshold(policy, curves, channel_map).tolist()) == {6}
 
 
 @pytest.mark.parametrize("size", range(1, 40))
-def test_bisection_asks_log2_of_the_size(size: int) -> None:
+def test_bisection_takes_log2_of_the_size_evaluations(size: int) -> None:
     channel_map = chain((size,))
     loss = Additive(channel_map)
     curves = probe(loss, CurveSettings(method="paper", threshold=0.055))
@@ -141,8 +141,8 @@ def test_cached_curves_give_the_masks_of_fresh_probes(method: str) -> None:
         how = CurveSettings(method=method, points=16, refine=0, threshold=threshold)
         fresh = probe(loss, how)
         cached = curves_from_arrays(curves_to_arrays(fresh))
-        policy, price = replace(BUDGET, threshold=threshold), CostModel(channel_map)
-        masks = [mask_under_threshold(policy, c, price, channel_map) for c in (fresh, cached)]
+        policy, cost_model = replace(BUDGET, threshold=threshold), CostModel(channel_map)
+        masks = [mask_under_threshold(policy, c, cost_model, channel_map) for c in (fresh, cached)]
         assert np.array_equal(*masks)
         assert cached.settings == how
         best = [int((abs(r - r[0]) <= threshold).sum()) - 1 for r in rises[:2]]  # powers of two
@@ -168,17 +168,17 @@ def test_a_higher_threshold_removes_all_that_a_lower_one_does(
 ) -> None:
     channel_map = chain((8, 8, 8))
     curves = probe(Additive(channel_map, lambda g, k: rises[g][k] * (k > 0)), DENSE)
-    price = CostModel(channel_map)
+    cost_model = CostModel(channel_map)
     low, high = (
         mask_under_threshold(
-            replace(BUDGET, threshold=t), curves, price, channel_map, round_to=round_to
+            replace(BUDGET, threshold=t), curves, cost_model, channel_map, round_to=round_to
         )
         for t in sorted((one, other))
     )
     assert not (high & ~low).any()
 
 
-def evidence_of(curves: LossCurves, policy: Policy) -> Measurements:
+def measurements_of(curves: LossCurves, policy: Policy) -> Measurements:
     name = curves_name(policy.score, policy.combine, policy.probe)
     scores = {policy.score: as_layer_scores(np.zeros(len(curves.place)))}
     return Measurements("", scores, curves={name: curves})
@@ -186,50 +186,52 @@ def evidence_of(curves: LossCurves, policy: Policy) -> Measurements:
 
 @pytest.mark.parametrize("way", ["threshold", "least-sum"])
 @pytest.mark.parametrize("target", [Target(0.8), Target(0.4), Target(None, 0.5), Target(0.6, 0.4)])
-def test_the_solved_cut_is_feasible_and_maximal(scene, way: str, target: Target) -> None:
-    channel_map, price, curves = scene
+def test_the_solved_cut_is_feasible_and_maximal(network, way: str, target: Target) -> None:
+    channel_map, cost_model, curves = network
     policy = replace(POLICY_PRESETS["balanced-pruning"], curves=way)
     keep = decode_policy(
-        policy, target, evidence_of(curves, policy), PruningSpace(channel_map, price)
+        policy, target, measurements_of(curves, policy), PruningSpace(channel_map, cost_model)
     )
-    limits = [limit or 10**9 for limit in target.limits(price.dense)]
-    assert (price.cost_of(keep) <= limits).all()
+    limits = [limit or 10**9 for limit in target.limits(cost_model.dense)]
+    assert (cost_model.cost_of(keep) <= limits).all()
     for atom in np.flatnonzero(~keep):
         more = keep.copy()
         more[atom] = True
-        assert (price.cost_of(more) > limits).any()
+        assert (cost_model.cost_of(more) > limits).any()
 
 
-def test_the_solved_threshold_is_the_least_that_meets_the_target(scene) -> None:
-    channel_map, price, curves = scene
+def test_the_solved_threshold_is_the_least_that_meets_the_target(network) -> None:
+    channel_map, cost_model, curves = network
     keep = decode_policy(
-        BUDGET, Target(0.5), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+        BUDGET, Target(0.5), measurements_of(curves, BUDGET), PruningSpace(channel_map, cost_model)
     )
     threshold = implied_threshold(keep, curves, channel_map)
-    under = mask_under_threshold(replace(BUDGET, threshold=threshold), curves, price, channel_map)
+    under = mask_under_threshold(
+        replace(BUDGET, threshold=threshold), curves, cost_model, channel_map
+    )
     below = replace(BUDGET, threshold=threshold * (1 - 1e-9) - 1e-9)
-    above = mask_under_threshold(below, curves, price, channel_map)
-    assert price.cost_of(under)[0] <= 0.5 * price.dense[0] < price.cost_of(above)[0]
+    above = mask_under_threshold(below, curves, cost_model, channel_map)
+    assert cost_model.cost_of(under)[0] <= 0.5 * cost_model.dense[0] < cost_model.cost_of(above)[0]
 
 
-def test_a_given_threshold_cuts_beyond_the_target_and_no_less(scene) -> None:
-    channel_map, price, curves = scene
-    space, evidence = PruningSpace(channel_map, price), evidence_of(curves, BUDGET)
+def test_a_given_threshold_cuts_beyond_the_target_and_no_less(network) -> None:
+    channel_map, cost_model, curves = network
+    space, measurements = PruningSpace(channel_map, cost_model), measurements_of(curves, BUDGET)
     loose, tight = (replace(BUDGET, threshold=t) for t in (1e-6, 0.1))
     assert np.array_equal(
-        decode_policy(tight, Target(0.95), evidence, space),
-        mask_under_threshold(tight, curves, price, channel_map),
+        decode_policy(tight, Target(0.95), measurements, space),
+        mask_under_threshold(tight, curves, cost_model, channel_map),
     )
     assert np.array_equal(
-        decode_policy(loose, Target(0.5), evidence, space),
-        decode_policy(BUDGET, Target(0.5), evidence, space),
+        decode_policy(loose, Target(0.5), measurements, space),
+        decode_policy(BUDGET, Target(0.5), measurements, space),
     )
 
 
-def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
-    channel_map, price, curves = scene
+def test_policies_decoded_together_are_those_decoded_alone(network) -> None:
+    channel_map, cost_model, curves = network
     scores = {"taylor": as_layer_scores(np.random.default_rng(0).random(channel_map.atoms))}
-    evidence = Measurements("", scores, curves={"taylor": curves})
+    measurements = Measurements("", scores, curves={"taylor": curves})
     policies = [
         Policy("taylor", price_power=1.0, price_at="present"),
         BUDGET,
@@ -239,16 +241,16 @@ def test_policies_decoded_together_are_those_decoded_alone(scene) -> None:
         Policy("taylor", allocation="uniform"),
     ]
     targets = [Target(share) for share in (0.5, 0.4, 0.3, 0.9, 0.6, 0.7)]
-    space = PruningSpace(channel_map, price)
-    masks, reachable = decode_policies(policies, targets, evidence, space)
+    space = PruningSpace(channel_map, cost_model)
+    masks, reachable = decode_policies(policies, targets, measurements, space)
     assert reachable.all()
     for mask, policy, target in zip(masks, policies, targets, strict=True):
-        assert np.array_equal(mask, decode_policy(policy, target, evidence, space))
+        assert np.array_equal(mask, decode_policy(policy, target, measurements, space))
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(0.01, 1), st.integers(2, 30), st.integers(0, 99))
-def test_groups_keep_their_order_where_curves_are_straight(
+def test_groups_keep_their_order_where_curves_are_linear(
     factor: float, size: int, seed: int
 ) -> None:
     channel_map = chain((size, size))
@@ -267,36 +269,42 @@ def test_groups_keep_their_order_where_curves_are_straight(
 def test_no_cheaper_mask_has_a_lower_sum_than_least_sum(seed: int) -> None:
     rng, sizes = np.random.default_rng(seed), (5, 4, 4)
     channel_map = chain(sizes)
-    price = CostModel(channel_map)
+    cost_model = CostModel(channel_map)
     rises = [np.cumsum(np.sort(rng.random(size))) for size in sizes]  # convex: every cut on a hull
     rises = [rise - rise[0] for rise in rises]
     curves = probe(Additive(channel_map, lambda g, k: float(rises[g][k])), DENSE)
-    order = removal_order_by_loss(replace(BUDGET, curves="least-sum"), curves, price, channel_map)
+    order = removal_order_by_loss(
+        replace(BUDGET, curves="least-sum"), curves, cost_model, channel_map
+    )
     everything = [
-        (price.cost_of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
+        (cost_model.cost_of(curves.place > np.array(cut)[channel_map.group_of])[0], cut)
         for cut in product(*(range(size) for size in sizes))
     ]
     for removed in range(1, sum(sizes) - len(sizes) + 1):
         mask = order >= removed
-        cost = price.cost_of(mask)[0]
+        cost = cost_model.cost_of(mask)[0]
         best = min(sum(r[k] for r, k in zip(rises, cut, strict=True))
                    for macs, cut in everything if macs <= cost)  # fmt: skip
         assert predicted_loss(mask, curves, channel_map) - 2 == pytest.approx(best)
 
 
-def test_the_least_sum_jumps_over_a_bump_to_the_hull() -> None:
+def test_least_sum_follows_the_convex_hull_across_a_bump() -> None:
     channel_map = chain((4, 4), (1, 1))
     bump, slope = [0.0, 0.3, 0.3, 0.3], [0.0, 0.2, 0.4, 0.6]
     curves = probe(Additive(channel_map, lambda g, k: (bump, slope)[g][k]), DENSE)
     policy = replace(BUDGET, curves="least-sum")
     order = removal_order_by_loss(policy, curves, CostModel(channel_map), channel_map)
-    assert set(np.flatnonzero(order < 3)) == {0, 1, 2}  # 0.1 an atom, though the first costs 0.3
+    assert set(np.flatnonzero(order < 3)) == {
+        0,
+        1,
+        2,
+    }  # 0.1 per atom, although the first raises by 0.3
     by_threshold = removal_order_by_loss(BUDGET, curves, CostModel(channel_map), channel_map)
     assert by_threshold[4] == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_probes_that_are_not_finite_are_infinite_rises_and_counted(bad: float) -> None:
+def test_probes_that_are_not_finite_give_infinite_rises_and_are_counted(bad: float) -> None:
     channel_map = chain(SIZES)
     loss = Additive(channel_map, lambda g, k: bad if g == 0 and k >= 6 else FACTORS[g] * k)
     curves = probe(loss, DENSE)
@@ -311,7 +319,7 @@ def test_probes_that_are_not_finite_are_infinite_rises_and_counted(bad: float) -
     ]
 
 
-def test_a_group_that_no_threshold_cuts_stays_whole_while_others_can_go() -> None:
+def test_a_group_with_infinite_rises_is_cut_only_after_all_others() -> None:
     channel_map = chain(SIZES)
     loss = Additive(channel_map, lambda g, k: np.nan if g == 1 and k else FACTORS[g] * k)
     for how in (DENSE, CurveSettings(method="paper")):
@@ -321,37 +329,43 @@ def test_a_group_that_no_threshold_cuts_stays_whole_while_others_can_go() -> Non
         keep = decode_policy(
             BUDGET,
             Target(0.4),
-            evidence_of(curves, BUDGET),
+            measurements_of(curves, BUDGET),
             PruningSpace(channel_map, CostModel(channel_map)),
         )
         assert keep[channel_map.group_of == 1].all()
 
 
-def test_a_network_without_a_finite_loss_is_refused() -> None:
+def test_a_network_without_a_finite_loss_raises_an_error() -> None:
     channel_map = chain(SIZES)
     with pytest.raises(UserError, match="loss must be finite before curves"):
         probe(Additive(channel_map, lambda g, k: np.nan), DENSE)
 
 
-def test_a_target_beyond_reach_is_refused(scene) -> None:
-    channel_map, price, curves = scene
+def test_an_unreachable_target_raises_an_error(network) -> None:
+    channel_map, cost_model, curves = network
     with pytest.raises(UnreachableBudgetError, match="cannot go below"):
         decode_policy(
-            BUDGET, Target(0.01), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+            BUDGET,
+            Target(0.01),
+            measurements_of(curves, BUDGET),
+            PruningSpace(channel_map, cost_model),
         )
 
 
-def test_curves_that_were_not_measured_are_asked_for(scene) -> None:
-    channel_map, price, curves = scene
+def test_the_error_for_missing_curves_names_them(network) -> None:
+    channel_map, cost_model, curves = network
     other = replace(BUDGET, probe="batch")
     with pytest.raises(UserError, match="'taylor, batch statistics'"):
         decode_policy(
-            other, Target(0.5), evidence_of(curves, BUDGET), PruningSpace(channel_map, price)
+            other,
+            Target(0.5),
+            measurements_of(curves, BUDGET),
+            PruningSpace(channel_map, cost_model),
         )
 
 
-def test_a_stages_factor_multiplies_the_rises_of_its_groups(scene) -> None:
-    channel_map, _, curves = scene
+def test_a_stages_factor_multiplies_the_rises_of_its_groups(network) -> None:
+    channel_map, _, curves = network
     finer = replace(channel_map, layers=tuple(  # two resolutions: l0 and l1, l2 and l3
         replace(layer, macs_per_pair=cost, params_per_pair=1)
         for layer, cost in zip(channel_map.layers, (4, 4, 1, 1), strict=True)
@@ -360,7 +374,7 @@ def test_a_stages_factor_multiplies_the_rises_of_its_groups(scene) -> None:
     assert removed_counts_under_threshold(policy, curves, finer).tolist() == [4, 1, 4, 0]
 
 
-def test_the_atoms_of_a_group_go_in_the_order_of_the_probes() -> None:
+def test_the_atoms_of_a_group_are_removed_in_the_order_of_the_probes() -> None:
     channel_map = chain((6, 6))
     order = np.random.default_rng(1).permutation(12).astype(float)
     curves = probe(Additive(channel_map, lambda g, k: 0.0), DENSE, order)  # all cuts tie
@@ -383,6 +397,6 @@ def test_a_policy_with_or_without_a_threshold_survives_json(threshold: float | N
     ("field", "value"),
     [("threshold", -0.1), ("threshold", float("nan")), ("curves", "sum"), ("probe", "train")],
 )
-def test_a_policy_that_no_curve_answers_is_refused(field: str, value: object) -> None:
+def test_an_invalid_curve_field_of_a_policy_raises_an_error(field: str, value: object) -> None:
     with pytest.raises(UserError, match=field):
         replace(BUDGET, **{field: value})

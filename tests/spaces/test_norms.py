@@ -1,4 +1,4 @@
-"""Norms are known by the operation they run with their own tensors, whatever their class."""
+"""Norms of any class are recognised by the operation that uses their own tensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPE = (3, 8, 8)
 
 
 class OwnNorm(nn.Module):
-    """No subclass of a norm of torch's."""
+    """A norm that is no subclass of a torch norm."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ NORMS = {
 
 
 @pytest.mark.parametrize("name", NORMS)
-def test_channels_go_through_a_norm_with_a_forward_of_its_own(name: str) -> None:
+def test_labels_pass_a_norm_with_its_own_forward(name: str) -> None:
     traced = trace(network(NORMS[name]()), SHAPE)
     assert [group.name for group in traced.channel_map.groups] == ["0", "2"]
     kinds = {layer.name: layer.kind for layer in traced.channel_map.layers}
@@ -74,14 +74,14 @@ def test_surgery_cuts_all_tensors_of_a_norm_with_an_activation() -> None:
 
 
 class Misused(NormAct):
-    """Reads its weight a second time, by itself."""
+    """A norm that uses its weight a second time."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * self.weight.abs().sum()
 
 
 class Foreign(NormAct):
-    """Normalises by statistics that are not its own."""
+    """A norm that uses the statistics of another."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean, var = self.running_mean * 1, self.running_var
@@ -105,7 +105,7 @@ def data():
 
 
 def test_recalibration_measures_a_norm_with_an_activation_as_a_plain_one() -> None:
-    """And leaves a dropout within the norm off: the next norm would measure it."""
+    """Dropout within the norm stays off, since the next norm would measure it."""
     plain = network(nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()))
     fused = network(NormAct(8, act=nn.Sequential(nn.Dropout(0.9), nn.ReLU())))
     plain[3], fused[3] = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
@@ -117,7 +117,7 @@ def test_recalibration_measures_a_norm_with_an_activation_as_a_plain_one() -> No
     torch.testing.assert_close(fused[3].running_mean, plain[3].running_mean)
 
 
-def test_a_replay_keeps_the_activation_of_a_norm() -> None:
+def test_a_partial_forward_keeps_the_activation_of_a_norm() -> None:
     traced = trace(network(NormAct(8)), SHAPE)
     images, leaves = traced.batch(), [layer.name for layer in traced.channel_map.layers]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Arguments of operations are read by their names, also those that the dispatcher leaves out."""
+"""Arguments of operations are found by name, also those that the dispatcher omits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_argument_is_found_by_its_name(op, args, kwargs, name, value) -> None
 
 
 class Between(nn.Module):
-    """Two convolutions and something in between."""
+    """Two convolutions with an operation between them."""
 
     def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ THROUGH: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", THROUGH)
-def test_channels_go_through_an_operation_along_other_dimensions(name: str) -> None:
+def test_labels_pass_an_operation_along_other_dimensions(name: str) -> None:
     traced = trace(Between(THROUGH[name]), (3, 8, 8))
     assert [group.name for group in traced.channel_map.groups] == ["a", "b"]
     assert traced.channel_map.atoms == 12
@@ -77,7 +77,7 @@ def test_channels_go_through_an_operation_along_other_dimensions(name: str) -> N
 
 
 class Block(nn.Module):
-    """Attention as in timm, with one layer for q, k and v that are unbound, and a feed-forward."""
+    """A timm block: attention with one qkv layer and unbind, and a feed-forward layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Block(nn.Module):
         return self.head((x + self.down(self.up(x).relu())).mean(1))
 
 
-def test_a_feed_forward_beside_an_attention_that_unbinds_is_cut() -> None:
+def test_the_feed_forward_layer_of_a_timm_block_is_cut() -> None:
     traced = trace(Block(), (2, 6, 6))
     assert "up" in [group.name for group in traced.channel_map.groups]
     assert_oracles(traced)

@@ -1,4 +1,4 @@
-"""Both oracles on networks nobody has thought of: random sequences of what channels can meet."""
+"""Both oracles, masked = cut and cost = counted, on random sequences of operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def conv(channels: int, width: int, **options: int) -> nn.Conv2d:
 
 
 class Step(nn.Module):
-    """One step on an activation of `channels`; `width` is what it gives."""
+    """One operation from `channels` to `width` channels."""
 
     def __init__(self, kind: str, channels: int, size: int) -> None:
         super().__init__()
@@ -88,7 +88,9 @@ def networks(draw: st.DrawFn) -> nn.Module:
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(networks(), st.integers(0, 1000))
-def test_any_network_is_masked_cut_and_priced_alike(network: nn.Module, seed: int) -> None:
+def test_masked_and_cut_random_networks_agree_and_costs_are_exact(
+    network: nn.Module, seed: int
+) -> None:
     torch.manual_seed(seed)
     note(" ".join(getattr(step, "kind", "-") for step in network))
     traced = trace(network, (3, 6, 6))

@@ -1,4 +1,4 @@
-"""Records: targets as users write them, fronts without dominated points, JSON and back."""
+"""Records: parsing of targets, Pareto fronts, and JSON round trips."""
 
 import json
 import math
@@ -63,7 +63,7 @@ def test_a_wrong_size_is_one_sentence_with_the_value_and_a_remedy(text):
     assert "\n" not in message
 
 
-def test_forty_is_answered_in_the_contracts_words():
+def test_the_error_for_forty_has_the_documented_text():
     with pytest.raises(UserError) as error:
         parse_size("--target-flops", "40")
     assert str(error.value) == (
@@ -86,7 +86,7 @@ def test_a_limit_is_the_exact_floor_of_the_decimal_that_was_written(dense, mille
 
 
 @given(evaluations)
-def test_no_point_of_a_front_is_dominated_and_every_other_is(points):
+def test_a_front_is_exactly_the_points_that_no_other_point_dominates(points):
     front = non_dominated(points)
     assert not any(dominates(q, p) for p in front for q in points)
     for point in points:
@@ -94,7 +94,7 @@ def test_no_point_of_a_front_is_dominated_and_every_other_is(points):
 
 
 @given(evaluations)
-def test_the_answer_at_the_target_is_the_best_that_meets_it_closely(points):
+def test_the_best_at_the_target_is_the_most_accurate_within_the_tolerance(points):
     best = best_at_target(points, Target(0.4), (1000, 100))
     close = [p for p in points if p.macs <= 400 and p.flops_fraction > 0.38]
     assert (best is None) == (not close)
@@ -102,14 +102,14 @@ def test_the_answer_at_the_target_is_the_best_that_meets_it_closely(points):
         assert best.accuracy == max(p.accuracy for p in close)
 
 
-def test_with_two_targets_both_are_met_and_one_closely():
+def test_with_two_targets_both_limits_hold_and_one_is_met_closely():
     target = Target(0.4, 0.5)
     tight, loose = evaluation(macs=399, params=20), evaluation(0.99, macs=300, params=30)
     above = evaluation(0.99, macs=399, params=51)
     assert best_at_target([tight, loose, above], target, (1000, 100)) == tight
 
 
-def test_a_front_survives_json_and_says_what_dominates_its_answer():
+def test_a_front_survives_json_and_names_the_trial_that_dominates_at_target():
     better = evaluation(0.95, macs=300, params=30, trial=3)
     front = Front(
         seed=1, requested=Target(0.4), dense=DenseMetrics(0.97, 1000, 100), points=(better,),
@@ -133,7 +133,7 @@ def test_a_policy_survives_json(policy):
     [{"later": 1}, {"score": 3}, {"price_power": 2}, {"price_power": float("nan")}, {"floor": 0},
      {"normalisation": "sum"}, {"allocation": "best"}, {"learning_rate": 0}, {"floor": True}],
 )  # fmt: skip
-def test_a_wrong_policy_is_refused(change):
+def test_an_invalid_policy_raises_an_error(change):
     with pytest.raises(UserError):
         policy_from_json({"score": "l2", **change})
 
@@ -155,12 +155,12 @@ def test_a_recipe_survives_json_and_gives_the_mask():
      {"atoms": 10**12}, {"removed": "x"}, {"source": {"name": "x"}}, {"policy": {}},
      {"atoms": None}],
 )  # fmt: skip
-def test_a_wrong_recipe_is_one_line(change):
+def test_an_invalid_recipe_raises_a_one_line_error(change):
     with pytest.raises(UserError) as error:
         recipe_from_json({**json.loads(json.dumps(RECIPE.to_json())), **change})
     assert "\n" not in str(error.value)
 
 
-def test_of_equal_points_the_earliest_stays():
+def test_of_equal_points_the_first_is_kept():
     assert non_dominated([evaluation(trial=4), evaluation(trial=2)])[0].trial == 4
     assert replace(evaluation(), trial=2).objectives == evaluation().objectives

@@ -1,4 +1,4 @@
-"""Cutting twice is cutting once: the map of a cut network needs no second trace."""
+"""Reduced channel maps: cutting twice equals cutting once."""
 
 from __future__ import annotations
 
@@ -65,11 +65,15 @@ def test_cutting_twice_is_cutting_once(family: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(found, once(traced.batch()), rtol=1e-4, atol=1e-4)
 
-    price = CostModel(reduced)
-    assert price.dense == tuple(traced.price.cost_of(keep)) == count_macs_and_params(small, shape)
+    cost_model = CostModel(reduced)
+    assert (
+        cost_model.dense
+        == tuple(traced.price.cost_of(keep))
+        == count_macs_and_params(small, shape)
+    )
     masks = np.stack([lively_mask(reduced, rate, 2) for rate in (0.1, 0.5, 0.9)])
     composed = np.stack([expand_mask(keep, mask) for mask in masks])
-    assert np.array_equal(price.cost_of(masks), traced.price.cost_of(composed))
+    assert np.array_equal(cost_model.cost_of(masks), traced.price.cost_of(composed))
 
 
 def test_the_full_mask_changes_nothing_in_the_map() -> None:
@@ -81,7 +85,7 @@ def test_the_full_mask_changes_nothing_in_the_map() -> None:
         assert np.array_equal(before.in_atoms, after.in_atoms)
 
 
-def test_a_convolution_group_keeps_its_width_down_to_the_last_one() -> None:
+def test_every_remaining_convolution_group_keeps_its_width() -> None:
     grouped = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3, groups=4), nn.Conv2d(12, 2, 1))
     traced = trace(grouped, (3, 8, 8))
     keep = np.arange(traced.channel_map.atoms) == 2
@@ -91,7 +95,7 @@ def test_a_convolution_group_keeps_its_width_down_to_the_last_one() -> None:
     assert CostModel(reduced).dense == tuple(traced.price.cost_of(keep))
 
 
-def test_a_mask_of_another_network_is_refused() -> None:
+def test_a_mask_of_another_network_raises_an_error() -> None:
     channel_map = trace(lenet5(), (1, 28, 28)).channel_map
     with pytest.raises(ValueError, match=r"\[570\], got \[3\]"):
         reduce_channel_map(channel_map, np.ones(3, dtype=bool))

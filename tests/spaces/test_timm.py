@@ -1,4 +1,4 @@
-"""Both oracles on networks of timm: norms with an activation, attention by unbind."""
+"""Both oracles, masked = cut and cost = counted, on timm networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAST = {"mobilenetv3_small_050", "vit_tiny_patch16_224"}
     ("name", "size", "floor", "options"),
     [pytest.param(*row, marks=[] if row[0] in FAST else pytest.mark.slow) for row in FAMILIES],
 )
-def test_timm_network_is_masked_cut_and_priced_alike(
+def test_masked_and_cut_timm_networks_agree_and_costs_are_exact(
     name: str, size: int, floor: float, options: dict[str, object]
 ) -> None:
     traced = trace(timm.create_model(name, num_classes=10, **options), (3, size, size))

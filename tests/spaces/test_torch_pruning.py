@@ -1,4 +1,4 @@
-"""Our atoms against torch-pruning's groups, where its dependency graph is right."""
+"""Our atoms equal torch-pruning's groups where its dependency graph is correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both oracles on every family of networks, and how much of each can go."""
+"""Both oracles on each family of networks, and how much of each is prunable."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ TORCHVISION: list[tuple[str, int, float]] = [
     ("swin_t", 64, 0.85),
     ("swin_v2_t", 64, 0.85),
 ]
-FAST = {  # one for every kind of difficulty
+FAST = {  # one for each kind of difficulty
     "mobilenet_v2",  # depthwise
     "mobilenet_v3_small",  # squeeze and excitation
     "regnet_y_400mf",  # grouped convolutions
@@ -80,7 +80,7 @@ def built(name: str, size: int) -> nn.Module:
     ("name", "size", "floor"),
     [pytest.param(*row, marks=[] if row[0] in FAST else pytest.mark.slow) for row in TORCHVISION],
 )
-def test_torchvision_network_is_masked_cut_and_priced_alike(
+def test_masked_and_cut_torchvision_networks_agree_and_costs_are_exact(
     name: str, size: int, floor: float
 ) -> None:
     traced = trace(built(name, size), (3, size, size))
@@ -90,7 +90,7 @@ def test_torchvision_network_is_masked_cut_and_priced_alike(
 
 
 @pytest.mark.parametrize(("build", "shape", "floor"), OURS)
-def test_network_of_the_zoo_is_masked_cut_and_priced_alike(
+def test_masked_and_cut_zoo_networks_agree_and_costs_are_exact(
     build: Callable[[], nn.Module], shape: Shape, floor: float
 ) -> None:
     traced = trace(build(), shape)

@@ -1,4 +1,4 @@
-"""The working copy computes what the user's model does, which stays untouched."""
+"""The working copy computes the same as the user's model, which stays unchanged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_working_copy_computes_the_same(name: str, options: dict, size: int) -> 
         assert torch.equal(copied(x), again(x))
 
 
-def test_auxiliary_heads_go_and_the_notes_say_so() -> None:
+def test_auxiliary_heads_are_removed_with_a_note() -> None:
     model = torchvision.models.googlenet(weights=None, init_weights=False)
     copied, notes = make_working_copy(model)
     assert notes == ("auxiliary head aux1 removed", "auxiliary head aux2 removed")
@@ -95,7 +95,7 @@ def test_a_transformer_encoder_is_cut_by_heads_and_hidden_units() -> None:
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda m: m.half()])
-def test_wrapped_compiled_and_half_models_become_plain_float32(wrap) -> None:
+def test_wrapped_compiled_and_half_precision_models_become_plain_float32(wrap) -> None:
     model = resnet20()
     copied, notes = make_working_copy(wrap(copy.deepcopy(model)))
     assert type(copied) is type(model)
@@ -128,16 +128,16 @@ def test_lambdas_are_copied() -> None:
         (resnet20, "got function; call the function that builds it"),
         (nn.Sequential(nn.LazyLinear(3)), "lazy layers; run it once"),
         (nn.Linear(2, 2, device="meta"), "meta tensors; load its state dict"),
-        (torch.jit.script(nn.Linear(2, 2)), "TorchScript; pass the module"),
+        (torch.jit.script(nn.Linear(2, 2)), "TorchScript; pass the original module"),
     ],
 )
-def test_what_cannot_be_copied_is_refused_in_one_line(model, said: str) -> None:
+def test_a_model_that_cannot_be_copied_raises_a_one_line_error(model, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         make_working_copy(model)
     assert "\n" not in str(caught.value)
 
 
-def test_the_users_model_is_untouched() -> None:
+def test_the_users_model_is_unchanged() -> None:
     model = torchvision.models.googlenet(weights=None, init_weights=False).train()
     before, modules = copy.deepcopy(model.state_dict()), dict(model.named_modules())
     trace(model, (3, 64, 64))

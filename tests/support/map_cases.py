@@ -21,7 +21,7 @@ class Case:
     """A network, what its masks cost, scores of its atoms and a budget."""
 
     channel_map: ChannelMap
-    price: CostModel
+    cost_model: CostModel
     scores: NDArray[np.float64]
     budget: Budget
 
@@ -49,21 +49,23 @@ def cases(draw: st.DrawFn, atoms: int = 12, lowest: int = 0) -> Case:
         input_shape=(1,),
         fixed_macs=draw(st.integers(0, 5)),
     )
-    price = CostModel(channel_map)
+    cost_model = CostModel(channel_map)
     total = int(starts[-1])
     scores = draw(st.lists(st.integers(lowest, 4), min_size=total, max_size=total))
     shares = [draw(st.none() | st.floats(0.05, 1.0)) for _ in range(2)]
-    limits = [None if s is None else int(s * d) for s, d in zip(shares, price.dense, strict=True)]
-    return Case(channel_map, price, np.array(scores, dtype=float), Budget(*limits))
+    limits = [
+        None if s is None else int(s * d) for s, d in zip(shares, cost_model.dense, strict=True)
+    ]
+    return Case(channel_map, cost_model, np.array(scores, dtype=float), Budget(*limits))
 
 
 def fits(case: Case, mask: Mask) -> bool:
     """The mask is within the case's budget."""
-    return bool(case.budget.is_met_by(case.price.cost_of(mask)))
+    return bool(case.budget.is_met_by(case.cost_model.cost_of(mask)))
 
 
 def plain_units(case: Case, floor: int, step: int = 1) -> list[list[list[int]]]:
-    """The units of each group, in their order of removal, in the plainest words."""
+    """The units of each group in their order of removal, computed by a plain loop."""
     units = []
     for group in range(len(case.channel_map.groups)):
         members = np.flatnonzero(case.channel_map.group_of == group).tolist()
