@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, note, settings
@@ -84,15 +85,27 @@ def networks(draw: st.DrawFn) -> nn.Module:
     return nn.Sequential(*steps, *tail, nn.Linear(24, 5))
 
 
+# The examples are derived from the name and the source of this test.
 @settings(
     max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )
 @given(networks(), st.integers(0, 1000))
-def test_masked_and_cut_random_networks_agree_and_costs_are_exact(
-    network: nn.Module, seed: int
-) -> None:
+def test_any_network_is_masked_cut_and_priced_alike(network: nn.Module, seed: int) -> None:
     torch.manual_seed(seed)
     note(" ".join(getattr(step, "kind", "-") for step in network))
     traced = trace(network, (3, 6, 6))
     assert {group.name for group in traced.channel_map.groups} >= {str(len(network) - 5)}
     assert_oracles(traced, rates=(0.4, 0.7))
+
+
+@pytest.mark.xfail(strict=True, reason="a wrong cut of these shuffles is below verify.TOLERANCE")
+def test_repeated_shuffles_before_a_pool_are_tied() -> None:
+    torch.manual_seed(0)
+    kinds = ("shuffle", "shuffle", "shuffle", "pool", "halves", "halves", "conv")
+    steps: list[nn.Module] = [conv(3, 8), nn.BatchNorm2d(8)]
+    width = 8
+    for kind in kinds:
+        steps.append(Step(kind, width, 4))
+        width = steps[-1].width
+    tail = [conv(width, 6), nn.GELU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5)]
+    assert_oracles(trace(nn.Sequential(*steps, *tail), (3, 6, 6)), rates=(0.4, 0.7))
