@@ -26,10 +26,8 @@ _shown_as_options = [False]
 class UserError(ValueError):
     """An error in what the user gave; the message states the rule, the value and a remedy.
 
-    The command line prints it as one line without a traceback and exits with code 2.
-
-    Args:
-        *args: The message, written with command-line options.
+    The message is written with command-line options; in Python it shows keyword arguments. The
+    command line prints it as one line without a traceback and exits with code 2.
 
     Example:
         >>> raise UserError("--target-flops must be in (0, 1], got 40; write 0.4")

@@ -26,14 +26,14 @@ def fill_masks(
 ) -> tuple[Mask, Mask]:
     """Return the largest masks [B, A] within limits [B, 2], and which rows meet them [B].
 
+    A row that cannot meet its limits gets the mask without any unit.
+
     Args:
         rank: Ranks of removal [B, A].
         channel_map: The channel map of the network.
         cost_model: The cost of masks.
         limits: The largest (macs, params) of each row [B, 2].
         single: Whether every unit is one atom.
-
-    A row that cannot meet its limits gets the mask without any unit.
     """
     masks = rank >= _prefix_ranks(rank, cost_model, limits)[:, None]
     slack = limits - cost_model.cost_of(masks)

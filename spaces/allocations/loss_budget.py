@@ -72,11 +72,10 @@ def loss_rise_by_atom(
         rises[atoms] = np.append(table, np.inf)[1:]
     if stages:
         stage = stages_of_groups(channel_map)
-        table = stage_coefficients(stages, int(stage.max(initial=0)) + 1)[
-            stage[channel_map.group_of]
-        ]
+        pairs = stage_coefficients(stages, int(stage.max(initial=0)) + 1)
+        factor, shift = pairs[stage[channel_map.group_of]].T
         finite = np.isfinite(rises)
-        rises[finite] = table[finite, 0] * rises[finite] + table[finite, 1]
+        rises[finite] = factor[finite] * rises[finite] + shift[finite]
     for group in range(len(channel_map.groups)):  # a negative factor must not reverse the order
         atoms = atoms_in_removal_order(group, curves, channel_map)
         rises[atoms] = np.maximum.accumulate(rises[atoms])
@@ -119,15 +118,12 @@ def mask_under_threshold(
     round_to: int = 1,
 ) -> Mask:
     """Return the mask [A] that cuts each group as far as the policy's threshold allows."""
-    gone = (
-        curves.place
-        <= removed_counts_under_threshold(policy, curves, channel_map)[channel_map.group_of]
-    )
+    counts = removed_counts_under_threshold(policy, curves, channel_map)
+    removed = curves.place <= counts[channel_map.group_of]
     order = removal_order_by_loss(policy, curves, cost_model, channel_map)
     rank = rank_by_score(order[None], build_units(channel_map, floor, round_to))[0]
-    stays = (
-        np.bincount(rank[~gone], minlength=channel_map.atoms + 1) > 0
-    )  # a unit is removed as a whole
+    # A unit is removed as a whole: it stays if one of its atoms stays.
+    stays = np.bincount(rank[~removed], minlength=channel_map.atoms + 1) > 0
     stays[channel_map.atoms] = True
     return np.asarray(stays[rank])
 
@@ -157,7 +153,10 @@ def _replay_bisection(probes: dict[int, float], size: int, threshold: float) -> 
 
 
 def predicted_loss(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
-    """Return the loss of a mask if groups did not interact: the base plus the sum of rises."""
+    """Return the loss of a mask if groups did not interact: the base plus the sum of rises.
+
+    The benchmarks and tests compare it with the measured loss.
+    """
     groups = channel_map.group_of
     loss = curves.base
     for group, table in enumerate(rise_tables(curves, channel_map)):
@@ -167,7 +166,10 @@ def predicted_loss(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> f
 
 
 def implied_threshold(mask: Mask, curves: LossCurves, channel_map: ChannelMap) -> float:
-    """Return the threshold that a mask corresponds to: the largest rise among its groups."""
+    """Return the threshold that a mask corresponds to: the largest rise among its groups.
+
+    The benchmarks report it, and a test compares it with the solved threshold.
+    """
     gone = np.bincount(channel_map.group_of[~mask], minlength=len(channel_map.groups))
     tables = rise_tables(curves, channel_map)
     return max((float(t[k]) for t, k in zip(tables, gone, strict=True)), default=0.0)

@@ -43,16 +43,16 @@ class PolicyScorer:
 
         Policies with `price_at="present"` are not divided here: `current_cost` does it.
         """
-        no_cost = np.array([policy.allocation != "global-threshold" for policy in policies])
+        not_global = np.array([policy.allocation != "global-threshold" for policy in policies])
         scores = np.stack([self._normalised(policy) for policy in policies])
-        staged = [row for row, p in enumerate(policies) if p.stages and not no_cost[row]]
+        staged = [row for row, p in enumerate(policies) if p.stages and not not_global[row]]
         if staged:
             tables = [
                 stage_coefficients(policies[row].stages, self._stage_count) for row in staged
             ]
             scores[staged] = rescale_stages(scores[staged], self._stage, np.stack(tables))
         present = np.array([policy.price_at == "present" for policy in policies])
-        power = np.array([policy.price_power for policy in policies]) * ~(no_cost | present)
+        power = np.array([policy.price_power for policy in policies]) * ~(not_global | present)
         blend = np.array([policy.price_blend for policy in policies])
         return divide_by_cost(scores, self._marginal, power=power, blend=blend)
 

@@ -14,7 +14,7 @@ from typing import Literal
 from ..arrays import Int32Array
 
 LayerKind = Literal["conv", "linear", "channelwise", "shortcut", "heads"]
-PRODUCER_KINDS = ("conv", "linear", "shortcut")  # kinds whose output channels are their own
+PRODUCER_KINDS = ("conv", "linear", "shortcut")  # kinds with output channels of their own
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -55,7 +55,7 @@ def test_a_channel_and_its_copy_behind_an_option_a_shortcut_are_two_atoms() -> N
     assert len(set(shortcut.in_atoms.tolist()) & set(shortcut.out_atoms.tolist())) == 0
 
 
-@pytest.mark.parametrize("gone", ["channel", "twin"])
+@pytest.mark.parametrize("gone", ["channel", "copy"])
 def test_a_shortcut_without_one_of_the_two_channels_equals_the_masked_one(gone: str) -> None:
     traced = trace(resnet20(), (3, 32, 32))
     shortcut = layer(traced.channel_map, "layer2.0.shortcut")

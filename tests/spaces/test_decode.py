@@ -68,8 +68,8 @@ def plain_present(case: Case, power: float, blend: float, floor: int, step: int)
         for group, own in enumerate(units):
             if own:
                 scale = max(blended(own[0][0]) / max(mean, 1e-300), 1e-12) ** power
-                worth = float(case.scores[own[0]].mean())
-                ratios.append((worth * scale if worth < 0 else worth / scale, group))
+                score = float(case.scores[own[0]].mean())
+                ratios.append((score * scale if score < 0 else score / scale, group))
         order.append(units[min(ratios)[1]].pop(0))
         mask[order[-1]] = False
     return plain_fill(case, order, group_waits=step > 1)
