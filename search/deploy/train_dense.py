@@ -21,7 +21,8 @@ from ...trainers.data.image_options import (
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.training.loop import TrainingDivergedError, TrainingProgress
+from ...trainers.training.loop import TrainingProgress
+from ...trainers.training.session import TrainingDivergedError
 from ...trainers.training.train_dense import (
     FROM_SCRATCH_SETTINGS,
     DenseBaseline,

@@ -41,7 +41,7 @@ from ...trainers.data.image_options import (
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.models.build import check_model_output, surplus_notes
 from ...trainers.models.read_outputs import read_outputs
 from ...trainers.models.weights import check_finite

@@ -19,7 +19,7 @@ import paretoprune as pp
 from paretoprune.search.api import validate_settings
 from paretoprune.search.config.settings import SearchSettings, settings_from_json
 from paretoprune.search.storage.trial_records import read_trial_records
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 
 BRIEF = {
     "trials": 2, "epochs": 1, "workers": 1, "quiet": True, "scores": ["taylor"],

@@ -24,7 +24,8 @@ from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.surgery import output_widths, prune_network
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 
 def random_mask(channel_map, share=0.67, seed=0):

@@ -18,14 +18,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.batches import iterate_batches, select_rows
 from paretoprune.trainers.data.cache import cache_folder, clear_cache, load_data_arrays, save_data
-from paretoprune.trainers.data.sources.load import (
-    DataSplits,
-    LoadOptions,
-    Split,
-    convert_user_data,
-    load_data,
-    normalize_images,
-)
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.options import LoadOptions
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.data.stratified import stratified_split
 
 

@@ -16,8 +16,10 @@ from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.dense_model import build_from_settings
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.cache import load_data_arrays, save_data
-from paretoprune.trainers.data.sources.load import convert_user_data, load_data
-from paretoprune.trainers.models.build import build_model, load_weights, stock_notes, surplus_notes
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.models.build import build_model, stock_notes, surplus_notes
+from paretoprune.trainers.models.weights import load_weights
 
 X = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 MORE = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from shared_files import shared_file
 from torch import nn
 
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data, normalize_images
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.metrics.latency import measure_latency
-from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.weights import load_weights
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 
 @pytest.fixture(scope="module")

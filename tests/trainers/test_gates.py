@@ -30,8 +30,9 @@ from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.policy import GATE_VARIANTS, Policy
 from paretoprune.spaces.records.gate_history import gate_history_from_json
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.zoo.resnet import resnet20
 from paretoprune.trainers.pruning.gates.feasibility import (
@@ -48,7 +49,8 @@ from paretoprune.trainers.pruning.gates.training import train_gates
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.pruning.surgery import prune_network
 from paretoprune.trainers.runtime.device import DeviceConfig
-from paretoprune.trainers.training.loop import TrainingDivergedError, TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
+from paretoprune.trainers.training.session import TrainingDivergedError
 
 BRIEF = GateSettings(TrainingSettings(epochs=4, batch_size=64))
 PLAIN = DeviceConfig()

@@ -38,15 +38,11 @@ from paretoprune.trainers.data.image_options import (
     told_normalisation,
     with_options,
 )
-from paretoprune.trainers.data.sources.load import (
-    DataSplits,
-    LoadOptions,
-    Split,
-    convert_user_data,
-    load_data,
-    normalize_images,
-)
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.options import LoadOptions
 from paretoprune.trainers.data.sources.torchvision_files import TORCHVISION_FORMATS
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.models.build import build_model
 
 NO_PLUGINS: tuple[Plugin, ...] = ()

@@ -29,7 +29,7 @@ from torch.utils.data import (
 import paretoprune as pp
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import convert_user_data
+from paretoprune.trainers.data.sources.user import convert_user_data
 
 X = torch.rand(130, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(130) % 3

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import DataSplits, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.distillation import Teacher, fused_eval_copy
-from paretoprune.trainers.training.loop import (
+from paretoprune.trainers.training.loop import TrainingProgress, run_session, train_model
+from paretoprune.trainers.training.optimizer import (
+    TrainingSettings,
+    build_optimizer,
+    learning_rate_at,
+)
+from paretoprune.trainers.training.session import (
     AuxiliaryLosses,
     TrainingDivergedError,
-    TrainingProgress,
     TrainingSession,
-    TrainingSettings,
-    run_session,
-    train_model,
 )
-from paretoprune.trainers.training.optimizer import build_optimizer, learning_rate_at
 
 TRAIN = TrainingSettings(epochs=10, learning_rate=0.1, batch_size=64)
 SHORT = TrainingSettings(epochs=1, learning_rate=0.1, batch_size=128)

@@ -14,7 +14,8 @@ from shared_files import shared_file
 from torch import nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.models.build import ZOO_BUILDERS, build_model, load_weights
+from paretoprune.trainers.models.build import ZOO_BUILDERS, build_model
+from paretoprune.trainers.models.weights import load_weights
 
 SIZES = {"digits-resnet": (1, 8, 8), "fc": (1, 28, 28), "lenet5": (1, 28, 28)}
 

@@ -15,7 +15,7 @@ import paretoprune as pp
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.outputs import Outputs, element_of
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.metrics.evaluate import as_scores, evaluate
 from paretoprune.trainers.models.build import check_model_output
 from paretoprune.trainers.models.export import ExportSpec, export_network, random_images

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 from paretoprune.trainers.pruning.masking import masked

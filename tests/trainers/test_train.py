@@ -15,10 +15,12 @@ from paretoprune.search.deploy.train_dense import train_command
 from paretoprune.search.driver import dense_model as search_dense
 from paretoprune.search.driver.dense_model import DenseModelInputs
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import convert_user_data, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.user import convert_user_data
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import DeviceConfig
-from paretoprune.trainers.training.loop import TrainingProgress, TrainingSettings
+from paretoprune.trainers.training.loop import TrainingProgress
+from paretoprune.trainers.training.optimizer import TrainingSettings
 from paretoprune.trainers.training.train_dense import (
     DenseTrainingSpec,
     file_sha256,

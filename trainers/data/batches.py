@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from .augmentation import random_crop_flip
-from .types import DataSplits, Split, normalize_images
+from .batch_indices import batch_indices
+from .splits import DataSplits, Split, normalize_images
+from .streaming import decode_images, stream_batches
 
 SAMPLING_SEED = 0
 
@@ -32,8 +34,6 @@ def iterate_batches(
             "augment needs generator=, got None; pass torch.Generator().manual_seed(0)"
         )
     if split.image_files is not None:
-        from .streaming import stream_batches
-
         yield from stream_batches(
             split, data, batch_size=batch_size, generator=generator, augment=augment, device=device
         )
@@ -43,20 +43,6 @@ def iterate_batches(
         if augment != "none" and generator is not None and images.ndim == 4:
             images = random_crop_flip(images, generator=generator, flip=augment == "flip-crop")
         yield normalize_images(images, data), split.labels[rows].to(device, non_blocking=True)
-
-
-def batch_indices(
-    count: int, batch_size: int, generator: torch.Generator | None
-) -> Iterator[Tensor | slice]:
-    """Which rows make up each batch of one pass."""
-    if generator is None:
-        for start in range(0, count, batch_size):
-            yield slice(start, min(start + batch_size, count))
-        return
-    order = torch.randperm(count, generator=generator)
-    size = min(batch_size, count)
-    for start in range(0, count - size + 1, size):
-        yield order[start : start + size]
 
 
 def fixed_subset(split: Split, count: int) -> Split:
@@ -69,7 +55,5 @@ def select_rows(split: Split, rows: Tensor) -> Split:
     """These rows as a split in memory, wherever they lie."""
     if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
-    from .streaming import decode_images
-
     files = [split.image_files.files[int(i)] for i in rows]
     return Split(decode_images(files, split.image_files), split.labels[rows])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
-from .types import DataSplits, Split
+from .splits import DataSplits, Split
 
 SCHEMA = 2  # 1 had a bool for `augment`
 CACHE_SUBFOLDERS = ("arrays", "unpacked")

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...spaces.errors import UserError
+from .augmentation_names import AUGMENTATIONS, check_augment
 
 if TYPE_CHECKING:
-    from .types import DataSplits
+    from .splits import DataSplits
 
 Values = tuple[float, ...]
-AUGMENTATIONS = ("none", "crop", "flip-crop")
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 PRESETS: dict[str, tuple[Values, Values]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -86,15 +86,6 @@ def image_options(mean: str | None, std: str | None, augment: str | None) -> Ima
             f"--std must be numbers where --mean is, got {std}; write its numbers, or --mean {std}"
         )
     return ImageOptions(found, numbers_of("--std", std), augment)
-
-
-def check_augment(augment: object) -> None:
-    """Refuse another augmentation than those there are."""
-    if augment not in AUGMENTATIONS:
-        raise UserError(
-            f"--augment must be one of {', '.join(AUGMENTATIONS)}, got {augment}; pick one of "
-            "these"
-        )
 
 
 def numbers_of(option: str, text: str) -> Values:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...spaces.errors import UserError
-from .types import DataSplits, ImageFiles, Split, normalize_images
+from .batch_indices import batch_indices
+from .splits import DataSplits, ImageFiles, Split, normalize_images
 
 GREY = ("L", "1", "LA", "La")  # PIL's modes
 RowAndSeed = tuple[int, int | None]  # the row, and the seed of its crop (None: the centre)
@@ -91,8 +92,6 @@ def stream_batches(
 def _batch_sampler(
     count: int, batch_size: int, generator: torch.Generator | None, augment: str
 ) -> Iterator[list[RowAndSeed]]:
-    from .batches import batch_indices
-
     for rows in batch_indices(count, batch_size, generator):
         chosen = torch.arange(count)[rows].tolist()
         if augment != "none" and generator is not None:

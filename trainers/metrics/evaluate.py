@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...spaces.output_forms import SIGMOID, SOFTMAX
 from ...spaces.outputs import element_of
 from ..data.batches import iterate_batches
-from ..data.types import DataSplits, Split
+from ..data.splits import DataSplits, Split
 from ..runtime.device import (
     DeviceConfig,
     autocast,

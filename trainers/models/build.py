@@ -13,9 +13,6 @@ from ...spaces.outputs import element_of
 from ..runtime.device import device_of
 from ..runtime.modes import eval_mode
 from ..runtime.user_code import call_user_function, describe_exception
-from .weights import load_weights
-
-__all__ = ["ZOO_BUILDERS", "build_model", "load_weights", "stock_notes", "surplus_notes"]
 
 # Name -> (module of `zoo`, function); imported when asked for.
 ZOO_BUILDERS = {

@@ -13,7 +13,7 @@ from ...spaces.errors import UserError
 from ...spaces.output_forms import PROBABILITIES, SCORES, SIGMOID, SOFTMAX, WHOLE
 from ...spaces.outputs import Outputs, element_of
 from ..data.batches import fixed_subset
-from ..data.types import DataSplits, normalize_images
+from ..data.splits import DataSplits, normalize_images
 from ..runtime.device import device_of
 from ..runtime.modes import eval_mode
 

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.batches import SAMPLING_SEED
 from ..data.batches import iterate_batches as read_batches
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..runtime.device import (
     DeviceConfig,
     autocast,

@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...spaces.graph.channels import ChannelMap, Layer
 from ...spaces.graph.slicing import kept_channels
 from ..data.batches import SAMPLING_SEED
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..runtime.device import DeviceConfig, autocast, thread_limit, to_device
 from ..runtime.modes import eval_mode
 from .bn_recalibration import calibration_batches

@@ -28,7 +28,8 @@ from ...spaces.io.atomic_write import commit_file, write_bytes_atomic, write_jso
 from ...spaces.io.bounded_read import read_bounded
 from ...spaces.records.recipe import Recipe, read_recipe
 from ...spaces.version import VERSION
-from ..models.build import build_model, load_weights
+from ..models.build import build_model
+from ..models.weights import load_weights
 from .surgery import output_widths, prune_network
 
 RECIPE_FILE, TRIAL_WEIGHTS_FILE, PICKED_WEIGHTS_FILE, NEXT_WEIGHTS_FILE = (

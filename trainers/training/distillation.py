@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...spaces.outputs import element_of
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..metrics.evaluate import logits_of
 from ..runtime.device import DeviceConfig, autocast, to_device, to_memory_format
 from .optimizer import TrainingSettings

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...spaces.errors import UserError
-from ..data.types import Split
+from ..data.splits import Split
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ...spaces.errors import UserError
-from ..data.sources.load import DataSplits
+from ..data.splits import DataSplits
 from ..metrics.evaluate import ClassificationMetrics, evaluate
 from ..runtime.device import DeviceConfig
 from .checkpoint import check_same_settings, restore_session, save_session, save_tensors
 from .distillation import Teacher
 from .distributed import ProcessGroup, all_reduce_sum, broadcast_buffers, shard_split, wrap_ddp
-from .loop import AuxiliaryLosses, TrainingProgress, TrainingSession, TrainingSettings, run_session
-from .session import mix_seeds
+from .loop import TrainingProgress, run_session
+from .optimizer import TrainingSettings
+from .session import AuxiliaryLosses, TrainingSession, mix_seeds
 
 SAVE_SECONDS = 60.0
 IMAGES_PER_REPORT = 16_384  # an epoch of more images reports, and may be saved, within

@@ -14,21 +14,11 @@ from typing import Literal
 
 from torch import nn
 
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..runtime.device import DeviceConfig
 from .distillation import Teacher
 from .optimizer import TrainingSettings
-from .session import AuxiliaryLosses, TrainingDivergedError, TrainingSession
-
-__all__ = [
-    "AuxiliaryLosses",
-    "TrainingDivergedError",
-    "TrainingLog",
-    "TrainingProgress",
-    "TrainingSession",
-    "TrainingSettings",
-    "train_model",
-]
+from .session import AuxiliaryLosses, TrainingSession
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.batches import iterate_batches
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..metrics.evaluate import logits_of
 from ..runtime.device import (
     DeviceConfig,

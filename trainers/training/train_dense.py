@@ -16,13 +16,17 @@ from pathlib import Path
 from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.output_forms import SCORES
 from ..data.image_options import ImageOptions, with_options
-from ..data.sources.load import DataSplits, load_data
+from ..data.sources.load import load_data
+from ..data.splits import DataSplits
 from ..metrics.evaluate import ClassificationMetrics, evaluate
-from ..models.build import build_model, load_weights, stock_notes
+from ..models.build import build_model, stock_notes
 from ..models.read_outputs import read_outputs
+from ..models.weights import load_weights
 from ..runtime.device import DeviceConfig, detect_device_config
 from .checkpoint import restore_session, save_session, save_weights
-from .loop import TrainingLog, TrainingProgress, TrainingSession, TrainingSettings, run_session
+from .loop import TrainingLog, TrainingProgress, run_session
+from .optimizer import TrainingSettings
+from .session import TrainingSession
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0

@@ -32,13 +32,9 @@ from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import DeviceConfig
-from paretoprune.trainers.training.loop import (
-    TrainingSession,
-    TrainingSettings,
-    report_steps,
-    run_session,
-    training_progress,
-)
+from paretoprune.trainers.training.loop import report_steps, run_session, training_progress
+from paretoprune.trainers.training.optimizer import TrainingSettings
+from paretoprune.trainers.training.session import TrainingSession
 from paretoprune.trainers.training.time_limit import LEAST_STEPS, within
 
 ASKED = SearchSettings(target_flops="0.4", max_minutes=20.0, workers=2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..splits import DataSplits, Split
 from ..stratified import stratified_split
-from ..types import DataSplits, Split
 from .options import LoadOptions
 
 TEST_SHARE = 0.2

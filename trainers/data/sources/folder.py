@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ....spaces.errors import UserError
 from ..image_options import PRESETS
+from ..splits import DataSplits, ImageFiles, Split
 from ..stratified import stratified_split
 from ..streaming import decode_images, open_image
-from ..types import DataSplits, ImageFiles, Split
 from .archive import find_dataset_root
 from .notes import cut_note, split_notes
 from .options import LoadOptions

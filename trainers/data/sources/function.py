@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...runtime.user_code import call_user_function
-from ..types import DataSplits
+from ..splits import DataSplits
 from .options import LoadOptions
 from .user import convert_user_data
 

@@ -5,20 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from ....spaces.errors import UserError
-from ..types import DataSplits, ImageFiles, Split, normalize_images
+from ..splits import DataSplits
 from .options import LoadOptions
-from .user import convert_user_data
-
-__all__ = [
-    "SOURCES",
-    "DataSplits",
-    "ImageFiles",
-    "LoadOptions",
-    "Split",
-    "convert_user_data",
-    "load_data",
-    "normalize_images",
-]
 
 # The word before the colon, and the module of this folder that reads it (imported when asked for).
 SOURCES = {

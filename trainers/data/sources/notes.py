@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..types import Split
+from ..splits import Split
 
 PEEK = 64  # images that are compared
 

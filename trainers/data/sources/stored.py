@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..cache import SCHEMA, load_or_build_data
-from ..types import DataSplits
+from ..splits import DataSplits
 from .archive import delete_unpacked, hash_data_path, is_archive, resolve_data_path, unpack_archive
 from .options import LoadOptions
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ....spaces.errors import UserError
 from ..image_options import CIFAR10
+from ..splits import DataSplits, Split
 from ..stratified import stratified_split
-from ..types import DataSplits, Split
 from .archive import find_dataset_root
 from .notes import cut_note
 from .options import LoadOptions

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ....spaces.errors import UserError
 from ...runtime.user_code import describe_exception
+from ..splits import DataSplits, Split
 from ..stratified import stratified_split
-from ..types import DataSplits, Split
 from .loaders import batches_of, loader_notes
 from .notes import cut_note, layout_note, split_notes
 from .options import LoadOptions

@@ -25,7 +25,7 @@ from ....spaces.cost.target import Target
 from ....spaces.errors import UserError
 from ....spaces.graph.channels import channel_map_digest
 from ....spaces.graph.reduce import expand_mask, reduce_channel_map
-from ...data.types import DataSplits
+from ...data.splits import DataSplits
 from ...runtime.device import DeviceConfig, detect_device_config
 from ...training.checkpoint import read_checkpoint_settings, restore_session, save_session
 from ...training.distillation import Teacher

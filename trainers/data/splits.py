@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...spaces.errors import UserError
 from ...spaces.outputs import Outputs
-from .image_options import check_augment
+from .augmentation_names import check_augment
 
 
 @dataclass(frozen=True, slots=True)
