@@ -42,7 +42,7 @@ from paretoprune.trainers.pruning.gates.indicators import INDICATORS
 from paretoprune.trainers.pruning.gates.network import GatedNetwork
 from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
-from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.pruning.gates.trainer import train_gates
 from paretoprune.trainers.runtime.device import detect_device_config
 from paretoprune.trainers.training.loop import train_model
 from paretoprune.trainers.training.optimizer import CustomLearningRate, TrainingSettings

@@ -24,7 +24,7 @@ from ...spaces.policy.policy import POLICY_PRESETS
 from ...trainers.data.splits import DataSplits
 from ...trainers.pruning.gates.network import GATE_LIMIT
 from ...trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
-from ...trainers.pruning.gates.training import train_gates
+from ...trainers.pruning.gates.trainer import train_gates
 from ...trainers.runtime.device import device_config_for
 from ...trainers.training.distillation import Teacher
 from ...trainers.training.loop import TrainingProgress

@@ -45,7 +45,7 @@ from paretoprune.trainers.pruning.gates.network import GatedNetwork
 from paretoprune.trainers.pruning.gates.result import GateTrainingResult
 from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
-from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.pruning.gates.trainer import train_gates
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.pruning.surgery import prune_network
 from paretoprune.trainers.runtime.device import DeviceConfig
