@@ -220,8 +220,6 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
     assert rates[0] < rates[5] < rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] < 0.001
-    steps = TrainingSettings(learning_rate=1.0, warmup=0, schedule="step")
-    assert [round(learning_rate_at(steps, s, 100), 3) for s in (0, 50, 80)] == [1.0, 0.1, 0.01]
 
 
 def test_average_of_weights_is_what_remains(digits: DataSplits) -> None:
