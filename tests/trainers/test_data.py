@@ -277,7 +277,7 @@ def test_torchvision_directory_without_its_files_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match="needs a directory that holds cifar-10-batches-py/"):
         load_data(f"cifar10:{tmp_path}")
     (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(UserError, match="CIFAR10 files must be whole"):
+    with pytest.raises(UserError, match="CIFAR10 files must be intact"):
         load_data(f"cifar10:{tmp_path}")
 
 
@@ -335,11 +335,11 @@ class Torn(Ragged):
         ("text", "data must be .*, got str"),
         (((X, Y), (X[:, :, :3], Y)), "images of one shape"),
         (((X, Y), (X, Y + 1)), "every class must occur in train, got 3 only elsewhere"),
-        (((X, Y.float()), (X, Y)), "labels must be one class number"),
+        (((X, Y.float()), (X, Y)), "labels must be one class index"),
         (((X, Y[:5]), (X, Y)), "one label per image, got 60 images and 5 labels"),
-        (((X, Y), (X, Y + 1)), "or mend its label"),
-        (Ragged(), r"images of one shape, got RuntimeError: .*; mend it"),
-        (Torn(), r"got OSError: image 3 is torn \(test_data.py:\d+\); mend it"),
+        (((X, Y), (X, Y + 1)), "or correct its label"),
+        (Ragged(), r"images of one shape, got RuntimeError: .*; fix it"),
+        (Torn(), r"got OSError: image 3 is torn \(test_data.py:\d+\); fix it"),
     ],
 )
 def test_wrong_user_data_is_refused(given: object, words: str) -> None:
@@ -366,7 +366,7 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
     ("text", "words"),
     [
         ("def f(:\n", r"data='{}:f' must import, got SyntaxError: invalid syntax \({}.py:1\)"),
-        ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); mend"),
+        ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); fix"),
         (
             "def f():\n    raise KeyError('x')\n",
             r"must build, got KeyError: 'x' \({}.py:2\);",

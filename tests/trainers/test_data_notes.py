@@ -58,12 +58,12 @@ def told(name: str) -> str:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((X, Y), "6 of 60 training images are cut from train for it, the same share of every"),
+        ((X, Y), "6 of 60 training images are split off from train for it, the same share of every"),
         (((X, Y + 1), (MORE, Y + 1)), "1 of 4 classes have no image, label 0 first"),
         (((X, Y * 2), (MORE, Y * 2)), "2 of 5 classes have no image, label 1 first"),
         (((X, Y), (MORE, Y.clamp_max(1))), "1 of 3 classes have no validation image, label 2"),
-        (((X, Y), (X, Y)), "warning: validation holds the same images as train"),
-        (((X, Y), (MORE, Y), (MORE, Y)), "warning: test holds the same images as validation"),
+        (((X, Y), (X, Y)), "warning: validation has the same images as train"),
+        (((X, Y), (MORE, Y), (MORE, Y)), "warning: test has the same images as validation"),
         (((torch.rand(9, 8, 8, 3), Y[:9]), (torch.rand(9, 8, 8, 3), Y[:9])),
          "warning: images are read as [channels, height, width], got (8, 8, 3), which is 8 chan"),
     ],
@@ -81,7 +81,7 @@ def test_nothing_is_told_of_three_sound_splits() -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
-        (X, torch.complex(Y.float(), Y.float()), "labels must be one class number"),
+        (X, torch.complex(Y.float(), Y.float()), "labels must be one class index"),
         (X, np.asarray(["cat"] * 60), "labels must be a tensor or an array of numbers, got ndarr"),
         (np.empty((60, 1, 8, 8), object), Y, "images must be a tensor or an array of numbers"),
     ],
@@ -104,11 +104,11 @@ def test_views_byte_orders_and_gradients_change_nothing() -> None:
 def test_a_folder_says_where_validation_comes_from(tmp_path: Path) -> None:
     assert told(f"folder:{folder(tmp_path / 'a', 'train', 'val', 'test')}") == ""
     one = told(f"folder:{folder(tmp_path / 'b', 'train', 'val')}")
-    assert "4 of 40 training images are cut from train" in one
+    assert "4 of 40 training images are split off from train" in one
     assert one.endswith("; val/ is the test split")
     assert told(f"folder:{tmp_path / 'b'}") == one  # from the cache too
     other = told(f"folder:{folder(tmp_path / 'c', 'train', 'valid')}")
-    assert "not read: valid/ beside train/; validation images lie in val/" in other
+    assert "not read: valid/ beside train/; put validation images in val/" in other
 
 
 def test_a_folder_says_what_is_skipped_flattened_resized_and_converted(tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ def test_a_folder_says_what_is_skipped_flattened_resized_and_converted(tmp_path:
     (root / "train" / ".DS_Store").write_text("x")
     draw(root / "train" / "stray.png")
     said = told(f"folder:{root}")
-    assert "skipped: 2 files that are no images in a class folder" in said
+    assert "skipped: 2 files that are not images in a class folder" in said
     assert "DS_Store" not in said
     draw(root / "train" / "cat" / "young" / "a.png", size=30, mode="L")
     draw(root / "train" / "cat" / "young" / "b.png", mode="RGBA")
     said = told(f"folder:{root}")
     assert "train/cat/young is class 'cat'" in said
-    assert "images are resized: the short side to 256, then the centre 224x224 is used" in said
+    assert "images are resized: the short side to 256, then cropped to the centre 224x224" in said
     assert "images of mode L, RGBA are converted to RGB; transparency is dropped" in said
 
 
@@ -143,7 +143,7 @@ def test_sixteen_bits_and_colours_among_grey_images_are_refused(tmp_path: Path) 
 def test_options_that_a_source_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^download is for cifar10:DIR, .*, got 'digits'"):
         load_data("digits", download=True)
-    with pytest.raises(UserError, match="'digits' has no directory, got 'digits:here'"):
+    with pytest.raises(UserError, match="'digits' takes no directory, got 'digits:here'"):
         load_data("digits:here")
     monkeypatch.setenv("PARETOPRUNE_MEMORY_GB", "lots")
     with pytest.raises(UserError, match="must be a number of GiB, got 'lots'; write 8"):

@@ -31,7 +31,7 @@ from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.batches import iterate_batches
 from paretoprune.trainers.data.image_options import (
     ImageOptions,
-    default_of,
+    default_augmentation,
     image_options,
     near_chance,
     told_augmentation,
@@ -261,7 +261,11 @@ def test_only_flip_crop_mirrors_the_images_of_a_folder(streamed, tmp_path):
 
 def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path):
     for name, known in TORCHVISION_FORMATS.items():
-        assert known.augment == default_of(name)[0] == ("flip-crop" if "cifar" in name else "none")
+        assert (
+            known.augment
+            == default_augmentation(name)[0]
+            == ("flip-crop" if "cifar" in name else "none")
+        )
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
     line = told_augmentation(data, ImageOptions())
     assert line == (
@@ -271,7 +275,7 @@ def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path
     line = told_normalisation(data, ImageOptions())
     assert line == (
         "normalisation: mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225 (the default for "
-        "folder:DIR; --mean and --std set those of the weights)"
+        "folder:DIR; --mean and --std set other values)"
     )
     line = told_augmentation(load_data("digits"), ImageOptions())
     assert line.startswith(

@@ -136,16 +136,16 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     ("loader", "rows", "words"),
     [
         (DataLoader(TABLE, 50, sampler=WeightedRandomSampler([1.0] * 130, 90), drop_last=True),
-         90, "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these "
+         90, "warning: the WeightedRandomSampler of train is sampled once: every epoch uses these "
              "90 rows (the dataset has 130); pass the Dataset itself"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, replacement=True)),
-         130, "warning: the RandomSampler of train is drawn once"),
+         130, "warning: the RandomSampler of train is sampled once"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, num_samples=40)),
          40, "every epoch uses these 40 rows (the dataset has 130)"),
         (DataLoader(TABLE, 50, sampler=SubsetRandomSampler(range(60)), drop_last=True),
-         60, "train: SubsetRandomSampler chooses 60 rows, which are read (the dataset has 130)"),
+         60, "train: SubsetRandomSampler selects 60 rows, which are read (the dataset has 130)"),
         (DataLoader(TABLE, batch_sampler=[[0, 1, 2], [3, 4, 5]]), 6, "the list of train is drawn"),
-        (Custom(TABLE, 30), 60, "the Custom of train is drawn once: every epoch uses these 60"),
+        (Custom(TABLE, 30), 60, "the Custom of train is sampled once: every epoch uses these 60"),
         (Stream(), 60, "warning: train is an IterableDataset and is read once: every epoch uses "
                        "these 60 rows"),
         (DataLoader(Stream(), 50, drop_last=True), 50, "uses these 50 rows"),
@@ -212,7 +212,7 @@ def data():
     sampler = torch.utils.data.WeightedRandomSampler([1.0] * 130, 500)
     return DataLoader(train, 100, sampler=sampler), train
 """
-TOLD = "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these 500"
+TOLD = "warning: the WeightedRandomSampler of train is sampled once: every epoch uses these 500"
 
 
 def test_warnings_reach_the_user_of_python_and_of_the_command_line(

@@ -1,4 +1,4 @@
-"""The one way to go through a split: batches ready for the network, from memory or from files."""
+"""Iterate over a split in batches that are ready for the network, from memory or from files."""
 
 from __future__ import annotations
 
@@ -24,10 +24,18 @@ def iterate_batches(
     augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (float images, labels) on the device: in order, or shuffled by a generator.
+    """Yield pairs (float images, labels) on the device, in order or shuffled by a generator.
 
-    A shuffled pass leaves out what does not fill the last batch (a batch of one sample would spoil
-    batch norm); an ordered pass shows everything. Augmentation needs the generator.
+    A shuffled pass drops an incomplete last batch, because a batch of one sample would break batch
+    norm. An ordered pass yields every row.
+
+    Args:
+        split: The rows to read.
+        data: The data that the split belongs to; it defines the normalisation.
+        batch_size: Rows per batch.
+        generator: Shuffles the rows and draws the augmentation; None: in order.
+        augment: One of AUGMENTATIONS; all but "none" need the generator.
+        device: Where the batches are placed.
     """
     if augment != "none" and generator is None:
         raise ValueError(
@@ -46,13 +54,13 @@ def iterate_batches(
 
 
 def fixed_subset(split: Split, count: int) -> Split:
-    """Random rows in memory, always the same ones: a split's own order may be that of classes."""
+    """The same `count` random rows on every call, in memory. A split may be sorted by class."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SAMPLING_SEED))
     return select_rows(split, order[:count])
 
 
 def select_rows(split: Split, rows: Tensor) -> Split:
-    """These rows as a split in memory, wherever they lie."""
+    """These rows as a split in memory; image files are decoded."""
     if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
     files = [split.image_files.files[int(i)] for i in rows]

@@ -1,4 +1,4 @@
-"""`module:function`: a function of the user's own that returns data in any accepted form."""
+"""`module:function`: a user's function that returns data in any accepted form."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from .user import convert_user_data
 
 
 def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
-    """Call the user's function; it may take `seed`."""
-    given = call_user_function(name, "data", {"seed": reading.seed})
-    return replace(convert_user_data(given, seed=reading.seed), name=name)
+    """Call the user's function, which may take `seed`, and convert what it returns."""
+    data = call_user_function(name, "data", {"seed": reading.seed})
+    return replace(convert_user_data(data, seed=reading.seed), name=name)

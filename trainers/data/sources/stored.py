@@ -1,4 +1,4 @@
-"""From a directory or an archive to cached data: what all sources on disk share."""
+"""Load data from a directory or an archive through the cache; used by all sources on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .options import LoadOptions
 def load_cached_source(
     name: str, where: str, reading: LoadOptions, make: Callable[[Path, LoadOptions], DataSplits]
 ) -> DataSplits:
-    """The data that `make` builds from the directory, decoded once and mapped ever after."""
+    """The data that `make` builds from the directory; later calls map the cached arrays."""
     path = resolve_data_path(where)
     digest = hash_data_path(path)
     kind = name.partition(":")[0]
