@@ -53,7 +53,7 @@ def train_command(
     try:
         with stopping.installed(), training_progress_bar() as bar:
             baseline = train_dense_baseline(
-                job, data=data, say=print, on_report=lambda now: bar(now, "") is None
+                job, data=data, log=print, on_report=lambda now: bar(now, "") is None
             )
     except TrainingDivergedError as error:
         job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)

@@ -80,7 +80,7 @@ def make_run(folder, model, data, shares=(0.5, 0.7, 0.9)):
         write_json_atomic(path / "recipe.json", recipe)
         keep = np.ones(recipe["atoms"], bool)
         keep[recipe["removed"]] = False
-        macs, params = map(int, price.of(keep))
+        macs, params = map(int, price.cost_of(keep))
         score = evaluate(small, data.validation, data)
         points.append(Evaluation(
             trial, score.accuracy, score.loss, macs, params, macs / dense.macs,

@@ -159,7 +159,7 @@ def test_folder_beyond_the_memory_limit_streams_the_same_images(tmp_path: Path) 
     kept = load_data(name)
     clear_cache()  # arrays that are already there are mapped, whatever the limit
     streamed = load_data(name, reading=LoadOptions(memory_limit=100, workers=2))
-    assert streamed.train.source is not None
+    assert streamed.train.image_files is not None
     assert len(streamed.train) == len(kept.train)
     pairs = [list(iterate_batches(d.train, d, batch_size=16)) for d in (kept, streamed)]
     for (x, y), (u, v) in zip(*pairs, strict=True):

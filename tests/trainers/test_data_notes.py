@@ -58,7 +58,7 @@ def told(name: str) -> str:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((X, Y), "6 of 60 training images are split off from train for it, the same share of every"),
+        ((X, Y), "6 of 60 training images are split off from train for it, the same share of"),
         (((X, Y + 1), (MORE, Y + 1)), "1 of 4 classes have no image, label 0 first"),
         (((X, Y * 2), (MORE, Y * 2)), "2 of 5 classes have no image, label 1 first"),
         (((X, Y), (MORE, Y.clamp_max(1))), "1 of 3 classes have no validation image, label 2"),
@@ -173,8 +173,8 @@ def test_of_two_state_dicts_in_a_file_the_used_one_is_told(tmp_path: Path) -> No
     settings = SearchSettings(target_flops="0.4", weights=path)
     model = build_from_settings(settings, load_data("digits"), said.append)
     assert said == [
-        "weights: 'model' of w.pth is used, 'model_ema' is not; save the one that you mean as a "
-        "file of its own"
+        "weights: 'model' of w.pth is used, 'model_ema' is not; to use another one, save it to "
+        "its own file"
     ]
     assert all(torch.equal(v, first[k]) for k, v in model.state_dict().items())
 
@@ -210,11 +210,11 @@ def test_where_a_torchvision_network_begins_is_told(stock: Path) -> None:
     from torchvision.models import Inception_V3_Weights, ResNet18_Weights
 
     (note,) = stock_notes("torchvision:resnet18")
-    assert note.startswith("torchvision:resnet18 begins with random weights")
+    assert note.startswith("torchvision:resnet18 starts with random weights")
     for weights in (ResNet18_Weights, Inception_V3_Weights):
         (stock / weights.DEFAULT.url.rpartition("/")[2]).touch()
     (note,) = stock_notes("torchvision:resnet18")
-    assert "begins with the stock weights resnet18-" in note
+    assert "starts with the pretrained weights resnet18-" in note
     (note,) = stock_notes("torchvision:inception_v3")
     assert note.startswith("warning: ")
     assert note.endswith("trained on images of mean 0.5 and std 0.5")

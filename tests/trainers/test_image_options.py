@@ -245,7 +245,7 @@ def seen_in_training(data: DataSplits, augment: str) -> list[bool]:
 def test_only_flip_crop_mirrors_the_images_of_a_folder(streamed, tmp_path):
     reading = LoadOptions(memory_limit=1 if streamed else 2**30, workers=0)
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}", reading=reading)
-    assert (data.train.source is not None) is streamed
+    assert (data.train.image_files is not None) is streamed
     assert data.augment == "none"
     assert all(seen_in_training(data, "none"))
     assert all(seen_in_training(data, "crop"))

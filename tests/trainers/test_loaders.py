@@ -144,7 +144,7 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
          40, "every epoch uses these 40 rows (the dataset has 130)"),
         (DataLoader(TABLE, 50, sampler=SubsetRandomSampler(range(60)), drop_last=True),
          60, "train: SubsetRandomSampler selects 60 rows, which are read (the dataset has 130)"),
-        (DataLoader(TABLE, batch_sampler=[[0, 1, 2], [3, 4, 5]]), 6, "the list of train is drawn"),
+        (DataLoader(TABLE, batch_sampler=[[0, 1, 2], [3, 4, 5]]), 6, "the list of train is"),
         (Custom(TABLE, 30), 60, "the Custom of train is sampled once: every epoch uses these 60"),
         (Stream(), 60, "warning: train is an IterableDataset and is read once: every epoch uses "
                        "these 60 rows"),

@@ -92,7 +92,7 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "path", [*sys.path])
     model = build_model("my_own_net:build", classes=6, input_shape=(1, 8, 8), seed=0)
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 6)
-    with pytest.raises(UserError, match=r"must give 6 scores an image, got shape \(5,\)"):
+    with pytest.raises(UserError, match=r"must give 6 scores per image, got shape \(5,\)"):
         build_model("my_own_net:wrong", classes=6, input_shape=(1, 8, 8), seed=0)
     with pytest.raises(UserError, match=r"raises' must build, got RuntimeError: boom .*net.py:9"):
         build_model("my_own_net:raises", classes=6, input_shape=(1, 8, 8), seed=0)
@@ -149,7 +149,7 @@ class Hostile:
 def test_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     target, path = tmp_path / "owned", tmp_path / "w.pth"
     write({"state_dict": Hostile(target)}, path)
-    with pytest.raises(UserError, match=r"tensors only, got .*w.pth which asks to run code") as e:
+    with pytest.raises(UserError, match=r"tensors only, got .*w.pth which would run code") as e:
         load_weights(digits_resnet(), path)
     assert "\n" not in str(e.value)
     assert not target.exists()
@@ -161,7 +161,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name):
             load_weights(digits_resnet(), tmp_path / name)
     for content, said in (
-        (b"hello, world", "which starts like none"),
+        (b"hello, world", "which has another format"),
         (b"", "which is empty"),
         (b"PK\x03\x04", r"which cannot be read \(\w"),
         (b"\x80\x02", r"which cannot be read \(\w"),

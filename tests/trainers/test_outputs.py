@@ -134,7 +134,7 @@ def test_boxes_beside_probabilities_are_refused_and_both_are_named(tmp_path):
         (lambda f, z: (f, z[:, :2]), r"outputs\[1\] \[2, 2\]; average|flatten"),
         (lambda f, z: {"a": z, "b": z * 2}, r"2 that fit: outputs\['a'\] .* outputs\['b'\]"),
         (lambda f, z: None, r"got NoneType without a tensor; set its number"),
-        (lambda f, z: z[:1], r"one row of scores an image, got outputs \[1, 3\] for 2 images"),
+        (lambda f, z: z[:1], r"one row of scores per image, got outputs \[1, 3\] for 2 images"),
     ],
 )
 def test_an_output_without_one_tensor_of_scores_is_refused(give, words):

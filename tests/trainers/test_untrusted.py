@@ -200,13 +200,18 @@ def test_a_recipe_of_deep_nesting_is_one_line(picked):
 def pick_from(values):
     """What `pick` does between reading and writing, and what it prints."""
     front = front_from_json(values)
-    for wish in (SelectionCriteria(), SelectionCriteria(max_flops=0.5, min_accuracy=0.5), SelectionCriteria(knee=True), SelectionCriteria(trial=1),
-                 SelectionCriteria(max_params=100, max_latency_ms=0.2)):  # fmt: skip
+    for criteria in (
+        SelectionCriteria(),
+        SelectionCriteria(max_flops=0.5, min_accuracy=0.5),
+        SelectionCriteria(knee=True),
+        SelectionCriteria(trial=1),
+        SelectionCriteria(max_params=100, max_latency_ms=0.2),
+    ):
         try:
-            point = select_point(front, wish)
+            point = select_point(front, criteria)
         except UserError:
             continue
-        assert explain_selection(front, wish, point)
+        assert explain_selection(front, criteria, point)
         describe_neighbors(front, point)
     front.to_json()
 

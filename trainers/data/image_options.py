@@ -272,6 +272,6 @@ def told_chance(accuracy: float, data: DataSplits) -> str | None:
         f"warning: the given weights are near chance on validation: accuracy {accuracy:.4f}, the "
         f"most frequent class has {share:.4f} of {len(data.validation):,} images (3 standard "
         f"errors: {errors:.4f}); likely causes: another normalisation than in training (in use: "
-        f"{format_normalisation(data)}; --mean and --std change it), another order of the classes, "
-        "or weights that were never trained"
+        f"{format_normalisation(data)}; --mean and --std change it), another order of the "
+        "classes, or weights that were never trained"
     )

@@ -1,4 +1,4 @@
-"""`Split`: images with labels. `DataSplits`: the train, validation and test split of a data set."""
+"""`Split`: images with labels. `DataSplits`: the train, validation and test splits."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def decode_images(files: Sequence[Path], image_files: ImageFiles) -> Tensor:
 
 
 def open_image(file: Path, channels: int) -> Any:
-    """Open a file as an RGB or grey PIL image; an unreadable or unsuitable file raises UserError."""
+    """Open a file as an RGB or grey PIL image; UserError if it is unreadable or unsuitable."""
     from PIL import Image
 
     decode_errors = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

@@ -52,7 +52,7 @@ def init_process_group() -> Iterator[ProcessGroup]:
 
 
 def shard_split(split: Split, process_group: ProcessGroup, *, equal: bool) -> Split:
-    """Every `size`-th row from `rank` on; `equal` drops rows so that all shards have one length."""
+    """Every `size`-th row from `rank` on; `equal` drops rows to make all shards equally long."""
     rank, size = process_group.rank, process_group.size
     if size == 1:
         return split

@@ -1,8 +1,8 @@
 """Fine-tune one network fully and resumably; the best weights on validation are kept.
 
 In the work folder, `best.safetensors` holds the best weights so far with their metrics, and
-`checkpoint.safetensors` the session. A resumed run repeats the epochs since its checkpoint with the
-same result, so the two files need not be written at the same time.
+`checkpoint.safetensors` the session. A resumed run repeats the epochs since its checkpoint with
+the same result, so the two files need not be written at the same time.
 """
 
 from __future__ import annotations

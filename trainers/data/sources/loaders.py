@@ -1,8 +1,8 @@
 """Read a torch Dataset or DataLoader into memory, and warn about what a single pass loses.
 
-A DataLoader with a plain sampler is read in the dataset's order and without drop_last, so every row
-is read once. Random transforms, random samplers and a mixing collate_fn would give other rows in
-every epoch. They are read once and then fixed, with a warning of one line for each.
+A DataLoader with a plain sampler is read in the dataset's order and without drop_last, so every
+row is read once. Random transforms, random samplers and a mixing collate_fn would give other rows
+in every epoch. They are read once and then fixed, with a warning of one line for each.
 """
 
 from __future__ import annotations
