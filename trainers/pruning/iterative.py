@@ -77,7 +77,7 @@ def prune_iteratively(
         channel_map: Its channel map.
         targets: One size per step, each relative to the dense network.
         steps: What each step does.
-        checkpoint: A file written after every step; a run with the same `identity` resumes from it.
+        checkpoint: A file written after every step; the same `identity` resumes from it.
         identity: Identifies the settings of the run in the checkpoint.
     """
     state = PrunedState(model, channel_map, np.ones(channel_map.atoms, bool), 0)

@@ -3,14 +3,14 @@
     penalty(s) = w(s) sum_k h(e_k) aim_k(s) / n_k,     e_k = |cost_k / aim_k(s) - 1|
     h(e) = e - near / 2  for e >= near,   e^2 / (2 near)  below (a Huber loss)
 
-s is the completed share of the run; k are the sizes with a target. The cost is exact at the current
-mask and differentiable (`CostModel.differentiable_cost`). aim_k falls from the dense size to the
-target while w grows. n_k is the root mean square of the gradient of cost_k in the dense network,
-so that w = 1 gives the penalty the same weight as the task, whose gradient is normalised too
-(Enderich et al. 2020, "Holistic Filter Pruning for Efficient Deep Neural Networks").
+s is the completed share of the run; k are the sizes with a target. The cost is exact at the
+current mask and differentiable (`CostModel.differentiable_cost`). aim_k falls from the dense size
+to the target while w grows. n_k is the root mean square of the gradient of cost_k in the dense
+network, so that w = 1 gives the penalty the same weight as the task, whose gradient is normalised
+too (Enderich et al. 2020, "Holistic Filter Pruning for Efficient Deep Neural Networks").
 
-We differ in: a penalty on both sides, so that both sizes end at their targets; the falling aim; the
-normalisation of both gradients, with which one setting is right for all networks.
+We differ in: a penalty on both sides, so that both sizes end at their targets; the falling aim;
+the normalisation of both gradients, with which one setting is right for all networks.
 """
 
 from __future__ import annotations
