@@ -1,4 +1,4 @@
-"""What is decided for the user is told in one line each, and what would go wrong is refused."""
+"""Notes about automatic decisions, and errors for data and weights that would fail later."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def told(name: str) -> str:
          "warning: images are read as [channels, height, width], got (8, 8, 3), which is 8 chan"),
     ],
 )  # fmt: skip
-def test_what_is_decided_of_arrays_is_told(given: object, words: str) -> None:
+def test_automatic_decisions_about_arrays_are_noted(given: object, words: str) -> None:
     (note,) = convert_user_data(given).notes
     assert words in note
     assert "\n" not in note
 
 
-def test_nothing_is_told_of_three_sound_splits() -> None:
+def test_three_valid_splits_have_no_notes() -> None:
     assert convert_user_data(((X, Y), (MORE, Y), (MORE[:30], Y[:30]))).notes == ()
 
 
@@ -86,7 +86,9 @@ def test_nothing_is_told_of_three_sound_splits() -> None:
         (np.empty((60, 1, 8, 8), object), Y, "images must be a tensor or an array of numbers"),
     ],
 )
-def test_what_is_no_number_is_one_line(images: object, labels: object, words: str) -> None:
+def test_images_or_labels_that_are_no_numbers_raise_an_error_of_one_line(
+    images: object, labels: object, words: str
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
         convert_user_data((images, labels))
     assert "\n" not in str(caught.value)
@@ -101,7 +103,7 @@ def test_views_byte_orders_and_gradients_change_nothing() -> None:
         assert not data.train.images.requires_grad
 
 
-def test_a_folder_says_where_validation_comes_from(tmp_path: Path) -> None:
+def test_a_folder_notes_where_validation_comes_from(tmp_path: Path) -> None:
     assert told(f"folder:{folder(tmp_path / 'a', 'train', 'val', 'test')}") == ""
     one = told(f"folder:{folder(tmp_path / 'b', 'train', 'val')}")
     assert "4 of 40 training images are split off from train" in one
@@ -111,7 +113,7 @@ def test_a_folder_says_where_validation_comes_from(tmp_path: Path) -> None:
     assert "not read: valid/ beside train/; put validation images in val/" in other
 
 
-def test_a_folder_says_what_is_skipped_flattened_resized_and_converted(tmp_path: Path) -> None:
+def test_a_folder_notes_skipped_nested_resized_and_converted_images(tmp_path: Path) -> None:
     root = folder(tmp_path / "d", "train", "val", "test")
     (root / "train" / "cat" / "notes.txt").write_text("x")
     (root / "train" / ".DS_Store").write_text("x")
@@ -161,7 +163,7 @@ def digits_state(seed: int = 0) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def test_of_two_state_dicts_in_a_file_the_used_one_is_told(tmp_path: Path) -> None:
+def test_the_state_dict_that_is_used_is_noted_if_a_file_has_two(tmp_path: Path) -> None:
     first, second = digits_state(1), digits_state(2)
     optimiser = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}
     path = tmp_path / "w.pth"
@@ -192,7 +194,7 @@ def test_weights_that_are_not_finite_are_refused_but_masks_are_not(tmp_path: Pat
     assert load_weights(masked, tmp_path / "m.pth") == ()
 
 
-def test_classes_that_only_the_network_has_are_told() -> None:
+def test_classes_that_only_the_network_has_are_noted() -> None:
     assert surplus_notes(10, 10) == ()
     (note,) = surplus_notes(1000, 10)
     assert note.startswith("warning: the network scores 1,000 classes, the data have 10 (the lar")
@@ -206,7 +208,7 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checkpoints"
 
 
-def test_where_a_torchvision_network_begins_is_told(stock: Path) -> None:
+def test_the_initial_weights_of_a_torchvision_network_are_noted(stock: Path) -> None:
     from torchvision.models import Inception_V3_Weights, ResNet18_Weights
 
     (note,) = stock_notes("torchvision:resnet18")
@@ -221,7 +223,7 @@ def test_where_a_torchvision_network_begins_is_told(stock: Path) -> None:
     assert stock_notes("resnet20") == stock_notes("my_module:build") == ()
 
 
-def test_stock_weights_with_old_names_are_all_used_and_others_are_refused(stock: Path) -> None:
+def test_pretrained_weights_with_old_names_are_loaded_and_other_files_refused(stock: Path) -> None:
     import re
 
     from torchvision.models import DenseNet121_Weights, densenet121
@@ -244,7 +246,7 @@ def is_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
 
 
-def test_a_given_network_with_a_weight_that_is_nan_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_a_nan_weight_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
     with torch.no_grad():
         model[0].weight[0] = float("nan")

@@ -1,4 +1,4 @@
-"""Gates end at the sizes asked for, exactly cut, and leave the given network alone."""
+"""Gate training reaches the target sizes and does not change the given network."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gated_network_is_the_masked_and_the_cut_one(family: str) -> None:
+def test_a_gated_network_equals_the_masked_and_the_cut_network(family: str) -> None:
     build, shape = FAMILIES[family]
     traced = trace(build(), shape)
     values = torch.randn(traced.channel_map.atoms, generator=torch.Generator().manual_seed(0))
@@ -131,7 +131,7 @@ def test_gated_network_is_the_masked_and_the_cut_one(family: str) -> None:
             assert relative_error(found, traced.model(x)) <= 1e-10
 
 
-def test_gates_feel_what_a_mask_feels() -> None:
+def test_gates_have_the_gradient_of_a_mask() -> None:
     traced = trace(resnet20(), (3, 32, 32))
     ones = torch.ones(traced.channel_map.atoms)
     network = gated_network(traced, ones).train()
@@ -147,7 +147,7 @@ def test_gates_feel_what_a_mask_feels() -> None:
 
 
 @pytest.mark.parametrize("target", [Target(0.5), Target(0.5, 0.3), Target(None, 0.4)])
-def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
+def test_gradient_of_the_size_penalty_is_its_slope(target: Target) -> None:
     traced = trace(network(), (1, 8, 8))
     task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), target)
     term = SizePenalty(
@@ -168,7 +168,7 @@ def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
             torch.testing.assert_close(gradient[atom], slope, rtol=1e-4, atol=1e-6)
 
 
-def test_size_term_is_zero_at_the_target_alone_and_pulls_from_both_sides() -> None:
+def test_size_penalty_is_positive_on_both_sides_of_the_target() -> None:
     traced = trace(network(), (1, 8, 8))
     task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), Target(0.25))
     term = SizePenalty(
@@ -244,7 +244,7 @@ def test_bfloat16_and_float32_both_reach_the_target(digits: DataSplits) -> None:
 
 
 @pytest.mark.parametrize("variant", ["hard", "sigmoid", "hard-concrete"])
-def test_a_broken_off_run_goes_on_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     digits: DataSplits, tmp_path: Path, variant: str
 ) -> None:
     model, path = network(), tmp_path / "gates.safetensors"
@@ -265,8 +265,8 @@ def test_a_broken_off_run_goes_on_bit_for_bit(
         train_gates(model, digits, replace(task, seed=1), machine=PLAIN, checkpoint=path)
 
 
-def test_cutting_while_training_changes_nothing_that_stays(digits: DataSplits) -> None:
-    """What is cut was closed, so the very next loss is the same to rounding."""
+def test_cutting_during_training_does_not_change_the_remaining_network(digits: DataSplits) -> None:
+    """Only closed gates are cut, so the next loss is the same up to rounding."""
     model = network()
     space, settings = space_of(model, digits.input_shape), replace(BRIEF, approach=0.1)
 
@@ -308,7 +308,9 @@ def test_a_closed_gate_that_the_task_needs_opens_again(digits: DataSplits) -> No
 
 
 @pytest.mark.parametrize("pair", [(0.1, 0.9), (0.9, 0.1), (0.001, 0.001)])
-def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float]) -> None:
+def test_an_unreachable_pair_raises_an_error_with_the_nearest_target(
+    pair: tuple[float, float],
+) -> None:
     model = resnet20()
     space = space_of(model, (3, 32, 32))
     with pytest.raises(UnreachableBudgetError, match="the nearest reachable target is"):
@@ -321,7 +323,7 @@ def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float])
     ("pair", "aim"),
     [((0.1, 0.9), (0.1, None)), ((0.9, 0.1), (None, 0.1)), ((0.5, 0.5), (0.5, 0.5))],
 )
-def test_a_limit_that_is_kept_anyhow_is_no_aim(
+def test_a_target_implied_by_the_other_is_dropped(
     pair: tuple[float, float], aim: tuple[float | None, float | None]
 ) -> None:
     assert drop_redundant_part(space_of(resnet20(), (3, 32, 32)), Target(*pair), 1) == Target(*aim)
@@ -333,7 +335,7 @@ def test_a_pair_below_the_smallest_network_is_refused() -> None:
 
 
 @pytest.mark.parametrize("pair", [(0.3, 0.9), (0.9, 0.3)])
-def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
+def test_gates_reach_a_pair_with_one_redundant_limit(
     digits: DataSplits, pair: tuple[float, float]
 ) -> None:
     space = space_of(network(), digits.input_shape)
@@ -345,7 +347,7 @@ def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
     assert params <= pair[1]
 
 
-def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() -> None:
+def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_reported_one() -> None:
     space = space_of(network(), (1, 8, 8))
     target_sizes = np.array([0.9, 0.1])
     nearest = nearest_reachable_target(space, Target(*target_sizes.tolist()))
@@ -359,25 +361,23 @@ def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() 
     assert (np.square(found).sum(1) >= np.square(told).sum() - 1e-6).all()
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_state(
+def test_a_nan_loss_names_the_step_and_keeps_the_last_valid_state(
     digits: DataSplits, tmp_path: Path
 ) -> None:
     path = tmp_path / "gates.safetensors"
     model = network()
     tuning = TrainingSettings(epochs=3, learning_rate=1e20, warmup=0, batch_size=64)
     task = GateTrainingSpec(space_of(model, digits.input_shape), Target(0.5), GateSettings(tuning))
-    with pytest.raises(
-        TrainingDivergedError, match=r"at step \d+ of .* last valid state is in"
-    ):
+    with pytest.raises(TrainingDivergedError, match=r"at step \d+ of .* last valid state is in"):
         train_gates(model, digits, task, machine=PLAIN, checkpoint=path)
     assert path.is_file()
 
 
-def test_policies_name_the_indicators_that_there_are() -> None:
+def test_policies_accept_exactly_the_known_indicators() -> None:
     assert set(INDICATORS) == set(GATE_VARIANTS)
 
 
-def test_wrong_tasks_are_refused_in_one_sentence(digits: DataSplits) -> None:
+def test_invalid_specs_are_refused_in_one_sentence(digits: DataSplits) -> None:
     model = network()
     space = space_of(model, digits.input_shape)
     with pytest.raises(UserError, match="gates need a target, got none"):
@@ -390,15 +390,16 @@ def test_wrong_tasks_are_refused_in_one_sentence(digits: DataSplits) -> None:
         GateSettings(TrainingSettings(ema=0.9))
 
 
-def test_the_course_shows_both_sizes_and_their_targets(digits: DataSplits) -> None:
+def test_the_gate_history_shows_both_sizes_and_their_targets(digits: DataSplits) -> None:
     found = gated(network(), digits, Target(0.5, 0.4))
     trajectory, course = found.trajectory, found.gate_history()
     assert gate_history_from_json(json.loads(json.dumps(course.to_json()))) == course
     assert course.steps[0] == 1
     assert course.steps[-1] == 4 * (len(digits.train) // 64)
     assert (course.flops[-1], course.params[-1]) == tuple(trajectory.sizes[-1].round(4))
-    wanted = f"the last step to the exact budget turned {found.flipped_atoms} of {len(found.keep)} atoms"
-    assert course.describe_last_step() == wanted
+    flipped, atoms = found.flipped_atoms, len(found.keep)
+    expected = f"the last step to the exact budget turned {flipped} of {atoms} atoms"
+    assert course.describe_last_step() == expected
     lines = [
         shape for shape in gate_history_drawing(course, "gates").shapes if isinstance(shape, Line)
     ]

@@ -31,7 +31,7 @@ def test_every_network_of_the_zoo_scores_its_classes(name: str) -> None:
     assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-def test_weights_are_drawn_under_the_seed_only() -> None:
+def test_initial_weights_depend_on_the_seed_only() -> None:
     before = torch.get_rng_state()
     a, b, c = digits_resnet(0), digits_resnet(0), digits_resnet(1)
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
@@ -44,7 +44,7 @@ def test_torchvision_head_fits_the_classes() -> None:
     assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
-def test_stock_weights_in_the_cache_fill_all_but_the_head(
+def test_pretrained_weights_in_the_cache_are_loaded_except_for_the_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.models import ResNet18_Weights, resnet18
@@ -71,7 +71,7 @@ def test_stock_weights_in_the_cache_fill_all_but_the_head(
         ("torch:no_such_factory", (1, 8, 8), "got 'no_such_factory' which it does not have"),
     ],
 )
-def test_wrong_models_are_refused_in_one_line(
+def test_unsuitable_models_are_refused_in_one_line(
     name: str, shape: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
@@ -79,7 +79,9 @@ def test_wrong_models_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_function_gets_the_arguments_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_own_net.py").write_text(
         "from torch import nn\n"
         "def build(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
@@ -105,7 +107,7 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("form", ["plain", "state_dict", "nested", "module", "safetensors"])
-def test_weights_come_out_of_every_wrapper(tmp_path: Path, form: str) -> None:
+def test_weights_are_found_in_every_wrapper(tmp_path: Path, form: str) -> None:
     source, target = digits_resnet(0), digits_resnet(1)
     state = source.state_dict()
     prefixed = {f"module.{k}": v for k, v in state.items()}

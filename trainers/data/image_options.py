@@ -72,13 +72,13 @@ def image_options(mean: str | None, std: str | None, augment: str | None) -> Ima
     if mean is None:
         raise UserError(f"--std must come with --mean, got --std {std} alone; add --mean")
     if mean in PRESETS:
-        values = PRESETS[mean]
-        if std not in (None, mean) and (std in PRESETS or parse_values("--std", std) != values[1]):
+        preset = PRESETS[mean]
+        if std not in (None, mean) and (std in PRESETS or parse_values("--std", std) != preset[1]):
             raise UserError(
                 f"--mean {mean} sets both, got --std {std} too; leave out --std, or write "
                 "numbers for both"
             )
-        return ImageOptions(*values, augment)
+        return ImageOptions(*preset, augment)
     values = parse_values("--mean", mean)
     if std is None:
         raise UserError(
