@@ -90,7 +90,7 @@ def test_removing_a_duplicate_channel_is_fully_compensated():
     keep = without(traced.channel_map, "0", [4]) & without(traced.channel_map, "5", [7])
     expected = traced.model(data.train.images)
     plain = prune_network(traced.model, traced.channel_map, keep)(data.train.images)
-    small = refitted(traced.model, traced.channel_map, keep, data, pull=EXACT)
+    small = refitted(traced.model, traced.channel_map, keep, data, ridge_strength=EXACT)
     scale = expected.std()
     assert (plain - expected).abs().max() > 0.1 * scale
     assert (small(data.train.images) - expected).abs().max() < 2e-3 * scale

@@ -106,7 +106,7 @@ def load_pruned_model(folder: Path, dense: nn.Module, channel_map: ChannelMap) -
     recipe = read_recipe(folder / RECIPE_FILE)
     if recipe.map_sha256 != channel_map_digest(channel_map) or recipe.atoms != channel_map.atoms:
         raise UserError(
-            f"a recipe fits only the network that it was made from, got another one for {folder}; "
+            f"a recipe fits the network that it was made from, got another one for {folder}; "
             "pass that network, unpruned"
         )
     if recipe.widths and recipe.widths != output_widths(channel_map, recipe.mask):
