@@ -20,9 +20,9 @@ from ...spaces.errors import UserError, as_called
 from ...spaces.output_forms import PROBABILITIES, SCORES
 from ...spaces.records.recipe import Recipe, RecipeMetrics, read_recipe
 from ...trainers.data.image_options import (
+    describe_augmentation,
+    describe_normalisation,
     options_in,
-    told_augmentation,
-    told_normalisation,
     with_options,
     with_recorded,
 )
@@ -147,8 +147,8 @@ def as_trained(
     found = options_in(data)
     same = (noted.mean, noted.std) == (found.mean, found.std)
     return data, (
-        told_normalisation(data, images, "the recipe" if same else None),
-        told_augmentation(data, images, None if noted.augment is None else "the recipe"),
+        describe_normalisation(data, images, "the recipe" if same else None),
+        describe_augmentation(data, images, None if noted.augment is None else "the recipe"),
     )
 
 

@@ -16,8 +16,8 @@ from ...spaces.output_forms import CHOICES
 from ...spaces.policy.policy import check_choice
 from ...trainers.data.image_options import (
     check_for_source,
-    told_augmentation,
-    told_normalisation,
+    describe_augmentation,
+    describe_normalisation,
     with_options,
 )
 from ...trainers.data.sources.load import load_data
@@ -43,8 +43,8 @@ def train_command(
     data = with_options(load_data(job.data, download=download), job.images)
     for note in data.notes:
         print(note)
-    print(told_normalisation(data, job.images))
-    print(told_augmentation(data, job.images))
+    print(describe_normalisation(data, job.images))
+    print(describe_augmentation(data, job.images))
     rate = learning_rate or (
         FROM_SCRATCH_SETTINGS.learning_rate if job.weights is None else FINE_TUNE_LEARNING_RATE
     )

@@ -32,10 +32,10 @@ from paretoprune.trainers.data.batches import iterate_batches
 from paretoprune.trainers.data.image_options import (
     ImageOptions,
     default_augmentation,
+    describe_augmentation,
+    describe_normalisation,
     image_options,
     near_chance,
-    told_augmentation,
-    told_normalisation,
     with_options,
 )
 from paretoprune.trainers.data.sources.load import load_data
@@ -267,17 +267,17 @@ def test_each_source_has_a_default_and_the_message_says_how_to_change_it(tmp_pat
             == ("flip-crop" if "cifar" in name else "none")
         )
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
-    line = told_augmentation(data, ImageOptions())
+    line = describe_augmentation(data, ImageOptions())
     assert line == (
         "augmentation: none (the default for folder:DIR, as a flip or a crop may change what an "
         "image shows; --augment crop or flip-crop turns it on)"
     )
-    line = told_normalisation(data, ImageOptions())
+    line = describe_normalisation(data, ImageOptions())
     assert line == (
         "normalisation: mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225 (the default for "
         "folder:DIR; --mean and --std set other values)"
     )
-    line = told_augmentation(load_data("digits"), ImageOptions())
+    line = describe_augmentation(load_data("digits"), ImageOptions())
     assert line.startswith(
         "augmentation: none (the default for digits, as a flip changes a digit; "
     )

@@ -206,7 +206,9 @@ def format_normalisation(data: DataSplits) -> str:
     return f"mean {format_values(data.mean)}; std {format_values(data.std)}"
 
 
-def told_normalisation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
+def describe_normalisation(
+    data: DataSplits, given: ImageOptions, recorded: str | None = None
+) -> str:
     """The message about mean and std; `recorded` names their source if the user gave none."""
     if given.mean is not None:
         reason = "as given"
@@ -219,7 +221,9 @@ def told_normalisation(data: DataSplits, given: ImageOptions, recorded: str | No
     return f"normalisation: {format_normalisation(data)} ({reason})"
 
 
-def told_augmentation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
+def describe_augmentation(
+    data: DataSplits, given: ImageOptions, recorded: str | None = None
+) -> str:
     """The message about the augmentation and how to change it."""
     default, default_reason = default_augmentation(data.name)
     off = data.augment == "none"
@@ -262,7 +266,7 @@ def near_chance(accuracy: float, labels: Sequence[int]) -> tuple[float, float] |
     return (share, errors) if accuracy <= share + errors and share < 1 else None
 
 
-def told_chance(accuracy: float, data: DataSplits) -> str | None:
+def chance_warning(accuracy: float, data: DataSplits) -> str | None:
     """A warning if the accuracy of the given weights is near chance, else None."""
     found = near_chance(accuracy, data.validation.labels.tolist())
     if found is None:
