@@ -20,7 +20,7 @@ from ..spaces.graph.channels import ChannelMap
 from ..spaces.policy.loss_curves import CurveSettings, required_curves
 from ..spaces.policy.measurements import Measurements
 from ..spaces.policy.policy import Policy, check_score
-from ..trainers.data.types import DataSplits
+from ..trainers.data.splits import DataSplits
 from .loss_curves.prober import ProbedNetwork
 from .loss_curves.store import add_loss_curves
 from .mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES

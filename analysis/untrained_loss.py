@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from ..spaces.graph.channels import ChannelMap
 from ..spaces.policy.measurements import load_arrays, save_arrays
-from ..trainers.data.types import Split, normalize_images
+from ..trainers.data.splits import Split, normalize_images
 from ..trainers.metrics.evaluate import logits_of
 from ..trainers.pruning.surgery import prune_network
 from ..trainers.runtime.device import (

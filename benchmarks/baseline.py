@@ -23,8 +23,9 @@ from typing import Any
 
 from benchmarks import cifar_jpeg
 from benchmarks.scene import baseline_folder
-from paretoprune.trainers.data.sources.load import DataSplits
-from paretoprune.trainers.training.loop import TrainingProgress, TrainingSettings
+from paretoprune.trainers.data.splits import DataSplits
+from paretoprune.trainers.training.loop import TrainingProgress
+from paretoprune.trainers.training.optimizer import TrainingSettings
 from paretoprune.trainers.training.train_dense import (
     DenseBaseline,
     DenseTrainingSpec,

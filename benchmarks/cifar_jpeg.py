@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.data.stratified import stratified_split
 
 ROOT = Path(__file__).resolve().parent.parent

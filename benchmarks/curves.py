@@ -28,7 +28,8 @@ from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.loss_curves import CurveSettings, LossCurves
 from paretoprune.trainers.data.batches import fixed_subset
-from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.weights import load_weights
 from paretoprune.trainers.runtime.device import DeviceConfig
 
 PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}

@@ -23,7 +23,7 @@ from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.training.loop import TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 SIZE = Target(flops=0.36, params=0.40)
 WAYS = {

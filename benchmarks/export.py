@@ -35,7 +35,7 @@ from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data.sources.load import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.metrics.latency import Latency, measure_latencies_interleaved
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.export import (

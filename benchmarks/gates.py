@@ -35,22 +35,18 @@ from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.policy import POLICY_PRESETS
 from paretoprune.trainers.data.batches import fixed_subset
-from paretoprune.trainers.data.sources.load import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.gates.indicators import INDICATORS
 from paretoprune.trainers.pruning.gates.network import GatedNetwork
 from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
-from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.pruning.gates.trainer import train_gates
 from paretoprune.trainers.runtime.device import detect_device_config
-from paretoprune.trainers.training.loop import (
-    AuxiliaryLosses,
-    TrainingSession,
-    TrainingSettings,
-    train_model,
-)
-from paretoprune.trainers.training.optimizer import CustomLearningRate
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import CustomLearningRate, TrainingSettings
+from paretoprune.trainers.training.session import AuxiliaryLosses, TrainingSession
 
 Cell = dict[str, object]
 NETWORKS = {  # name: input, rows and batch of the random images

@@ -47,7 +47,8 @@ from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES, Policy
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 SIZES = (0.6, 0.4)
 SCORES = (

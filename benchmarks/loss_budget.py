@@ -59,7 +59,7 @@ from paretoprune.trainers.data.cache import cache_folder
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import detect_device_config
 from paretoprune.trainers.training.distillation import Teacher
-from paretoprune.trainers.training.loop import TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 PARTS = ("raw", "paper", "rounds", "tuned")
 SIZES = (0.6, 0.4)

@@ -22,7 +22,8 @@ from benchmarks.scene import Scene, accuracies, baseline, price_of, small_networ
 from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Measurements
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 NONE = "none"
 

@@ -51,7 +51,7 @@ from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.layer_scores import combine_layers
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES, POLICY_PRESETS, Policy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.training.loop import TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 OUT = Path("benchmarks/results/rehearsal.json")
 MASKS, TESTED = 360, 120

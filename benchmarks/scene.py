@@ -22,15 +22,18 @@ from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.trainers.data.cache import cache_folder
-from paretoprune.trainers.data.sources.load import DataSplits, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.weights import load_weights
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.least_squares_refit import refit_least_squares
 from paretoprune.trainers.pruning.surgery import prune_network
 from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
 from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 from paretoprune.trainers.training.train_dense import (
     DenseBaseline,
     DenseTrainingSpec,

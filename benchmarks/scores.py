@@ -30,7 +30,8 @@ from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.layer_scores import combine_layers
 from paretoprune.spaces.policy.normalization import fractional_ranks
 from paretoprune.trainers.data.batches import fixed_subset, iterate_batches, select_rows
-from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.weights import load_weights
 from paretoprune.trainers.runtime.device import (
     DeviceConfig,
     autocast,

@@ -32,12 +32,14 @@ from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES
-from paretoprune.trainers.data.sources.load import DataSplits, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.surgery import prune_network
 from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
 from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
-from paretoprune.trainers.training.loop import AuxiliaryLosses, TrainingSession, TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
+from paretoprune.trainers.training.session import AuxiliaryLosses, TrainingSession
 
 BATCH = 128
 WORKERS = 4

@@ -36,12 +36,14 @@ from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
 from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 OUT = Path("benchmarks/results/without_loss.json")
 SHARES = (0.2, 0.1, 0.05, 0.026)  # of the parameters; the paper's LeNet-5 keeps 2.6 %

@@ -18,7 +18,7 @@ from ..spaces.records.evaluation import Evaluation
 from ..spaces.records.pareto_front import DenseMetrics, Front
 from ..spaces.records.recipe import read_recipe
 from ..trainers.data.sources.user import ACCEPTED_FORMS, convert_user_data
-from ..trainers.data.types import DataSplits
+from ..trainers.data.splits import DataSplits
 from ..trainers.pruning.serialization import RECIPE_FILE, load_network
 from .cli.handlers import read_run_front
 from .cli.options import SINGLE_POLICY_SETTINGS

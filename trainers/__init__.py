@@ -1,1 +1,1 @@
-"""Who runs networks: data, model zoo, loops, masking, surgery, timing."""
+"""Everything that runs a network: data, models, training, pruning, metrics, the runtime."""

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import CurveSettings
 from ...trainers.data.batches import iterate_batches
-from ...trainers.data.types import DataSplits, Split
+from ...trainers.data.splits import DataSplits, Split
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.pruning.masking import READER_KINDS, masked
 from ...trainers.pruning.partial_forward import ForwardState, PartialForward, PartialForwardError

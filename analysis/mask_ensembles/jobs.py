@@ -15,7 +15,7 @@ from torch import nn
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
 from ...trainers.data.batches import fixed_subset
-from ...trainers.data.types import DataSplits, Split
+from ...trainers.data.splits import DataSplits, Split
 from ...trainers.runtime.device import DeviceConfig, device_config_for, device_of, to_device
 from ..scores.measure import measurement_key
 from .chunks import ChunkGroupResult, ChunkSampler, measure_part

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...trainers.data.types import DataSplits, Split, normalize_images
+from ...trainers.data.splits import DataSplits, Split, normalize_images
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.pruning.masking import masked
 from ...trainers.runtime.device import (

@@ -23,7 +23,7 @@ from torch import nn
 from ...spaces.arrays import NamedArrays
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.measurements import load_arrays, save_arrays
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig
 from ..staged_jobs import run_jobs_serially
 from .estimator import EnsembleEstimator, new_estimator, next_check_chunk

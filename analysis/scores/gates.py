@@ -21,13 +21,14 @@ from ...spaces.policy.layer_scores import as_layer_scores
 from ...spaces.policy.loss_curves import removal_positions
 from ...spaces.policy.measurements import Measurements, save_arrays, scores_to_arrays
 from ...spaces.policy.policy import POLICY_PRESETS
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.pruning.gates.network import GATE_LIMIT
 from ...trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
-from ...trainers.pruning.gates.training import train_gates
+from ...trainers.pruning.gates.trainer import train_gates
 from ...trainers.runtime.device import device_config_for
 from ...trainers.training.distillation import Teacher
-from ...trainers.training.loop import TrainingProgress, TrainingSettings
+from ...trainers.training.loop import TrainingProgress
+from ...trainers.training.optimizer import TrainingSettings
 from .calibration_pass import OnImagesDone
 from .measure import digest_texts, load_or_measure_scores, load_scores, measurement_key
 

@@ -31,7 +31,7 @@ from ...spaces.policy.measurements import (
 )
 from ...spaces.policy.policy import check_score
 from ...trainers.data.batches import fixed_subset
-from ...trainers.data.types import DataSplits, Split, normalize_images
+from ...trainers.data.splits import DataSplits, Split, normalize_images
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.runtime.device import device_config_for, thread_limit, to_device, to_memory_format
 from ...trainers.runtime.modes import eval_mode

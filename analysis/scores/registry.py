@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap, Layer
 from ...spaces.policy.layer_scores import LayerScores, Scores
-from ...trainers.data.types import DataSplits, Split
+from ...trainers.data.splits import DataSplits, Split
 from .batch_view import BatchNeed, Seen
 from .filter_ops import filters_of, to_layer_scores, weight_of
 

@@ -19,7 +19,7 @@ from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.policy import Policy
-from paretoprune.trainers.data.types import Split
+from paretoprune.trainers.data.splits import Split
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.surgery import prune_network

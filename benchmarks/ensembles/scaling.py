@@ -18,7 +18,7 @@ from paretoprune.analysis.mask_ensembles.measure import build_ensemble
 from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
 

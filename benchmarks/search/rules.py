@@ -41,7 +41,7 @@ class Rules:
             "fine_tune": {
                 "epochs": tuning.epochs,
                 "learning_rate": tuning.learning_rate,
-                "schedule": tuning.schedule,
+                "schedule": "cosine",
                 "batch_size": tuning.batch_size,
                 "distill": tuning.distill,
                 "temperature": tuning.temperature,

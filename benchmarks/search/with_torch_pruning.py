@@ -20,7 +20,7 @@ from benchmarks.search.blocks import plain, streams_kept
 from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import NetworkTask
 from paretoprune.trainers.data.batches import iterate_batches
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{importance} {scope}": {"importance": importance, **options}

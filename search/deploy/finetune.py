@@ -20,13 +20,14 @@ from ...spaces.errors import UserError, as_called
 from ...spaces.output_forms import PROBABILITIES, SCORES
 from ...spaces.records.recipe import Recipe, RecipeMetrics, read_recipe
 from ...trainers.data.image_options import (
+    describe_augmentation,
+    describe_normalisation,
     options_in,
-    told_augmentation,
-    told_normalisation,
     with_options,
     with_recorded,
 )
-from ...trainers.data.sources.load import DataSplits, load_data
+from ...trainers.data.sources.load import load_data
+from ...trainers.data.splits import DataSplits
 from ...trainers.metrics.evaluate import ClassificationMetrics
 from ...trainers.models.export import EXPORT_SUFFIXES
 from ...trainers.models.read_outputs import read_outputs
@@ -44,7 +45,9 @@ from ...trainers.training.checkpoint import weights_digest
 from ...trainers.training.distillation import Teacher
 from ...trainers.training.distributed import ProcessGroup, init_process_group
 from ...trainers.training.finetune import BestWeights, FineTuneJob, run_fine_tune
-from ...trainers.training.loop import TrainingDivergedError, TrainingProgress, TrainingSettings
+from ...trainers.training.loop import TrainingProgress
+from ...trainers.training.optimizer import TrainingSettings
+from ...trainers.training.session import TrainingDivergedError
 from ..driver.prepare import data_digest
 from ..execution.signals import SignalHandler, StopRequested
 from ..results.model_card import describe_kept_weights, format_epochs
@@ -144,8 +147,8 @@ def as_trained(
     found = options_in(data)
     same = (noted.mean, noted.std) == (found.mean, found.std)
     return data, (
-        told_normalisation(data, images, "the recipe" if same else None),
-        told_augmentation(data, images, None if noted.augment is None else "the recipe"),
+        describe_normalisation(data, images, "the recipe" if same else None),
+        describe_augmentation(data, images, None if noted.augment is None else "the recipe"),
     )
 
 

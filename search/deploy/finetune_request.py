@@ -13,7 +13,7 @@ from ...spaces.output_forms import CHOICES
 from ...spaces.policy.policy import check_choice
 from ...spaces.records.recipe import FineTuneRecord, Recipe, portable_data_name, read_recipe
 from ...trainers.data.image_options import ImageOptions, image_options, options_in
-from ...trainers.data.sources.load import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.pruning.serialization import NEXT_WEIGHTS_FILE, PICKED_WEIGHTS_FILE, RECIPE_FILE
 from ...trainers.training.distributed import ProcessGroup
 from ..driver.prepare import check_weights_file, data_digest

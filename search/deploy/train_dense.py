@@ -16,12 +16,13 @@ from ...spaces.output_forms import CHOICES
 from ...spaces.policy.policy import check_choice
 from ...trainers.data.image_options import (
     check_for_source,
-    told_augmentation,
-    told_normalisation,
+    describe_augmentation,
+    describe_normalisation,
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.training.loop import TrainingDivergedError, TrainingProgress
+from ...trainers.training.loop import TrainingProgress
+from ...trainers.training.session import TrainingDivergedError
 from ...trainers.training.train_dense import (
     FROM_SCRATCH_SETTINGS,
     DenseBaseline,
@@ -42,8 +43,8 @@ def train_command(
     data = with_options(load_data(job.data, download=download), job.images)
     for note in data.notes:
         print(note)
-    print(told_normalisation(data, job.images))
-    print(told_augmentation(data, job.images))
+    print(describe_normalisation(data, job.images))
+    print(describe_augmentation(data, job.images))
     rate = learning_rate or (
         FROM_SCRATCH_SETTINGS.learning_rate if job.weights is None else FINE_TUNE_LEARNING_RATE
     )
@@ -52,7 +53,7 @@ def train_command(
     try:
         with stopping.installed(), training_progress_bar() as bar:
             baseline = train_dense_baseline(
-                job, data=data, say=print, on_report=lambda now: bar(now, "") is None
+                job, data=data, log=print, on_report=lambda now: bar(now, "") is None
             )
     except TrainingDivergedError as error:
         job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)

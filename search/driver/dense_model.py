@@ -16,18 +16,16 @@ from ...spaces.errors import UserError
 from ...spaces.io.atomic_write import write_bytes_atomic
 from ...spaces.io.bounded_read import read_json
 from ...spaces.records.pareto_front import DenseMetrics
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.metrics.evaluate import evaluate
-from ...trainers.models.build import build_model, load_weights, stock_notes
+from ...trainers.models.build import build_model, stock_notes
+from ...trainers.models.weights import load_weights
 from ...trainers.runtime.device import DeviceConfig, detect_device_config
 from ...trainers.training.checkpoint import restore_session
-from ...trainers.training.loop import (
-    TrainingDivergedError,
-    TrainingProgress,
-    TrainingSession,
-    TrainingSettings,
-)
+from ...trainers.training.loop import TrainingProgress
 from ...trainers.training.loop import run_session as run_session
+from ...trainers.training.optimizer import TrainingSettings
+from ...trainers.training.session import TrainingDivergedError, TrainingSession
 from ...trainers.training.time_limit import within
 from ...trainers.training.train_dense import SAVE_SECONDS, report_and_save
 from ..config.settings import SearchSettings

@@ -34,14 +34,14 @@ from ...spaces.records.recipe import ModelSource, portable_data_name
 from ...trainers.data.batches import fixed_subset
 from ...trainers.data.image_options import (
     ImageOptions,
+    chance_warning,
     check_for_source,
-    told_augmentation,
-    told_chance,
-    told_normalisation,
+    describe_augmentation,
+    describe_normalisation,
     with_options,
 )
 from ...trainers.data.sources.load import load_data
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.models.build import check_model_output, surplus_notes
 from ...trainers.models.read_outputs import read_outputs
 from ...trainers.models.weights import check_finite
@@ -98,8 +98,8 @@ def prepare_search(
     settings = inputs.settings
     for note in inputs.data.notes:
         executors.log(note)
-    executors.log(told_normalisation(inputs.data, settings.images()))
-    executors.log(told_augmentation(inputs.data, settings.images()))
+    executors.log(describe_normalisation(inputs.data, settings.images()))
+    executors.log(describe_augmentation(inputs.data, settings.images()))
     model, notes = make_working_copy(resolve_model(inputs, run, executors.log))
     data, more = read_outputs(model, inputs.data, settings.outputs)
     inputs = replace(inputs, data=data)
@@ -143,7 +143,7 @@ def prepare_search(
         plugins=plugins,
     )
     dense = measure_dense_metrics(context, executors.dense, executors.log)
-    if trained and (warning := told_chance(dense.accuracy, data)):
+    if trained and (warning := chance_warning(dense.accuracy, data)):
         executors.log(warning)
     executors.timer.lap("dense")
     return PreparedSearch(context, dense, measuring, do)

@@ -11,7 +11,7 @@ from torch import nn
 from ...spaces.errors import UserError
 from ...spaces.io.validation import record_from_json
 from ...trainers.data.image_options import ImageOptions, with_options
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ..config.settings import SearchSettings, settings_from_json
 from ..optimizer.plugins import Plugin, read_plugin
 from ..storage.artifacts import absolute_url

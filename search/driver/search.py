@@ -19,7 +19,7 @@ from ...spaces.policy.policy import CONTROL_POLICIES, Policy
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import Front
 from ...trainers.data.image_options import options_in
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig, thread_limit
 from ..config.disk_errors import DiskFullError, DiskFullInterrupt, interrupt_on_full_disk
 from ..config.settings import SearchSettings

@@ -29,7 +29,7 @@ from ...spaces.output_forms import CHOICES, SCORES
 from ...spaces.policy.layer_scores import Scores, combine_layers
 from ...spaces.policy.loss_curves import CurveSettings, LossCurves, curves_name, rise_tables
 from ...spaces.policy.policy import check_choice
-from ...trainers.data.image_options import told_chance, told_normalisation, with_options
+from ...trainers.data.image_options import chance_warning, describe_normalisation, with_options
 from ...trainers.data.sources.load import load_data
 from ...trainers.metrics.evaluate import evaluate
 from ...trainers.models.read_outputs import read_outputs
@@ -108,7 +108,7 @@ def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
     images = settings.images()
     check_images(images, request.data, None)
     data = with_options(load_data(request.data, seed=0), images)
-    for note in (*data.notes, told_normalisation(data, images)):
+    for note in (*data.notes, describe_normalisation(data, images)):
         print(note)
     model, notes = make_working_copy(build_from_settings(settings, data, print))
     data, more = read_outputs(model, data, request.outputs)
@@ -118,7 +118,7 @@ def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
         print("no --weights: the rises are those of a network that was never trained")
     if request.weights is not None:
         found = evaluate(model, data.validation, data)
-        if warning := told_chance(found.accuracy, data):
+        if warning := chance_warning(found.accuracy, data):
             print(warning)
     return ProbedNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
 

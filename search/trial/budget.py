@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ..config.settings import SearchSettings
 
 # An epoch of small data is too short to learn from: epochs and images, whichever is more.

@@ -11,7 +11,7 @@ from ...analysis.measure import MeasurementLimits
 from ...spaces.allocations.decode import PruningSpace
 from ...spaces.policy.measurements import Measurements
 from ...spaces.records.recipe import ModelSource
-from ...trainers.data.types import DataSplits
+from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig
 from ...trainers.training.distillation import Teacher
 from ..optimizer.plugins import Plugin

@@ -20,7 +20,7 @@ from ...trainers.metrics.evaluate import ClassificationMetrics, evaluate
 from ...trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from ...trainers.pruning.least_squares_refit import refit_least_squares
 from ...trainers.runtime.device import halve_batch
-from ...trainers.training.loop import TrainingSettings
+from ...trainers.training.optimizer import TrainingSettings
 from ..storage.trial_spec import TrialSpec
 from .context import TrialContext
 

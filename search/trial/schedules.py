@@ -18,7 +18,7 @@ from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.policy import Policy
 from ...spaces.records.gate_history import GateHistory
 from ...trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
-from ...trainers.pruning.gates.training import train_gates
+from ...trainers.pruning.gates.trainer import train_gates
 from ...trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
 from ...trainers.pruning.surgery import prune_network
 from ...trainers.training.loop import train_model

@@ -25,7 +25,7 @@ from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.policy.loss_curves import CurveSettings
 from paretoprune.trainers.data.batches import select_rows
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.zoo.densenet import densenet40
 from paretoprune.trainers.models.zoo.lenet import lenet5

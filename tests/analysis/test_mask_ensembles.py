@@ -46,7 +46,7 @@ from paretoprune.spaces.policy.measurements import Measurements
 from paretoprune.spaces.policy.normalization import fractional_ranks
 from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import DataSplits, Split, normalize_images
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.runtime.device import DeviceConfig
 

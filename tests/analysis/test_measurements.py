@@ -30,7 +30,7 @@ from paretoprune.spaces.policy.policy import (
     Policy,
 )
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.masking import masked
 

@@ -19,7 +19,7 @@ import paretoprune as pp
 from paretoprune.search.api import validate_settings
 from paretoprune.search.config.settings import SearchSettings, settings_from_json
 from paretoprune.search.storage.trial_records import read_trial_records
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 
 BRIEF = {
     "trials": 2, "epochs": 1, "workers": 1, "quiet": True, "scores": ["taylor"],
@@ -202,7 +202,7 @@ def test_a_network_may_score_more_classes_than_the_data_have_but_not_fewer(tmp_p
     )  # fmt: skip
     stray = labels.clone()
     stray[3] = 10
-    with pytest.raises(pp.UserError, match="or mend the labels if none should be 10"):
+    with pytest.raises(pp.UserError, match="or correct the labels if none should be 10"):
         pp.prune(narrow(10), ((images, stray), (held, truth)), "taylor-by-price",
                  out=tmp_path / "stray", **settings)  # fmt: skip
 

@@ -19,8 +19,8 @@ from paretoprune.search.optimizer.search_space import SCORES_NOT_SAMPLED
 from paretoprune.spaces.records.pareto_front import front_from_json
 from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.metrics.evaluate import evaluate
-from paretoprune.trainers.metrics.flops import count_macs_and_params
 
 
 def load_study(folder, name="search"):

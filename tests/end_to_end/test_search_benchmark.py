@@ -28,8 +28,8 @@ from paretoprune.spaces.allocations.decode import PruningSpace
 from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
-from paretoprune.trainers.data.types import DataSplits, Split
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.data.splits import DataSplits, Split
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.zoo.resnet import resnet20
 from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.distillation import Teacher

@@ -15,7 +15,7 @@ from paretoprune.spaces.graph.channels import ChannelMap, Layer
 from paretoprune.spaces.graph.modules.option_a_shortcut import OptionAShortcut
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 from paretoprune.trainers.pruning.masking import masked

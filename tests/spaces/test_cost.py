@@ -18,7 +18,7 @@ from paretoprune.spaces.graph.channels import ChannelMap
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.graph.working_copy import make_working_copy
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.zoo.densenet import densenet40
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56

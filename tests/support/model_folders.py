@@ -24,7 +24,8 @@ from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.surgery import output_widths, prune_network
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 
 def random_mask(channel_map, share=0.67, seed=0):
@@ -79,7 +80,7 @@ def make_run(folder, model, data, shares=(0.5, 0.7, 0.9)):
         write_json_atomic(path / "recipe.json", recipe)
         keep = np.ones(recipe["atoms"], bool)
         keep[recipe["removed"]] = False
-        macs, params = map(int, price.of(keep))
+        macs, params = map(int, price.cost_of(keep))
         score = evaluate(small, data.validation, data)
         points.append(Evaluation(
             trial, score.accuracy, score.loss, macs, params, macs / dense.macs,

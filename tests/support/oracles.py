@@ -19,7 +19,7 @@ from paretoprune.spaces.graph.random_weights import randomized_copy, relative_er
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.verify import random_mask
 from paretoprune.spaces.graph.working_copy import make_working_copy
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.pruning.surgery import prune_network
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from paretoprune.analysis.scores import all_scores
 from paretoprune.analysis.scores.measure import measure_scores
 from paretoprune.analysis.scores.registry import BatchScore, Network
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 
 OF_DATA = [name for name, method in all_scores().items() if isinstance(method, BatchScore)]
 OF_WEIGHTS = [name for name in all_scores() if name not in OF_DATA and name != "random"]

@@ -1,4 +1,4 @@
-"""Data is read whole, cut honestly, and refused with one sentence when it is wrong."""
+"""Data: loading, splitting, streaming, caching and the errors for invalid data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.batches import iterate_batches, select_rows
 from paretoprune.trainers.data.cache import cache_folder, clear_cache, load_data_arrays, save_data
-from paretoprune.trainers.data.sources.load import (
-    DataSplits,
-    LoadOptions,
-    Split,
-    convert_user_data,
-    load_data,
-    normalize_images,
-)
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.options import LoadOptions
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.data.stratified import stratified_split
 
 
@@ -56,7 +52,7 @@ def counts(split: Split) -> list[int]:
     return torch.bincount(split.labels).tolist()
 
 
-def test_digits_are_cut_60_20_20_by_class_and_the_test_rows_never_move() -> None:
+def test_digits_are_split_60_20_20_by_class_with_fixed_test_rows() -> None:
     a, b = load_data("digits", seed=0), load_data("digits", seed=1)
     assert (len(a.train), len(a.validation)) == (1078, 360)
     assert a.test is not None
@@ -66,21 +62,21 @@ def test_digits_are_cut_60_20_20_by_class_and_the_test_rows_never_move() -> None
     assert max(counts(a.validation)) - min(counts(a.validation)) <= 2
 
 
-def test_a_cut_takes_its_share_of_every_class_without_overlap() -> None:
+def test_a_stratified_split_takes_its_share_of_every_class_without_overlap() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 1])
     stay, away = stratified_split(labels, 0.1, rng=np.random.default_rng(0))
     assert np.bincount(labels[away], minlength=3).tolist() == [10, 5, 0]
     assert sorted([*stay, *away]) == list(range(151))
 
 
-def test_prepared_training_images_have_mean_zero_and_deviation_one() -> None:
+def test_normalised_training_images_have_mean_zero_and_std_one() -> None:
     data = load_data("digits")
     images = normalize_images(data.train.images, data)
     assert abs(float(images.mean())) < 1e-3
     assert abs(float(images.std()) - 1) < 1e-3
 
 
-def test_folder_is_read_as_it_lies(tmp_path: Path) -> None:
+def test_a_folder_of_small_images_is_read_without_resizing(tmp_path: Path) -> None:
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
     assert data.input_shape == (3, 12, 12)
     assert (counts(data.train), counts(data.validation)) == ([18, 18], [2, 2])
@@ -89,7 +85,7 @@ def test_folder_is_read_as_it_lies(tmp_path: Path) -> None:
     assert np.array_equal(data.test.images[0].permute(1, 2, 0).numpy(), first)
 
 
-def test_only_a_folder_named_validation_beside_test_chooses(tmp_path: Path) -> None:
+def test_val_is_the_validation_split_only_beside_test(tmp_path: Path) -> None:
     both = load_data(f"folder:{make_folder(tmp_path / 'a', parts=('train', 'val', 'test'))}")
     one = load_data(f"folder:{make_folder(tmp_path / 'b', parts=('train', 'val'))}")
     assert (len(both.train), len(both.validation)) == (40, 40)
@@ -124,9 +120,7 @@ def test_archive_that_writes_outside_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["gz", "xz", "bz2"])
-def test_an_archive_with_damage_inside_is_one_line_and_leaves_nothing(
-    form: str, tmp_path: Path
-) -> None:
+def test_a_damaged_archive_raises_one_line_and_leaves_no_files(form: str, tmp_path: Path) -> None:
     archive = tmp_path / f"d.tar.{form}"
     with tarfile.open(archive, f"w:{form}") as tar:
         tar.add(make_folder(tmp_path / "d"), arcname="d")
@@ -163,7 +157,7 @@ def test_folder_beyond_the_memory_limit_streams_the_same_images(tmp_path: Path) 
     kept = load_data(name)
     clear_cache()  # arrays that are already there are mapped, whatever the limit
     streamed = load_data(name, reading=LoadOptions(memory_limit=100, workers=2))
-    assert streamed.train.source is not None
+    assert streamed.train.image_files is not None
     assert len(streamed.train) == len(kept.train)
     pairs = [list(iterate_batches(d.train, d, batch_size=16)) for d in (kept, streamed)]
     for (x, y), (u, v) in zip(*pairs, strict=True):
@@ -190,7 +184,7 @@ def test_streamed_crops_depend_on_the_seed_not_on_the_workers(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_image_of_a_stream_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
+def test_an_unreadable_streamed_image_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     folder = make_folder(tmp_path / "d")
     data = load_data(f"folder:{folder}", reading=LoadOptions(memory_limit=1, workers=workers))
     for file in (folder / "train").rglob("*.png"):
@@ -200,7 +194,7 @@ def test_broken_image_of_a_stream_is_named_in_one_line(tmp_path: Path, workers: 
     assert "\n" not in str(caught.value)
 
 
-def test_large_or_mixed_images_are_cropped_to_the_usual_size(tmp_path: Path) -> None:
+def test_large_or_mixed_images_are_cropped_to_the_default_size(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "d")
     Image.new("RGB", (300, 400)).save(folder / "train/cat/00.png")
     assert load_data(f"folder:{folder}").input_shape == (3, 224, 224)
@@ -256,7 +250,7 @@ def trainless(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("harm", [broken, empty, stranger, single, trainless])
-def test_wrong_folders_are_named_in_one_line(tmp_path: Path, harm) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_folders_raise_an_error_of_one_line(tmp_path: Path, harm) -> None:  # type: ignore[no-untyped-def]
     folder = make_folder(tmp_path / "d")
     with pytest.raises(UserError, match=harm(folder)) as caught:
         load_data(f"folder:{folder}")
@@ -272,7 +266,7 @@ def test_wrong_folders_are_named_in_one_line(tmp_path: Path, harm) -> None:  # t
         ("no_such_module:data", "'no_such_module' which is not found"),
     ],
 )
-def test_wrong_names_say_what_exists(name: str, words: str) -> None:
+def test_an_unknown_name_raises_an_error_that_lists_the_sources(name: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_data(name)
 
@@ -281,7 +275,7 @@ def test_torchvision_directory_without_its_files_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match="needs a directory that holds cifar-10-batches-py/"):
         load_data(f"cifar10:{tmp_path}")
     (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(UserError, match="CIFAR10 files must be whole"):
+    with pytest.raises(UserError, match="CIFAR10 files must be intact"):
         load_data(f"cifar10:{tmp_path}")
 
 
@@ -299,7 +293,7 @@ Y = torch.arange(60) % 3
     ],
     ids=["tensors", "arrays", "datasets", "loaders"],
 )
-def test_every_form_of_the_users_data_is_read_unchanged(given: object) -> None:
+def test_every_accepted_form_of_user_data_is_read_unchanged(given: object) -> None:
     data = convert_user_data(given)
     assert torch.equal(data.train.images, X)
     assert torch.equal(data.validation.labels, Y)
@@ -308,7 +302,7 @@ def test_every_form_of_the_users_data_is_read_unchanged(given: object) -> None:
 
 
 @pytest.mark.parametrize("given", [(X, Y), TensorDataset(X, Y), ((X, Y),)])
-def test_missing_validation_is_cut_from_train(given: object) -> None:
+def test_missing_validation_is_split_off_from_train(given: object) -> None:
     data = convert_user_data(given)
     assert counts(data.train) == [18, 18, 18]
     assert counts(data.validation) == [2, 2, 2]
@@ -339,11 +333,11 @@ class Torn(Ragged):
         ("text", "data must be .*, got str"),
         (((X, Y), (X[:, :, :3], Y)), "images of one shape"),
         (((X, Y), (X, Y + 1)), "every class must occur in train, got 3 only elsewhere"),
-        (((X, Y.float()), (X, Y)), "labels must be one class number"),
+        (((X, Y.float()), (X, Y)), "labels must be one class index"),
         (((X, Y[:5]), (X, Y)), "one label per image, got 60 images and 5 labels"),
-        (((X, Y), (X, Y + 1)), "or mend its label"),
-        (Ragged(), r"images of one shape, got RuntimeError: .*; mend it"),
-        (Torn(), r"got OSError: image 3 is torn \(test_data.py:\d+\); mend it"),
+        (((X, Y), (X, Y + 1)), "or correct its label"),
+        (Ragged(), r"images of one shape, got RuntimeError: .*; fix it"),
+        (Torn(), r"got OSError: image 3 is torn \(test_data.py:\d+\); fix it"),
     ],
 )
 def test_wrong_user_data_is_refused(given: object, words: str) -> None:
@@ -370,7 +364,7 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
     ("text", "words"),
     [
         ("def f(:\n", r"data='{}:f' must import, got SyntaxError: invalid syntax \({}.py:1\)"),
-        ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); mend"),
+        ("import no_such_part\n", r"must import, got ModuleNotFoundError: .* \({}.py:1\); fix"),
         (
             "def f():\n    raise KeyError('x')\n",
             r"must build, got KeyError: 'x' \({}.py:2\);",
@@ -378,7 +372,7 @@ def test_an_image_that_is_not_finite_is_named(place: int, value: float) -> None:
         ("def f(width):\n    pass\n", "may take seed, got a parameter 'width' without a default"),
     ],
 )
-def test_a_fault_of_the_users_module_is_one_line_with_its_place(
+def test_an_error_in_the_users_module_is_one_line_with_file_and_line(
     text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"faulty_{abs(hash(text))}"
@@ -390,7 +384,7 @@ def test_a_fault_of_the_users_module_is_one_line_with_its_place(
     assert "\n" not in str(caught.value)
 
 
-def test_users_function_gets_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_function_gets_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "import torch\ndef make(seed):\n    return torch.full((9, 1, 2, 2), float(seed)), "
     (tmp_path / "my_own_data.py").write_text(lines + "torch.arange(9) % 3\n")
     monkeypatch.chdir(tmp_path)
@@ -398,7 +392,7 @@ def test_users_function_gets_the_seed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert float(load_data("my_own_data:make", seed=7).train.images[0, 0, 0, 0]) == 7
 
 
-def test_a_split_travels_out_of_band_so_that_workers_share_one_copy() -> None:
+def test_a_split_is_pickled_out_of_band_so_that_workers_share_one_copy() -> None:
     split = load_data("digits").train
     buffers: list[pickle.PickleBuffer] = []
     plain = pickle.dumps(split, protocol=5, buffer_callback=buffers.append)
@@ -408,7 +402,7 @@ def test_a_split_travels_out_of_band_so_that_workers_share_one_copy() -> None:
     assert torch.equal(back.images, split.images)
 
 
-def test_stored_data_comes_back_mapped(tmp_path: Path) -> None:
+def test_cached_data_is_memory_mapped(tmp_path: Path) -> None:
     data = load_data("digits")
     save_data(data, tmp_path / "s")
     back = load_data_arrays(tmp_path / "s")

@@ -1,4 +1,4 @@
-"""What is decided for the user is told in one line each, and what would go wrong is refused."""
+"""Notes about automatic decisions, and errors for data and weights that would fail later."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.dense_model import build_from_settings
 from paretoprune.spaces.errors import UserError
 from paretoprune.trainers.data.cache import load_data_arrays, save_data
-from paretoprune.trainers.data.sources.load import convert_user_data, load_data
-from paretoprune.trainers.models.build import build_model, load_weights, stock_notes, surplus_notes
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.models.build import build_model, stock_notes, surplus_notes
+from paretoprune.trainers.models.weights import load_weights
 
 X = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 MORE = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -56,35 +58,37 @@ def told(name: str) -> str:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((X, Y), "6 of 60 training images are cut from train for it, the same share of every"),
+        ((X, Y), "6 of 60 training images are split off from train for it, the same share of"),
         (((X, Y + 1), (MORE, Y + 1)), "1 of 4 classes have no image, label 0 first"),
         (((X, Y * 2), (MORE, Y * 2)), "2 of 5 classes have no image, label 1 first"),
         (((X, Y), (MORE, Y.clamp_max(1))), "1 of 3 classes have no validation image, label 2"),
-        (((X, Y), (X, Y)), "warning: validation holds the same images as train"),
-        (((X, Y), (MORE, Y), (MORE, Y)), "warning: test holds the same images as validation"),
+        (((X, Y), (X, Y)), "warning: validation has the same images as train"),
+        (((X, Y), (MORE, Y), (MORE, Y)), "warning: test has the same images as validation"),
         (((torch.rand(9, 8, 8, 3), Y[:9]), (torch.rand(9, 8, 8, 3), Y[:9])),
          "warning: images are read as [channels, height, width], got (8, 8, 3), which is 8 chan"),
     ],
 )  # fmt: skip
-def test_what_is_decided_of_arrays_is_told(given: object, words: str) -> None:
+def test_automatic_decisions_about_arrays_are_noted(given: object, words: str) -> None:
     (note,) = convert_user_data(given).notes
     assert words in note
     assert "\n" not in note
 
 
-def test_nothing_is_told_of_three_sound_splits() -> None:
+def test_three_valid_splits_have_no_notes() -> None:
     assert convert_user_data(((X, Y), (MORE, Y), (MORE[:30], Y[:30]))).notes == ()
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "words"),
     [
-        (X, torch.complex(Y.float(), Y.float()), "labels must be one class number"),
+        (X, torch.complex(Y.float(), Y.float()), "labels must be one class index"),
         (X, np.asarray(["cat"] * 60), "labels must be a tensor or an array of numbers, got ndarr"),
         (np.empty((60, 1, 8, 8), object), Y, "images must be a tensor or an array of numbers"),
     ],
 )
-def test_what_is_no_number_is_one_line(images: object, labels: object, words: str) -> None:
+def test_images_or_labels_that_are_no_numbers_raise_an_error_of_one_line(
+    images: object, labels: object, words: str
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
         convert_user_data((images, labels))
     assert "\n" not in str(caught.value)
@@ -99,29 +103,29 @@ def test_views_byte_orders_and_gradients_change_nothing() -> None:
         assert not data.train.images.requires_grad
 
 
-def test_a_folder_says_where_validation_comes_from(tmp_path: Path) -> None:
+def test_a_folder_notes_where_validation_comes_from(tmp_path: Path) -> None:
     assert told(f"folder:{folder(tmp_path / 'a', 'train', 'val', 'test')}") == ""
     one = told(f"folder:{folder(tmp_path / 'b', 'train', 'val')}")
-    assert "4 of 40 training images are cut from train" in one
+    assert "4 of 40 training images are split off from train" in one
     assert one.endswith("; val/ is the test split")
     assert told(f"folder:{tmp_path / 'b'}") == one  # from the cache too
     other = told(f"folder:{folder(tmp_path / 'c', 'train', 'valid')}")
-    assert "not read: valid/ beside train/; validation images lie in val/" in other
+    assert "not read: valid/ beside train/; put validation images in val/" in other
 
 
-def test_a_folder_says_what_is_skipped_flattened_resized_and_converted(tmp_path: Path) -> None:
+def test_a_folder_notes_skipped_nested_resized_and_converted_images(tmp_path: Path) -> None:
     root = folder(tmp_path / "d", "train", "val", "test")
     (root / "train" / "cat" / "notes.txt").write_text("x")
     (root / "train" / ".DS_Store").write_text("x")
     draw(root / "train" / "stray.png")
     said = told(f"folder:{root}")
-    assert "skipped: 2 files that are no images in a class folder" in said
+    assert "skipped: 2 files that are not images in a class folder" in said
     assert "DS_Store" not in said
     draw(root / "train" / "cat" / "young" / "a.png", size=30, mode="L")
     draw(root / "train" / "cat" / "young" / "b.png", mode="RGBA")
     said = told(f"folder:{root}")
     assert "train/cat/young is class 'cat'" in said
-    assert "images are resized: the short side to 256, then the centre 224x224 is used" in said
+    assert "images are resized: the short side to 256, then cropped to the centre 224x224" in said
     assert "images of mode L, RGBA are converted to RGB; transparency is dropped" in said
 
 
@@ -141,7 +145,7 @@ def test_sixteen_bits_and_colours_among_grey_images_are_refused(tmp_path: Path) 
 def test_options_that_a_source_does_not_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^download is for cifar10:DIR, .*, got 'digits'"):
         load_data("digits", download=True)
-    with pytest.raises(UserError, match="'digits' has no directory, got 'digits:here'"):
+    with pytest.raises(UserError, match="'digits' takes no directory, got 'digits:here'"):
         load_data("digits:here")
     monkeypatch.setenv("PARETOPRUNE_MEMORY_GB", "lots")
     with pytest.raises(UserError, match="must be a number of GiB, got 'lots'; write 8"):
@@ -159,7 +163,7 @@ def digits_state(seed: int = 0) -> dict[str, Tensor]:
     return dict(model.state_dict())
 
 
-def test_of_two_state_dicts_in_a_file_the_used_one_is_told(tmp_path: Path) -> None:
+def test_the_state_dict_that_is_used_is_noted_if_a_file_has_two(tmp_path: Path) -> None:
     first, second = digits_state(1), digits_state(2)
     optimiser = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}
     path = tmp_path / "w.pth"
@@ -171,8 +175,8 @@ def test_of_two_state_dicts_in_a_file_the_used_one_is_told(tmp_path: Path) -> No
     settings = SearchSettings(target_flops="0.4", weights=path)
     model = build_from_settings(settings, load_data("digits"), said.append)
     assert said == [
-        "weights: 'model' of w.pth is used, 'model_ema' is not; save the one that you mean as a "
-        "file of its own"
+        "weights: 'model' of w.pth is used, 'model_ema' is not; to use another one, save it to "
+        "its own file"
     ]
     assert all(torch.equal(v, first[k]) for k, v in model.state_dict().items())
 
@@ -190,7 +194,7 @@ def test_weights_that_are_not_finite_are_refused_but_masks_are_not(tmp_path: Pat
     assert load_weights(masked, tmp_path / "m.pth") == ()
 
 
-def test_classes_that_only_the_network_has_are_told() -> None:
+def test_classes_that_only_the_network_has_are_noted() -> None:
     assert surplus_notes(10, 10) == ()
     (note,) = surplus_notes(1000, 10)
     assert note.startswith("warning: the network scores 1,000 classes, the data have 10 (the lar")
@@ -204,22 +208,22 @@ def stock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checkpoints"
 
 
-def test_where_a_torchvision_network_begins_is_told(stock: Path) -> None:
+def test_the_initial_weights_of_a_torchvision_network_are_noted(stock: Path) -> None:
     from torchvision.models import Inception_V3_Weights, ResNet18_Weights
 
     (note,) = stock_notes("torchvision:resnet18")
-    assert note.startswith("torchvision:resnet18 begins with random weights")
+    assert note.startswith("torchvision:resnet18 starts with random weights")
     for weights in (ResNet18_Weights, Inception_V3_Weights):
         (stock / weights.DEFAULT.url.rpartition("/")[2]).touch()
     (note,) = stock_notes("torchvision:resnet18")
-    assert "begins with the stock weights resnet18-" in note
+    assert "starts with the pretrained weights resnet18-" in note
     (note,) = stock_notes("torchvision:inception_v3")
     assert note.startswith("warning: ")
     assert note.endswith("trained on images of mean 0.5 and std 0.5")
     assert stock_notes("resnet20") == stock_notes("my_module:build") == ()
 
 
-def test_stock_weights_with_old_names_are_all_used_and_others_are_refused(stock: Path) -> None:
+def test_pretrained_weights_with_old_names_are_loaded_and_other_files_refused(stock: Path) -> None:
     import re
 
     from torchvision.models import DenseNet121_Weights, densenet121
@@ -242,7 +246,7 @@ def is_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
 
 
-def test_a_given_network_with_a_weight_that_is_nan_is_refused(tmp_path: Path) -> None:
+def test_a_network_with_a_nan_weight_is_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 3))
     with torch.no_grad():
         model[0].weight[0] = float("nan")

@@ -1,4 +1,4 @@
-"""What is measured of a network is what a plain computation gives."""
+"""Metrics, batch-norm recalibration and latency equal a plain computation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import torch.nn.functional as F
 from shared_files import shared_file
 from torch import nn
 
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data, normalize_images
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.metrics.latency import measure_latency
-from paretoprune.trainers.models.build import build_model, load_weights
+from paretoprune.trainers.models.build import build_model
+from paretoprune.trainers.models.weights import load_weights
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.runtime.device import DeviceConfig, detect_device_config
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_score_equals_the_plain_computation(trained: nn.Module, digits: DataSpli
     assert score.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-5)
 
 
-def test_top5_is_left_out_where_it_says_nothing(digits: DataSplits) -> None:
+def test_top5_is_none_for_up_to_five_classes(digits: DataSplits) -> None:
     few = DataSplits(
         "x",
         Split(digits.train.images, digits.train.labels % 5),
@@ -75,7 +78,7 @@ def test_recalibration_gives_the_mean_of_the_batches_statistics(digits: DataSpli
     assert float(norm.running_var) == pytest.approx(float(images.var()), rel=0.02)
 
 
-def test_recalibration_rescues_spoilt_statistics_and_repeats_itself(
+def test_recalibration_repairs_wrong_statistics_deterministically(
     trained: nn.Module, digits: DataSplits
 ) -> None:
     whole = evaluate(trained, digits.validation, digits).accuracy
@@ -95,7 +98,9 @@ def test_recalibration_rescues_spoilt_statistics_and_repeats_itself(
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
-def test_measuring_leaves_every_modules_mode(trained: nn.Module, digits: DataSplits) -> None:
+def test_evaluation_restores_the_mode_of_every_module(
+    trained: nn.Module, digits: DataSplits
+) -> None:
     model = copy.deepcopy(trained).train()
     frozen = [m.eval() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     evaluate(model, digits.validation, digits)
@@ -105,7 +110,7 @@ def test_measuring_leaves_every_modules_mode(trained: nn.Module, digits: DataSpl
     assert not any(m.training for m in frozen)
 
 
-def test_recalibration_sees_images_augmented_as_in_training() -> None:
+def test_recalibration_uses_images_augmented_as_in_training() -> None:
     bright = torch.full((256, 3, 16, 16), 255, dtype=torch.uint8)
     split = Split(bright, torch.zeros(256, dtype=torch.int64))
     plain = DataSplits("bright", split, split, None, 2, (0.0,) * 3, (1.0,) * 3, (3, 16, 16))
@@ -134,7 +139,7 @@ def test_latency_grows_with_the_work() -> None:
     assert measure_latency(wide, (3, 32, 32), batch=8, machine=machine).median_ms > large.median_ms
 
 
-def test_small_images_stay_in_float32_whatever_the_machine() -> None:
+def test_small_images_use_float32_on_every_machine() -> None:
     model = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
     machine = detect_device_config(model, (1, 8, 8))
     assert (machine.bf16, machine.channels_last, machine.threads) == (False, False, 1)

@@ -1,4 +1,4 @@
-"""Gates end at the sizes asked for, exactly cut, and leave the given network alone."""
+"""Gate training reaches the target sizes and does not change the given network."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.policy.policy import GATE_VARIANTS, Policy
 from paretoprune.spaces.records.gate_history import gate_history_from_json
-from paretoprune.trainers.data.sources.load import DataSplits, Split, load_data
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.splits import DataSplits, Split
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.models.zoo.resnet import resnet20
 from paretoprune.trainers.pruning.gates.feasibility import (
@@ -44,11 +45,12 @@ from paretoprune.trainers.pruning.gates.network import GatedNetwork
 from paretoprune.trainers.pruning.gates.result import GateTrainingResult
 from paretoprune.trainers.pruning.gates.settings import GateSettings, GateTrainingSpec
 from paretoprune.trainers.pruning.gates.size_penalty import SizePenalty
-from paretoprune.trainers.pruning.gates.training import train_gates
+from paretoprune.trainers.pruning.gates.trainer import train_gates
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.pruning.surgery import prune_network
 from paretoprune.trainers.runtime.device import DeviceConfig
-from paretoprune.trainers.training.loop import TrainingDivergedError, TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
+from paretoprune.trainers.training.session import TrainingDivergedError
 
 BRIEF = GateSettings(TrainingSettings(epochs=4, batch_size=64))
 PLAIN = DeviceConfig()
@@ -115,7 +117,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gated_network_is_the_masked_and_the_cut_one(family: str) -> None:
+def test_a_gated_network_equals_the_masked_and_the_cut_network(family: str) -> None:
     build, shape = FAMILIES[family]
     traced = trace(build(), shape)
     values = torch.randn(traced.channel_map.atoms, generator=torch.Generator().manual_seed(0))
@@ -129,7 +131,7 @@ def test_gated_network_is_the_masked_and_the_cut_one(family: str) -> None:
             assert relative_error(found, traced.model(x)) <= 1e-10
 
 
-def test_gates_feel_what_a_mask_feels() -> None:
+def test_gates_have_the_gradient_of_a_mask() -> None:
     traced = trace(resnet20(), (3, 32, 32))
     ones = torch.ones(traced.channel_map.atoms)
     network = gated_network(traced, ones).train()
@@ -145,7 +147,7 @@ def test_gates_feel_what_a_mask_feels() -> None:
 
 
 @pytest.mark.parametrize("target", [Target(0.5), Target(0.5, 0.3), Target(None, 0.4)])
-def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
+def test_gradient_of_the_size_penalty_is_its_slope(target: Target) -> None:
     traced = trace(network(), (1, 8, 8))
     task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), target)
     term = SizePenalty(
@@ -154,17 +156,19 @@ def test_gradient_of_the_size_term_is_its_slope(target: Target) -> None:
     mask = torch.rand(traced.channel_map.atoms, generator=torch.Generator().manual_seed(0))
     mask = mask.double().requires_grad_()
     for share in (0.2, 1.0):
-        (gradient,) = torch.autograd.grad(term.of(mask, share), mask)
+        (gradient,) = torch.autograd.grad(term.penalty_of(mask, share), mask)
         assert bool(gradient.any())
         for atom in (0, 40, 103):
             step = torch.zeros_like(mask)
             step[atom] = 1e-5
             with torch.no_grad():
-                slope = (term.of(mask + step, share) - term.of(mask - step, share)) / 2e-5
+                slope = (
+                    term.penalty_of(mask + step, share) - term.penalty_of(mask - step, share)
+                ) / 2e-5
             torch.testing.assert_close(gradient[atom], slope, rtol=1e-4, atol=1e-6)
 
 
-def test_size_term_is_zero_at_the_target_alone_and_pulls_from_both_sides() -> None:
+def test_size_penalty_is_positive_on_both_sides_of_the_target() -> None:
     traced = trace(network(), (1, 8, 8))
     task = GateTrainingSpec(PruningSpace(traced.channel_map, traced.price), Target(0.25))
     term = SizePenalty(
@@ -172,7 +176,7 @@ def test_size_term_is_zero_at_the_target_alone_and_pulls_from_both_sides() -> No
     )
     for level, sign in ((0.9, 1), (0.2, -1)):
         mask = torch.full((traced.channel_map.atoms,), level).double().requires_grad_()
-        penalty = term.of(mask, 1.0)
+        penalty = term.penalty_of(mask, 1.0)
         (gradient,) = torch.autograd.grad(penalty, mask)
         assert penalty.item() > 0
         assert gradient.sum().item() * sign > 0
@@ -186,15 +190,18 @@ def test_both_targets_are_met_closely(
     space, target = space_of(model, digits.input_shape), Target(*pair)
     before = copy.deepcopy(model.state_dict())
     found = gated(model, digits, target)
-    sizes = space.price.of(found.keep)
+    sizes = space.cost_model.cost_of(found.keep)
     assert tuple(sizes) == count_macs_and_params(found.model, digits.input_shape)
     for size, limit, part in zip(
-        sizes, target.limits(space.price.dense), target.fractions(space.price.dense), strict=True
+        sizes,
+        target.limits(space.cost_model.dense),
+        target.fractions(space.cost_model.dense),
+        strict=True,
     ):
         if limit is not None:  # an atom of this small network costs up to 5 % of such targets
             assert 0.94 * limit < size <= limit, (part, size / limit)
     # Few widths of so small a network meet both sizes: seeds 0 to 3 turned 2 to 35 of 104 atoms.
-    assert found.moved <= 0.4 * space.channel_map.atoms
+    assert found.flipped_atoms <= 0.4 * space.channel_map.atoms
     assert np.isfinite(found.values).all()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -206,9 +213,9 @@ def test_lenet5_without_norms_ends_within_one_percent_of_both(
     data = enlarged(digits, 28)
     model = network("lenet5", (1, 28, 28))
     found = gated(model, data, Target(*pair), replace(BRIEF, shrink_every=0.5))
-    fractions = space_of(model, data.input_shape).price.cost_fractions(found.keep)
+    fractions = space_of(model, data.input_shape).cost_model.cost_fractions(found.keep)
     assert np.allclose(fractions, pair, rtol=0.01)
-    assert found.moved < moved * len(found.keep)  # after 40 steps from random weights
+    assert found.flipped_atoms < moved * len(found.keep)  # after 40 steps from random weights
 
 
 def test_fully_connected_and_depthwise_networks_are_gated(digits: DataSplits) -> None:
@@ -220,7 +227,7 @@ def test_fully_connected_and_depthwise_networks_are_gated(digits: DataSplits) ->
     settings = GateSettings(TrainingSettings(epochs=2, batch_size=16))
     for model, data in ((linear, digits), (mobile, small)):
         found = gated(model, data, Target(0.5, 0.5), settings)
-        fractions = space_of(model, data.input_shape).price.cost_fractions(found.keep)
+        fractions = space_of(model, data.input_shape).cost_model.cost_fractions(found.keep)
         assert all(0.45 < part <= 0.5 for part in fractions)
 
 
@@ -232,12 +239,12 @@ def test_bfloat16_and_float32_both_reach_the_target(digits: DataSplits) -> None:
         found = train_gates(
             model, digits, task, machine=DeviceConfig(channels_last=bf16, bf16=bf16)
         )
-        assert 0.48 < space.price.cost_fractions(found.keep)[0] <= 0.5
+        assert 0.48 < space.cost_model.cost_fractions(found.keep)[0] <= 0.5
         assert next(found.model.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("variant", ["hard", "sigmoid", "hard-concrete"])
-def test_a_broken_off_run_goes_on_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     digits: DataSplits, tmp_path: Path, variant: str
 ) -> None:
     model, path = network(), tmp_path / "gates.safetensors"
@@ -258,8 +265,8 @@ def test_a_broken_off_run_goes_on_bit_for_bit(
         train_gates(model, digits, replace(task, seed=1), machine=PLAIN, checkpoint=path)
 
 
-def test_cutting_while_training_changes_nothing_that_stays(digits: DataSplits) -> None:
-    """What is cut was closed, so the very next loss is the same to rounding."""
+def test_cutting_during_training_does_not_change_the_remaining_network(digits: DataSplits) -> None:
+    """Only closed gates are cut, so the next loss is the same up to rounding."""
     model = network()
     space, settings = space_of(model, digits.input_shape), replace(BRIEF, approach=0.1)
 
@@ -280,12 +287,12 @@ def test_no_group_dies_and_closed_gates_open_again() -> None:
     network_ = GatedNetwork(
         traced.model, traced.channel_map, values, variant="hard", floor=2, steps=1
     )
-    kept = network_.open().numpy()
+    kept = network_.open_gates().numpy()
     assert set(np.bincount(traced.channel_map.group_of[kept])) == {2}
     assert kept[3]
     with torch.no_grad():
         network_.gates[10] = 0.1
-    assert network_.open()[10]
+    assert network_.open_gates()[10]
 
 
 def test_a_closed_gate_that_the_task_needs_opens_again(digits: DataSplits) -> None:
@@ -301,12 +308,12 @@ def test_a_closed_gate_that_the_task_needs_opens_again(digits: DataSplits) -> No
 
 
 @pytest.mark.parametrize("pair", [(0.1, 0.9), (0.9, 0.1), (0.001, 0.001)])
-def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float]) -> None:
+def test_an_unreachable_pair_raises_an_error_with_the_nearest_target(
+    pair: tuple[float, float],
+) -> None:
     model = resnet20()
     space = space_of(model, (3, 32, 32))
-    with pytest.raises(
-        UnreachableBudgetError, match="the nearest that a network of this kind can have is"
-    ):
+    with pytest.raises(UnreachableBudgetError, match="the nearest reachable target is"):
         check_target_reachable(space, Target(*pair), 1)
     nearest = nearest_reachable_target(space, Target(*pair))
     check_target_reachable(space, nearest, 1)
@@ -316,63 +323,61 @@ def test_a_pair_out_of_reach_is_told_with_the_nearest(pair: tuple[float, float])
     ("pair", "aim"),
     [((0.1, 0.9), (0.1, None)), ((0.9, 0.1), (None, 0.1)), ((0.5, 0.5), (0.5, 0.5))],
 )
-def test_a_limit_that_is_kept_anyhow_is_no_aim(
+def test_a_target_implied_by_the_other_is_dropped(
     pair: tuple[float, float], aim: tuple[float | None, float | None]
 ) -> None:
     assert drop_redundant_part(space_of(resnet20(), (3, 32, 32)), Target(*pair), 1) == Target(*aim)
 
 
 def test_a_pair_below_the_smallest_network_is_refused() -> None:
-    with pytest.raises(UnreachableBudgetError, match="the nearest"):
+    with pytest.raises(UnreachableBudgetError, match="the nearest reachable"):
         drop_redundant_part(space_of(resnet20(), (3, 32, 32)), Target(0.001, 0.001), 1)
 
 
 @pytest.mark.parametrize("pair", [(0.3, 0.9), (0.9, 0.3)])
-def test_gates_end_within_a_pair_of_which_one_limit_is_slack(
+def test_gates_reach_a_pair_with_one_redundant_limit(
     digits: DataSplits, pair: tuple[float, float]
 ) -> None:
     space = space_of(network(), digits.input_shape)
     found = train_gates(
         network(), digits, GateTrainingSpec(space, Target(*pair), BRIEF), machine=PLAIN
     )
-    macs, params = space.price.cost_fractions(found.keep)
+    macs, params = space.cost_model.cost_fractions(found.keep)
     assert macs <= pair[0]
     assert params <= pair[1]
 
 
-def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_one_told() -> None:
+def test_no_random_network_is_nearer_to_an_unreachable_pair_than_the_reported_one() -> None:
     space = space_of(network(), (1, 8, 8))
-    wish = np.array([0.9, 0.1])
-    nearest = nearest_reachable_target(space, Target(*wish.tolist()))
-    told = np.abs(np.log(np.array(nearest.fractions(space.price.dense)) / wish))
+    target_sizes = np.array([0.9, 0.1])
+    nearest = nearest_reachable_target(space, Target(*target_sizes.tolist()))
+    told = np.abs(np.log(np.array(nearest.fractions(space.cost_model.dense)) / target_sizes))
     rng = np.random.default_rng(0)
     groups, group_of = len(space.channel_map.groups), space.channel_map.group_of
     keep = rng.random((20_000, len(group_of))) < rng.random((20_000, groups))[:, group_of]
     for group in range(groups):
         keep[:, np.flatnonzero(group_of == group)[0]] = True
-    found = np.abs(np.log(space.price.of(keep) / space.price.dense / wish))
+    found = np.abs(np.log(space.cost_model.cost_of(keep) / space.cost_model.dense / target_sizes))
     assert (np.square(found).sum(1) >= np.square(told).sum() - 1e-6).all()
 
 
-def test_a_loss_that_is_no_number_names_the_step_and_keeps_the_last_good_state(
+def test_a_nan_loss_names_the_step_and_keeps_the_last_valid_state(
     digits: DataSplits, tmp_path: Path
 ) -> None:
     path = tmp_path / "gates.safetensors"
     model = network()
     tuning = TrainingSettings(epochs=3, learning_rate=1e20, warmup=0, batch_size=64)
     task = GateTrainingSpec(space_of(model, digits.input_shape), Target(0.5), GateSettings(tuning))
-    with pytest.raises(
-        TrainingDivergedError, match=r"at step \d+ of .* last good state is kept in"
-    ):
+    with pytest.raises(TrainingDivergedError, match=r"at step \d+ of .* last valid state is in"):
         train_gates(model, digits, task, machine=PLAIN, checkpoint=path)
     assert path.is_file()
 
 
-def test_policies_name_the_indicators_that_there_are() -> None:
+def test_policies_accept_exactly_the_known_indicators() -> None:
     assert set(INDICATORS) == set(GATE_VARIANTS)
 
 
-def test_wrong_tasks_are_refused_in_one_sentence(digits: DataSplits) -> None:
+def test_invalid_specs_are_refused_in_one_sentence(digits: DataSplits) -> None:
     model = network()
     space = space_of(model, digits.input_shape)
     with pytest.raises(UserError, match="gates need a target, got none"):
@@ -385,15 +390,16 @@ def test_wrong_tasks_are_refused_in_one_sentence(digits: DataSplits) -> None:
         GateSettings(TrainingSettings(ema=0.9))
 
 
-def test_the_course_shows_both_sizes_and_their_targets(digits: DataSplits) -> None:
+def test_the_gate_history_shows_both_sizes_and_their_targets(digits: DataSplits) -> None:
     found = gated(network(), digits, Target(0.5, 0.4))
     trajectory, course = found.trajectory, found.gate_history()
     assert gate_history_from_json(json.loads(json.dumps(course.to_json()))) == course
     assert course.steps[0] == 1
     assert course.steps[-1] == 4 * (len(digits.train) // 64)
     assert (course.flops[-1], course.params[-1]) == tuple(trajectory.sizes[-1].round(4))
-    wanted = f"the last step to the exact budget turned {found.moved} of {len(found.keep)} atoms"
-    assert course.describe_last_step() == wanted
+    flipped, atoms = found.flipped_atoms, len(found.keep)
+    expected = f"the last step to the exact budget turned {flipped} of {atoms} atoms"
+    assert course.describe_last_step() == expected
     lines = [
         shape for shape in gate_history_drawing(course, "gates").shapes if isinstance(shape, Line)
     ]
@@ -415,4 +421,4 @@ def test_gate_values_are_a_score_that_is_trained_once(digits: DataSplits, tmp_pa
     assert "trained" not in again.counts
     assert not list(tmp_path.glob("*.safetensors"))
     keep = decode_policy(Policy("gates"), Target(0.5), first, space)
-    assert 0.4 < space.price.cost_fractions(keep)[0] <= 0.5
+    assert 0.4 < space.cost_model.cost_fractions(keep)[0] <= 0.5

@@ -1,4 +1,4 @@
-"""Normalisation and augmentation: chosen, refused in one line, kept with the network."""
+"""Options for normalisation and augmentation: parsing, errors, messages and recipes."""
 
 from __future__ import annotations
 
@@ -31,22 +31,18 @@ from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.batches import iterate_batches
 from paretoprune.trainers.data.image_options import (
     ImageOptions,
-    default_of,
+    default_augmentation,
+    describe_augmentation,
+    describe_normalisation,
     image_options,
     near_chance,
-    told_augmentation,
-    told_normalisation,
     with_options,
 )
-from paretoprune.trainers.data.sources.load import (
-    DataSplits,
-    LoadOptions,
-    Split,
-    convert_user_data,
-    load_data,
-    normalize_images,
-)
+from paretoprune.trainers.data.sources.load import load_data
+from paretoprune.trainers.data.sources.options import LoadOptions
 from paretoprune.trainers.data.sources.torchvision_files import TORCHVISION_FORMATS
+from paretoprune.trainers.data.sources.user import convert_user_data
+from paretoprune.trainers.data.splits import DataSplits, Split, normalize_images
 from paretoprune.trainers.models.build import build_model
 
 NO_PLUGINS: tuple[Plugin, ...] = ()
@@ -95,7 +91,7 @@ def make_folder(root: Path, *, mode: str = "RGB", size: int = 16) -> Path:
         ),
     ],
 )
-def test_a_wrong_normalisation_is_refused_in_one_line_before_anything_starts(
+def test_an_invalid_normalisation_is_refused_in_one_line_before_the_run_starts(
     words, line, tmp_path, capsys
 ):
     out = tmp_path / "run"
@@ -130,7 +126,7 @@ def test_three_numbers_for_a_folder_of_grey_images_are_refused(tmp_path, capsys)
         (("0.1", "0.2,0.3,0.4"), (0.1, 0.1, 0.1), (0.2, 0.3, 0.4)),
     ],
 )
-def test_a_folder_is_normalised_as_asked(given, mean, std, tmp_path):
+def test_a_folder_has_the_given_normalisation(given, mean, std, tmp_path):
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
     assert data.mean == (0.485, 0.456, 0.406)
     asked = with_options(data, image_options(*given, None))
@@ -140,7 +136,7 @@ def test_a_folder_is_normalised_as_asked(given, mean, std, tmp_path):
     torch.testing.assert_close(normalize_images(data.train.images, asked), want.float())
 
 
-def test_float_images_take_a_normalisation_only_where_they_are_in_0_to_1():
+def test_float_images_take_a_normalisation_only_if_they_are_in_0_to_1():
     labels = torch.arange(20) % 2
     images = torch.rand(20, 2, 4, 4)
     half = image_options("0.5", "0.25,0.5", None)
@@ -172,7 +168,7 @@ def test_python_takes_numbers_lists_and_presets(tmp_path):
         pp.finetune(tmp_path, data, mean="half", std=0.25)
 
 
-def test_what_was_chosen_is_in_the_recipe_and_a_fine_tune_uses_it(tmp_path, capsys):
+def test_the_options_are_in_the_recipe_and_a_fine_tune_uses_them(tmp_path, capsys):
     chosen = ("--mean", "half", "--augment", "crop", "--dense-epochs", 1)
     folder = tmp_path / "n"
     code, output = in_process(capsys, "prune", *QUICK, *chosen, "--out", folder)
@@ -201,7 +197,7 @@ def test_what_was_chosen_is_in_the_recipe_and_a_fine_tune_uses_it(tmp_path, caps
     assert "augmentation: none (from the recipe; " in output.out
 
 
-def test_weights_near_chance_are_told_with_the_likely_cause(tmp_path, capsys):
+def test_weights_near_chance_raise_a_warning_with_the_likely_cause(tmp_path, capsys):
     untrained = build_model("digits-resnet", classes=10, input_shape=(1, 8, 8), seed=0)
     save_file(untrained.state_dict(), tmp_path / "untrained.safetensors")
     save_file(trained_digits()[0].state_dict(), tmp_path / "trained.safetensors")
@@ -249,7 +245,7 @@ def seen_in_training(data: DataSplits, augment: str) -> list[bool]:
 def test_only_flip_crop_mirrors_the_images_of_a_folder(streamed, tmp_path):
     reading = LoadOptions(memory_limit=1 if streamed else 2**30, workers=0)
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}", reading=reading)
-    assert (data.train.source is not None) is streamed
+    assert (data.train.image_files is not None) is streamed
     assert data.augment == "none"
     assert all(seen_in_training(data, "none"))
     assert all(seen_in_training(data, "crop"))
@@ -263,33 +259,37 @@ def test_only_flip_crop_mirrors_the_images_of_a_folder(streamed, tmp_path):
     assert not torch.equal(still.sort(0)[0], moved.sort(0)[0])
 
 
-def test_each_source_has_its_default_and_the_line_says_how_to_change_it(tmp_path):
+def test_each_source_has_a_default_and_the_message_says_how_to_change_it(tmp_path):
     for name, known in TORCHVISION_FORMATS.items():
-        assert known.augment == default_of(name)[0] == ("flip-crop" if "cifar" in name else "none")
+        assert (
+            known.augment
+            == default_augmentation(name)[0]
+            == ("flip-crop" if "cifar" in name else "none")
+        )
     data = load_data(f"folder:{make_folder(tmp_path / 'd')}")
-    line = told_augmentation(data, ImageOptions())
+    line = describe_augmentation(data, ImageOptions())
     assert line == (
         "augmentation: none (the default for folder:DIR, as a flip or a crop may change what an "
         "image shows; --augment crop or flip-crop turns it on)"
     )
-    line = told_normalisation(data, ImageOptions())
+    line = describe_normalisation(data, ImageOptions())
     assert line == (
         "normalisation: mean 0.485, 0.456, 0.406; std 0.229, 0.224, 0.225 (the default for "
-        "folder:DIR; --mean and --std set those of the weights)"
+        "folder:DIR; --mean and --std set other values)"
     )
-    line = told_augmentation(load_data("digits"), ImageOptions())
+    line = describe_augmentation(load_data("digits"), ImageOptions())
     assert line.startswith(
         "augmentation: none (the default for digits, as a flip changes a digit; "
     )
 
 
-def test_data_refuse_another_augmentation():
+def test_an_unknown_augmentation_is_refused():
     split = Split(torch.zeros(4, 1, 8, 8), torch.arange(4) % 2)
     with pytest.raises(UserError, match=r"^augment must be one of none, crop, flip-crop, got T"):
         DataSplits("x", split, split, None, 2, (0.0,), (1.0,), (1, 8, 8), augment=True)  # type: ignore[arg-type]
 
 
-def test_a_resumed_run_has_the_images_that_it_began_with(tmp_path):
+def test_a_resumed_run_keeps_its_image_options(tmp_path):
     name = f"folder:{make_folder(tmp_path / 'd')}"
     settings = SearchSettings(target_flops="0.4", data=name, mean="half", augment="crop")
     inputs = load_inputs(settings, model=None, data=None)
@@ -306,7 +306,7 @@ def test_a_resumed_run_has_the_images_that_it_began_with(tmp_path):
     assert with_kept(load_data("digits"), config).augment == "none"
 
 
-def test_a_resumed_run_with_other_images_is_refused(tmp_path, capsys):
+def test_a_resumed_run_with_other_image_options_is_refused(tmp_path, capsys):
     model, data = trained_digits()
     make_run(tmp_path / "run", model, data)
     for words, name in ((("--mean", "half"), "mean"), (("--augment", "crop"), "augment")):
@@ -315,7 +315,7 @@ def test_a_resumed_run_with_other_images_is_refused(tmp_path, capsys):
         assert f"got another --{name}; leave it out, or start a new search" in output.err
 
 
-def test_a_transfer_has_the_images_of_the_run_where_the_data_are_the_same(tmp_path, capsys):
+def test_a_transfer_keeps_the_image_options_of_the_run_if_the_data_are_the_same(tmp_path, capsys):
     model, data = trained_digits()
     make_run(tmp_path / "run", model, data)
     path = tmp_path / "run" / "config.json"
@@ -331,7 +331,7 @@ def test_a_transfer_has_the_images_of_the_run_where_the_data_are_the_same(tmp_pa
         run_search({"target_flops": "0.4", "mean": "0.5"}, None, like=tmp_path / "run")
 
 
-def test_runs_of_a_sweep_share_a_dense_network_only_where_their_images_are_alike():
+def test_runs_of_a_sweep_share_a_dense_network_only_if_their_image_options_are_equal():
     places = [{"model": "resnet20", "mean": "half"}, {"model": "resnet20"}]
     keys = {
         build_entries({"models": [place], "data": ["cifar10:x"], "targets": [0.5]})[0].dense_key
@@ -346,7 +346,7 @@ def test_runs_of_a_sweep_share_a_dense_network_only_where_their_images_are_alike
         build_entries({"search": {"mean": 0.5, "std": 0, "target_flops": 0.5}})
 
 
-def test_sensitivity_is_measured_under_the_normalisation_asked_for(tmp_path, capsys):
+def test_sensitivity_uses_the_given_normalisation(tmp_path, capsys):
     save_file(trained_digits()[0].state_dict(), tmp_path / "w.safetensors")
     words = ("--model", "digits-resnet", "--data", "digits", "--images", 64)
     words += ("--weights", tmp_path / "w.safetensors", "--out", tmp_path / "s", "--mean", "none")

@@ -1,4 +1,4 @@
-"""A Dataset or a DataLoader is read whole, and what one reading cannot keep is told."""
+"""A Dataset or DataLoader is read completely, with warnings about what one pass loses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from torch.utils.data import (
 import paretoprune as pp
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.data.sources.load import convert_user_data
+from paretoprune.trainers.data.sources.user import convert_user_data
 
 X = torch.rand(130, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(130) % 3
@@ -72,7 +72,7 @@ def notes(*parts: object) -> str:
 
 
 @pytest.mark.parametrize("source", TRANSFORMS)
-def test_random_transforms_are_told_and_the_generators_are_given_back(source: str) -> None:
+def test_random_transforms_raise_a_warning_and_generator_states_are_restored(source: str) -> None:
     train = Random(TRANSFORMS[source])
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
@@ -90,14 +90,14 @@ def test_random_transforms_are_told_and_the_generators_are_given_back(source: st
     assert "\n" not in line
 
 
-def test_random_transforms_of_a_dataset_and_of_validation_are_told() -> None:
+def test_random_transforms_of_a_dataset_and_of_validation_raise_a_warning() -> None:
     told = notes(TABLE, Random(TRANSFORMS["torch"]))
     assert "the transforms of validation are random" in told
     assert "of train" not in told
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_loader_that_drops_or_shuffles_is_read_whole_and_in_order(shuffle: bool) -> None:
+def test_a_loader_that_drops_or_shuffles_is_read_completely_and_in_order(shuffle: bool) -> None:
     loader = DataLoader(TABLE, 100, shuffle=shuffle, drop_last=True)
     data = convert_user_data((loader, OTHER))
     assert torch.equal(data.train.images, X)
@@ -107,7 +107,7 @@ def test_a_loader_that_drops_or_shuffles_is_read_whole_and_in_order(shuffle: boo
     assert len(next(iter(loader))[0]) == 100  # the user's own is as before
 
 
-def test_plain_and_shuffled_loaders_are_read_without_a_word() -> None:
+def test_plain_and_shuffled_loaders_have_no_notes() -> None:
     validation = DataLoader(TensorDataset(*OTHER), 7, shuffle=True)
     wide = torch.nn.functional.pad(OTHER[0], (1, 1))
     data = convert_user_data(
@@ -136,22 +136,22 @@ class Stream(IterableDataset[tuple[Tensor, Tensor]]):
     ("loader", "rows", "words"),
     [
         (DataLoader(TABLE, 50, sampler=WeightedRandomSampler([1.0] * 130, 90), drop_last=True),
-         90, "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these "
+         90, "warning: the WeightedRandomSampler of train is sampled once: every epoch uses these "
              "90 rows (the dataset has 130); pass the Dataset itself"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, replacement=True)),
-         130, "warning: the RandomSampler of train is drawn once"),
+         130, "warning: the RandomSampler of train is sampled once"),
         (DataLoader(TABLE, 50, sampler=RandomSampler(TABLE, num_samples=40)),
          40, "every epoch uses these 40 rows (the dataset has 130)"),
         (DataLoader(TABLE, 50, sampler=SubsetRandomSampler(range(60)), drop_last=True),
-         60, "train: SubsetRandomSampler chooses 60 rows, which are read (the dataset has 130)"),
-        (DataLoader(TABLE, batch_sampler=[[0, 1, 2], [3, 4, 5]]), 6, "the list of train is drawn"),
-        (Custom(TABLE, 30), 60, "the Custom of train is drawn once: every epoch uses these 60"),
+         60, "train: SubsetRandomSampler selects 60 rows, which are read (the dataset has 130)"),
+        (DataLoader(TABLE, batch_sampler=[[0, 1, 2], [3, 4, 5]]), 6, "the list of train is"),
+        (Custom(TABLE, 30), 60, "the Custom of train is sampled once: every epoch uses these 60"),
         (Stream(), 60, "warning: train is an IterableDataset and is read once: every epoch uses "
                        "these 60 rows"),
         (DataLoader(Stream(), 50, drop_last=True), 50, "uses these 50 rows"),
     ],
 )  # fmt: skip
-def test_a_sampler_that_is_drawn_once_is_told(loader: Any, rows: int, words: str) -> None:
+def test_a_sampler_that_is_sampled_once_is_noted(loader: Any, rows: int, words: str) -> None:
     data = convert_user_data((loader, OTHER))
     assert len(data.train) == rows
     assert words in "\n".join(data.notes)
@@ -164,7 +164,7 @@ def test_a_subset_is_read_in_the_order_of_its_indices() -> None:
     assert torch.equal(data.train.images, X[rows])
 
 
-def test_a_collate_fn_that_mixes_is_told_and_soft_labels_are_refused() -> None:
+def test_a_mixing_collate_fn_raises_a_warning_and_soft_labels_are_refused() -> None:
     told = notes(DataLoader(TABLE, 64, shuffle=True, collate_fn=mixup), OTHER)
     assert "warning: the collate_fn of train is random, as mixup and cutmix are" in told
     assert "\n" not in told
@@ -193,11 +193,11 @@ class Once(Dataset[tuple[Tensor, Tensor]]):
         return X[index], Y[index]
 
 
-def test_a_dataset_that_cannot_be_read_again_is_taken() -> None:
+def test_a_dataset_that_can_be_read_only_once_is_accepted() -> None:
     assert convert_user_data((Once(), OTHER)).notes == ()
 
 
-def test_a_plain_batch_sampler_is_no_matter() -> None:
+def test_a_plain_batch_sampler_has_no_notes() -> None:
     sampler = BatchSampler(SequentialSampler(TABLE), 50, drop_last=False)
     assert "the dataset's" not in notes(DataLoader(TABLE, batch_sampler=sampler), OTHER)
 
@@ -212,10 +212,10 @@ def data():
     sampler = torch.utils.data.WeightedRandomSampler([1.0] * 130, 500)
     return DataLoader(train, 100, sampler=sampler), train
 """
-TOLD = "warning: the WeightedRandomSampler of train is drawn once: every epoch uses these 500"
+TOLD = "warning: the WeightedRandomSampler of train is sampled once: every epoch uses these 500"
 
 
-def test_warnings_reach_the_user_of_python_and_of_the_command_line(
+def test_warnings_are_shown_in_python_and_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "weighted_data.py").write_text(LINES)

@@ -14,7 +14,8 @@ from shared_files import shared_file
 from torch import nn
 
 from paretoprune.spaces.errors import UserError
-from paretoprune.trainers.models.build import ZOO_BUILDERS, build_model, load_weights
+from paretoprune.trainers.models.build import ZOO_BUILDERS, build_model
+from paretoprune.trainers.models.weights import load_weights
 
 SIZES = {"digits-resnet": (1, 8, 8), "fc": (1, 28, 28), "lenet5": (1, 28, 28)}
 
@@ -30,7 +31,7 @@ def test_every_network_of_the_zoo_scores_its_classes(name: str) -> None:
     assert model(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-def test_weights_are_drawn_under_the_seed_only() -> None:
+def test_initial_weights_depend_on_the_seed_only() -> None:
     before = torch.get_rng_state()
     a, b, c = digits_resnet(0), digits_resnet(0), digits_resnet(1)
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
@@ -43,7 +44,7 @@ def test_torchvision_head_fits_the_classes() -> None:
     assert model.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
 
 
-def test_stock_weights_in_the_cache_fill_all_but_the_head(
+def test_pretrained_weights_in_the_cache_are_loaded_except_for_the_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.models import ResNet18_Weights, resnet18
@@ -70,7 +71,7 @@ def test_stock_weights_in_the_cache_fill_all_but_the_head(
         ("torch:no_such_factory", (1, 8, 8), "got 'no_such_factory' which it does not have"),
     ],
 )
-def test_wrong_models_are_refused_in_one_line(
+def test_unsuitable_models_are_refused_in_one_line(
     name: str, shape: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
@@ -78,7 +79,9 @@ def test_wrong_models_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_function_gets_the_arguments_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "my_own_net.py").write_text(
         "from torch import nn\n"
         "def build(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
@@ -91,7 +94,7 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "path", [*sys.path])
     model = build_model("my_own_net:build", classes=6, input_shape=(1, 8, 8), seed=0)
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 6)
-    with pytest.raises(UserError, match=r"must give 6 scores an image, got shape \(5,\)"):
+    with pytest.raises(UserError, match=r"must give 6 scores per image, got shape \(5,\)"):
         build_model("my_own_net:wrong", classes=6, input_shape=(1, 8, 8), seed=0)
     with pytest.raises(UserError, match=r"raises' must build, got RuntimeError: boom .*net.py:9"):
         build_model("my_own_net:raises", classes=6, input_shape=(1, 8, 8), seed=0)
@@ -104,7 +107,7 @@ def test_users_factory_gets_what_it_names(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("form", ["plain", "state_dict", "nested", "module", "safetensors"])
-def test_weights_come_out_of_every_wrapper(tmp_path: Path, form: str) -> None:
+def test_weights_are_found_in_every_wrapper(tmp_path: Path, form: str) -> None:
     source, target = digits_resnet(0), digits_resnet(1)
     state = source.state_dict()
     prefixed = {f"module.{k}": v for k, v in state.items()}
@@ -148,7 +151,7 @@ class Hostile:
 def test_hostile_pickle_is_refused_and_never_runs(tmp_path: Path, write) -> None:  # type: ignore[no-untyped-def]
     target, path = tmp_path / "owned", tmp_path / "w.pth"
     write({"state_dict": Hostile(target)}, path)
-    with pytest.raises(UserError, match=r"tensors only, got .*w.pth which asks to run code") as e:
+    with pytest.raises(UserError, match=r"tensors only, got .*w.pth which would run code") as e:
         load_weights(digits_resnet(), path)
     assert "\n" not in str(e.value)
     assert not target.exists()
@@ -160,7 +163,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name):
             load_weights(digits_resnet(), tmp_path / name)
     for content, said in (
-        (b"hello, world", "which starts like none"),
+        (b"hello, world", "which has another format"),
         (b"", "which is empty"),
         (b"PK\x03\x04", r"which cannot be read \(\w"),
         (b"\x80\x02", r"which cannot be read \(\w"),

@@ -15,7 +15,7 @@ import paretoprune as pp
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.outputs import Outputs, element_of
 from paretoprune.spaces.records.recipe import read_recipe
-from paretoprune.trainers.data.types import DataSplits, Split
+from paretoprune.trainers.data.splits import DataSplits, Split
 from paretoprune.trainers.metrics.evaluate import as_scores, evaluate
 from paretoprune.trainers.models.build import check_model_output
 from paretoprune.trainers.models.export import ExportSpec, export_network, random_images
@@ -108,7 +108,7 @@ def test_the_one_element_that_fits_is_pruned_as_if_it_were_returned_alone(path, 
     assert torch.allclose(found, plain.model(images), atol=1e-5)
 
 
-def test_boxes_beside_probabilities_are_refused_and_both_are_named(tmp_path):
+def test_ambiguous_outputs_are_refused_with_both_elements_named(tmp_path):
     class Faces(Body):
         def __init__(self):
             super().__init__(classes=6)
@@ -134,7 +134,7 @@ def test_boxes_beside_probabilities_are_refused_and_both_are_named(tmp_path):
         (lambda f, z: (f, z[:, :2]), r"outputs\[1\] \[2, 2\]; average|flatten"),
         (lambda f, z: {"a": z, "b": z * 2}, r"2 that fit: outputs\['a'\] .* outputs\['b'\]"),
         (lambda f, z: None, r"got NoneType without a tensor; set its number"),
-        (lambda f, z: z[:1], r"one row of scores an image, got outputs \[1, 3\] for 2 images"),
+        (lambda f, z: z[:1], r"one row of scores per image, got outputs \[1, 3\] for 2 images"),
     ],
 )
 def test_an_output_without_one_tensor_of_scores_is_refused(give, words):
@@ -143,7 +143,7 @@ def test_an_output_without_one_tensor_of_scores_is_refused(give, words):
     assert "\n" not in str(caught.value)
 
 
-def test_scores_that_training_mode_hides_among_others_are_refused():
+def test_scores_that_are_ambiguous_in_training_mode_are_refused():
     class Deep(Body):
         def forward(self, x):
             out = super().forward(x)
@@ -153,7 +153,7 @@ def test_scores_that_training_mode_hides_among_others_are_refused():
         read_outputs(Deep(), data(), "scores")
 
 
-def test_auxiliary_scores_of_torchvision_are_left_aside():
+def test_auxiliary_scores_of_torchvision_are_ignored():
     main, other = torch.zeros(2, 5), torch.ones(2, 5)
     for output in (GoogLeNetOutputs(main, other, other), InceptionOutputs(main, other)):
         assert element_of(output, 5).tensor is main
@@ -177,7 +177,7 @@ def test_the_class_scores_in_a_dataclass_are_never_cut():
 
 
 @pytest.mark.parametrize("form", PROBABLE)
-def test_probabilities_cost_the_loss_of_their_scores_and_the_same_accuracy(form):
+def test_probabilities_give_the_loss_and_accuracy_of_their_scores(form):
     plain, probable = body(), body(PROBABLE[form])
     read, notes = read_outputs(probable, data(), "probabilities")
     assert (read.outputs, notes) == (Outputs(form), ())
@@ -204,7 +204,7 @@ def test_the_gradient_through_probabilities_is_that_of_the_scores(form):
     assert torch.allclose(found, want, atol=1e-6)
 
 
-def test_certain_probabilities_have_finite_scores():
+def test_probabilities_of_0_and_1_have_finite_scores():
     values = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     for form in PROBABLE:
         assert as_scores(values, form).isfinite().all()
@@ -212,7 +212,7 @@ def test_certain_probabilities_have_finite_scores():
 
 
 @pytest.mark.parametrize("form", PROBABLE)
-def test_probabilities_taken_for_scores_are_pointed_out_in_one_line(form):
+def test_probabilities_used_as_scores_raise_a_note_of_one_line(form):
     read, (note,) = read_outputs(body(PROBABLE[form]), data(), "scores")
     assert read.outputs == Outputs()
     assert note == (
@@ -221,7 +221,7 @@ def test_probabilities_taken_for_scores_are_pointed_out_in_one_line(form):
     )
 
 
-def test_scores_are_not_taken_for_probabilities():
+def test_scores_are_not_detected_as_probabilities():
     seen = 0
     for seed in range(8):
         for give in (
@@ -235,7 +235,7 @@ def test_scores_are_not_taken_for_probabilities():
     assert seen == 32
 
 
-def test_probabilities_that_are_none_are_refused():
+def test_requested_probabilities_outside_0_to_1_are_refused():
     with pytest.raises(pp.UserError, match=r"needs outputs in \[0, 1\], got -.* leave outputs"):
         read_outputs(body(), data(), "probabilities")
 
@@ -262,7 +262,7 @@ def test_a_picked_network_keeps_the_form_and_a_fine_tune_uses_it(tmp_path, capsy
     assert torch.allclose(exported, tuned[1].model(images), atol=1e-5)  # probabilities still
 
 
-def test_an_exported_file_returns_the_class_scores_alone(tmp_path):
+def test_an_exported_file_returns_only_the_class_scores(tmp_path):
     model = body(FORMS["outputs.logits"])
     exported = export_network(model, tmp_path / "x.pt2", ExportSpec("torch", SHAPE, classes=3))
     assert exported.element == "outputs.logits"
@@ -299,7 +299,7 @@ def test_unknown_outputs_are_refused_by_every_command(words, capsys):
     assert "--outputs must be one of scores, probabilities, got 'odds'" in printed.err
 
 
-def test_an_evidence_of_another_form_is_not_taken_over(tmp_path):
+def test_measurements_of_another_output_form_are_not_reused(tmp_path):
     from paretoprune.analysis.scores.measure import measurement_key
 
     model = body(PROBABLE["softmax"])

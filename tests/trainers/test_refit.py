@@ -1,4 +1,4 @@
-"""Refitting: what a cut leaves takes over, by least squares, what the others did."""
+"""Least-squares refit: the kept channels compensate for the removed ones."""
 
 import copy
 import json
@@ -77,7 +77,7 @@ def without(channel_map, layer, channels):
     return keep
 
 
-def test_a_channel_that_another_repeats_is_not_missed():
+def test_removing_a_duplicate_channel_is_fully_compensated():
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, bias=False),
@@ -90,13 +90,13 @@ def test_a_channel_that_another_repeats_is_not_missed():
     keep = without(traced.channel_map, "0", [4]) & without(traced.channel_map, "5", [7])
     expected = traced.model(data.train.images)
     plain = prune_network(traced.model, traced.channel_map, keep)(data.train.images)
-    small = refitted(traced.model, traced.channel_map, keep, data, pull=EXACT)
+    small = refitted(traced.model, traced.channel_map, keep, data, ridge_strength=EXACT)
     scale = expected.std()
     assert (plain - expected).abs().max() > 0.1 * scale
     assert (small(data.train.images) - expected).abs().max() < 2e-3 * scale
 
 
-def test_nothing_changes_before_the_cut_nor_in_what_cannot_be_refitted():
+def test_layers_before_the_cut_and_unsupported_layers_do_not_change():
     torch.manual_seed(0)
     traced, data = trace(Net(), SHAPE), noise()
     before = copy.deepcopy(traced.model.state_dict())
@@ -116,7 +116,7 @@ def test_nothing_changes_before_the_cut_nor_in_what_cannot_be_refitted():
         assert not any(m.training for m in model.modules())
 
 
-def test_a_network_that_keeps_all_stays_as_it_is_to_the_last_bit():
+def test_a_network_that_keeps_all_atoms_is_bit_equal():
     torch.manual_seed(0)
     traced, data = trace(Net(), SHAPE), noise()
     keep = np.ones(traced.channel_map.atoms, dtype=bool)
@@ -125,7 +125,7 @@ def test_a_network_that_keeps_all_stays_as_it_is_to_the_last_bit():
     assert all(torch.equal(one, other) for one, other in same)
 
 
-def test_the_same_cut_is_refitted_alike():
+def test_the_refit_is_deterministic():
     torch.manual_seed(0)
     traced, data = trace(Net(), SHAPE), noise()
     keep = without(traced.channel_map, "stem", [0, 3])
@@ -136,7 +136,7 @@ def test_the_same_cut_is_refitted_alike():
 
 @pytest.mark.parametrize("most", [10_000, 57])
 @pytest.mark.parametrize("layer", ["stem", "normed", "wide"])
-def test_patches_are_what_a_convolution_sees_at_the_places_that_are_looked_at(layer, most):
+def test_patches_are_the_inputs_of_a_convolution_at_the_sampled_positions(layer, most):
     torch.manual_seed(0)
     module = Net().get_submodule(layer)
     x = torch.randn(5, module.in_channels, 9, 7)
@@ -149,7 +149,7 @@ def test_patches_are_what_a_convolution_sees_at_the_places_that_are_looked_at(la
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [7, 200])  # fewer and more than inputs
-def test_a_fit_is_the_least_of_what_it_says(rows, bias):
+def test_a_fit_minimises_the_ridge_objective(rows, bias):
     torch.manual_seed(0)
     layer, x, y = nn.Linear(20, 4, bias=bias), 3 + torch.randn(rows, 20), torch.randn(rows, 4)
     centred, aim, before = x - x.mean(0), y - y.mean(0), layer.weight.detach().clone()
@@ -163,7 +163,7 @@ def test_a_fit_is_the_least_of_what_it_says(rows, bias):
         assert torch.allclose(layer(x).mean(0), y.mean(0), atol=1e-4)
 
 
-def test_inputs_that_never_change_leave_a_layer_as_it_is():
+def test_constant_inputs_do_not_change_a_layer():
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     with torch.no_grad():
@@ -179,7 +179,7 @@ def dense(tmp_path_factory):
     return model, data, path
 
 
-def test_a_cut_network_is_much_better_at_once(dense):
+def test_a_refit_improves_a_cut_network_without_training(dense):
     model, data, _ = dense
     model, _ = make_working_copy(model)
     channel_map = trace_channel_map(model, data.input_shape)
@@ -198,7 +198,7 @@ def test_a_cut_network_is_much_better_at_once(dense):
     assert sum(gains) / 3 > 0.1
 
 
-def test_prune_refits_where_the_policy_or_the_user_says_so(dense, tmp_path, capsys):
+def test_prune_refits_if_the_policy_or_the_user_requests_it(dense, tmp_path, capsys):
     words = ("--target-flops", 0.3, "--weights", dense[2], "--epochs", 0.01)
     found = {}
     for name, more in (
@@ -229,7 +229,7 @@ def test_gates_are_not_refitted(capsys, tmp_path):
     assert "refit must be false" in output.err
 
 
-def test_a_policy_from_before_says_that_nothing_was_refitted():
+def test_a_policy_of_an_earlier_version_has_no_refit():
     old = POLICY_PRESETS["taylor-by-price"].to_json()
     del old["refit"]
     assert not policy_from_json(json.loads(json.dumps(old))).refit
@@ -240,7 +240,7 @@ def test_a_policy_from_before_says_that_nothing_was_refitted():
 @pytest.mark.parametrize(
     "name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x1_0", "googlenet", "swin_t"]
 )
-def test_networks_of_every_kind_come_near_the_dense_outputs(name):
+def test_the_refit_brings_every_kind_of_network_nearer_to_the_dense_outputs(name):
     torch.manual_seed(0)
     aux = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
     model = torchvision.models.get_model(name, weights=None, num_classes=10, **aux)
@@ -276,7 +276,7 @@ class Odd(nn.Module):
         return self.plain(self.named(input=x).relu())
 
 
-def test_shared_weights_and_inputs_given_by_name_are_left_alone():
+def test_layers_with_shared_weights_or_keyword_inputs_are_not_refitted():
     torch.manual_seed(0)
     traced = trace(Odd(), (3, 2, 2))
     rng = torch.Generator().manual_seed(0)
@@ -294,7 +294,7 @@ def test_shared_weights_and_inputs_given_by_name_are_left_alone():
     }
 
 
-def test_a_fit_without_a_number_leaves_a_layer_as_it_is():
+def test_a_fit_that_is_not_finite_does_not_change_a_layer():
     layer = nn.Linear(3, 2)
     before = layer.weight.detach().clone()
     with torch.no_grad():

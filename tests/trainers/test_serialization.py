@@ -1,4 +1,4 @@
-"""Cut networks on disk: loaded bit-equal, and every damaged or foreign file is one line."""
+"""Pruned networks on disk: bit-equal after loading; damaged files raise one line."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def own_network():
     return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
 
 
-def test_a_network_of_the_users_own_needs_its_dense_network(tmp_path):
+def test_a_users_network_needs_its_dense_network(tmp_path):
     small = save_cut(tmp_path / "net", "own", (1, 8, 8), model=own_network())
     images = torch.rand(2, 1, 8, 8)
     assert torch.equal(pp.load(tmp_path / "net", model=own_network())(images), small(images))

@@ -1,4 +1,4 @@
-"""Masking, cutting and counting, and what they must leave alone."""
+"""Masking, cutting and counting, and what they must not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paretoprune.spaces.graph.random_weights import relative_error
 from paretoprune.spaces.graph.verify import random_mask
-from paretoprune.trainers.metrics.flops import count_macs_and_params
+from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.models.zoo.lenet import lenet5
 from paretoprune.trainers.models.zoo.resnet import resnet20, resnet56
 from paretoprune.trainers.pruning.masking import masked
@@ -25,14 +25,14 @@ def traced() -> Traced:
     return trace(resnet20(), (3, 32, 32))
 
 
-def test_cut_leaves_the_network_as_it_is(traced: Traced) -> None:
+def test_pruning_does_not_change_the_original_network(traced: Traced) -> None:
     before = copy.deepcopy(traced.model.state_dict())
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
     prune_network(traced.model, traced.channel_map, keep)
     assert all(torch.equal(v, before[k]) for k, v in traced.model.state_dict().items())
 
 
-def test_cut_modules_describe_themselves_rightly(traced: Traced) -> None:
+def test_pruned_modules_have_consistent_attributes(traced: Traced) -> None:
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
     small = prune_network(traced.model, traced.channel_map, keep)
     expected = output_widths(traced.channel_map, keep)
@@ -58,7 +58,7 @@ def test_cutting_keeps_frozen_parameters_frozen(traced: Traced) -> None:
     assert not prune_network(model, traced.channel_map, keep).conv1.weight.requires_grad
 
 
-def test_a_mask_a_sample_gives_each_sample_its_own_network(traced: Traced) -> None:
+def test_one_mask_per_sample_gives_each_sample_its_own_network(traced: Traced) -> None:
     rng, x = np.random.default_rng(0), traced.batch(3)
     masks = np.stack([random_mask(traced.channel_map, rate, rng) for rate in (0.4, 0.6, 0.9)])
     with torch.no_grad(), masked(traced.model, traced.channel_map, masks):
@@ -77,7 +77,7 @@ def test_a_soft_mask_carries_gradients(traced: Traced) -> None:
     assert (mask.grad != 0).float().mean() > 0.99
 
 
-def test_masks_are_gone_after_the_block_also_after_an_exception(traced: Traced) -> None:
+def test_masks_are_removed_after_the_block_also_after_an_exception(traced: Traced) -> None:
     keep = random_mask(traced.channel_map, 0.5, np.random.default_rng(0))
     with pytest.raises(KeyError), masked(traced.model, traced.channel_map, keep):
         raise KeyError
@@ -95,7 +95,7 @@ def test_a_mask_of_another_network_is_refused(traced: Traced, shape: tuple[int, 
         prune_network(traced.model, traced.channel_map, np.ones(shape, dtype=bool))
 
 
-def test_as_many_masks_as_samples_or_one(traced: Traced) -> None:
+def test_the_number_of_masks_must_be_one_or_the_number_of_samples(traced: Traced) -> None:
     masks = np.ones((2, traced.channel_map.atoms), dtype=bool)
     with (
         masked(traced.model, traced.channel_map, masks),
@@ -111,7 +111,7 @@ def test_a_mask_that_empties_a_layer_is_refused_by_name(traced: Traced) -> None:
         prune_network(traced.model, traced.channel_map, keep)
 
 
-def test_count_leaves_out_products_of_activations() -> None:
+def test_the_count_excludes_products_of_activations() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -152,7 +152,7 @@ def akamaster(x: Tensor, state: dict[str, Tensor], blocks: int) -> Tensor:
     ("build", "file", "blocks"),
     [(resnet20, "resnet20-12fca82f.th", 3), (resnet56, "resnet56-4bfd9763.th", 9)],
 )
-def test_published_weights_load_and_compute_what_they_did(build, file: str, blocks: int) -> None:
+def test_published_weights_give_the_published_outputs(build, file: str, blocks: int) -> None:
     loaded = torch.load(weights_folder() / file, map_location="cpu", weights_only=True)
     state = {k.removeprefix("module."): v for k, v in loaded["state_dict"].items()}
     model = build().eval()

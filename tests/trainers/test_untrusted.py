@@ -1,4 +1,4 @@
-"""Files of strangers: no code runs, nothing outside is read, no size is believed, no traceback."""
+"""Untrusted files: no code runs, no outside file is read, sizes are checked, no traceback."""
 
 import hashlib
 import json
@@ -125,7 +125,7 @@ def test_a_hostile_teacher_or_checkpoint_never_runs(name, picked, tmp_path, caps
      ("source__input_shape", [1, 0, 8]), ("seed", 10**400), ("widths", {"conv1": 10**9}),
      ("source__keep", ["*"]), ("figures", {"accuracy": 1}), ("versions", [])],
 )  # fmt: skip
-def test_a_size_that_no_network_has_is_refused_at_once(field, value, picked):
+def test_an_impossible_size_is_refused_at_once(field, value, picked):
     edit(picked / "recipe.json", **{field: value})
     refused(lambda: pp.load(picked))
 
@@ -135,7 +135,7 @@ def test_a_size_that_no_network_has_is_refused_at_once(field, value, picked):
     ["torchvision:../../x", "torchvision:", "../../x", "x" * 10**6, "os:system", "\x1b[2J", "",
      "torchvision:resnet18:system", "torchvision:os.system"],
 )  # fmt: skip
-def test_a_name_in_a_recipe_is_only_ever_looked_up(name, picked, tmp_path, monkeypatch):
+def test_a_name_in_a_recipe_is_never_imported(name, picked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     edit(picked / "recipe.json", source__name=name)
     refused(lambda: pp.load(picked))
@@ -153,7 +153,7 @@ def tensor_claiming(size):
 @pytest.mark.parametrize(
     "content", [header_claiming(2**60), tensor_claiming(2**58), header_claiming(2), b""]
 )
-def test_a_header_that_claims_more_than_there_is_is_refused(content, picked):
+def test_a_header_that_claims_more_bytes_than_the_file_has_is_refused(content, picked):
     vouch(picked, content)
     refused(lambda: pp.load(picked))
 
@@ -166,7 +166,7 @@ def test_a_sparse_file_of_a_terabyte_is_not_read(name, picked):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "recipe.json"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_a_file_that_is_none_does_not_hang_the_reader(name, kind, picked):
+def test_a_special_file_does_not_block_the_reader(name, kind, picked):
     (picked / name).unlink()
     if kind == "pipe":
         os.mkfifo(picked / name)
@@ -192,21 +192,26 @@ def test_a_point_outside_its_run_is_not_read(kind, run, picked, tmp_path, capsys
     assert not (tmp_path / "out").exists()
 
 
-def test_a_recipe_of_deep_nesting_is_one_line(picked):
+def test_a_deeply_nested_recipe_raises_one_line(picked):
     (picked / "recipe.json").write_text("[" * 10**6)
     refused(lambda: pp.load(picked))
 
 
 def pick_from(values):
-    """What `pick` does between reading and writing, and what it prints."""
+    """The steps of `pick` between reading and writing."""
     front = front_from_json(values)
-    for wish in (SelectionCriteria(), SelectionCriteria(max_flops=0.5, min_accuracy=0.5), SelectionCriteria(knee=True), SelectionCriteria(trial=1),
-                 SelectionCriteria(max_params=100, max_latency_ms=0.2)):  # fmt: skip
+    for criteria in (
+        SelectionCriteria(),
+        SelectionCriteria(max_flops=0.5, min_accuracy=0.5),
+        SelectionCriteria(knee=True),
+        SelectionCriteria(trial=1),
+        SelectionCriteria(max_params=100, max_latency_ms=0.2),
+    ):
         try:
-            point = select_point(front, wish)
+            point = select_point(front, criteria)
         except UserError:
             continue
-        assert explain_selection(front, wish, point)
+        assert explain_selection(front, criteria, point)
         describe_neighbors(front, point)
     front.to_json()
 
@@ -215,17 +220,17 @@ CASES = [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(
 
 
 @pytest.mark.parametrize("cases", CASES)
-def test_no_damage_to_a_recipe_is_more_than_one_line(cases, made):
+def test_every_damaged_recipe_raises_one_line(cases, made):
     fuzz(json.loads((made[1] / "recipe.json").read_text()), recipe_from_json, cases)
 
 
 @pytest.mark.parametrize("cases", CASES)
-def test_no_damage_to_a_front_is_more_than_one_line_to_pick(cases, made):
+def test_every_damaged_front_raises_one_line_in_pick(cases, made):
     fuzz(json.loads((made[0] / "front.json").read_text()), pick_from, cases)
 
 
 @pytest.mark.parametrize("cases", [60, pytest.param(2000, marks=pytest.mark.slow)])
-def test_no_damage_to_a_picked_folder_is_more_than_one_line_to_load(cases, made, tmp_path):
+def test_every_damaged_picked_folder_raises_one_line_in_load(cases, made, tmp_path):
     folder = shutil.copytree(made[1], tmp_path / "picked")
 
     def load(values):
@@ -237,7 +242,7 @@ def test_no_damage_to_a_picked_folder_is_more_than_one_line_to_load(cases, made,
 
 @given(st.binary(max_size=400))
 @settings(max_examples=200, deadline=None)
-def test_any_bytes_are_one_line_and_no_recipe(content):
+def test_arbitrary_bytes_raise_one_line_and_are_no_recipe(content):
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "recipe.json").write_bytes(content)
         with pytest.raises(UserError):

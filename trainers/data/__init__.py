@@ -1,1 +1,1 @@
-"""Splits of images with labels, batches, augmentation, streaming and the cache."""
+"""Data: `splits.DataSplits`, `batches.iterate_batches`, image options, the disk cache, sources."""

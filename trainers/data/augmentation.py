@@ -1,7 +1,7 @@
-"""Random pad-crop and flip on a whole batch at once, on the device it lies on.
+"""Random pad-crop and flip of a whole batch, on the batch's own device.
 
-One gather serves all samples: `unfold` shows every crop of the padded batch as a view, and
-indexing it with one offset a sample copies just those that were drawn.
+`unfold` gives a view of every crop of the padded batch. One indexing operation with one offset per
+sample then copies the drawn crops only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PAD_DIVISOR = 8  # CIFAR's usual 4 pixels of 32
 
 
 def random_crop_flip(images: Tensor, *, generator: torch.Generator, flip: bool = True) -> Tensor:
-    """Shift each image [B, C, H, W] by up to an eighth of its side; `flip`: mirror one in two."""
+    """Shift each image [B, C, H, W] by up to 1/8 of its side and mirror half of them if `flip`."""
     count, _, height, width = images.shape
     pad = max(1, height // PAD_DIVISOR)
     draws = torch.randint(0, 2 * pad + 1, (2, count), generator=generator).to(images.device)

@@ -1,4 +1,4 @@
-"""The one way to go through a split: batches ready for the network, from memory or from files."""
+"""Iterate over a split in batches that are ready for the network, from memory or from files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from .augmentation import random_crop_flip
-from .types import DataSplits, Split, normalize_images
+from .batch_indices import batch_indices
+from .splits import DataSplits, Split, normalize_images
+from .streaming import decode_images, stream_batches
 
 SAMPLING_SEED = 0
 
@@ -22,18 +24,24 @@ def iterate_batches(
     augment: str = "none",
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs (float images, labels) on the device: in order, or shuffled by a generator.
+    """Yield pairs (float images, labels) on the device, in order or shuffled by a generator.
 
-    A shuffled pass leaves out what does not fill the last batch (a batch of one sample would spoil
-    batch norm); an ordered pass shows everything. Augmentation needs the generator.
+    A shuffled pass drops an incomplete last batch, because a batch of one sample would break batch
+    norm. An ordered pass yields every row.
+
+    Args:
+        split: The rows to read.
+        data: The data that the split belongs to; it defines the normalisation.
+        batch_size: Rows per batch.
+        generator: Shuffles the rows and draws the augmentation; None: in order.
+        augment: One of AUGMENTATIONS; all but "none" need the generator.
+        device: Where the batches are placed.
     """
     if augment != "none" and generator is None:
         raise ValueError(
             "augment needs generator=, got None; pass torch.Generator().manual_seed(0)"
         )
     if split.image_files is not None:
-        from .streaming import stream_batches
-
         yield from stream_batches(
             split, data, batch_size=batch_size, generator=generator, augment=augment, device=device
         )
@@ -45,31 +53,15 @@ def iterate_batches(
         yield normalize_images(images, data), split.labels[rows].to(device, non_blocking=True)
 
 
-def batch_indices(
-    count: int, batch_size: int, generator: torch.Generator | None
-) -> Iterator[Tensor | slice]:
-    """Which rows make up each batch of one pass."""
-    if generator is None:
-        for start in range(0, count, batch_size):
-            yield slice(start, min(start + batch_size, count))
-        return
-    order = torch.randperm(count, generator=generator)
-    size = min(batch_size, count)
-    for start in range(0, count - size + 1, size):
-        yield order[start : start + size]
-
-
 def fixed_subset(split: Split, count: int) -> Split:
-    """Random rows in memory, always the same ones: a split's own order may be that of classes."""
+    """The same `count` random rows on every call, in memory. A split may be sorted by class."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(SAMPLING_SEED))
     return select_rows(split, order[:count])
 
 
 def select_rows(split: Split, rows: Tensor) -> Split:
-    """These rows as a split in memory, wherever they lie."""
+    """These rows as a split in memory; image files are decoded."""
     if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
-    from .streaming import decode_images
-
     files = [split.image_files.files[int(i)] for i in rows]
     return Split(decode_images(files, split.image_files), split.labels[rows])

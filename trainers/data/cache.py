@@ -1,7 +1,7 @@
-"""Decoded data on disk: made once under a content hash, then memory-mapped by every worker.
+"""A disk cache of decoded data, keyed by a content hash and memory-mapped by every worker.
 
-Mapped copy-on-write, the pages of an array are shared by all processes that read it; a worker pays
-for address space, not for memory.
+The arrays are mapped copy-on-write, so all processes share their pages: a worker uses address
+space, not memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...spaces.errors import UserError
-from .types import DataSplits, Split
+from .splits import DataSplits, Split
 
 SCHEMA = 2  # 1 had a bool for `augment`
 CACHE_SUBFOLDERS = ("arrays", "unpacked")
@@ -26,7 +26,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 def cache_folder() -> Path:
-    """The user's cache: PARETOPRUNE_CACHE, else ~/.cache/paretoprune."""
+    """The cache folder: PARETOPRUNE_CACHE, or ~/.cache/paretoprune if it is not set."""
     named = os.environ.get("PARETOPRUNE_CACHE")
     if named:
         return Path(named).expanduser()
@@ -34,21 +34,21 @@ def cache_folder() -> Path:
 
 
 def cache_size_bytes() -> int:
-    """What the decoded arrays and unpacked archives take on the disk."""
+    """The disk space of decoded arrays and unpacked archives."""
     files = (path for part in CACHE_SUBFOLDERS for path in (cache_folder() / part).rglob("*"))
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def clear_cache() -> None:
-    """Delete every decoded array and every unpacked archive; what else lies there stays."""
+    """Delete all decoded arrays and unpacked archives; other files in the cache are kept."""
     for part in CACHE_SUBFOLDERS:
         shutil.rmtree(cache_folder() / part, ignore_errors=True)
 
 
 def load_or_build_data(key: str, name: str, make: Callable[[], DataSplits]) -> DataSplits:
-    """The data stored under a key, made first if need be by one process while others wait.
+    """Load the data stored under a key; if missing, one process builds them while others wait.
 
-    Splits too large for memory are returned as they are made: their files are their own store.
+    Splits too large for memory are not stored: their batches are read from the image files.
     """
     from filelock import FileLock
 
@@ -65,7 +65,7 @@ def load_or_build_data(key: str, name: str, make: Callable[[], DataSplits]) -> D
 
 
 def save_data(data: DataSplits, folder: Path) -> None:
-    """Write arrays and their record; the folder appears whole or not at all."""
+    """Write the arrays and their metadata; the folder appears complete or not at all."""
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -90,7 +90,7 @@ def save_data(data: DataSplits, folder: Path) -> None:
 
 
 def load_data_arrays(folder: Path) -> DataSplits:
-    """Stored data, its arrays mapped instead of read."""
+    """Load stored data with memory-mapped arrays."""
     record = json.loads((folder / "data.json").read_text())
     if record["schema"] != SCHEMA:
         raise UserError(
@@ -99,7 +99,9 @@ def load_data_arrays(folder: Path) -> DataSplits:
         )
     train, validation, test = (_load_split(folder, part) for part in SPLIT_NAMES)
     if train is None or validation is None:
-        raise UserError(f"stored data must be whole, got {folder} without arrays; clear the cache")
+        raise UserError(
+            f"stored data must be complete, got {folder} without arrays; clear the cache"
+        )
     return DataSplits(
         name=record["name"],
         train=train,
@@ -118,8 +120,8 @@ def _load_split(folder: Path, part: str) -> Split | None:
     if not (folder / f"{part}_images.npy").is_file():
         return None
 
-    def mapped(what: str) -> Tensor:
-        array = np.load(folder / f"{part}_{what}.npy", mmap_mode="c", allow_pickle=False)
+    def map_array(kind: str) -> Tensor:
+        array = np.load(folder / f"{part}_{kind}.npy", mmap_mode="c", allow_pickle=False)
         return torch.from_numpy(array)
 
-    return Split(mapped("images"), mapped("labels"))
+    return Split(map_array("images"), map_array("labels"))

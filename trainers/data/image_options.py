@@ -1,6 +1,6 @@
-"""What a user may say of images: mean, std and augmentation; checked, applied, told in one line.
+"""The image options mean, std and augmentation: parse, check, apply and describe them.
 
-Without torch: the command line checks its options with this before anything heavy is imported.
+This module does not import torch: the command line checks its options before heavy imports.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...spaces.errors import UserError
+from .augmentation_names import AUGMENTATIONS, check_augment
 
 if TYPE_CHECKING:
-    from .types import DataSplits
+    from .splits import DataSplits
 
-Values = tuple[float, ...]
-AUGMENTATIONS = ("none", "crop", "flip-crop")
+ChannelValues = tuple[float, ...]
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-PRESETS: dict[str, tuple[Values, Values]] = {
+PRESETS: dict[str, tuple[ChannelValues, ChannelValues]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "cifar10": CIFAR10,
     "half": ((0.5,), (0.5,)),
     "none": ((0.0,), (1.0,)),
 }
 MEAN_HELP = (
-    "Normalisation that the weights were trained with, of images scaled to 0..1: one number, one "
-    f"a channel (0.485,0.456,0.406), or {', '.join(PRESETS)}, which set --std too"
+    "Mean of the normalisation that the weights were trained with, for images scaled to 0..1: one "
+    f"number, one per channel (0.485,0.456,0.406), or {', '.join(PRESETS)}, which also set --std."
 )
-STD_HELP = "Standard deviation for --mean: one number, or one a channel."
-AUGMENT_HELP = f"Training augmentation: {', '.join(AUGMENTATIONS)}"
+STD_HELP = "Standard deviation that belongs to --mean: one number, or one per channel."
+AUGMENT_HELP = f"Training augmentation: {', '.join(AUGMENTATIONS)}."
 CHANNELS = {
     "digits": (1,),
     "mnist": (1,),
@@ -38,21 +38,21 @@ CHANNELS = {
     "cifar100": (3,),
     "folder": (1, 3),
 }
-SHOWN = 4  # numbers of a mean in a line
+MAX_SHOWN_VALUES = 4  # numbers of a mean or std in a message
 
-# The default augmentation of a source and the reason; what is not here: none.
-DEFAULTS = {
+# The default augmentation of a source and its reason; other sources have OTHER_AUGMENTATION.
+DEFAULT_AUGMENTATIONS = {
     "cifar10": ("flip-crop", "as in the published recipes"),
     "cifar100": ("flip-crop", "as in the published recipes"),
     "digits": ("none", "as a flip changes a digit"),
     "mnist": ("none", "as a flip changes a digit"),
 }
-OTHERS = ("none", "as a flip or a crop may change what an image shows")
+OTHER_AUGMENTATION = ("none", "as a flip or a crop may change what an image shows")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """What was chosen of mean, std and augmentation; None: as the data have it."""
+    """The user's mean, std and augmentation; None: the value of the data."""
 
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -60,7 +60,11 @@ class ImageOptions:
 
 
 def image_options(mean: str | None, std: str | None, augment: str | None) -> ImageOptions:
-    """Read the options of a command or a call; each fault is one line."""
+    """Parse the options of a command or a call.
+
+    Raises:
+        UserError: if an option is malformed, or the mean is given without the std or vice versa.
+    """
     if augment is not None:
         check_augment(augment)
     if mean is None and std is None:
@@ -68,14 +72,14 @@ def image_options(mean: str | None, std: str | None, augment: str | None) -> Ima
     if mean is None:
         raise UserError(f"--std must come with --mean, got --std {std} alone; add --mean")
     if mean in PRESETS:
-        values = PRESETS[mean]
-        if std not in (None, mean) and (std in PRESETS or numbers_of("--std", std) != values[1]):
+        preset = PRESETS[mean]
+        if std not in (None, mean) and (std in PRESETS or parse_values("--std", std) != preset[1]):
             raise UserError(
-                f"--mean {mean} sets both, got --std {std} besides; leave out --std, or write "
+                f"--mean {mean} sets both, got --std {std} too; leave out --std, or write "
                 "numbers for both"
             )
-        return ImageOptions(*values, augment)
-    found = numbers_of("--mean", mean)
+        return ImageOptions(*preset, augment)
+    values = parse_values("--mean", mean)
     if std is None:
         raise UserError(
             f"--mean must come with --std unless it is one of {', '.join(PRESETS)}, got --mean "
@@ -85,20 +89,11 @@ def image_options(mean: str | None, std: str | None, augment: str | None) -> Ima
         raise UserError(
             f"--std must be numbers where --mean is, got {std}; write its numbers, or --mean {std}"
         )
-    return ImageOptions(found, numbers_of("--std", std), augment)
+    return ImageOptions(values, parse_values("--std", std), augment)
 
 
-def check_augment(augment: object) -> None:
-    """Refuse another augmentation than those there are."""
-    if augment not in AUGMENTATIONS:
-        raise UserError(
-            f"--augment must be one of {', '.join(AUGMENTATIONS)}, got {augment}; pick one of "
-            "these"
-        )
-
-
-def numbers_of(option: str, text: str) -> Values:
-    """One number or several between commas, in the range of images scaled to 0..1."""
+def parse_values(option: str, text: str) -> ChannelValues:
+    """Parse one number or several separated by commas, for images scaled to 0..1."""
     try:
         values = tuple(float(word) for word in text.split(","))
     except ValueError:
@@ -110,7 +105,7 @@ def numbers_of(option: str, text: str) -> Values:
 
 
 def check_value(option: str, value: float) -> None:
-    """Refuse a mean outside 0..1, and a std that is 0, negative or above 1."""
+    """Raise UserError for a mean outside [0, 1] or a std outside (0, 1]."""
     above_zero = option == "--std"
     if math.isfinite(value) and (value > 0 if above_zero else value >= 0) and value <= 1:
         return
@@ -123,14 +118,14 @@ def check_value(option: str, value: float) -> None:
 
 
 def check_for_source(options: ImageOptions, name: str) -> None:
-    """Refuse so many numbers that no image of a named source has so many channels."""
+    """Raise UserError if the number of values fits no channel count of the named source."""
     channels = CHANNELS.get(name.partition(":")[0])
     if channels is not None:
         check_counts(options, channels)
 
 
 def check_counts(options: ImageOptions, channels: Sequence[int]) -> None:
-    """Refuse numbers that are neither one for all channels nor one a channel."""
+    """Raise UserError unless there is one value for all channels or one per channel."""
     for option, values in (("--mean", options.mean), ("--std", options.std)):
         if values is not None and len(values) not in (1, *channels):
             found = " or ".join(map(str, channels))
@@ -141,7 +136,11 @@ def check_counts(options: ImageOptions, channels: Sequence[int]) -> None:
 
 
 def with_options(data: DataSplits, options: ImageOptions) -> DataSplits:
-    """The data with these options; refused where they do not fit the images."""
+    """Apply the options to the data.
+
+    Raises:
+        UserError: if the options do not fit the images.
+    """
     shape = tuple(data.input_shape)
     check_counts(options, shape[:1])
     if options.augment not in (None, "none") and len(shape) != 3:
@@ -151,19 +150,19 @@ def with_options(data: DataSplits, options: ImageOptions) -> DataSplits:
         )
     if options.mean is None or options.std is None:
         return replace(data, augment=options.augment or data.augment)
-    mean, std = wide(options.mean, shape[0]), wide(options.std, shape[0])
+    mean, std = per_channel(options.mean, shape[0]), per_channel(options.std, shape[0])
     low, high = float_range(data)
-    new = (mean, std) != (tuple(data.mean), tuple(data.std))
-    if new and is_set(mean, std) and not (low >= 0 and high <= 1):
+    changed = (mean, std) != (tuple(data.mean), tuple(data.std))
+    if changed and normalises(mean, std) and not (low >= 0 and high <= 1):
         raise UserError(
             f"--mean and --std must be for images in 0..1, got float images from {low:.4g} to "
-            f"{high:.4g}; leave both out where you normalised the images yourself"
+            f"{high:.4g}; leave both out if you normalised the images yourself"
         )
     return replace(data, mean=mean, std=std, augment=options.augment or data.augment)
 
 
 def with_recorded(data: DataSplits, recorded: ImageOptions) -> DataSplits:
-    """The data as a recipe has them; float images outside 0..1 are the user's own scale."""
+    """Apply the options of a recipe. Float images outside 0..1 keep the user's own scale."""
     low, high = float_range(data)
     if recorded.mean is None or recorded.std is None or not (low >= 0 and high <= 1):
         recorded = replace(recorded, mean=None, std=None)
@@ -171,24 +170,24 @@ def with_recorded(data: DataSplits, recorded: ImageOptions) -> DataSplits:
 
 
 def options_in(data: DataSplits) -> ImageOptions:
-    """What the data have, as numbers."""
+    """The image options of the data, with mean and std as numbers."""
     return ImageOptions(
         tuple(map(float, data.mean)), tuple(map(float, data.std)), augment=data.augment
     )
 
 
-def wide(values: Values, channels: int) -> Values:
-    """One number for all channels becomes one a channel."""
+def per_channel(values: ChannelValues, channels: int) -> ChannelValues:
+    """Repeat a single value for every channel."""
     return values * channels if len(values) == 1 else values
 
 
-def is_set(mean: Values, std: Values) -> bool:
-    """True if the two change an image."""
+def normalises(mean: ChannelValues, std: ChannelValues) -> bool:
+    """True if mean and std change an image."""
     return any(mean) or any(value != 1 for value in std)
 
 
 def float_range(data: DataSplits) -> tuple[float, float]:
-    """The least and the greatest value of float training images; 0, 1 of all others."""
+    """The smallest and largest value of float training images; (0, 1) for all others."""
     images = data.train.images
     if not images.is_floating_point() or images.numel() == 0:
         return 0.0, 1.0
@@ -196,53 +195,57 @@ def float_range(data: DataSplits) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def numbers_shown(values: Values) -> str:
-    """Mean or std in a line; many numbers are cut short."""
-    text = ", ".join(f"{value:.4g}" for value in values[:SHOWN])
-    return text if len(values) <= SHOWN else f"{text}, ..."
+def format_values(values: ChannelValues) -> str:
+    """Mean or std as text; only the first values of a long one."""
+    text = ", ".join(f"{value:.4g}" for value in values[:MAX_SHOWN_VALUES])
+    return text if len(values) <= MAX_SHOWN_VALUES else f"{text}, ..."
 
 
-def normalisation_in(data: DataSplits) -> str:
-    """Mean and std in words."""
-    return f"mean {numbers_shown(data.mean)}; std {numbers_shown(data.std)}"
+def format_normalisation(data: DataSplits) -> str:
+    """Mean and std as text."""
+    return f"mean {format_values(data.mean)}; std {format_values(data.std)}"
 
 
-def told_normalisation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
-    """The line about mean and std; `recorded`: where those come from that nobody gave."""
+def describe_normalisation(
+    data: DataSplits, given: ImageOptions, recorded: str | None = None
+) -> str:
+    """The message about mean and std; `recorded` names their source if the user gave none."""
     if given.mean is not None:
-        why = "as given"
+        reason = "as given"
     elif recorded is not None:
-        why = f"from {recorded}"
+        reason = f"from {recorded}"
     elif data.train.images.is_floating_point():
-        why = "float images are taken as they are"
+        reason = "float images are used as they are"
     else:
-        why = f"the default for {source_of(data)}; --mean and --std set those of the weights"
-    return f"normalisation: {normalisation_in(data)} ({why})"
+        reason = f"the default for {describe_source(data)}; --mean and --std set other values"
+    return f"normalisation: {format_normalisation(data)} ({reason})"
 
 
-def told_augmentation(data: DataSplits, given: ImageOptions, recorded: str | None = None) -> str:
-    """The line about augmentation, and how to change it."""
-    usual, reason = default_of(data.name)
+def describe_augmentation(
+    data: DataSplits, given: ImageOptions, recorded: str | None = None
+) -> str:
+    """The message about the augmentation and how to change it."""
+    default, default_reason = default_augmentation(data.name)
     off = data.augment == "none"
     change = "crop or flip-crop turns it on" if off else "none turns it off"
     if given.augment is not None:
-        why = "as given"
+        reason = "as given"
     elif recorded is not None:
-        why = f"from {recorded}; --augment {change}"
-    elif data.augment == usual:
-        why = f"the default for {source_of(data)}, {reason}; --augment {change}"
+        reason = f"from {recorded}; --augment {change}"
+    elif data.augment == default:
+        reason = f"the default for {describe_source(data)}, {default_reason}; --augment {change}"
     else:
-        why = f"as the data say; --augment {change}"
-    return f"augmentation: {data.augment} ({why})"
+        reason = f"set by the data; --augment {change}"
+    return f"augmentation: {data.augment} ({reason})"
 
 
-def default_of(name: str) -> tuple[str, str]:
-    """The augmentation of a source where nobody chose one, and why."""
-    return DEFAULTS.get(name.partition(":")[0], OTHERS)
+def default_augmentation(name: str) -> tuple[str, str]:
+    """The default augmentation of a source and its reason."""
+    return DEFAULT_AUGMENTATIONS.get(name.partition(":")[0], OTHER_AUGMENTATION)
 
 
-def source_of(data: DataSplits) -> str:
-    """The kind of data in words."""
+def describe_source(data: DataSplits) -> str:
+    """The kind of data as text."""
     kind, colon, _ = data.name.partition(":")
     if kind in CHANNELS:
         return f"{kind}:DIR" if colon else kind
@@ -250,10 +253,10 @@ def source_of(data: DataSplits) -> str:
 
 
 def near_chance(accuracy: float, labels: Sequence[int]) -> tuple[float, float] | None:
-    """The majority's share and 3 standard errors of it, if `accuracy` is not above their sum.
+    """The majority class's share s and 3 of its standard errors if `accuracy` is within them.
 
-    s = share of the most frequent class,   error = sqrt(s (1 - s) / n): a network that always
-    answers that class stays below s + 3 errors with a chance of 99.9 % on n new images.
+    error = sqrt(s (1 - s) / n). With a probability of 99.9 %, a network that always predicts the
+    majority class has an accuracy below s + 3 errors on n new images. None: above chance.
     """
     counts: dict[int, int] = {}
     for label in labels:
@@ -263,8 +266,8 @@ def near_chance(accuracy: float, labels: Sequence[int]) -> tuple[float, float] |
     return (share, errors) if accuracy <= share + errors and share < 1 else None
 
 
-def told_chance(accuracy: float, data: DataSplits) -> str | None:
-    """A warning if given weights do not tell the classes apart; None if they do."""
+def chance_warning(accuracy: float, data: DataSplits) -> str | None:
+    """A warning if the accuracy of the given weights is near chance, else None."""
     found = near_chance(accuracy, data.validation.labels.tolist())
     if found is None:
         return None
@@ -273,6 +276,6 @@ def told_chance(accuracy: float, data: DataSplits) -> str | None:
         f"warning: the given weights are near chance on validation: accuracy {accuracy:.4f}, the "
         f"most frequent class has {share:.4f} of {len(data.validation):,} images (3 standard "
         f"errors: {errors:.4f}); likely causes: another normalisation than in training (in use: "
-        f"{normalisation_in(data)}; --mean and --std change it), another order of the classes, or "
-        "weights that were never trained"
+        f"{format_normalisation(data)}; --mean and --std change it), another order of the "
+        "classes, or weights that were never trained"
     )

@@ -1,4 +1,4 @@
-"""Cut a stratified share out of labelled rows: each class gives its part, under a seed."""
+"""Split labelled rows into two parts, stratified by class."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ RowIndices = NDArray[np.int64]
 def stratified_split(
     labels: RowIndices, share: float, *, rng: np.random.Generator
 ) -> tuple[RowIndices, RowIndices]:
-    """Rows that stay and rows cut off, both sorted; the cut is `share` of every class.
+    """Return the sorted rows of the large part and of the part with `share` of every class.
 
-    Quotas are rounded by largest remainder, so that their sum is `share * N` to the nearest row. A
-    class of one row stays whole: a network cannot be judged on a class it never saw.
+    Quotas are rounded by the largest remainder, so their sum is `share * N` to the nearest row. A
+    class of one row stays in the large part: a network cannot be evaluated on a class that it was
+    not trained on.
     """
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * share
@@ -23,9 +24,9 @@ def stratified_split(
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[:missing]] += 1
     quota = np.minimum(quota, counts - 1)
-    taken = [
+    drawn = [
         rng.permutation(np.flatnonzero(labels == c))[:q]
         for c, q in zip(classes, quota, strict=True)
     ]
-    away = np.sort(np.concatenate(taken)) if taken else np.empty(0, np.int64)
-    return np.setdiff1d(np.arange(len(labels)), away), away
+    held_out = np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out

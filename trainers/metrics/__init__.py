@@ -1,1 +1,1 @@
-"""Measuring a network: accuracy and loss, multiply-adds, latency."""
+"""Metrics of a network: `evaluate`, `count_macs_and_params`, `measure_latency`."""

@@ -1,4 +1,4 @@
-"""How good a network is on a split: top-1, top-5 and loss."""
+"""Evaluate a network on a split: top-1 and top-5 accuracy, and cross-entropy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...spaces.output_forms import SIGMOID, SOFTMAX
 from ...spaces.outputs import element_of
 from ..data.batches import iterate_batches
-from ..data.types import DataSplits, Split
+from ..data.splits import DataSplits, Split
 from ..runtime.device import (
     DeviceConfig,
     autocast,
@@ -25,7 +25,7 @@ from ..runtime.modes import eval_mode
 
 @dataclass(frozen=True, slots=True)
 class ClassificationMetrics:
-    """Fractions in 0..1 and the mean cross-entropy; top5 only where there are more classes."""
+    """Accuracies in 0..1 and the mean cross-entropy; `top5` is None for up to five classes."""
 
     accuracy: float
     top5: float | None
@@ -34,15 +34,15 @@ class ClassificationMetrics:
 
 
 def logits_of(output: object, data: DataSplits) -> Tensor:
-    """The unnormalised class scores [N, C] in what a network returns."""
+    """The unnormalised class scores [N, C] in the output of a network."""
     return as_scores(element_of(output, data.classes).tensor, data.outputs.form)
 
 
 def as_scores(values: Tensor, form: str) -> Tensor:
-    """Unnormalised scores of a network's values: the inverse of the softmax or the sigmoid.
+    """Convert outputs to unnormalised scores: invert the softmax or the sigmoid.
 
-    Of softmax rows p the scores are log p, of sigmoid values the log-odds log(p / (1 - p)). Both
-    keep the order of the classes. Values are clamped where the logarithm is infinite.
+    The scores of softmax rows p are log p, those of sigmoid values the log-odds log(p / (1 - p)).
+    Both keep the order of the classes. Values are clamped to keep the logarithm finite.
     """
     if form == SOFTMAX:
         return values.float().clamp_min(torch.finfo(torch.float32).tiny).log()
@@ -60,7 +60,7 @@ def evaluate(
     batch_size: int = 512,
     machine: DeviceConfig | None = None,
 ) -> ClassificationMetrics:
-    """Measure the model in eval mode; its own mode is given back afterwards."""
+    """Evaluate the model in eval mode; its own mode is restored afterwards."""
     machine = machine or device_config_for(model, data.input_shape)
     to_device(model, machine)
     hits = hits5 = 0
@@ -71,7 +71,7 @@ def evaluate(
         ):
             with autocast(machine, exact=data.outputs.exact):
                 logits = element_of(model(to_memory_format(images, machine)), data.classes).tensor
-            logits = logits.float()  # they rank the classes in every form
+            logits = logits.float()  # scores and probabilities rank the classes alike
             scores = as_scores(logits, data.outputs.form)
             loss += float(F.cross_entropy(scores, labels, reduction="sum"))
             hits += int((logits.argmax(1) == labels).sum())

@@ -1,8 +1,8 @@
-"""How long one forward pass takes: the median of repeated runs, with its spread.
+"""Measure the latency of a forward pass: the median of repeated runs and its spread.
 
-Threads are fixed and the first runs are thrown away (allocation, kernel choice). On a GPU events
-on the stream are timed, not the host's launch. The spread is half the distance between the
-quartiles: a difference smaller than it is no difference.
+The number of threads is fixed, and the first runs are discarded (allocation, kernel selection). On
+a GPU, CUDA events are timed instead of the host's launch. The spread is half the interquartile
+range; a smaller difference between two latencies is not significant.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds a forward pass of `batch` images, and under what it was measured."""
+    """Milliseconds per forward pass of `batch` images, and the conditions of the measurement."""
 
     median_ms: float
     spread_ms: float
@@ -49,7 +49,7 @@ def measure_latency(
     batch: int = 1,
     machine: DeviceConfig | None = None,
 ) -> Latency:
-    """Measure in eval mode on seeded noise."""
+    """Measure the latency in eval mode on seeded noise."""
     machine = machine or device_config_for(model, input_shape)
     to_device(model, machine)
     noise = torch.randn((batch, *input_shape), generator=torch.Generator().manual_seed(0))
@@ -59,9 +59,9 @@ def measure_latency(
         with autocast(machine):
             return model(images)
 
-    once = _gpu_ms if machine.device.startswith("cuda") else _cpu_ms
+    time_call = _gpu_ms if machine.device.startswith("cuda") else _cpu_ms
     with eval_mode(model), thread_limit(machine):
-        times = _repeat_runs(lambda: once(forward))
+        times = _repeat_runs(lambda: time_call(forward))
     low, median, high = np.percentile(times, (25, 50, 75))
     return Latency(float(median), float(high - low) / 2, batch, len(times), machine)
 
@@ -69,9 +69,9 @@ def measure_latency(
 def measure_latencies_interleaved(
     calls: Sequence[Callable[[], object]], batch: int, machine: DeviceConfig
 ) -> list[Latency]:
-    """Time several calls on the CPU in turn, so that a slow moment of the machine meets them all.
+    """Time several calls on the CPU in turn, so that temporary load affects all of them equally.
 
-    Each call keeps to the threads of `machine` by itself.
+    The calls themselves must respect the number of threads in `machine`.
     """
     for _ in range(WARMUP_RUNS):
         for call in calls:
@@ -81,9 +81,9 @@ def measure_latencies_interleaved(
     while len(times[0]) < MIN_RUNS or (
         len(times[0]) < MAX_RUNS and time.perf_counter() - begin < MAX_SECONDS * len(calls)
     ):
-        for call, found in zip(calls, times, strict=True):
-            found.append(_cpu_ms(call))
-    quartiles = (np.percentile(found, (25, 50, 75)) for found in times)
+        for call, call_times in zip(calls, times, strict=True):
+            call_times.append(_cpu_ms(call))
+    quartiles = (np.percentile(call_times, (25, 50, 75)) for call_times in times)
     return [
         Latency(float(median), float(high - low) / 2, batch, len(times[0]), machine)
         for low, median, high in quartiles

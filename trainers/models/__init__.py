@@ -1,1 +1,1 @@
-"""Networks by name, their weights, and their export."""
+"""Models: `build.build_model` by name, `weights.load_weights`, `export.export_network`."""

@@ -1,4 +1,4 @@
-"""Networks by name: the zoo, torchvision's classifiers, and the user's own factories."""
+"""Build networks by name: the zoo, torchvision's classifiers and the user's functions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from ...spaces.outputs import element_of
 from ..runtime.device import device_of
 from ..runtime.modes import eval_mode
 from ..runtime.user_code import call_user_function, describe_exception
-from .weights import load_weights
 
-__all__ = ["ZOO_BUILDERS", "build_model", "load_weights", "stock_notes", "surplus_notes"]
-
-# Name -> (module of `zoo`, function); imported when asked for.
+# Name -> (module of `zoo`, function); imported on demand.
 ZOO_BUILDERS = {
     "digits-resnet": ("digits_resnet", "digits_resnet"),
     "fc": ("lenet", "lenet300"),
@@ -40,9 +37,20 @@ def build_model(
     seed: int,
     any_task: bool = False,
 ) -> nn.Module:
-    """A network by name, with weights drawn under the seed; global random state is untouched.
+    """Build a network by name. Its random weights depend on the seed only.
 
-    It must be a classifier that fits the images, unless it may be for any task.
+    Args:
+        name: A name of ZOO_BUILDERS, `torchvision:NAME`, or `module:function`.
+        classes: The number of classes.
+        input_shape: The shape of an image, (channels, height, width).
+        seed: The seed of the weights; the global random state does not change.
+        any_task: Accept networks that are not classifiers of such images.
+
+    Raises:
+        UserError: if the name is unknown or the network does not fit the data.
+
+    Example:
+        >>> model = build_model("resnet20", classes=10, input_shape=(3, 32, 32), seed=0)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -56,15 +64,15 @@ def build_model(
 def check_model_output(
     model: nn.Module, name: str, classes: int, input_shape: tuple[int, ...]
 ) -> int:
-    """Refuse a network that cannot take the images or does not score the classes.
+    """Raise UserError for a network that cannot take the images or lacks scores for classes.
 
     Returns:
-        How many classes it scores. These may be more: classes that the data lack.
+        The number of classes that it scores, which may be larger than `classes`.
     """
     try:
         with eval_mode(model):
             output = model(torch.zeros((2, *input_shape), device=device_of(model)))
-    except Exception as error:  # whatever a user's forward raises
+    except Exception as error:  # a user's forward may raise anything
         remedy = "choose a network or an image size that fit each other"
         if len(input_shape) == 2:
             remedy = "add a channel axis to the images: images[:, None]"
@@ -74,33 +82,33 @@ def check_model_output(
         ) from error
     if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] < classes:
         raise UserError(
-            f"model {name!r} must give {classes} scores an image, got shape "
-            f"{tuple(output.shape[1:])}; set its number of classes to {classes}, or mend the "
+            f"model {name!r} must give {classes} scores per image, got shape "
+            f"{tuple(output.shape[1:])}; set its number of classes to {classes}, or correct the "
             f"labels if none should be {classes - 1}"
         )
     element = element_of(output, classes, who=f"model {name!r}")
     if len(element.tensor) != 2:
         raise UserError(
-            f"model {name!r} must return one row of scores an image, got {element} for 2 images; "
+            f"model {name!r} must return one row of scores per image, got {element} for 2 images; "
             "keep the batch as the first dimension"
         )
     return int(element.tensor.shape[1])
 
 
 def surplus_notes(scored: int, classes: int) -> tuple[str, ...]:
-    """A warning about a network that scores classes which the data lack."""
+    """A warning if the network scores classes that the data lack."""
     if scored <= classes:
         return ()
     return (
         f"warning: the network scores {scored:,} classes, the data have {classes:,} (the largest "
-        "label + 1); if it should score these alone, set its number of classes (a function gets "
-        "it if it names a parameter classes or num_classes); if not, labels must be numbered as "
+        "label + 1); if it should score only these, set its number of classes (a function gets "
+        "it through a parameter named classes or num_classes); if not, labels must be numbered as "
         "in the network",
     )
 
 
 def stock_notes(name: str) -> tuple[str, ...]:
-    """What a network of torchvision begins with: it depends on torch's cache."""
+    """A note about the initial weights of a torchvision network."""
     kind, _, rest = name.partition(":")
     if kind != "torchvision" or not rest:
         return ()

@@ -1,8 +1,8 @@
-"""Networks as files for other programs: torch.export (.pt2) and ONNX, each compared with eager.
+"""Export networks with torch.export (.pt2) or to ONNX, and compare each file with eager mode.
 
-A file is written under another name, read back, run on noise at several batch sizes, and takes its
-name only if its scores are eager's within `TOLERANCE`. The batch size stays free unless one is
-asked for. TorchScript is not offered: PyTorch has deprecated it in favour of torch.export.
+A file is written under a temporary name, loaded and run on noise at several batch sizes. It gets
+its final name only if its scores equal eager's within `TOLERANCE`. The batch size is dynamic
+unless one is given. TorchScript is not supported: PyTorch deprecated it in favour of torch.export.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from ..runtime.device import DeviceConfig, thread_limit
 
 EXPORT_SUFFIXES = {"torch": ".pt2", "onnx": ".onnx"}
 TOLERANCE = 1e-4  # of the largest score, or of 1 where scores are smaller
-CHECKED_BATCH_SIZES = (1, 2, 5)  # tried where the batch size is free
-MAX_ONNX_BYTES = 2**31 - 2**24  # one ONNX file; protobuf ends at 2 GiB
+CHECKED_BATCH_SIZES = (1, 2, 5)  # if the batch size is dynamic
+MAX_ONNX_BYTES = 2**31 - 2**24  # of weights in one ONNX file; protobuf is limited to 2 GiB
 Runner = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportSpec:
-    """To which format, for which images, at which batch size (None: any), run on how many threads.
+    """The format, image shape and batch size (None: dynamic) of an export.
 
-    Of several outputs the file returns the class scores alone, which have at least `classes`
-    columns. The threads concern the runner that the check and the timing use, not the file.
+    Of several outputs, the file returns the class scores only, which have at least `classes`
+    columns. `threads` is the number of threads of `ExportedModel.runner`, not of the file.
     """
 
     format: str
@@ -48,11 +48,12 @@ class ExportSpec:
     classes: int = 1
 
     def check(self) -> None:
-        """Refuse what cannot be exported."""
+        """Raise UserError for an invalid format, batch size, number of threads or package."""
         if self.format not in EXPORT_SUFFIXES:
-            why = "TorchScript is deprecated: " if "script" in self.format.lower() else ""
+            reason = "TorchScript is deprecated: " if "script" in self.format.lower() else ""
             raise UserError(
-                f"--to must be {' or '.join(EXPORT_SUFFIXES)}, got {self.format!r}; {why}write --to torch"
+                f"--to must be {' or '.join(EXPORT_SUFFIXES)}, got {self.format!r}; "
+                f"{reason}write --to torch"
             )
         if self.batch is not None and self.batch < 1:
             raise UserError(f"--batch must be dynamic or at least 1, got {self.batch}; write 1")
@@ -69,17 +70,17 @@ class ExportSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExportedModel:
-    """A file that was checked, and a function that runs it on the CPU."""
+    """A verified file, and a function that runs it on the CPU."""
 
     path: Path
     runner: Runner
     max_difference: float  # difference from eager, relative
     batches: tuple[int, ...]
-    element: str = WHOLE  # of the network's output: what the file returns
+    element: str = WHOLE  # the element of the network's output that the file returns
 
 
 def require_package(name: str) -> Any:
-    """A package of the extra `paretoprune[onnx]`."""
+    """Import a package of the extra `paretoprune[onnx]`."""
     try:
         return import_module(name)
     except ImportError:
@@ -89,10 +90,14 @@ def require_package(name: str) -> Any:
 
 
 def export_network(model: nn.Module, path: Path, spec: ExportSpec) -> ExportedModel:
-    """Write the network to `path` once the file was read back and agrees with eager."""
+    """Export the network to `path`; the file is verified against eager mode first.
+
+    Raises:
+        UserError: if the network cannot be exported, or the file gives other scores.
+    """
     spec.check()
-    plain = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    plain.eval()
+    cpu_model = copy.deepcopy(model).eval()
+    cpu_model.to("cpu", torch.float32, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     write, read = (
         (write_torch_export, load_torch_export)
         if spec.format == "torch"
@@ -103,11 +108,11 @@ def export_network(model: nn.Module, path: Path, spec: ExportSpec) -> ExportedMo
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                plain, element = scores_alone(plain, spec)
-                write(plain, spec, partial)
+                cpu_model, element = scores_only(cpu_model, spec)
+                write(cpu_model, spec, partial)
         except UserError:
             raise
-        except Exception as error:  # exporters raise whatever their tracing meets
+        except Exception as error:  # tracing runs the user's code, which may raise anything
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             remedy = "try --batch 1" if spec.batch is None else "try the other format"
             raise UserError(
@@ -115,22 +120,22 @@ def export_network(model: nn.Module, path: Path, spec: ExportSpec) -> ExportedMo
             ) from error
         runner = read(partial, spec)
         batches = CHECKED_BATCH_SIZES if spec.batch is None else (spec.batch,)
-        worst = max_relative_difference(plain, runner, spec, batches)
+        worst = max_relative_difference(cpu_model, runner, spec, batches)
         commit_file(partial, path)
     return ExportedModel(path, runner, worst, batches, element)
 
 
 @torch.no_grad()
-def scores_alone(model: nn.Module, task: ExportSpec) -> tuple[nn.Module, str]:
-    """A network that returns the class scores alone, and which element of the output they are."""
-    output = model(*example_inputs(task))
+def scores_only(model: nn.Module, spec: ExportSpec) -> tuple[nn.Module, str]:
+    """A network that returns only the class scores, and their path in the original output."""
+    output = model(*example_inputs(spec))
     if isinstance(output, Tensor):
         return model, WHOLE
-    return ElementOnly(model, task.classes).eval(), element_of(output, task.classes).path
+    return ScoresOnly(model, spec.classes).eval(), element_of(output, spec.classes).path
 
 
-class ElementOnly(nn.Module):
-    """A network that returns one tensor of another's output: its class scores."""
+class ScoresOnly(nn.Module):
+    """A wrapper that returns only the class scores of a network's output."""
 
     def __init__(self, model: nn.Module, classes: int) -> None:
         super().__init__()
@@ -145,7 +150,11 @@ class ElementOnly(nn.Module):
 def max_relative_difference(
     model: nn.Module, runner: Runner, spec: ExportSpec, batches: tuple[int, ...]
 ) -> float:
-    """The largest relative difference from eager on noise; an error above the tolerance."""
+    """The largest relative difference from eager mode on noise.
+
+    Raises:
+        UserError: if the difference exceeds the tolerance.
+    """
     worst = 0.0
     for count in batches:
         images = random_images(count, spec.input_shape)
@@ -167,28 +176,28 @@ def max_relative_difference(
 
 
 def random_images(count: int, shape: tuple[int, ...]) -> Tensor:
-    """Seeded images [count, *shape]."""
+    """Random images [count, *shape], the same on every call."""
     return torch.randn((count, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def dynamic_shapes(spec: ExportSpec) -> tuple[dict[int, Any]] | None:
-    """The first dimension free, or nothing."""
+    """A dynamic first dimension, or None for a fixed batch size."""
     return ({0: torch.export.Dim("batch", min=1)},) if spec.batch is None else None
 
 
 def example_inputs(spec: ExportSpec) -> tuple[Tensor]:
-    """The images to trace with; a batch of 1 would be taken for a constant."""
+    """The images for tracing. torch.export would treat a batch size of 1 as a constant."""
     return (random_images(spec.batch or 2, spec.input_shape),)
 
 
 def write_torch_export(model: nn.Module, spec: ExportSpec, path: Path) -> None:
-    """Write by torch.export."""
+    """Write a file with torch.export."""
     program = torch.export.export(model, example_inputs(spec), dynamic_shapes=dynamic_shapes(spec))
     torch.export.save(program, path)
 
 
 def load_torch_export(path: Path, spec: ExportSpec) -> Runner:
-    """Run what torch.export wrote."""
+    """A function that runs a file of torch.export on the CPU."""
     program = torch.export.load(path).module()
     machine = DeviceConfig(threads=spec.threads)
 
@@ -201,7 +210,7 @@ def load_torch_export(path: Path, spec: ExportSpec) -> Runner:
 
 
 def write_onnx(model: nn.Module, spec: ExportSpec, path: Path) -> None:
-    """Write by PyTorch's exporter to ONNX, weights included."""
+    """Write one ONNX file, weights included, with PyTorch's exporter."""
     size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     if size > MAX_ONNX_BYTES:
         raise UserError(
@@ -221,7 +230,7 @@ def write_onnx(model: nn.Module, spec: ExportSpec, path: Path) -> None:
 
 
 def load_onnx(path: Path, spec: ExportSpec) -> Runner:
-    """Run an ONNX file with onnxruntime on the CPU."""
+    """A function that runs an ONNX file with onnxruntime on the CPU."""
     runtime = require_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = spec.threads, 1

@@ -1,4 +1,4 @@
-"""Weights from files a user names: safetensors, or torch files without running their code."""
+"""Load weights from safetensors or torch files, without running code from a file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from ...spaces.errors import UserError
 
 STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict", "net", "ema")
-TORCH_FILE_MAGIC = (b"PK", b"\x80")  # an archive, or a pickle as torch wrote them before
-STATISTICS = ("running_mean", "running_var")
+TORCH_FILE_MAGIC = (b"PK", b"\x80")  # a zip archive, or a pickle as older versions of torch write
+NORM_STATISTICS = ("running_mean", "running_var")
 KEY_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
-    """Fill the model, in place, from a file; every key and shape must match.
+    """Load weights from a file into the model; every key and shape must match.
 
     Returns:
-        Notes for the user: which of several state dicts in the file was used.
+        Notes for the user: which of several state dicts in the file is used.
+
+    Raises:
+        UserError: if the file cannot be read, does not fit or has values that are not finite.
     """
     path = Path(path)
     found, notes = read_state_dict(path)
@@ -30,7 +33,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     if problem is not None:
         raise UserError(
             f"weights must fit the network, got {path.name} where {problem}; "
-            "name the architecture that they were trained on"
+            "choose the architecture that they were trained with"
         )
     check_finite(model, state, path.name)
     model.load_state_dict(state, strict=False)  # only counters of batch norms may be missing
@@ -38,10 +41,10 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
 
 def check_finite(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Refuse weights and statistics of norms that are NaN or infinite; other buffers may be."""
+    """Raise UserError for NaN or infinite parameters and norm statistics."""
     parameters = dict(model.named_parameters())
     for key, tensor in state.items():
-        if key not in parameters and not key.endswith(STATISTICS):
+        if key not in parameters and not key.endswith(NORM_STATISTICS):
             continue
         if tensor.is_floating_point() and not tensor.isfinite().all():
             value = float(tensor[~tensor.isfinite()].flatten()[0])
@@ -52,15 +55,15 @@ def check_finite(model: nn.Module, state: Mapping[str, Tensor], what: str) -> No
 
 
 def read_state_dict(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors by name in a .safetensors, .pth or .th file, out of any known wrapper; notes."""
+    """Read the state dict of a .safetensors, .pth or .th file, and notes for the user."""
     if not path.is_file():
         raise UserError(f"weights must be a file, got {path} which does not exist; check the path")
     if path.suffix == ".safetensors":
         return _read_safetensors(path), ()
     with path.open("rb") as file:
-        begins = file.read(4)
-    if not begins.startswith(TORCH_FILE_MAGIC):
-        found = "starts like none" if begins else "is empty"
+        magic = file.read(4)
+    if not magic.startswith(TORCH_FILE_MAGIC):
+        found = "has another format" if magic else "is empty"
         raise UserError(
             f"weights must be a torch file, got {path} which {found}; "
             "pass a .safetensors, .pth or .th file"
@@ -70,7 +73,7 @@ def read_state_dict(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ").partition("Unsupported")[2] or "not plain tensors"
         raise UserError(
-            f"weights must hold tensors only, got {path} which asks to run code "
+            f"weights must hold tensors only, got {path} which would run code "
             f"({reason.split('.')[0].strip()[:120]}); save it again as safetensors"
         ) from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
@@ -90,13 +93,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(
-            f"weights must be a whole safetensors file, got {path} which is not ({error}); "
+            f"weights must be an intact safetensors file, got {path} which is not ({error}); "
             "copy it again"
         ) from None
 
 
 def extract_state_dict(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in what a training script saved, and a note if there were others."""
+    """Find the state dict in a training script's checkpoint; a note names the others."""
     notes: tuple[str, ...] = ()
     for _ in range(3):
         if not isinstance(content, Mapping):
@@ -111,7 +114,7 @@ def extract_state_dict(content: object, path: Path) -> tuple[dict[str, Tensor], 
         if others:
             notes += (
                 f"weights: {inner!r} of {path.name} is used, {', '.join(map(repr, others))} is "
-                "not; save the one that you mean as a file of its own",
+                "not; to use another one, save it to its own file",
             )
         content = content[inner]
     raise UserError(
@@ -120,7 +123,7 @@ def extract_state_dict(content: object, path: Path) -> tuple[dict[str, Tensor], 
 
 
 def holds_weights(value: object) -> bool:
-    """Whether a part of a checkpoint is a state dict, maybe in a wrapper; no optimiser is one."""
+    """True for a state dict, also inside a wrapper; False for the state of an optimizer."""
     if not isinstance(value, Mapping):
         return False
     inner = next((value[w] for w in STATE_DICT_KEYS if isinstance(value.get(w), Mapping)), value)
@@ -128,7 +131,7 @@ def holds_weights(value: object) -> bool:
 
 
 def strip_key_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without the prefixes that DataParallel, torch.compile and trainers put before them."""
+    """Remove the key prefixes of DataParallel, torch.compile and common trainers."""
     for prefix in KEY_PREFIXES * 2:
         if any(k in own for k in state) or not all(k.startswith(prefix) for k in state):
             continue
@@ -137,7 +140,7 @@ def strip_key_prefixes(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> d
 
 
 def first_mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str | None:
-    """The first key that is missing, of another shape, or too many; counters may be missing."""
+    """Describe the first missing, mismatched or unknown key; batch counters may be missing."""
     for key, tensor in own.items():
         if key not in state:
             if key.endswith("num_batches_tracked"):

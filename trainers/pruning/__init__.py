@@ -1,1 +1,1 @@
-"""Making a network smaller: masks, cuts, batch-norm recalibration, refit, iterative pruning."""
+"""Pruning: `masked`, `prune_network`, `recalibrate_batch_norm`, `refit_least_squares`, gates."""

@@ -1,12 +1,12 @@
-"""Gradual pruning (Wang et al. 2017, "Gradually Global Pruning"): a little in every step.
+"""Gradual pruning (Wang et al. 2017, "Gradually Global Pruning"): prune in several small steps.
 
     keep_0 = all,   keep_i = the mask chosen on the network that is cut to keep_{i-1}
 
-Each step looks at the network that is left: it is scored anew, a few atoms of all layers go at
-once, and it may be fine-tuned before the next step. The schedule ends at a size (the last of the
-targets) or when a step's network is refused (its accuracy is too low): then the one before stays.
+Each step scores the pruned network of the step before, removes a few atoms of all layers, and may
+fine-tune. The schedule ends at the last target, or when a step's network is rejected because its
+accuracy is too low; then the network of the step before is the result.
 
-We differ in: the steps' sizes are prices solved exactly, not a percentage of neurons.
+We differ in: a step's size is an exact cost, not a percentage of neurons.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from ...spaces.cost.target import Target
@@ -34,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrunedState:
-    """The network after some steps: its own map, and what it keeps [A] of the dense one."""
+    """The network after some steps, its channel map, and the mask `keep` [A] of the dense one."""
 
     model: nn.Module
     channel_map: ChannelMap
@@ -42,17 +43,17 @@ class PrunedState:
     step: int
 
 
-def always_accept(present: PrunedState) -> bool:
-    """Refuse nothing: the targets alone end the schedule."""
+def always_accept(state: PrunedState) -> bool:
+    """Accept every network: only the targets end the schedule."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class StepCallbacks:
-    """What a step does.
+    """The parts of a step.
 
-    `choose(model, map, target)` returns the mask of the present network, `settle` recalibrates and
-    fine-tunes in place what was cut to it, and `accept` sees that and may refuse it.
+    `choose_mask(model, channel_map, target)` returns a mask of the current network. `fine_tune`
+    recalibrates and fine-tunes the cut network in place. `accept` may reject the result.
     """
 
     choose_mask: Callable[[nn.Module, ChannelMap, Target], Mask]
@@ -69,48 +70,57 @@ def prune_iteratively(
     checkpoint: Path | None = None,
     identity: str = "",
 ) -> PrunedState:
-    """Cut a copy of `model` step by step; a `checkpoint` of the same identity is gone on from."""
-    present = PrunedState(model, channel_map, np.ones(channel_map.atoms, bool), 0)
+    """Cut a copy of `model` step by step.
+
+    Args:
+        model: The dense network; it is not changed.
+        channel_map: Its channel map.
+        targets: One size per step, each relative to the dense network.
+        steps: What each step does.
+        checkpoint: A file written after every step; the same `identity` resumes from it.
+        identity: Identifies the settings of the run in the checkpoint.
+    """
+    state = PrunedState(model, channel_map, np.ones(channel_map.atoms, bool), 0)
     if checkpoint is not None and checkpoint.is_file():
-        present = load_step(checkpoint, present, identity)
-    for target in targets[present.step :]:
-        inner = steps.choose_mask(present.model, present.channel_map, target)
-        following = PrunedState(
-            prune_network(present.model, present.channel_map, inner),
-            reduce_channel_map(present.channel_map, inner),
-            expand_mask(present.keep, inner),
-            present.step + 1,
+        state = load_step(checkpoint, state, identity)
+    for target in targets[state.step :]:
+        step_keep = steps.choose_mask(state.model, state.channel_map, target)
+        candidate = PrunedState(
+            prune_network(state.model, state.channel_map, step_keep),
+            reduce_channel_map(state.channel_map, step_keep),
+            expand_mask(state.keep, step_keep),
+            state.step + 1,
         )
-        steps.fine_tune(following)
-        if not steps.accept(following):
+        steps.fine_tune(candidate)
+        if not steps.accept(candidate):
             break
-        present = following
+        state = candidate
         if checkpoint is not None:
-            save_step(checkpoint, present, identity)
-    return present
+            save_step(checkpoint, state, identity)
+    return state
 
 
-def save_step(path: Path, present: PrunedState, identity: str) -> None:
-    """Weights and mask in one file, so that one rename makes the step durable."""
-    removed = [int(atom) for atom in np.flatnonzero(~present.keep)]
-    record = {"schema": SCHEMA, "step": present.step, "removed": removed, "identity": identity}
-    save_tensors(present.model.state_dict(), path, {"gradual": json.dumps(record)})
+def save_step(path: Path, state: PrunedState, identity: str) -> None:
+    """Write weights and mask to one file, atomically."""
+    removed = [int(atom) for atom in np.flatnonzero(~state.keep)]
+    record = {"schema": SCHEMA, "step": state.step, "removed": removed, "identity": identity}
+    save_tensors(state.model.state_dict(), path, {"gradual": json.dumps(record)})
 
 
 def load_step(path: Path, start: PrunedState, identity: str) -> PrunedState:
-    """The present network of an interrupted run."""
+    """Load the state of an interrupted run; `start` is the dense network."""
     try:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("gradual", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
+            f"a checkpoint must be intact, got {path} which is not ({error}); delete it"
         ) from None
     if record.get("schema") != SCHEMA or record.get("identity") != identity:
         raise UserError(
-            f"gradual steps are resumed with the settings they began with, got others in {path}; "
-            "repeat them, or delete it"
+            "gradual steps must be resumed with the settings that they started with, got others "
+            f"in {path}; repeat them, or delete it"
         )
     keep = start.keep.copy()
     keep[record["removed"]] = False

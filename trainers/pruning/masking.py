@@ -1,7 +1,7 @@
-"""Mask a network: layers get zeros instead of the channels that a mask removes.
+"""Mask a network: forward pre-hooks replace the removed channels of a layer's input by zeros.
 
-The network stays as large as it was, so a mask can change from batch to batch, or from sample to
-sample; `cut` gives the same outputs from a smaller network.
+The network keeps its size, so the mask can change from batch to batch or from sample to sample.
+`prune_network` gives a smaller network with the same outputs.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ READER_KINDS = ("conv", "linear", "shortcut")
 
 
 class BatchRegroupedError(UserError):
-    """A network that regroups its batch cannot have one mask a sample; the message says more."""
+    """A network that regroups its batch cannot have one mask per sample."""
 
 
 @contextmanager
 def masked(
     model: nn.Module, channel_map: ChannelMap, keep: NDArray[np.bool_] | Tensor
 ) -> Iterator[nn.Module]:
-    """Run `model` masked: one mask [A] for all samples, or one a sample [N, A].
+    """Mask `model` inside the block.
 
-    A tensor may hold numbers in [0, 1] and carry gradients.
+    Args:
+        model: The network; its hooks are removed after the block.
+        channel_map: Its channel map.
+        keep: One mask [A], or one per sample [N, A]. A tensor may hold numbers in [0, 1] and carry
+            gradients.
     """
     mask = torch.as_tensor(keep)
     if mask.shape[-1] != channel_map.atoms or mask.ndim > 2:
@@ -52,17 +56,17 @@ def masked(
 
 
 def _affects_layer(mask: Tensor, layer: Layer) -> bool:
-    """Whether the mask may change what a layer reads; one mask of all ones changes nothing."""
-    if mask.ndim == 2:  # one a sample: how many there are is checked where they are used
+    """True if the mask may change the input of a layer."""
+    if mask.ndim == 2:  # one mask per sample: the hook checks their number
         return bool((layer.in_atoms >= 0).any())
     atoms = torch.from_numpy(layer.in_atoms[layer.in_atoms >= 0].astype(np.int64))
     return len(atoms) > 0 and (mask.requires_grad or not bool((mask[..., atoms] == 1).all()))
 
 
 def _mask_hook(layer: Layer, mask: Tensor) -> Any:
-    """A hook that multiplies the input's channels by the mask."""
-    whole = torch.cat((mask, torch.ones_like(mask[..., :1])), dim=-1)  # index -1: never removed
-    factors = whole[..., torch.from_numpy(layer.in_atoms.astype(np.int64))]
+    """A forward pre-hook that multiplies the input's channels by the mask."""
+    padded = torch.cat((mask, torch.ones_like(mask[..., :1])), dim=-1)  # atom -1: never removed
+    factors = padded[..., torch.from_numpy(layer.in_atoms.astype(np.int64))]
 
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         nonlocal factors
@@ -70,7 +74,7 @@ def _mask_hook(layer: Layer, mask: Tensor) -> Any:
         factors = factors.to(x.device, x.dtype)
         if factors.ndim == 2 and len(factors) != len(x):
             raise BatchRegroupedError(
-                f"masks must be one a sample, got {len(factors)} for a batch of {len(x)} at "
+                f"masks must be one per sample, got {len(factors)} for a batch of {len(x)} at "
                 f"{layer.name}; give a single mask [A] to a network that regroups its batch"
             )
         shape = [len(x) if factors.ndim == 2 else 1] + [1] * (x.ndim - 1)

@@ -1,8 +1,9 @@
-"""Run a network from a place in its middle: what comes before a change need not run again.
+"""Run a network from an operation in its middle, so that earlier operations run only once.
 
-The network is read as a list of operations by torch.fx. A `State` holds the values that are still
-needed at a place in that list; `advance` carries it on, `finish` to the output. It is exact: a
-network whose operations cannot be listed, change their inputs or give other outputs is refused.
+torch.fx traces the network to a list of operations. A `ForwardState` holds the values that are
+still needed at a position of that list; `advance` moves it to a later position, `finish` to the
+output. The result is exact: a network that cannot be traced, whose operations change their inputs
+in place, or whose traced output differs is rejected.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 from ...spaces.graph.random_weights import relative_error
 from ...spaces.outputs import tensors_in
 
-PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # others may do more than normalise
-TOLERANCE = 1e-4  # folded norms round differently
+PLAIN_NORMS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)  # subclasses may do more
+TOLERANCE = 1e-4  # fused norms round differently
 OUT_OF_PLACE_OPS: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
@@ -32,28 +33,28 @@ OUT_OF_PLACE_OPS: dict[Any, Any] = {
 
 
 class PartialForwardError(ValueError):
-    """A network that only runs from its start; the message says why."""
+    """The network can only run from its start; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardState:
-    """The values that the operations from `place` on still need."""
+    """The values that the operations from `position` on need."""
 
     position: int
     values: dict[fx.Node, Any]
 
     @property
     def nbytes(self) -> int:
-        """The memory of its tensors."""
+        """The memory of all tensors in bytes."""
         tensors = [v for v in tree_leaves(list(self.values.values())) if isinstance(v, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class PartialForward:
-    """The operations of a network in eval mode; `model` is taken over, and may be fused."""
+    """The operations of a network in eval mode. `model` is modified: its norms may be fused."""
 
     def __init__(self, model: nn.Module, sample: Tensor, leaves: Iterable[str]) -> None:
-        """`leaves` are modules that run as one operation, as hooks on them need it."""
+        """`leaves` are modules that run as a single operation, as hooks on them require."""
         expected = model(sample)
         try:
             graph = _LeafTracer(frozenset(leaves)).trace(model)
@@ -61,38 +62,39 @@ class PartialForward:
             _fuse_batch_norms(graph, model)
             self._runner = fx.Interpreter(model, graph=graph)
             self._nodes = list(graph.nodes)
-            place = {node: index for index, node in enumerate(self._nodes)}
+            position = {node: index for index, node in enumerate(self._nodes)}
             self._last_use = {
-                node: max((place[user] for user in node.users), default=-1) for node in place
+                node: max((position[user] for user in node.users), default=-1) for node in position
             }
             self._verify(sample, expected)
         except PartialForwardError:
             raise
-        except Exception as error:  # whatever torch.fx or the network's own code raises
+        except Exception as error:  # torch.fx and the network's own code may raise anything
             raise PartialForwardError(f"{type(error).__name__}: {error}") from error
 
     def position_of(self, modules: Iterable[str]) -> int:
-        """The place of the first operation that is a call of one of the modules."""
+        """The position of the first call of one of the modules."""
         names = set(modules)
-        places = (
+        positions = (
             i for i, n in enumerate(self._nodes) if n.op == "call_module" and n.target in names
         )
-        return next(places, len(self._nodes) - 1)
+        return next(positions, len(self._nodes) - 1)
 
     def start(self, images: Tensor) -> ForwardState:
         """The state before the first operation."""
         first = next(node for node in self._nodes if node.op == "placeholder")
         return ForwardState(0, {first: images})
 
-    def advance(self, state: ForwardState, place: int) -> ForwardState:
-        """The state at a later place."""
+    def advance(self, state: ForwardState, position: int) -> ForwardState:
+        """The state at a later position."""
         env = self._runner.env = dict(state.values)
-        for index in range(state.position, place):
+        for index in range(state.position, position):
             self._run(self._nodes[index])
             for used in self._nodes[index].all_input_nodes:
                 if self._last_use[used] <= index:
                     env.pop(used, None)
-        return ForwardState(place, {n: v for n, v in env.items() if self._last_use[n] >= place})
+        needed = {n: v for n, v in env.items() if self._last_use[n] >= position}
+        return ForwardState(position, needed)
 
     def finish(self, state: ForwardState) -> Any:
         """The network's output."""
@@ -101,11 +103,11 @@ class PartialForward:
         return self._runner.run_node(self._nodes[-1])
 
     def _run(self, node: fx.Node) -> None:
-        if node not in self._runner.env:  # an input is there before
+        if node not in self._runner.env:  # inputs are set before
             self._runner.env[node] = self._runner.run_node(node)
 
     def _verify(self, sample: Tensor, expected: Any) -> None:
-        """Refuse a list of operations that is not the network, or whose values change."""
+        """Raise PartialForwardError if the output differs or an operation works in place."""
         inputs = [node for node in self._nodes if node.op == "placeholder"]
         self._runner.env = dict.fromkeys(inputs[1:]) | self.start(sample).values
         versions: list[tuple[Tensor, int]] = []
@@ -118,25 +120,25 @@ class PartialForward:
             raise PartialForwardError("an operation changes its input in place")
         pairs = zip(tensors_in(expected), found, strict=True)
         if any(relative_error(b, a) > TOLERANCE for a, b in pairs):
-            raise PartialForwardError("its operations give another output than the network itself")
+            raise PartialForwardError("the traced operations give another output than the network")
 
 
 class _LeafTracer(fx.Tracer):
-    """Lists operations; named modules are one operation each."""
+    """A tracer that treats the given modules as single operations."""
 
     def __init__(self, leaves: frozenset[str]) -> None:
         super().__init__()
         self._leaves = leaves
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Torch's own modules, and the named ones."""
+        """True for the given modules and for those of torch."""
         return module_qualified_name in self._leaves or super().is_leaf_module(
             m, module_qualified_name
         )
 
 
 def _disable_inplace(graph: fx.Graph, model: nn.Module) -> None:
-    """Values that are kept must not be overwritten."""
+    """Replace in-place operations, which would overwrite stored values."""
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
@@ -148,7 +150,7 @@ def _disable_inplace(graph: fx.Graph, model: nn.Module) -> None:
 
 
 def _fuse_batch_norms(graph: fx.Graph, model: nn.Module) -> None:
-    """Fold each norm with running statistics into the convolution that alone feeds it."""
+    """Fuse each norm with running statistics into the convolution that is its only input."""
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
     modules = dict(model.named_modules())
     for node in list(graph.nodes):

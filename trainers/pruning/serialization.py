@@ -1,10 +1,9 @@
-"""Small networks on disk: a recipe, safetensors beside it; rebuilt by cutting the dense one.
+"""Pruned networks on disk: a recipe and its weights; loading cuts the dense network again.
 
-Nothing here runs code from a file: a recipe is plain JSON, weights are safetensors with the hash
-that the recipe names. A trial's folder calls them weights.safetensors, a picked one
-model.safetensors. New weights are written as next.safetensors, then the recipe, then they take the
-name: the file that the recipe's hash names counts, so a kill at any moment leaves a network that
-loads.
+No file is executed: a recipe is plain JSON, and the weights are safetensors whose hash is in the
+recipe. They are weights.safetensors in a trial's folder and model.safetensors in a picked one. To
+replace a network, new weights are written as next.safetensors, then the recipe, and then the file
+is renamed. The recipe's hash identifies the valid file, so the folder can be loaded at any time.
 """
 
 from __future__ import annotations
@@ -28,23 +27,25 @@ from ...spaces.io.atomic_write import commit_file, write_bytes_atomic, write_jso
 from ...spaces.io.bounded_read import read_bounded
 from ...spaces.records.recipe import Recipe, read_recipe
 from ...spaces.version import VERSION
-from ..models.build import build_model, load_weights
+from ..models.build import build_model
+from ..models.weights import load_weights
+from ..training.checkpoint import cpu_copies
 from .surgery import output_widths, prune_network
 
 RECIPE_FILE, TRIAL_WEIGHTS_FILE, PICKED_WEIGHTS_FILE, NEXT_WEIGHTS_FILE = (
     "recipe.json", "weights.safetensors", "model.safetensors", "next.safetensors"
 )  # fmt: skip
 PRUNED_WEIGHTS_FILES = (PICKED_WEIGHTS_FILE, TRIAL_WEIGHTS_FILE, NEXT_WEIGHTS_FILE)
-DENSE_WEIGHTS_FILE = "dense.safetensors"  # the teacher of a fine-tune; nothing else needs it
-MAX_HEADER_BYTES = 1 << 20  # bytes that a safetensors header may have, and so many more a tensor
+DENSE_WEIGHTS_FILE = "dense.safetensors"  # only for the teacher of a fine-tune
+MAX_HEADER_BYTES = 1 << 20  # of a safetensors header, plus HEADER_BYTES_PER_TENSOR
 HEADER_BYTES_PER_TENSOR = 1 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedNetwork:
-    """A small network, its recipe, and the dense working copy that it was cut from.
+    """A pruned network, its recipe, and a working copy of the dense network.
 
-    The dense one has the architecture only: random weights, or those of the module passed in.
+    The dense network has random weights, or those of the module that the user passed.
     """
 
     model: nn.Module
@@ -54,17 +55,25 @@ class LoadedNetwork:
 
     @property
     def widths(self) -> dict[str, int]:
-        """The kept output channels of every layer."""
+        """The number of kept output channels of every layer."""
         return output_widths(self.channel_map, self.recipe.mask)
 
 
 def software_versions() -> dict[str, str]:
-    """What a recipe says of the software that made its network."""
+    """The software versions that are written to a recipe."""
     return {"paretoprune": VERSION, "torch": torch.__version__}
 
 
 def load_network(folder: Path, model: nn.Module | None = None) -> LoadedNetwork:
-    """The small network in `folder`; `model`: its dense one where no zoo name rebuilds it."""
+    """Load the pruned network in `folder`.
+
+    Args:
+        folder: The folder of a trial or a picked network.
+        model: The dense network, if it is not from the zoo or torchvision.
+
+    Raises:
+        UserError: if files are missing or damaged, or `model` is another network.
+    """
     recipe = read_recipe(folder / RECIPE_FILE)
     source = recipe.source
     dense, _ = make_working_copy(build_dense_model(recipe) if model is None else model)
@@ -73,18 +82,19 @@ def load_network(folder: Path, model: nn.Module | None = None) -> LoadedNetwork:
 
 
 def build_dense_model(recipe: Recipe) -> nn.Module:
-    """The dense network of a recipe, if its name is one of the zoo's or torchvision's."""
+    """Build the dense network of a recipe from the zoo or torchvision; else UserError."""
     source = recipe.source
     if source.name is None or (":" in source.name and not source.name.startswith("torchvision:")):
         what = f"model {source.name!r}" if source.name else "a model passed in Python"
         raise UserError(
-            f"a recipe's own code is never imported, got {what}; pass it: --model module:function"
+            f"code that a recipe names is never imported, got {what}; pass it: --model "
+            "module:function"
         )
     return build_model(source.name, classes=source.classes, input_shape=source.input_shape, seed=0)
 
 
 def build_user_model(name: str | None, recipe: Recipe) -> nn.Module | None:
-    """The user's own `module:function`, as named on the command line and nowhere else."""
+    """Build the `module:function` of the command line; None without a name."""
     source = recipe.source
     if name is None:
         return None
@@ -92,7 +102,7 @@ def build_user_model(name: str | None, recipe: Recipe) -> nn.Module | None:
 
 
 def load_pruned_model(folder: Path, dense: nn.Module, channel_map: ChannelMap) -> nn.Module:
-    """Cut `dense` (a working copy) as the recipe says and load the weights beside it."""
+    """Cut `dense` (a working copy) to the recipe's mask and load the weights in `folder`."""
     recipe = read_recipe(folder / RECIPE_FILE)
     if recipe.map_sha256 != channel_map_digest(channel_map) or recipe.atoms != channel_map.atoms:
         raise UserError(
@@ -114,9 +124,9 @@ def load_pruned_model(folder: Path, dense: nn.Module, channel_map: ChannelMap) -
 def load_teacher(
     folder: Path, loaded: LoadedNetwork, weights: Path | None, model: nn.Module | None = None
 ) -> nn.Module | None:
-    """The dense network with its weights: of `weights`, else of the file beside, else None."""
+    """The dense network with the weights of `weights` or of the folder; None without either."""
     recipe = loaded.recipe
-    if weights is not None:  # a file of the original network, whose names the copy may not have
+    if weights is not None:  # its names are those of the original, not of the working copy
         original = build_dense_model(recipe) if model is None else copy.deepcopy(model)
         load_weights(original, weights)
         return make_working_copy(original)[0]
@@ -131,7 +141,7 @@ def load_teacher(
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load a file's tensors; every key and shape must match."""
+    """Load tensors into a model; every key and shape must match."""
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -142,22 +152,17 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
 def read_verified_tensors(
     folder: Path, names: tuple[str, ...], sha256: str, model: nn.Module
 ) -> tuple[Path, dict[str, Tensor]]:
-    """The file whose hash is the recipe's, and its tensors.
-
-    None may be larger than the model that it is for, whatever its header claims.
-    """
-    own = model.state_dict().values()
-    most = (
-        sum(t.numel() * t.element_size() + HEADER_BYTES_PER_TENSOR for t in own) + MAX_HEADER_BYTES
-    )
-    content, path = read_verified_bytes(folder, sha256, most, names)
+    """The file with the recipe's hash, and its tensors. A file larger than `model` is rejected."""
+    tensors = model.state_dict().values()
+    tensor_bytes = sum(t.numel() * t.element_size() + HEADER_BYTES_PER_TENSOR for t in tensors)
+    content, path = read_verified_bytes(folder, sha256, tensor_bytes + MAX_HEADER_BYTES, names)
     return path, parse_safetensors(content, path)
 
 
 def read_verified_bytes(
     folder: Path, sha256: str, max_bytes: int, names: tuple[str, ...] = PRUNED_WEIGHTS_FILES
 ) -> tuple[bytes, Path]:
-    """The bytes and the name of the first of these files that has this hash."""
+    """The bytes and the path of the first of these files with this hash."""
     found: Path | None = None
     for path in (folder / name for name in names):
         try:
@@ -173,13 +178,13 @@ def read_verified_bytes(
             "can be read; only networks on the front keep their weights"
         )
     raise UserError(
-        f"weights must have the sha256 that their recipe names, got another in {found}; "
-        "the file was cut short or replaced: pick the network again"
+        f"weights must have the sha256 of their recipe, got another in {found}; "
+        "the file was truncated or replaced: pick the network again"
     )
 
 
 def parse_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
-    """The tensors in the bytes of a safetensors file."""
+    """Parse the bytes of a safetensors file."""
     try:
         tensors: dict[str, Tensor] = from_safetensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -188,13 +193,12 @@ def parse_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def to_safetensors_bytes(model: nn.Module) -> bytes:
-    """A network's state as the bytes of a safetensors file."""
-    state = model.state_dict()
-    return as_safetensors({k: v.detach().cpu().contiguous().clone() for k, v in state.items()})
+    """The state dict of a network as the bytes of a safetensors file."""
+    return as_safetensors(cpu_copies(model.state_dict()))
 
 
 def save_network(folder: Path, recipe: Recipe, weights: bytes) -> None:
-    """Write or replace the network of a folder; `recipe` names the hash of `weights`."""
+    """Write or replace the network of a folder; `recipe` contains the hash of `weights`."""
     write_bytes_atomic(folder / NEXT_WEIGHTS_FILE, weights)
     write_json_atomic(folder / RECIPE_FILE, recipe.to_json())
     commit_file(folder / NEXT_WEIGHTS_FILE, folder / PICKED_WEIGHTS_FILE)

@@ -1,1 +1,1 @@
-"""The device and its precision, train and eval mode, code that a user names."""
+"""The runtime: `device.DeviceConfig` and precision, eval mode, calls of user code."""

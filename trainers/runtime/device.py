@@ -1,7 +1,6 @@
-"""What the machine does best: device, memory layout, precision. Known by flags, never by timing.
+"""Choose the device, memory format and precision from capability flags.
 
-Timing would make two runs differ; capability flags do not, so the choice is the same in every
-worker and can be written to the run's config.
+The choice does not depend on timing, so it is the same in every run and every worker.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# Below 16x16 the casts cost more than bf16 saves, and float32 keeps small runs exactly repeatable.
+# Below 16x16 the casts cost more than bf16 saves, and float32 makes small runs reproducible.
 MIN_IMAGE_SIDE = 16
-MIN_CONV_CHANNELS = 16  # channels; thinner convolutions do not fill a tile
+MIN_CONV_CHANNELS = 16  # narrower convolutions do not fill a tile
 
-OUT_OF_MEMORY_MESSAGES = (  # as torch says it where it raises a plain RuntimeError
-    "can't allocate memory",  # its allocator on CPU; on Windows "not enough memory"
+OUT_OF_MEMORY_MESSAGES = (  # of a plain RuntimeError of torch
+    "can't allocate memory",  # torch's CPU allocator; on Windows "not enough memory"
     "not enough memory: you tried to allocate",
     "std::bad_alloc",
-    "CUDA error: out of memory",  # outside of its allocator
+    "CUDA error: out of memory",  # outside of torch's CUDA allocator
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
@@ -30,7 +29,7 @@ OUT_OF_MEMORY_MESSAGES = (  # as torch says it where it raises a plain RuntimeEr
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """How networks run: the record goes into logs and configs, and every worker reuses it."""
+    """How networks run: device, memory format, precision and threads. Part of a run's config."""
 
     device: str = "cpu"
     channels_last: bool = False
@@ -42,7 +41,7 @@ class DeviceConfig:
 def detect_device_config(
     model: nn.Module | None = None, input_shape: tuple[int, ...] | None = None
 ) -> DeviceConfig:
-    """The best settings here; with a model and its input, the best for that network."""
+    """The fastest configuration on this machine, for the given network if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     fast = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
     if (
@@ -55,23 +54,23 @@ def detect_device_config(
 
 
 def device_config_for(model: nn.Module, input_shape: tuple[int, ...]) -> DeviceConfig:
-    """The best settings on the device where the model already lies."""
-    machine = detect_device_config(model, input_shape)
-    here = device_of(model).type
-    if here == torch.device(machine.device).type:
-        return machine
-    bf16 = machine.channels_last and here == "cpu" and cpu_has_bf16()
-    return DeviceConfig(device=here, channels_last=machine.channels_last, bf16=bf16)
+    """The fastest configuration on the model's own device."""
+    detected = detect_device_config(model, input_shape)
+    device = device_of(model).type
+    if device == torch.device(detected.device).type:
+        return detected
+    bf16 = detected.channels_last and device == "cpu" and cpu_has_bf16()
+    return DeviceConfig(device=device, channels_last=detected.channels_last, bf16=bf16)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulation is slower."""
+    """True if the CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulation is slower."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
 
 
 def gains_from_channels_last(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
-    """Whether a network is large enough for channels_last and bf16: images and wide layers."""
+    """True if images and layers are large enough for channels_last and bf16 to be faster."""
     if len(input_shape) != 3 or min(input_shape[1:]) < MIN_IMAGE_SIDE:
         return False
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -79,33 +78,33 @@ def gains_from_channels_last(model: nn.Module, input_shape: tuple[int, ...]) -> 
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters lie."""
+    """The device of a model's parameters."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def to_device(model: nn.Module, machine: DeviceConfig) -> nn.Module:
-    """Move a model, in place, to the machine's device and layout."""
+    """Move a model, in place, to the configured device and memory format."""
     if machine.channels_last:
         return model.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return model.to(machine.device)
 
 
 def to_memory_format(images: Tensor, machine: DeviceConfig) -> Tensor:
-    """Images in the machine's layout."""
+    """Convert images to the configured memory format."""
     if machine.channels_last and images.ndim == 4:
         return images.contiguous(memory_format=torch.channels_last)
     return images
 
 
 def autocast(machine: DeviceConfig, *, exact: bool = False) -> AbstractContextManager[object]:
-    """Autocast to bf16 where the machine gains from it; `exact` keeps float32 in any case."""
+    """Autocast to bf16 if the configuration says so; `exact` forces float32."""
     kind = torch.device(machine.device).type
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=machine.bf16 and not exact)
 
 
 @contextlib.contextmanager
 def thread_limit(machine: DeviceConfig) -> Iterator[None]:
-    """Run with the machine's thread count and give the former one back."""
+    """Use the configured number of threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(machine.threads)
     try:
@@ -115,13 +114,13 @@ def thread_limit(machine: DeviceConfig) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, the machine's or the GPU's, was too small."""
+    """True if an error reports that host or GPU memory ran out."""
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or any(words in str(error) for words in OUT_OF_MEMORY_MESSAGES)
 
 
 def halve_batch(batch: int, error: Exception, *, min_batch: int = 1) -> int:
-    """Half of a batch that was too large for memory; the error again if that is not the matter."""
+    """Half of a batch size after an out-of-memory error; other errors are raised again."""
     if not is_out_of_memory(error) or batch // 2 < min_batch:
         raise error
     return batch // 2

@@ -1,4 +1,4 @@
-"""Eval mode for a while: afterwards every module is in the mode that it had."""
+"""Temporary eval mode that restores the mode of every module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode; modules that were frozen on their own stay as they were."""
+    """Put the model in eval mode inside the block; afterwards restore each module's own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

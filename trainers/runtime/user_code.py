@@ -1,4 +1,4 @@
-"""`module:name` as a user types it: import the object and call it with what it knows to take."""
+"""Import a user's `module:function` and call it with the arguments that it accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from ...spaces.errors import UserError
 
 
 def import_callable(spec: str, *, what: str) -> Callable[..., Any]:
-    """The callable named by `module:name`; the working directory is searched last."""
+    """Import the callable `module:name`. The working directory is searched last.
+
+    Args:
+        spec: `module:name`.
+        what: The option in messages, `model` or `data`.
+
+    Raises:
+        UserError: if the module cannot be imported or has no such function.
+    """
     module_name, _, attribute = spec.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
@@ -24,7 +32,7 @@ def import_callable(spec: str, *, what: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(
-                f"--{what} {spec} must import, got {describe_exception(error)}; mend it"
+                f"--{what} {spec} must import, got {describe_exception(error)}; fix it"
             ) from error
         raise UserError(
             f"{what} {spec!r} must name an importable module, got {module_name!r} which is not "
@@ -32,9 +40,9 @@ def import_callable(spec: str, *, what: str) -> Callable[..., Any]:
         ) from None
     except UserError:
         raise
-    except Exception as error:  # whatever a user's file raises
+    except Exception as error:  # a user's file may raise anything
         raise UserError(
-            f"--{what} {spec} must import, got {describe_exception(error)}; mend it"
+            f"--{what} {spec} must import, got {describe_exception(error)}; fix it"
         ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -46,35 +54,36 @@ def import_callable(spec: str, *, what: str) -> Callable[..., Any]:
 
 
 def call_user_function(spec: str, what: str, offered: Mapping[str, object]) -> Any:
-    """Call what `module:name` names with those offered arguments that its signature takes."""
+    """Call `module:name` with those `offered` arguments that its signature accepts."""
     function = import_callable(spec, what=what)
     try:
         parameters = inspect.signature(function).parameters
-        lacking = [p.name for p in parameters.values() if is_required(p) and p.name not in offered]
-        if lacking:
+        missing = [p.name for p in parameters.values() if is_required(p) and p.name not in offered]
+        if missing:
             raise UserError(
-                f"--{what} {spec} may take {', '.join(offered)}, got a parameter {lacking[0]!r} "
+                f"--{what} {spec} may take {', '.join(offered)}, got a parameter {missing[0]!r} "
                 "without a default; give it one"
             )
         return function(**{k: v for k, v in offered.items() if k in parameters})
     except UserError:
         raise
-    except Exception as error:  # whatever a user's function raises
+    except Exception as error:  # a user's function may raise anything
         raise UserError(
-            f"--{what} {spec} must build, got {describe_exception(error)}; mend it"
+            f"--{what} {spec} must build, got {describe_exception(error)}; fix it"
         ) from error
 
 
 def is_required(parameter: inspect.Parameter) -> bool:
-    """Whether a call must have a value for it."""
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return parameter.default is inspect.Parameter.empty and parameter.kind not in several
+    """True if a call must pass a value for the parameter."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return parameter.default is inspect.Parameter.empty and parameter.kind not in variadic
 
 
 def describe_exception(error: BaseException) -> str:
-    """What was raised and where: the deepest line that is of no installed library."""
+    """The type, message and line of an exception: the deepest line outside of libraries."""
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({format_code_line(error.filename, error.lineno)})"
+        line = format_code_line(error.filename, error.lineno)
+        return f"{type(error).__name__}: {error.msg} ({line})"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not is_library_file(frame.filename)]
     deepest = (own or frames)[-1]
@@ -83,11 +92,11 @@ def describe_exception(error: BaseException) -> str:
 
 
 def format_code_line(file: str | None, line: int | None) -> str:
-    """A line of a file."""
+    """`FILE:LINE` without the folder."""
     return f"{os.path.basename(file or '?')}:{line}"
 
 
 def is_library_file(file: str) -> bool:
-    """Whether a file is Python's own or an installed package's."""
+    """True for files of the standard library and of installed packages."""
     paths = sysconfig.get_paths()
     return file.startswith(("<", *(paths[name] for name in ("stdlib", "purelib", "platlib"))))

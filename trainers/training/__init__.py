@@ -1,1 +1,1 @@
-"""Training: the loop, its session, optimiser, distillation, checkpoints, several processes."""
+"""Training: `loop.train_model`, `session.TrainingSession`, checkpoints, distillation, DDP."""

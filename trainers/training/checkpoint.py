@@ -1,7 +1,7 @@
-"""A session on disk: one safetensors file with everything that an unbroken run would have.
+"""Checkpoints of a training session: one safetensors file with the complete state.
 
-One file, so that one rename makes it appear whole or not at all. The settings lie in its header; a
-checkpoint of other settings is refused, never half used.
+A single file can be replaced atomically by one rename. Its header holds the settings of the run; a
+checkpoint with other settings is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...spaces.errors import UserError
@@ -24,12 +24,12 @@ SCHEMA = 1
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a state dict as safetensors, durable before it takes its name."""
+    """Write the state dict of a model to a safetensors file, atomically."""
     save_tensors(model.state_dict(), path, {})
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash of a network's weights."""
+    """The SHA-256 of a network's state dict."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -39,7 +39,10 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def save_session(session: TrainingSession, path: Path, settings: Mapping[str, object]) -> None:
-    """Write model, optimiser, average and place; `settings` say what run this is."""
+    """Write the model, the optimizer, the averaged weights and the step.
+
+    `settings` identify the run; `restore_session` compares them.
+    """
     tensors = {f"model/{k}": v for k, v in session.model.state_dict().items()}
     for index, state in session.optimizer.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{k}": v for k, v in state.items() if v is not None}
@@ -50,11 +53,14 @@ def save_session(session: TrainingSession, path: Path, settings: Mapping[str, ob
 
 
 def restore_session(session: TrainingSession, path: Path, settings: Mapping[str, object]) -> None:
-    """Put a session where the checkpoint left off; the settings must be the same."""
+    """Restore the state of a session from a checkpoint.
+
+    Raises:
+        UserError: if the checkpoint is damaged or was written with other settings.
+    """
     record = _read_header(path)
     check_same_settings(read_checkpoint_settings(path), settings, path)
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors = load_file(path)
     session.model.load_state_dict(_tensors_under("model/", tensors))
     states: dict[int, dict[str, Tensor]] = {}
     for key, tensor in _tensors_under("optimiser/", tensors).items():
@@ -70,13 +76,14 @@ def restore_session(session: TrainingSession, path: Path, settings: Mapping[str,
 def check_same_settings(
     found: Mapping[str, object], settings: Mapping[str, object], path: Path
 ) -> None:
-    """Refuse to go on with other settings than those that a file was written under."""
-    wanted = json.loads(json.dumps(dict(settings)))
-    for key in sorted({*wanted, *found}):
-        if wanted.get(key) != found.get(key):
+    """Raise UserError if the settings in a file (`found`) are not those of this run."""
+    expected = json.loads(json.dumps(dict(settings)))
+    for key in sorted({*expected, *found}):
+        if expected.get(key) != found.get(key):
             raise UserError(
-                f"a run is resumed with the settings it began with, got {key} = "
-                f"{wanted.get(key)!r} instead of {found.get(key)!r}; repeat them or delete {path}"
+                f"a run must be resumed with the settings that it started with, got {key} = "
+                f"{expected.get(key)!r} instead of {found.get(key)!r}; repeat them or delete "
+                f"{path}"
             )
 
 
@@ -97,24 +104,25 @@ def _read_header(path: Path) -> dict[str, object]:
             record = json.loads((file.metadata() or {}).get("session", "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"a checkpoint must be whole, got {path} which is not ({error}); delete it"
+            f"a checkpoint must be intact, got {path} which is not ({error}); delete it"
         ) from None
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise UserError(
             f"a checkpoint must have schema {SCHEMA}, got {schema} in {path}; "
-            "delete it and begin anew"
+            "delete it and start again"
         )
     return dict(record)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Write tensors under a header, durable before they take the name.
-
-    Copies, contiguous: safetensors refuses memory that two names share.
-    """
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    """Write tensors and a header to a safetensors file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
-    save_file(plain, partial, header)
+    save_file(cpu_copies(tensors), partial, header)
     commit_file(partial, path)
+
+
+def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU: safetensors does not accept tensors that share memory."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}

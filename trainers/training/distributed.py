@@ -1,8 +1,8 @@
-"""The processes of one training, started by torchrun: who I am, my share of the rows, sums of all.
+"""Data-parallel training in the processes that torchrun starts.
 
-Data parallel: every process takes its share of each batch, gradients are averaged. torchrun was
-chosen because it comes with torch, starts on one machine or many, and restarts what died; the
-environment that it sets is all that is read here. A process that nobody started so is alone.
+Every process takes its share of each batch, and DistributedDataParallel averages the gradients.
+torchrun comes with torch, works on one machine or several, and restarts failed processes. This
+module reads only the environment that torchrun sets; without it, the process group has size 1.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...spaces.errors import UserError
-from ..data.types import Split
+from ..data.splits import Split
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """One of `size` processes; `rank` 0 leads: it alone writes files and prints."""
+    """The rank of this process among `size` processes. Only rank 0 writes files and prints."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_leader(self) -> bool:
-        """True for the one process that writes."""
+        """True on rank 0."""
         return self.rank == 0
 
 
 @contextmanager
 def init_process_group() -> Iterator[ProcessGroup]:
-    """The team that torchrun started this process in, for the length of the block."""
+    """Initialise the process group that torchrun started; it is destroyed after the block."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or not dist.is_torchelastic_launched():
         yield ProcessGroup()
@@ -51,38 +51,41 @@ def init_process_group() -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
 
 
-def shard_split(split: Split, team: ProcessGroup, *, equal: bool) -> Split:
-    """Every `size`-th row, from `rank` on; `equal` drops the last rows that not all would have."""
-    if team.size == 1:
+def shard_split(split: Split, process_group: ProcessGroup, *, equal: bool) -> Split:
+    """Every `size`-th row from `rank` on; `equal` drops rows to make all shards equally long."""
+    rank, size = process_group.rank, process_group.size
+    if size == 1:
         return split
-    end = len(split) // team.size * team.size if equal else len(split)
-    if end < team.size:
+    end = len(split) // size * size if equal else len(split)
+    if end < size:
         raise UserError(
-            f"every process needs a row of each split, got {len(split)} rows for {team.size}; "
+            f"every process needs a row of each split, got {len(split)} rows for {size}; "
             "start fewer processes"
         )
-    rows = slice(team.rank, end, team.size)
+    rows = slice(rank, end, size)
     if split.image_files is None:
         return Split(split.images[rows], split.labels[rows])
-    source = replace(split.image_files, files=split.image_files.files[rows])
-    return Split(split.images, split.labels[rows], source)
+    image_files = replace(split.image_files, files=split.image_files.files[rows])
+    return Split(split.images, split.labels[rows], image_files)
 
 
-def wrap_ddp(model: nn.Module, team: ProcessGroup) -> nn.Module:
-    """The model whose backward pass averages the gradients of all; alone, the model itself."""
-    return model if team.size == 1 else DistributedDataParallel(model)
+def wrap_ddp(model: nn.Module, process_group: ProcessGroup) -> nn.Module:
+    """Wrap the model in DistributedDataParallel; a single process gets the model itself."""
+    return model if process_group.size == 1 else DistributedDataParallel(model)
 
 
-def broadcast_buffers(model: nn.Module, team: ProcessGroup) -> None:
-    """Give all the leader's buffers: each had batch statistics of its own."""
-    if team.size > 1:
+def broadcast_buffers(model: nn.Module, process_group: ProcessGroup) -> None:
+    """Copy the buffers of rank 0 to all ranks, whose batch statistics differ."""
+    if process_group.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def all_reduce_sum(values: Sequence[float], team: ProcessGroup, device: str) -> list[float]:
-    """The sums over all processes."""
-    if team.size == 1:
+def all_reduce_sum(
+    values: Sequence[float], process_group: ProcessGroup, device: str
+) -> list[float]:
+    """The sum of each value over all processes."""
+    if process_group.size == 1:
         return list(values)
     sums = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(sums)

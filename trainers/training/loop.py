@@ -1,8 +1,8 @@
-"""One loop for training and fine-tuning: `train` runs a `Session` to its end, with reports.
+"""The loop for training and fine-tuning: `train_model` runs a `TrainingSession` to its end.
 
-A `Session` is the same loop by hand: advance it to any step, save its state, go on later. Each
-epoch draws its order, its augmentation and its dropout from (seed, epoch) alone, so a session that
-is taken up at an epoch's start continues bit for bit.
+A `TrainingSession` can also be advanced to any step, saved and continued later. The order and the
+augmentation of an epoch depend on (seed, epoch) only, and dropout on (seed, step) only, so a
+resumed session gives the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -14,28 +14,18 @@ from typing import Literal
 
 from torch import nn
 
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..runtime.device import DeviceConfig
 from .distillation import Teacher
 from .optimizer import TrainingSettings
-from .session import AuxiliaryLosses, TrainingDivergedError, TrainingSession
-
-__all__ = [
-    "AuxiliaryLosses",
-    "TrainingDivergedError",
-    "TrainingLog",
-    "TrainingProgress",
-    "TrainingSession",
-    "TrainingSettings",
-    "train_model",
-]
+from .session import AuxiliaryLosses, TrainingSession
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """Where a run stands; loss and accuracy are means over the steps since the last report.
+    """The state of a run. Loss and accuracy are means over the steps since the last report.
 
-    `seconds` counts this launch only, `remaining` foretells the rest at its pace.
+    `seconds` counts this process only; `remaining` extrapolates its pace to the last step.
     """
 
     step: int
@@ -50,7 +40,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingLog:
-    """What a run did, on which machine settings, and why it ended."""
+    """A summary of a run: steps, times, progress reports, configuration and why it ended."""
 
     steps: int
     epochs: float
@@ -72,7 +62,20 @@ def train_model(
     on_epoch: Callable[[TrainingProgress], bool] | None = None,
     machine: DeviceConfig | None = None,
 ) -> TrainingLog:
-    """Train the given model in place; `on_epoch` returning False ends the run early."""
+    """Train a model in place.
+
+    Args:
+        model: The network to train.
+        data: The splits; only train is used.
+        tuning: How to train.
+        seed: Determines the order, the augmentation and dropout.
+        teacher: The teacher of the distillation; None: no distillation.
+        on_epoch: Called with the progress at every report; False ends the run.
+        machine: Device and precision; None: the fastest here.
+
+    Example:
+        >>> log = train_model(model, data, TrainingSettings(epochs=2), seed=0)
+    """
     session = TrainingSession(
         model, data, tuning, seed=seed, guidance=AuxiliaryLosses(teacher=teacher), machine=machine
     )
@@ -82,13 +85,18 @@ def train_model(
 def run_session(
     session: TrainingSession, on_epoch: Callable[[TrainingProgress], bool] | None = None
 ) -> TrainingLog:
-    """Advance a session from report to report until it is finished, stopped or out of time."""
+    """Advance a session from report to report until it is finished, stopped or out of time.
+
+    Args:
+        session: The session to run.
+        on_epoch: Called with the progress at every report; False ends the run.
+    """
     begin = time.perf_counter()
     first = session.step
     history: list[TrainingProgress] = []
     ended: Literal["finished", "stopped", "max_seconds"] = "finished"
     while session.step < session.total_steps:
-        goal = report_steps(session)[0]  # anew each time: a report may change the total
+        goal = report_steps(session)[0]  # computed each time: a report may change total_steps
         if not session.advance(goal, begin=begin):
             ended = "max_seconds"
         history.append(training_progress(session, first, time.perf_counter() - begin))
@@ -111,16 +119,16 @@ def run_session(
 
 
 def report_steps(session: TrainingSession) -> list[int]:
-    """The steps still ahead after which there is a report: epoch ends, asked points, the end."""
-    each = session.steps_per_epoch
-    ends = range(each, session.total_steps, each)
-    asked = (round(point * each) for point in session.tuning.reports)
-    goals = {*ends, *asked, session.total_steps}
-    return sorted(goal for goal in goals if session.step < goal <= session.total_steps)
+    """The remaining steps with a report: epoch ends, `tuning.reports` and the last step."""
+    per_epoch = session.steps_per_epoch
+    epoch_ends = range(per_epoch, session.total_steps, per_epoch)
+    requested = (round(epoch * per_epoch) for epoch in session.tuning.reports)
+    steps = {*epoch_ends, *requested, session.total_steps}
+    return sorted(step for step in steps if session.step < step <= session.total_steps)
 
 
 def training_progress(session: TrainingSession, first: int, seconds: float) -> TrainingProgress:
-    """Where a session that began at step `first` stands after so many seconds."""
+    """The progress of a session that started at step `first`, `seconds` ago."""
     loss, accuracy = session.pop_means()
     remaining = seconds / max(1, session.step - first) * (session.total_steps - session.step)
     return TrainingProgress(

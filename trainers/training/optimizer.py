@@ -1,11 +1,11 @@
-"""The settings of a training run, its optimiser and its learning-rate schedule."""
+"""Settings of a training run, the optimizer and the learning-rate schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,23 +15,27 @@ from ...spaces.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How a network is trained. The defaults are the brief fine-tune after a cut.
+    """How a network is trained: SGD with a cosine schedule. The defaults suit a short fine-tune.
 
-    `distill` is the weight of the teacher's part of the loss (0: labels only); `reports` are the
-    epochs, fractions allowed, after which progress is reported besides the end of each epoch.
+    Args:
+        epochs: Passes over the training split; fractions are allowed.
+        learning_rate: The peak rate, reached after the warm-up.
+        warmup: The share of the run in which the rate rises linearly.
+        clip: The largest norm of the gradient; None: no clipping.
+        distill: The weight of the teacher's term in the loss; 0: labels only.
+        temperature: The softmax temperature of the teacher's term.
+        ema: The decay of the exponential moving average of the weights; None: no average.
+        max_seconds: Training stops after so many seconds; None: no limit.
+        reports: Epochs (fractions allowed) with a progress report, besides each epoch's end.
     """
 
     epochs: float = 1.0
     learning_rate: float = 0.02
     batch_size: int = 128
-    optimiser: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    schedule: Literal["cosine", "step"] = "cosine"
     warmup: float = 0.05
-    steps_at: tuple[float, ...] = (0.5, 0.75)
-    step_factor: float = 0.1
     label_smoothing: float = 0.0
     clip: float | None = None
     distill: float = 0.7
@@ -46,8 +50,6 @@ class TrainingSettings:
             "learning_rate": (self.learning_rate > 0, "> 0"),
             "batch_size": (self.batch_size >= 1, ">= 1"),
             "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
-            "optimiser": (self.optimiser in ("sgd", "adamw"), "'sgd' or 'adamw'"),
-            "schedule": (self.schedule in ("cosine", "step"), "'cosine' or 'step'"),
             "warmup": (0 <= self.warmup < 1, "in [0, 1), a share of the run"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
@@ -60,22 +62,19 @@ class TrainingSettings:
 
 
 def learning_rate_at(tuning: TrainingSettings, step: int, total: int) -> float:
-    """The rate of step 0..total-1: linear warm-up, then half a cosine to 0, or falling steps."""
+    """The learning rate of step 0..total-1: a linear warm-up, then a half cosine to 0."""
     warm = round(tuning.warmup * total)
     if step < warm:
         return tuning.learning_rate * (step + 1) / (warm + 1)
     done = (step - warm) / max(1, total - warm)
-    if tuning.schedule == "cosine":
-        return tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-    passed = sum(step / total >= at for at in tuning.steps_at)
-    return tuning.learning_rate * float(tuning.step_factor**passed)
+    return tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CustomLearningRate:
-    """A parameter with a learning rate of its own, by the share of the run that is done (0..1).
+    """A parameter whose learning rate is a function of the completed share of the run (0..1).
 
-    It does not decay, and a clip of the gradient's norm leaves it out.
+    It has no weight decay, and gradient clipping ignores it.
     """
 
     parameter: nn.Parameter
@@ -85,7 +84,7 @@ class CustomLearningRate:
 def build_optimizer(
     model: nn.Module, tuning: TrainingSettings, own: Sequence[CustomLearningRate] = ()
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW, fused; norms and biases (all vectors and scalars) do not decay."""
+    """Fused SGD. Vectors and scalars (norms and biases) have no weight decay."""
     apart = {id(rated.parameter) for rated in own}
     trained = [p for p in model.parameters() if p.requires_grad and id(p) not in apart]
     groups: list[dict[str, Any]] = [
@@ -96,8 +95,6 @@ def build_optimizer(
     if not groups:
         raise UserError("a network must have parameters to train, got none; unfreeze some")
     groups += [{"params": [o.parameter], "weight_decay": 0.0, "own_rate": o.rate} for o in own]
-    if tuning.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=tuning.learning_rate, fused=True)
     return torch.optim.SGD(
         groups,
         lr=tuning.learning_rate,

@@ -1,4 +1,4 @@
-"""A training run that can be advanced, saved and taken up again."""
+"""A training run that can be advanced step by step, saved and resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..data.batches import iterate_batches
-from ..data.types import DataSplits
+from ..data.splits import DataSplits
 from ..metrics.evaluate import logits_of
 from ..runtime.device import (
     DeviceConfig,
@@ -25,9 +25,7 @@ from ..runtime.device import (
 from .distillation import Teacher, distillation_loss
 from .optimizer import CustomLearningRate, TrainingSettings, build_optimizer, learning_rate_at
 
-LOSS_CHECK_INTERVAL = (
-    16  # steps between looks at the loss on a GPU, where each look waits for the device
-)
+LOSS_CHECK_INTERVAL = 16  # steps between checks of the loss on a GPU: a check synchronises
 
 
 class TrainingDivergedError(RuntimeError):
@@ -36,9 +34,10 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryLosses:
-    """What shapes the loss besides labels: a teacher, and a penalty of the share done (0..1).
+    """Terms of the loss besides the labels: a teacher's, and a penalty.
 
-    The parameters that the penalty is about may have learning rates of their own.
+    The penalty is a function of the completed share of the run (0..1). The parameters that it
+    concerns may have learning rates of their own (`own_rates`).
     """
 
     teacher: Teacher | None = None
@@ -47,7 +46,16 @@ class AuxiliaryLosses:
 
 
 class TrainingSession:
-    """A model in training: its optimiser, its place in the epochs, its random state."""
+    """A model in training, with its optimizer, position in the epochs and random state.
+
+    Args:
+        model: The network; it is moved to the device in place.
+        data: The splits; only train is used.
+        tuning: How to train.
+        seed: Determines the order, the augmentation and dropout.
+        guidance: Terms of the loss besides the labels.
+        machine: Device and precision; None: the fastest here.
+    """
 
     def __init__(
         self,
@@ -83,11 +91,11 @@ class TrainingSession:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, fractions included."""
+        """The number of completed epochs, as a fraction."""
         return self.step / self.steps_per_epoch
 
     def advance(self, goal: int, *, begin: float | None = None) -> bool:
-        """Train up to a step; False when `max_seconds` since `begin` ran out before it."""
+        """Train up to step `goal`; False if `max_seconds` since `begin` passed before it."""
         begin = time.perf_counter() if begin is None else begin
         limit = self.tuning.max_seconds
         devices = [torch.cuda.current_device()] if self.machine.device.startswith("cuda") else []
@@ -103,7 +111,7 @@ class TrainingSession:
         return self.step >= goal
 
     def finish(self) -> None:
-        """Write the averaged weights, where they were asked for, into the model; eval mode."""
+        """Copy averaged weights, if any, into the model and put it in eval mode."""
         if self.ema_model is not None:
             self.model.load_state_dict(self.ema_model.module.state_dict())
         self.model.eval()
@@ -117,7 +125,7 @@ class TrainingSession:
         return loss, hits / self.batch_size
 
     def seek(self, step: int) -> None:
-        """Stand before a step, with the batches that an unbroken run would see next."""
+        """Move to a step; the next batches are those of an uninterrupted run."""
         self.step = step
         if step % self.steps_per_epoch:
             self._start_epoch()
@@ -140,21 +148,19 @@ class TrainingSession:
         images, labels = next(self._reader)
         images = to_memory_format(images, self.machine)
         self.reading_seconds += time.perf_counter() - begin
-        torch.manual_seed(
-            mix_seeds(self.seed, self.step)
-        )  # dropout's draws do not depend on the past
+        torch.manual_seed(mix_seeds(self.seed, self.step))  # for dropout, also after a resume
         self.current_learning_rate = learning_rate_at(self.tuning, self.step, self.total_steps)
         share = self.step / self.total_steps
         for group in self.optimizer.param_groups:
-            own = group.get("own_rate")
-            group["lr"] = self.current_learning_rate if own is None else own(share)
-        taught = None
+            own_rate = group.get("own_rate")
+            group["lr"] = self.current_learning_rate if own_rate is None else own_rate(share)
+        teacher_logits = None
         if self.teacher is not None:
-            step = (self.data, self.seed, self.step, self.batch_size)
-            taught = self.teacher(images, step, data=self.data)
+            batch_key = (self.data, self.seed, self.step, self.batch_size)
+            teacher_logits = self.teacher(images, batch_key, data=self.data)
         with autocast(self.machine, exact=self.data.outputs.exact):
             logits = logits_of(self.forward(images), self.data)
-        loss = distillation_loss(logits, labels, taught, self.tuning)
+        loss = distillation_loss(logits, labels, teacher_logits, self.tuning)
         if self.penalty is not None:
             loss = loss + self.penalty(share)
         self.optimizer.zero_grad(set_to_none=True)
@@ -168,13 +174,13 @@ class TrainingSession:
         self._unchecked.append(loss.detach())
         self.step += 1
         if self.machine.device == "cpu" or self.step % LOSS_CHECK_INTERVAL == 0:
-            self._check_losses()  # before the weights take the step
+            self._check_losses()  # before the optimizer step
         self.optimizer.step()
         if self.ema_model is not None:
             self.ema_model.update_parameters(self.model)
 
     def _check_losses(self) -> None:
-        """Refuse a loss that is not finite, naming the first step that showed it."""
+        """Raise TrainingDivergedError for the first step whose loss is not finite."""
         if not self._unchecked:
             return
         losses = torch.stack(self._unchecked).tolist()
@@ -183,11 +189,11 @@ class TrainingSession:
         for step, loss in enumerate(losses, first):
             if not math.isfinite(loss):
                 raise TrainingDivergedError(
-                    f"the loss must stay finite, got {loss} at step {step} of {self.total_steps} with "
-                    f"learning rate {self.current_learning_rate:.4g}; lower it"
+                    f"the loss must stay finite, got {loss} at step {step} of {self.total_steps} "
+                    f"with learning rate {self.current_learning_rate:.4g}; lower it"
                 )
 
 
 def mix_seeds(seed: int, count: int) -> int:
-    """One generator seed of two numbers, well spread (the multiplier of splitmix64)."""
+    """Combine two numbers into one well-distributed seed (multipliers of splitmix64)."""
     return (seed * 0x9E3779B97F4A7C15 + count * 0xBF58476D1CE4E5B9 + 1) % 2**63

@@ -1,8 +1,8 @@
-"""Training within a time: the schedule is planned in as many steps as fit, it is not cut off.
+"""Train within a time limit: the schedule is shortened to the steps that fit, not interrupted.
 
-The pace is measured from the first report on. At every report after it, the schedule's length is
-set to the steps that fit into the time left, at most those that were asked for. So the learning
-rate falls to its end, however slow the machine is.
+The pace is measured from the first report. At every later report, the length of the schedule
+becomes the number of steps that fit into the remaining time, at most the requested number. So the
+learning rate always falls to its final value.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import replace
 from .loop import TrainingProgress
 from .session import TrainingSession
 
-LEAST_STEPS = 8  # are trained in any case
-PARTS = 8  # reports in an epoch
+MIN_STEPS = 8  # trained in any case
+REPORTS_PER_EPOCH = 8
 
 OnReport = Callable[[TrainingProgress], bool]
 
 
 def within(session: TrainingSession, seconds: float, on_report: OnReport) -> OnReport:
-    """Prepare a session for a run of at most so many seconds; what the run is to report to."""
-    asked = session.total_steps
+    """Prepare a session for a time limit, and return the report callback for `run_session`."""
+    requested_steps = session.total_steps
     first: TrainingProgress | None = None
     session.tuning = replace(session.tuning, reports=report_points(session))
 
@@ -31,22 +31,25 @@ def within(session: TrainingSession, seconds: float, on_report: OnReport) -> OnR
             first = progress
         else:
             pace = (progress.seconds - first.seconds) / (progress.step - first.step)
-            session.total_steps = steps_planned(progress, pace, seconds, asked)
+            session.total_steps = planned_steps(progress, pace, seconds, requested_steps)
         return on_report(replace(progress, steps=session.total_steps))
 
     return report
 
 
 def report_points(session: TrainingSession) -> tuple[float, ...]:
-    """In epochs: after each part of an epoch, and in the first one after 1, 2, 4, ... steps."""
-    each = session.steps_per_epoch
-    doubled = [2**power / each for power in range(each.bit_length())]
-    parts = [part / PARTS for part in range(1, round(PARTS * session.tuning.epochs) + 1)]
-    return (*doubled, *parts)
+    """Epochs with a report: eight per epoch, and in the first one after 1, 2, 4, ... steps."""
+    per_epoch = session.steps_per_epoch
+    early = [2**power / per_epoch for power in range(per_epoch.bit_length())]
+    count = round(REPORTS_PER_EPOCH * session.tuning.epochs)
+    regular = [index / REPORTS_PER_EPOCH for index in range(1, count + 1)]
+    return (*early, *regular)
 
 
-def steps_planned(progress: TrainingProgress, pace: float, seconds: float, asked: int) -> int:
-    """How long the schedule is to be at so many seconds a step."""
+def planned_steps(
+    progress: TrainingProgress, pace: float, seconds: float, requested_steps: int
+) -> int:
+    """The length of the schedule that fits into `seconds` at `pace` seconds per step."""
     left = max(0.0, seconds - progress.seconds)
-    fit = progress.step + int(min(left / max(pace, 1e-9), asked))
-    return min(max(fit, LEAST_STEPS), asked)
+    fitting = progress.step + int(min(left / max(pace, 1e-9), requested_steps))
+    return min(max(fitting, MIN_STEPS), requested_steps)

@@ -1,7 +1,7 @@
-"""A dense baseline: train a network by name, resumably, and write its weights and its figures.
+"""Train a dense network by name, resumably, and write its weights and metrics.
 
-`OUT` is the network's safetensors, `OUT.json` beside it what was trained and how good it is. While
-it runs, `OUT.checkpoint` holds the session; run the same job again and it goes on from there.
+`OUT` is the safetensors file, `OUT.json` its settings and metrics. During the training,
+`OUT.checkpoint` holds the session; the same call resumes it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ from pathlib import Path
 from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.output_forms import SCORES
 from ..data.image_options import ImageOptions, with_options
-from ..data.sources.load import DataSplits, load_data
+from ..data.sources.load import load_data
+from ..data.splits import DataSplits
 from ..metrics.evaluate import ClassificationMetrics, evaluate
-from ..models.build import build_model, load_weights, stock_notes
+from ..models.build import build_model, stock_notes
 from ..models.read_outputs import read_outputs
+from ..models.weights import load_weights
 from ..runtime.device import DeviceConfig, detect_device_config
 from .checkpoint import restore_session, save_session, save_weights
-from .loop import TrainingLog, TrainingProgress, TrainingSession, TrainingSettings, run_session
+from .loop import TrainingLog, TrainingProgress, run_session
+from .optimizer import TrainingSettings
+from .session import TrainingSession
 
 SCHEMA = 1
 SAVE_SECONDS = 60.0
-# From scratch: the rate and the warm-up that a fine-tune must not have.
+# A fine-tune needs a lower learning rate than training from scratch.
 FROM_SCRATCH_SETTINGS = TrainingSettings(epochs=30, learning_rate=0.1, warmup=0.05, distill=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class DenseTrainingSpec:
-    """What to train, on what, and where to write it."""
+    """A network to train, its data and the output file."""
 
     model: str
     data: str
@@ -46,13 +50,13 @@ class DenseTrainingSpec:
     outputs: str = SCORES  # or probabilities
 
     def settings(self, machine: DeviceConfig) -> dict[str, object]:
-        """What decides the result, as JSON values."""
-        source = None if self.weights is None else file_sha256(self.weights)
+        """Everything that determines the result, as JSON values."""
+        weights_sha256 = None if self.weights is None else file_sha256(self.weights)
         return {
             "model": self.model,
             "data": self.data,
             "seed": self.seed,
-            "weights_sha256": source,
+            "weights_sha256": weights_sha256,
             "tuning": asdict(self.tuning),
             "machine": asdict(machine),
             **({} if self.images == ImageOptions() else {"images": asdict(self.images)}),
@@ -62,7 +66,7 @@ class DenseTrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class DenseBaseline:
-    """A trained dense network on disk; validation chooses, test reports."""
+    """A trained dense network on disk and its metrics."""
 
     path: Path
     sha256: str
@@ -73,76 +77,79 @@ class DenseBaseline:
 
 
 def train_dense_baseline(
-    job: DenseTrainingSpec,
+    spec: DenseTrainingSpec,
     *,
     data: DataSplits | None = None,
     on_report: Callable[[TrainingProgress], bool] | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> DenseBaseline:
-    """Train, or go on training, and write the network; a finished job is read back.
+    """Start or resume a training and write the network; a finished one is read from disk.
 
-    `say` is told where the first weights come from, and how the network's outputs are read,
-    where that is not plain.
+    Args:
+        spec: What to train.
+        data: The data, if they are loaded already.
+        on_report: Called with the progress at every report; False ends the run.
+        log: Called with notes about the initial weights and the network's outputs.
     """
-    data = data or load_data(job.data)  # every command cuts the same validation split
-    data = with_options(data, job.images)
+    data = data or load_data(spec.data)  # every command splits off the same validation rows
+    data = with_options(data, spec.images)
     model = build_model(
-        job.model, classes=data.classes, input_shape=data.input_shape, seed=job.seed
+        spec.model, classes=data.classes, input_shape=data.input_shape, seed=spec.seed
     )
-    machine = job.machine or detect_device_config(model, data.input_shape)
-    settings = job.settings(machine)
-    checkpoint = job.out.with_name(job.out.name + ".checkpoint")
-    done = None if checkpoint.exists() else read_baseline(job.out)
-    if done is not None and done.settings == json.loads(json.dumps(settings)):
-        return done
-    notes = stock_notes(job.model) if job.weights is None else load_weights(model, job.weights)
-    data, more = read_outputs(model, data, job.outputs)
-    if say is not None:
-        for note in (*notes, *more):
-            say(note)
-    session = TrainingSession(model, data, job.tuning, seed=job.seed, machine=machine)
+    machine = spec.machine or detect_device_config(model, data.input_shape)
+    settings = spec.settings(machine)
+    checkpoint = spec.out.with_name(spec.out.name + ".checkpoint")
+    finished = None if checkpoint.exists() else read_baseline(spec.out)
+    if finished is not None and finished.settings == json.loads(json.dumps(settings)):
+        return finished
+    notes = stock_notes(spec.model) if spec.weights is None else load_weights(model, spec.weights)
+    data, output_notes = read_outputs(model, data, spec.outputs)
+    if log is not None:
+        for note in (*notes, *output_notes):
+            log(note)
+    session = TrainingSession(model, data, spec.tuning, seed=spec.seed, machine=machine)
     if checkpoint.exists():
         restore_session(session, checkpoint, settings)
-    log = run_session(
-        session, report_and_save(session, checkpoint, settings, job.save_seconds, on_report)
+    training_log = run_session(
+        session, report_and_save(session, checkpoint, settings, spec.save_seconds, on_report)
     )
-    if log.ended != "finished":
+    if training_log.ended != "finished":
         save_session(session, checkpoint, settings)
-    return _write_baseline(job, session, data, log, settings)
+    return _write_baseline(spec, session, data, training_log, settings)
 
 
 def report_and_save(
     session: TrainingSession,
     checkpoint: Path,
     settings: dict[str, object],
-    every: float,
+    save_seconds: float,
     on_report: Callable[[TrainingProgress], bool] | None,
 ) -> Callable[[TrainingProgress], bool]:
-    """Report, and save the session when the last save is old enough."""
-    last = time.monotonic()
+    """A report callback that also saves the session every `save_seconds`."""
+    saved_at = time.monotonic()
 
     def report(progress: TrainingProgress) -> bool:
-        nonlocal last
-        if time.monotonic() - last >= every and progress.step < progress.steps:
+        nonlocal saved_at
+        if time.monotonic() - saved_at >= save_seconds and progress.step < progress.steps:
             save_session(session, checkpoint, settings)
-            last = time.monotonic()
+            saved_at = time.monotonic()
         return on_report is None or on_report(progress) is not False
 
     return report
 
 
 def _write_baseline(
-    job: DenseTrainingSpec,
+    spec: DenseTrainingSpec,
     session: TrainingSession,
     data: DataSplits,
     log: TrainingLog,
     settings: dict[str, object],
 ) -> DenseBaseline:
     model, machine = session.model, session.machine
-    save_weights(model, job.out)
+    save_weights(model, spec.out)
     baseline = DenseBaseline(
-        path=job.out,
-        sha256=file_sha256(job.out),
+        path=spec.out,
+        sha256=file_sha256(spec.out),
         validation=evaluate(model, data.validation, data, machine=machine),
         test=None if data.test is None else evaluate(model, data.test, data, machine=machine),
         seconds=log.seconds,
@@ -150,7 +157,7 @@ def _write_baseline(
     )
     _write_record(baseline)
     if log.ended == "finished":
-        job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
+        spec.out.with_name(spec.out.name + ".checkpoint").unlink(missing_ok=True)
     return baseline
 
 
@@ -160,7 +167,7 @@ def _write_record(baseline: DenseBaseline) -> None:
 
 
 def read_baseline(out: Path) -> DenseBaseline | None:
-    """The finished baseline at `out`, if its record fits its weights."""
+    """The finished baseline at `out`; None if there is none or its record names other weights."""
     file = out.with_name(out.name + ".json")
     if not (out.is_file() and file.is_file()):
         return None
@@ -179,6 +186,6 @@ def read_baseline(out: Path) -> DenseBaseline | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 that results quote."""
+    """The SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

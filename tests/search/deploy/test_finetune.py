@@ -19,7 +19,7 @@ import paretoprune as pp
 from paretoprune.search.results.model_card import render_model_card
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.records.recipe import FineTuneRecord, read_recipe
-from paretoprune.trainers.data.types import Split
+from paretoprune.trainers.data.splits import Split
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.pruning.serialization import (
     NEXT_WEIGHTS_FILE,
@@ -31,7 +31,7 @@ from paretoprune.trainers.runtime.device import DeviceConfig
 from paretoprune.trainers.training.checkpoint import weights_digest
 from paretoprune.trainers.training.distributed import ProcessGroup, shard_split
 from paretoprune.trainers.training.finetune import FineTuneJob, run_fine_tune
-from paretoprune.trainers.training.loop import TrainingSettings
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -32,14 +32,10 @@ from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.runtime.device import DeviceConfig
-from paretoprune.trainers.training.loop import (
-    TrainingSession,
-    TrainingSettings,
-    report_steps,
-    run_session,
-    training_progress,
-)
-from paretoprune.trainers.training.time_limit import LEAST_STEPS, within
+from paretoprune.trainers.training.loop import report_steps, run_session, training_progress
+from paretoprune.trainers.training.optimizer import TrainingSettings
+from paretoprune.trainers.training.session import TrainingSession
+from paretoprune.trainers.training.time_limit import MIN_STEPS, within
 
 ASKED = SearchSettings(target_flops="0.4", max_minutes=20.0, workers=2)
 BUDGET = Policy("taylor", allocation="loss-budget")
@@ -173,10 +169,10 @@ def test_whatever_the_pace_a_limited_training_ends_about_in_time(seconds, paces,
         passed, longest, session.step = passed + took, max(longest, took), goal
         report(training_progress(session, 0, passed))
     assert session.step <= asked
-    assert session.step >= min(asked, LEAST_STEPS)
-    assert passed <= seconds + longest + LEAST_STEPS
+    assert session.step >= min(asked, MIN_STEPS)
+    assert passed <= seconds + longest + MIN_STEPS
     if session.step < asked:
-        assert passed >= min(0.4 * seconds, seconds - longest - LEAST_STEPS)
+        assert passed >= min(0.4 * seconds, seconds - longest - MIN_STEPS)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.iterative import StepCallbacks, prune_iteratively
 from paretoprune.trainers.pruning.surgery import prune_network
-from paretoprune.trainers.training.loop import TrainingSettings, train_model
+from paretoprune.trainers.training.loop import train_model
+from paretoprune.trainers.training.optimizer import TrainingSettings
 
 QUICK = ("--epochs", "1", "--seed", "1", "--data", "digits", "--quiet")
 

@@ -48,7 +48,7 @@ from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy
 from paretoprune.spaces.records.evaluation import Evaluation
 from paretoprune.trainers.data.batches import fixed_subset
 from paretoprune.trainers.data.sources.load import load_data
-from paretoprune.trainers.data.types import normalize_images
+from paretoprune.trainers.data.splits import normalize_images
 from paretoprune.trainers.models.build import build_model
 from paretoprune.trainers.pruning.masking import masked
 from paretoprune.trainers.runtime.modes import eval_mode

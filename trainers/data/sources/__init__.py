@@ -1,1 +1,1 @@
-"""Where data comes from: one module a source, found by the word before the colon."""
+"""Data sources: `load.load_data` by name, `user.convert_user_data` from Python objects."""

@@ -1,4 +1,4 @@
-"""Folders that come as one .tar.gz: hashed, unpacked safely, found again by their content."""
+"""Data folders packed as a tar archive: hash them and unpack them safely into the cache."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def is_archive(path: Path) -> bool:
 
 
 def resolve_data_path(where: str) -> Path:
-    """The directory or archive that the user named."""
+    """The path of the data directory or archive; UserError if there is none."""
     path = Path(where).expanduser()
     if path.is_dir() or (path.is_file() and is_archive(path)):
         return path
     found = "a file" if path.is_file() else "nothing"
     raise UserError(
-        f"data must be a directory or a {ARCHIVE_SUFFIXES[0]} file, got {where} where there is {found}; "
-        "check the path"
+        f"data must be a directory or a {ARCHIVE_SUFFIXES[0]} file, got {where} where there is "
+        f"{found}; check the path"
     )
 
 
 def hash_data_path(path: Path) -> str:
-    """A hash of an archive's bytes, or of a directory's names, sizes and times of change."""
+    """The SHA-256 of an archive's bytes, or of a directory's file names, sizes and mtimes."""
     digest = hashlib.sha256()
     if path.is_file():
         with path.open("rb") as file:
@@ -48,7 +48,7 @@ def hash_data_path(path: Path) -> str:
 
 
 def unpack_archive(archive: Path, digest: str) -> Path:
-    """The archive's content in the cache; members that point out of it are refused."""
+    """Unpack an archive into the cache; members that point outside of it are refused."""
     target = cache_folder() / "unpacked" / digest
     if target.is_dir():
         return target
@@ -60,7 +60,8 @@ def unpack_archive(archive: Path, digest: str) -> Path:
             if size > free:
                 raise UserError(
                     f"an archive must unpack to less than is free in the cache, {free:,} bytes, "
-                    f"got {size:,} in {archive}; make room, or name another PARETOPRUNE_CACHE"
+                    f"got {size:,} in {archive}; free disk space, or set PARETOPRUNE_CACHE to "
+                    "another folder"
                 )
             check_archive_end(tar)
             tar.extractall(partial, filter="data")
@@ -70,7 +71,7 @@ def unpack_archive(archive: Path, digest: str) -> Path:
     except (tarfile.TarError, OSError, EOFError, LZMAError, ZlibError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
-            f"an archive must be whole and hold plain files, got {archive} which does not "
+            f"an archive must be intact and hold plain files, got {archive} which does not "
             f"unpack ({error}); copy or pack it again"
         ) from None
     partial.rename(target)
@@ -78,7 +79,7 @@ def unpack_archive(archive: Path, digest: str) -> Path:
 
 
 def check_archive_end(tar: tarfile.TarFile) -> None:
-    """Raise unless zeros follow the last member: at a damaged header the reader just stops."""
+    """Raise unless zeros follow the last member. tarfile stops silently at a damaged header."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if any(tar.fileobj.read(tarfile.BLOCKSIZE)):
@@ -86,12 +87,12 @@ def check_archive_end(tar: tarfile.TarFile) -> None:
 
 
 def delete_unpacked(digest: str) -> None:
-    """Delete an unpacked archive once its arrays are stored."""
+    """Delete an unpacked archive whose arrays are stored."""
     shutil.rmtree(cache_folder() / "unpacked" / digest, ignore_errors=True)
 
 
 def find_dataset_root(path: Path, marker: str) -> Path | None:
-    """The shallowest directory, at most two below `path`, that holds `marker`."""
+    """The shallowest directory, at most two levels below `path`, that contains `marker`."""
     for folder in (path, *sorted(path.glob("*")), *sorted(path.glob("*/*"))):
         if (folder / marker).is_dir():
             return folder

@@ -1,8 +1,8 @@
-"""How a torch Dataset or DataLoader is read into memory, and what one reading cannot keep.
+"""Read a torch Dataset or DataLoader into memory, and warn about what a single pass loses.
 
-A DataLoader with a plain sampler is read in the dataset's order and without drop_last, so that
-every row is read once. What would change from epoch to epoch is read once and then fixed: random
-transforms, random samplers, a collate_fn that mixes. Each of these is a warning of one line.
+A DataLoader with a plain sampler is read in the dataset's order and without drop_last, so every
+row is read once. Random transforms, random samplers and a mixing collate_fn would give other rows
+in every epoch. They are read once and then fixed, with a warning of one line for each.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from torch.utils.data import (
 
 Part = Dataset[Any] | DataLoader[Any]
 
-BATCH = 256  # images read at a time from a Dataset
-SAMPLES = 8  # rows that are read again
-READS = 3  # a flip of one image in two stays unseen with a chance of 4 to the power of -8
+READ_BATCH_SIZE = 256  # for a Dataset
+PROBED_ROWS = 8  # rows that are read several times
+READS = 3  # a random flip with p = 0.5 is missed with a probability of 4 ** -8
 
 
-def batches_of(part: Part) -> DataLoader[Any]:
-    """A loader that yields every row which `part` stands for, in a fixed order where it can."""
+def build_reader(part: Part) -> DataLoader[Any]:
+    """A loader that yields every row of `part`, in a fixed order if possible."""
     if not isinstance(part, DataLoader):
-        return DataLoader(part, batch_size=BATCH)
+        return DataLoader(part, batch_size=READ_BATCH_SIZE)
     if not is_rebuildable(part):
         return part
     sampler: Any = part.sampler
@@ -62,7 +62,7 @@ def batches_of(part: Part) -> DataLoader[Any]:
 
 
 def is_rebuildable(loader: DataLoader[Any]) -> bool:
-    """True where a new loader without drop_last yields the same rows and the dropped ones."""
+    """True if a new loader without drop_last yields the same rows and the dropped ones."""
     return (
         type(loader) is DataLoader
         and not isinstance(loader.dataset, IterableDataset)
@@ -72,9 +72,9 @@ def is_rebuildable(loader: DataLoader[Any]) -> bool:
 
 
 def is_plain(loader: DataLoader[Any]) -> bool:
-    """True where the sampler shows every row once: in order, or shuffled."""
+    """True if the sampler yields every row once, in order or shuffled."""
     sampler: Any = loader.sampler
-    size = size_of(loader.dataset)
+    size = dataset_size(loader.dataset)
     if type(sampler) is SequentialSampler:
         return len(sampler.data_source) == size
     if type(sampler) is not RandomSampler or sampler.replacement:
@@ -82,8 +82,8 @@ def is_plain(loader: DataLoader[Any]) -> bool:
     return len(sampler.data_source) == sampler.num_samples == size
 
 
-def size_of(dataset: Dataset[Any]) -> int | None:
-    """The rows of a dataset; None where it does not know."""
+def dataset_size(dataset: Dataset[Any]) -> int | None:
+    """The number of rows of a dataset; None if it has no length."""
     if isinstance(dataset, IterableDataset):
         return None
     try:
@@ -93,15 +93,15 @@ def size_of(dataset: Dataset[Any]) -> int | None:
 
 
 def loader_notes(part: Part, name: str, rows: int) -> list[str]:
-    """What the user must know of a split that was read from a Dataset or a DataLoader."""
+    """Notes for the user about a split that was read from a Dataset or a DataLoader."""
     notes = [*row_notes(part, name, rows)]
-    with contextlib.suppress(Exception):  # a dataset that cannot be read at single rows
-        notes += random_notes(part, name)
+    with contextlib.suppress(Exception):  # the dataset may not support single rows
+        notes += randomness_notes(part, name)
     return notes
 
 
 def row_notes(part: Part, name: str, rows: int) -> Iterator[str]:
-    """Which rows were read, where these are not all rows of the dataset once."""
+    """Yield notes about the rows that were read if they are not every row of the dataset once."""
     loader = part if isinstance(part, DataLoader) else None
     dataset: Any = part if loader is None else loader.dataset
     if isinstance(dataset, IterableDataset):
@@ -112,40 +112,42 @@ def row_notes(part: Part, name: str, rows: int) -> Iterator[str]:
         return
     if loader is None:
         return
-    size = size_of(dataset)
-    whole = "the dataset has no length" if size is None else f"the dataset has {size:,}"
+    size = dataset_size(dataset)
+    size_text = "the dataset has no length" if size is None else f"the dataset has {size:,}"
     sampler: Any = loader.sampler
     kind = type(sampler).__name__
     if not is_rebuildable(loader):
         custom = type(loader.batch_sampler) not in (BatchSampler, type(None))
         if custom or rows != size:
             kind = type(loader.batch_sampler if custom else loader).__name__
-            yield once(name, kind, rows, whole)
+            yield fixed_sample_warning(name, kind, rows, size_text)
     elif type(sampler) is SubsetRandomSampler:
         if rows != size:
-            yield f"{name}: SubsetRandomSampler chooses {rows:,} rows, which are read ({whole})"
+            yield (
+                f"{name}: SubsetRandomSampler selects {rows:,} rows, which are read ({size_text})"
+            )
     elif not is_plain(loader):
-        yield once(name, kind, rows, whole)
+        yield fixed_sample_warning(name, kind, rows, size_text)
     if is_rebuildable(loader) and loader.drop_last and rows % (loader.batch_size or 1):
         yield f"{name}: drop_last of the DataLoader is not applied, all {rows:,} rows are read"
 
 
-def once(name: str, kind: str, rows: int, whole: str) -> str:
-    """The warning about an order, a choice or weights that the user's loader draws anew."""
+def fixed_sample_warning(name: str, kind: str, rows: int, size_text: str) -> str:
+    """The warning about a sampler whose rows would change from epoch to epoch."""
     return (
-        f"warning: the {kind} of {name} is drawn once: every epoch uses these {rows:,} rows "
-        f"({whole}); pass the Dataset itself to use every row once"
+        f"warning: the {kind} of {name} is sampled once: every epoch uses these {rows:,} rows "
+        f"({size_text}); pass the Dataset itself to use every row once"
     )
 
 
-def random_notes(part: Part, name: str) -> Iterator[str]:
-    """What differs when a few rows are read again. Global random states are given back."""
+def randomness_notes(part: Part, name: str) -> Iterator[str]:
+    """Yield notes about rows that differ between reads. Global random states are restored."""
     loader = part if isinstance(part, DataLoader) else None
     dataset: Any = part if loader is None else loader.dataset
     if isinstance(dataset, IterableDataset):
         return
-    with random_states():
-        rows = some_rows(part)
+    with preserved_random_states():
+        rows = probe_rows(part)
         first = [dataset[row] for row in rows]
         again = ([dataset[row] for row in rows] for _ in range(READS - 1))
         if any(not is_same(first, samples) for samples in again):
@@ -165,19 +167,19 @@ def random_notes(part: Part, name: str) -> Iterator[str]:
             )
 
 
-def some_rows(part: Part) -> list[Any]:
-    """A few of the rows that a part shows, spread over the dataset where it is shown whole."""
+def probe_rows(part: Part) -> list[Any]:
+    """A few rows of a part: evenly spaced over the dataset, or the first of a custom sampler."""
     if isinstance(part, DataLoader) and not is_plain(part):
         if type(part.batch_sampler) not in (BatchSampler, type(None)):
-            return list(next(iter(part.batch_sampler)))[:SAMPLES]  # type: ignore[arg-type]
-        return list(itertools.islice(part.sampler, SAMPLES))
+            return list(next(iter(part.batch_sampler)))[:PROBED_ROWS]  # type: ignore[arg-type]
+        return list(itertools.islice(part.sampler, PROBED_ROWS))
     dataset: Any = part.dataset if isinstance(part, DataLoader) else part
     size = len(dataset)
-    return [int(row) for row in np.linspace(0, size - 1, min(size, SAMPLES))]
+    return [int(row) for row in np.linspace(0, size - 1, min(size, PROBED_ROWS))]
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """True if two samples hold the same values. What cannot be compared counts as the same."""
+    """True if two samples have the same values. Objects that cannot be compared are equal."""
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     if isinstance(one, Mapping):
@@ -189,14 +191,14 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 @contextlib.contextmanager
-def random_states() -> Iterator[None]:
-    """Give back the states of Python's, NumPy's and torch's global generators."""
-    own, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = list(range(torch.cuda.device_count())) if begun else []
+def preserved_random_states() -> Iterator[None]:
+    """Restore the states of Python's, NumPy's and torch's global generators afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    uses_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if uses_cuda else []
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
-        random.setstate(own)
-        np.random.set_state(numpy)  # noqa: NPY002
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

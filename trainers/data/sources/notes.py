@@ -1,4 +1,4 @@
-"""What a user is told about splits: one line for each thing that was decided for them."""
+"""Notes for the user about the splits: one line per automatic decision or likely mistake."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 import torch
 
-from ..types import Split
+from ..splits import Split
 
-PEEK = 64  # images that are compared
+COMPARED_IMAGES = 64
 
 
-def cut_note(validation: int, train: int) -> str:
-    """Validation was cut from train, which is smaller by it."""
+def validation_note(validation: int, train: int) -> str:
+    """The note that validation was split off from train."""
     return (
         f"no validation split is given: {validation:,} of {validation + train:,} training images "
-        "are cut from train for it, the same share of every class"
+        "are split off from train for it, the same share of every class"
     )
 
 
 def split_notes(
     train: Split, validation: Split, test: Split | None, classes: int
 ) -> Iterator[str]:
-    """Classes without images, and splits that hold the same images."""
+    """Yield notes about classes without images and about splits with the same images."""
     present = set(train.labels.tolist())
     absent = classes - len(present)
     if absent:
@@ -40,27 +40,27 @@ def split_notes(
         )
     if are_same(train, validation):
         yield (
-            "warning: validation holds the same images as train: its accuracy is that of images "
-            "trained on; pass another split"
+            "warning: validation has the same images as train: its accuracy is that of training "
+            "images; pass another split"
         )
     if test is not None and are_same(validation, test):
         yield (
-            "warning: test holds the same images as validation, which chooses: its accuracy is "
-            "optimistic; pass another split"
+            "warning: test has the same images as validation, which selects the networks: its "
+            "accuracy is optimistic; pass another split"
         )
 
 
 def are_same(one: Split, other: Split) -> bool:
-    """True if two splits in memory have the same labels, and the same first images."""
+    """True if two splits in memory have the same labels and the same first images."""
     if one.image_files is not None or other.image_files is not None:
         return False
     if not torch.equal(one.labels, other.labels):
         return False
-    return torch.equal(one.images[:PEEK], other.images[:PEEK])
+    return torch.equal(one.images[:COMPARED_IMAGES], other.images[:COMPARED_IMAGES])
 
 
 def layout_note(shape: tuple[int, ...]) -> str | None:
-    """A warning where the channels of images [C, H, W] seem to be last."""
+    """A warning if the channels of the images seem to be the last dimension, else None."""
     if len(shape) != 3 or shape[2] not in (1, 3, 4) or min(shape[:2]) <= 4:
         return None
     return (

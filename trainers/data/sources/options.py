@@ -1,4 +1,4 @@
-"""How a source is to be read: the settings that every reader gets."""
+"""Options that every data source takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ....spaces.errors import UserError
 
 
 def memory_limit() -> int:
-    """Bytes of decoded images that may be kept as arrays: PARETOPRUNE_MEMORY_GB, default 8."""
+    """Bytes of decoded images that may be held as arrays: PARETOPRUNE_MEMORY_GB, default 8."""
     text = os.environ.get("PARETOPRUNE_MEMORY_GB", "8")
     try:
         return int(float(text) * 2**30)
@@ -21,7 +21,7 @@ def memory_limit() -> int:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """The seed of the validation cut, and what may be fetched, resized and kept."""
+    """How to load data: the validation split, download, image size, memory and workers."""
 
     seed: int = 0
     download: bool = False

@@ -1,4 +1,4 @@
-"""From a directory or an archive to cached data: what all sources on disk share."""
+"""Load data from a directory or an archive through the cache; used by all sources on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..cache import SCHEMA, load_or_build_data
-from ..types import DataSplits
+from ..splits import DataSplits
 from .archive import delete_unpacked, hash_data_path, is_archive, resolve_data_path, unpack_archive
 from .options import LoadOptions
 
@@ -15,7 +15,7 @@ from .options import LoadOptions
 def load_cached_source(
     name: str, where: str, reading: LoadOptions, make: Callable[[Path, LoadOptions], DataSplits]
 ) -> DataSplits:
-    """The data that `make` builds from the directory, decoded once and mapped ever after."""
+    """The data that `make` builds from the directory; later calls map the cached arrays."""
     path = resolve_data_path(where)
     digest = hash_data_path(path)
     kind = name.partition(":")[0]

@@ -1,4 +1,4 @@
-"""`cifar10:DIR`, `cifar100:DIR`, `mnist:DIR`, `fashion-mnist:DIR`: torchvision's own files."""
+"""`cifar10:DIR`, `cifar100:DIR`, `mnist:DIR`, `fashion-mnist:DIR`: torchvision's files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 from ....spaces.errors import UserError
 from ..image_options import CIFAR10
+from ..splits import DataSplits, Split
 from ..stratified import stratified_split
-from ..types import DataSplits, Split
 from .archive import find_dataset_root
-from .notes import cut_note
+from .notes import validation_note
 from .options import LoadOptions
 from .stored import load_cached_source
 
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionFormat:
-    """A torchvision class, the directory it looks for, and what is known of its images."""
+    """A torchvision class, the directory that it reads, and the properties of its images."""
 
     loader: str
     marker: str
@@ -55,7 +55,7 @@ TORCHVISION_FORMATS = {
 
 
 def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
-    """Read by name; with `download` the directory is made and filled first."""
+    """Load a torchvision data set; with `download` the files are downloaded first."""
     kind = name.partition(":")[0]
     if reading.download:
         Path(where).mkdir(parents=True, exist_ok=True)
@@ -64,44 +64,44 @@ def read(name: str, where: str, reading: LoadOptions) -> DataSplits:
 
 
 def _build_data(kind: str, path: Path, reading: LoadOptions) -> DataSplits:
-    known = TORCHVISION_FORMATS[kind]
-    root = path.parent if path.name == known.marker else find_dataset_root(path, known.marker)
+    files = TORCHVISION_FORMATS[kind]
+    root = path.parent if path.name == files.marker else find_dataset_root(path, files.marker)
     if root is None:
         raise UserError(
-            f"{kind} needs a directory that holds {known.marker}/, got {path} without it; "
+            f"{kind} needs a directory that holds {files.marker}/, got {path} without it; "
             "name its parent or allow the download"
         )
-    images, labels = _load_arrays(known, root, train=True)
+    images, labels = _load_arrays(files, root, train=True)
     rng = np.random.default_rng(reading.seed)
-    stay, away = stratified_split(labels.numpy(), reading.validation_share, rng=rng)
+    train, validation = stratified_split(labels.numpy(), reading.validation_share, rng=rng)
     return DataSplits(
         name=kind,
-        train=Split(images[stay], labels[stay]),
-        validation=Split(images[away], labels[away]),
-        test=Split(*_load_arrays(known, root, train=False)),
-        classes=known.classes,
-        mean=known.mean,
-        std=known.std,
+        train=Split(images[train], labels[train]),
+        validation=Split(images[validation], labels[validation]),
+        test=Split(*_load_arrays(files, root, train=False)),
+        classes=files.classes,
+        mean=files.mean,
+        std=files.std,
         input_shape=tuple(images.shape[1:]),
-        augment=known.augment,
-        notes=(cut_note(len(away), len(stay)),),
+        augment=files.augment,
+        notes=(validation_note(len(validation), len(train)),),
     )
 
 
 def _load_arrays(
-    known: TorchvisionFormat, root: Path, *, train: bool, download: bool = False
+    files: TorchvisionFormat, root: Path, *, train: bool, download: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """One split as uint8 [N, C, H, W] and labels; torchvision checks the files' sums."""
+    """One split as uint8 [N, C, H, W] and labels; torchvision verifies the checksums."""
     from torchvision import datasets
 
     try:
-        table = getattr(datasets, known.loader)(str(root), train=train, download=download)
+        dataset = getattr(datasets, files.loader)(str(root), train=train, download=download)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
         reason = str(error).partition("\n")[0][:120]
         raise UserError(
-            f"{known.loader} files must be whole, got {root} where torchvision finds fault "
-            f"({reason}); fetch them again"
+            f"{files.loader} files must be intact, got {root} which torchvision cannot read "
+            f"({reason}); download them again"
         ) from None
-    images = torch.as_tensor(table.data)
+    images = torch.as_tensor(dataset.data)
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-    return images, torch.as_tensor(table.targets, dtype=torch.int64)
+    return images, torch.as_tensor(dataset.targets, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Data that the user hands over: arrays, tensors, torch Datasets or DataLoaders."""
+"""Convert a user's arrays, tensors, torch Datasets or DataLoaders to `DataSplits`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ....spaces.errors import UserError
 from ...runtime.user_code import describe_exception
+from ..splits import DataSplits, Split
 from ..stratified import stratified_split
-from ..types import DataSplits, Split
-from .loaders import batches_of, loader_notes
-from .notes import cut_note, layout_note, split_notes
+from .loaders import build_reader, loader_notes
+from .notes import layout_note, split_notes, validation_note
 from .options import LoadOptions
 
-IMAGES_PER_CHECK = 4096  # images that are looked at
+IMAGES_PER_CHECK = 4096  # images per check for NaN, to bound the memory
 SPLITS = ("train", "validation", "test")
 ACCEPTED_FORMS = (
     "(train, validation) or (train, validation, test), each (images, labels) or a Dataset"
@@ -24,18 +24,28 @@ ACCEPTED_FORMS = (
 
 
 def convert_user_data(data: object, *, seed: int = 0, name: str = "user") -> DataSplits:
-    """Make a `Data` of what the user has; a missing validation is cut from train, stratified."""
+    """Convert the user's data to `DataSplits`.
+
+    Args:
+        data: `DataSplits`, one split, or a tuple (train, validation) or (train, validation, test).
+            A split is (images, labels) as arrays or tensors, a Dataset or a DataLoader.
+        seed: The seed with which a missing validation split is split off from train, stratified.
+        name: The name of the data in messages and caches.
+
+    Raises:
+        UserError: if the data have another form, or images or labels are invalid.
+    """
     if isinstance(data, DataSplits):
         check_finite(data.train, data.validation, data.test)
         return data
-    given = _split_parts(data)
-    parts = [_read_split(part) for part in given]
-    notes = _reading_notes(given, parts)
-    if len(parts) == 1:
-        parts = list(_cut_validation(parts[0], seed))
-        notes.append(cut_note(len(parts[1]), len(parts[0])))
-    train, validation = parts[0], parts[1]
-    test = parts[2] if len(parts) == 3 else None
+    parts = _split_parts(data)
+    splits = [_read_split(part) for part in parts]
+    notes = _reading_notes(parts, splits)
+    if len(splits) == 1:
+        splits = list(_split_off_validation(splits[0], seed))
+        notes.append(validation_note(len(splits[1]), len(splits[0])))
+    train, validation = splits[0], splits[1]
+    test = splits[2] if len(splits) == 3 else None
     _check_splits(train, validation, test)
     check_finite(train, validation, test)
     shape = tuple(train.images.shape[1:])
@@ -47,17 +57,17 @@ def convert_user_data(data: object, *, seed: int = 0, name: str = "user") -> Dat
     return DataSplits(name, train, validation, test, classes, mean, std, shape, notes=tuple(notes))
 
 
-def _reading_notes(given: Sequence[object], parts: Sequence[Split]) -> list[str]:
-    """What one reading cannot keep of loaders; asked only once everything was read."""
+def _reading_notes(parts: Sequence[object], splits: Sequence[Split]) -> list[str]:
+    """Notes about Datasets and DataLoaders; call it after all of them were read."""
     notes: list[str] = []
-    for name, part, split in zip(SPLITS, given, parts, strict=False):
+    for name, part, split in zip(SPLITS, parts, splits, strict=False):
         if isinstance(part, torch.utils.data.Dataset | torch.utils.data.DataLoader):
             notes += loader_notes(part, name, len(split))
     return notes
 
 
 def _split_parts(data: object) -> Sequence[object]:
-    """The one to three splits in what the user gave; a lone (images, labels) is one split."""
+    """The one to three splits in the user's data; a single (images, labels) is one split."""
     if _is_array_pair(data) or not isinstance(data, (tuple, list)):
         return [data]
     if not 1 <= len(data) <= 3:
@@ -74,7 +84,7 @@ def _is_array_pair(part: object) -> bool:
 
 
 def _read_split(part: object) -> Split:
-    """One split in memory; Datasets and DataLoaders are read once, see `loaders`."""
+    """Read one split into memory; Datasets and DataLoaders are read once, see `loaders`."""
     if isinstance(part, Split):
         return part
     if isinstance(part, (tuple, list)) and _is_array_pair(part):
@@ -84,21 +94,21 @@ def _read_split(part: object) -> Split:
             f"data must be {ACCEPTED_FORMS}, got {type(part).__name__}; convert it to one"
         )
     try:
-        batches = [(_as_images(x), _as_labels(y)) for x, y in batches_of(part)]
+        batches = [(_as_images(x), _as_labels(y)) for x, y in build_reader(part)]
         if not batches:
             raise UserError("a split must hold images, got an empty dataset; pass at least one")
         return Split(torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]))
     except UserError:
         raise
-    except Exception as error:  # whatever a user's dataset raises
+    except Exception as error:  # a user's dataset may raise anything
         raise UserError(
             f"a dataset must yield pairs (image, label), all images of one shape, got "
-            f"{describe_exception(error)}; mend it"
+            f"{describe_exception(error)}; fix it"
         ) from error
 
 
 def _tensor(value: object, what: str) -> Tensor:
-    """A tensor on the CPU without a gradient, of a tensor, an array or numbers."""
+    """Convert a tensor, an array or numbers to a detached tensor on the CPU."""
     try:
         if isinstance(value, np.ndarray):
             value = np.require(value, value.dtype.newbyteorder("="), "C")
@@ -125,23 +135,23 @@ def _as_labels(value: object) -> Tensor:
     labels = _tensor(value, "labels")
     if labels.is_floating_point() or labels.is_complex() or labels.ndim != 1:
         raise UserError(
-            "labels must be one class number per image, got "
+            "labels must be one class index per image, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}; pass integers of shape [N], "
             "without a collate_fn that mixes labels"
         )
     return labels.to(torch.int64)
 
 
-def _cut_validation(whole: Split, seed: int) -> tuple[Split, Split]:
+def _split_off_validation(split: Split, seed: int) -> tuple[Split, Split]:
     rng = np.random.default_rng(seed)
-    stay, away = stratified_split(whole.labels.numpy(), LoadOptions().validation_share, rng=rng)
-    rows = (torch.from_numpy(stay), torch.from_numpy(away))
-    train, validation = (Split(whole.images[r], whole.labels[r]) for r in rows)
+    parts = stratified_split(split.labels.numpy(), LoadOptions().validation_share, rng=rng)
+    rows = map(torch.from_numpy, parts)
+    train, validation = (Split(split.images[r], split.labels[r]) for r in rows)
     return train, validation
 
 
 def _normalization_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Float images are the user's own scale and stay so; uint8 ones get their channels' scale."""
+    """Mean and std per channel of uint8 images; 0 and 1 for float images."""
     channels = images.shape[1]
     if images.is_floating_point():
         return (0.0,) * channels, (1.0,) * channels
@@ -149,7 +159,7 @@ def _normalization_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel of uint8 images scaled to 0..1, from 5,000 at most."""
+    """Mean and standard deviation per channel of up to 5,000 uint8 images, scaled to 0..1."""
     step = max(1, len(images) // 5000)
     sample = images[::step].to(torch.float32).div_(255).transpose(0, 1).flatten(1)
     mean, std = sample.mean(1), sample.std(1).clamp_min(1e-3)
@@ -157,12 +167,14 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def _check_splits(train: Split, *others: Split | None) -> None:
-    """Refuse what would fail later: empty splits, other shapes, classes that train never shows."""
+    """Raise UserError for empty splits, different shapes and classes that train lacks."""
     for split in (train, *others):
         if split is not None and len(split) == 0:
             raise UserError("a split must hold images, got an empty one; give it at least one")
     if int(train.labels.min()) < 0:
-        raise UserError(f"labels must be >= 0, got {int(train.labels.min())}; number from 0")
+        raise UserError(
+            f"labels must be >= 0, got {int(train.labels.min())}; number the classes from 0"
+        )
     for split in others:
         if split is None:
             continue
@@ -175,12 +187,12 @@ def _check_splits(train: Split, *others: Split | None) -> None:
         if unseen:
             raise UserError(
                 f"every class must occur in train, got {unseen[0]} only elsewhere; "
-                "add training images of it, remove it, or mend its label"
+                "add training images of it, remove it, or correct its label"
             )
 
 
 def check_finite(*splits: Split | None) -> None:
-    """Refuse float images with a NaN or an infinity: of one, every network's loss is none."""
+    """Raise UserError for float images with NaN or infinite values: they make every loss NaN."""
     for name, split in zip(SPLITS, splits, strict=True):
         if split is None or not split.images.is_floating_point():
             continue
@@ -193,5 +205,5 @@ def check_finite(*splits: Split | None) -> None:
             value = float(rows[row][~rows[row].isfinite()][0])
             raise UserError(
                 f"images must be finite, got {value} in image {start + row} of {name}; "
-                "remove it or mend it"
+                "remove or correct it"
             )

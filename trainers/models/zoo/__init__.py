@@ -1,1 +1,1 @@
-"""Networks of our own, one family a file; every builder takes `classes` and `channels`."""
+"""The model zoo: one family per file; every builder takes `classes` and `channels`."""

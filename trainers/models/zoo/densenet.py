@@ -9,7 +9,7 @@ GROWTH = 12
 
 
 class DenseLayer(nn.Module):
-    """Norm, ReLU, 3 x 3 convolution; its 12 channels are put behind its input's."""
+    """Norm, ReLU and 3 x 3 convolution; the 12 new channels are appended to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

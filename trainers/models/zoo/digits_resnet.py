@@ -1,8 +1,8 @@
 """`digits-resnet`: a residual network for 8x8 images that trains in seconds on one core.
 
-Three stages of one basic block (He et al. 2016) with widths 12, 16, 24; a stage that changes
-width or size has a 1x1 convolution on its shortcut, the others add their input as it is. So both
-kinds of coupling that pruning must respect occur in the smallest example.
+Three stages of one basic block (He et al. 2016) with widths 12, 16, 24. A stage that changes width
+or size has a 1x1 convolution on its shortcut; the others have an identity shortcut. So the
+smallest example has both kinds of coupled channels that pruning must respect.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class DigitsResNet(nn.Module):
-    """Stem, three stages, global average, linear."""
+    """Stem, three stages, global average pooling and a linear layer."""
 
     def __init__(self, classes: int = 10, channels: int = 1, blocks: int = 1) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """ResNets for CIFAR with parameter-free shortcuts ("option A"; He et al. 2015, section 4.2).
 
 6n + 2 layers: a stem of 16 channels, three stages of n blocks with 16, 32 and 64 channels, one
-linear layer. Names of layers are those of akamaster/pytorch_resnet_cifar10, so its weights load
+linear layer. Layers are named as in akamaster/pytorch_resnet_cifar10, so its weights can be loaded
 (without their prefix `module.`).
 """
 
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages of equal depth, then the mean over positions and a linear layer."""
+    """Three stages of equal depth, global average pooling and a linear layer."""
 
     def __init__(self, blocks: int, classes: int, channels: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""`torchvision:NAME`: any classification model, its head fitted to the classes.
+"""`torchvision:NAME`: any classification model, with a head for the given number of classes.
 
-Stock weights are used when they already lie in torch's cache; nothing is ever downloaded here.
+Pretrained weights are used if they are in torch's cache; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from torch import nn
 
 from ....spaces.errors import UserError
 
-# Names in DenseNets' stock files, norm.1 where the network has norm1.
+# DenseNets' pretrained files name a layer norm.1 that the network calls norm1.
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
-SCALED_BY_HALF = NEEDS_INIT_WEIGHTS = ("googlenet", "inception_v3")  # torchvision asks to choose
+NEEDS_INIT_WEIGHTS = ("googlenet", "inception_v3")  # torchvision warns without this argument
+SCALED_BY_HALF = NEEDS_INIT_WEIGHTS  # trained on images of mean 0.5 and std 0.5
 
 
 def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) -> nn.Module:
-    """The model with `classes` outputs; cached stock weights fill all that fits."""
+    """Build the model with `classes` outputs and load its cached pretrained weights, if any."""
     import torchvision.models as zoo
 
     names = zoo.list_models(module=zoo)
@@ -42,21 +43,21 @@ def build_torchvision(name: str, *, classes: int, input_shape: tuple[int, ...]) 
 
 
 def notes_of(name: str) -> tuple[str, ...]:
-    """Which weights `build_torchvision` gives a model."""
+    """A note about the weights that `build_torchvision` loads."""
     file = cached_weights_path(name)
     if file is None:
         return (
-            f"torchvision:{name} begins with random weights: torch's cache has no stock weights "
-            "of it",
+            f"torchvision:{name} starts with random weights: torch's cache has no pretrained "
+            "weights of it",
         )
-    found = f"torchvision:{name} begins with the stock weights {file.name} from torch's cache"
+    found = f"torchvision:{name} starts with the pretrained weights {file.name} from torch's cache"
     if name in SCALED_BY_HALF:
         return (f"warning: {found}, which were trained on images of mean 0.5 and std 0.5",)
     return (found,)
 
 
 def cached_weights_path(name: str) -> Path | None:
-    """The file of the model's default weights in torch's cache, if it is there."""
+    """The file of the model's default weights in torch's cache; None if it is not there."""
     import torchvision.models as zoo
 
     url = str(zoo.get_model_weights(name).DEFAULT.url)
@@ -65,22 +66,22 @@ def cached_weights_path(name: str) -> Path | None:
 
 
 def _load_matching_tensors(model: nn.Module, file: Path, classes: int) -> None:
-    """Copy the stock tensors; only heads for another number of classes may be left out."""
+    """Load the pretrained tensors, except heads for another number of classes."""
     loaded = torch.load(file, map_location="cpu", weights_only=True)
-    stock = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in loaded.items()}
-    fits = {}
+    pretrained = {OLD_DENSENET.sub(r"\1\2", key): tensor for key, tensor in loaded.items()}
+    matching = {}
     for key, own in model.state_dict().items():
-        tensor = stock.get(key)
+        tensor = pretrained.get(key)
         if tensor is not None and tensor.shape == own.shape:
-            fits[key] = tensor
+            matching[key] = tensor
         elif not key.endswith("num_batches_tracked") and (
             tensor is None or own.shape[:1] != (classes,) or own.shape[1:] != tensor.shape[1:]
         ):
             raise UserError(
-                f"stock weights must fit the network, got {file} without a {key!r} of shape "
+                f"pretrained weights must fit the network, got {file} without a {key!r} of shape "
                 f"{tuple(own.shape)}; delete the file, or pass --weights"
             )
-    model.load_state_dict(fits, strict=False)
+    model.load_state_dict(matching, strict=False)
 
 
 def _suggest_names(name: str, names: list[str]) -> str:

@@ -1,1 +1,1 @@
-"""Holistic filter pruning: one trained gate an atom, pulled to an exact size while training."""
+"""Holistic filter pruning: `trainer.train_gates` trains one gate per atom to an exact size."""

@@ -1,12 +1,14 @@
-"""From gate values to a mask that carries gradients: the hard indicator and its soft rivals.
+"""Gate indicators: functions from gate values v to a mask m with gradients.
 
-hard           m = 1[v > 0],                              dm/dv = 1 (straight through)
-sigmoid        m = sigmoid(v / T),                        T falls from SOFT to SHARP
-hard-concrete  m = clip(1.2 sigmoid((v + l) / T) - 0.1),  l logistic noise (Louizos et al. 2018)
+    hard           m = 1[v > 0],                              dm/dv = 1 (straight through)
+    sigmoid        m = sigmoid(v / T),                        T falls geometrically
+    hard-concrete  m = clip(1.2 sigmoid((v + T l) / T) - 0.1),  l logistic noise
 
-All agree on which gates are open: those with v > 0; outside of training only these count. `hard`
-is the default: it trains the very network that is cut later, and its gradient never dies, where a
-drawn gate far from 0 feels nothing, so that groups of many cheap atoms stay behind their target.
+(hard-concrete: Louizos et al. 2018, "Learning Sparse Neural Networks through L0 Regularization".)
+
+For all of them a gate is open if v > 0; in eval mode only this counts. `hard` is the default: it
+trains exactly the network that is cut later, and its gradient does not vanish. The gradient of the
+others vanishes far from 0, so groups of many cheap atoms do not reach their target.
 """
 
 from __future__ import annotations
@@ -23,25 +25,25 @@ GateIndicator = Callable[[Tensor, Tensor], Tensor]
 
 
 def hard(values: Tensor, share: Tensor) -> Tensor:
-    """Exactly 0 or 1; the gradient passes as if the indicator were not there."""
+    """Exactly 0 or 1, with a straight-through gradient."""
     return (values > 0).to(values.dtype) + (values - values.detach())
 
 
 def sigmoid(values: Tensor, share: Tensor) -> Tensor:
-    """Soft, and sharper as the share of the run that is done grows."""
+    """A sigmoid that gets steeper with the completed share of the run."""
     return torch.sigmoid(values / temperature(share))
 
 
 def hard_concrete(values: Tensor, share: Tensor) -> Tensor:
-    """A drawn mask, most of it exactly 0 or 1."""
+    """A random mask whose values are mostly exactly 0 or 1."""
     u = torch.rand_like(values).clamp(1e-6, 1 - 1e-6)
-    warmth = temperature(share)
-    drawn = torch.sigmoid((values + warmth * torch.logit(u)) / warmth)
-    return (drawn * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
+    t = temperature(share)
+    sample = torch.sigmoid((values + t * torch.logit(u)) / t)
+    return (sample * (1 + 2 * STRETCH) - STRETCH).clamp(0, 1)
 
 
 def temperature(share: Tensor) -> Tensor:
-    """T at a share of the run: falls geometrically."""
+    """The temperature T at a share of the run; it falls geometrically."""
     return START_TEMPERATURE * (END_TEMPERATURE / START_TEMPERATURE) ** share
 
 

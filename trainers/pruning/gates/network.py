@@ -1,9 +1,10 @@
-"""A network with a gate on every atom: what the layers read is multiplied, by way of the weights.
+"""A network with one gate per atom. The gates multiply the weights that read the atoms.
 
-A convolution is linear in its inputs, W (g * x) = (W * g) x, so gates multiply the columns of the
-consumers' weights: exact like masking, and it costs a step little, for weights are few where
-activations are many. The gated network holds the trained one as its child and leaves it ordinary:
-weights are exchanged for the one call only.
+    W (g * x) = (W * g) x
+
+A convolution is linear in its inputs, so multiplying the input columns of the consumers' weights
+equals masking. It is cheap, because layers have fewer weights than activations. The gated network
+has the trained network as a child and replaces its weights during a forward pass only.
 """
 
 from __future__ import annotations
@@ -21,33 +22,42 @@ from ....spaces.graph.channels import ChannelMap, Layer
 from ....spaces.graph.modules.option_a_shortcut import OptionAShortcut
 from .indicators import INDICATORS
 
-GATE_LIMIT = 1.0  # gate values stay within -LIMIT..LIMIT, so that none drifts out of reach
-GRADIENT_EMA_DECAY = 0.9  # of the running mean square of the task's gradient
+GATE_LIMIT = 1.0  # gate values are clamped to -GATE_LIMIT..GATE_LIMIT
+GRADIENT_EMA_DECAY = 0.9  # of the mean square of the task's gradient
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _GatedTensor:
-    """A tensor of a layer that is multiplied by the gates of what the layer reads."""
+    """A tensor of a layer that is multiplied by the gates of the layer's inputs."""
 
     module: nn.Module
-    name: str  # in the whole network's state
+    name: str  # in the state dict of the network
     attribute: str
-    shape: tuple[int, ...]  # in which the factors are broadcast
+    shape: tuple[int, ...]  # to which the factors are broadcast
 
     @property
     def factors(self) -> int:
-        """How many gates it takes, repetitions counted."""
+        """The number of factors; a gate may occur several times."""
         return max(self.shape)
 
 
 class GatedNetwork(nn.Module):
-    """`model` with gate values [A]; in eval mode every gate is exactly open or closed."""
+    """`model` with gate values [A]; in eval mode every gate is exactly open or closed.
+
+    Args:
+        model: The network to gate.
+        channel_map: Its channel map.
+        values: The initial gate values [A].
+        variant: A name of INDICATORS.
+        floor: The least number of open gates per group.
+        steps: The length of the run.
+    """
 
     gates: nn.Parameter
-    closed: Tensor  # int64 [A], for how many steps each gate has been closed
-    loudness: Tensor  # the running mean square of the task's gradient
-    share: Tensor  # of the run that is done
-    sizes: Tensor  # [steps, 2], the exact price after each forward; NaN: still ahead
+    closed: Tensor  # int64 [A], the number of steps for which each gate has been closed
+    loudness: Tensor  # the moving average of the mean square of the task's gradient
+    share: Tensor  # the completed share of the run
+    sizes: Tensor  # [steps, 2], the exact cost after each forward pass; NaN: not reached yet
     _atoms: Tensor
     _members: Tensor
 
@@ -64,7 +74,7 @@ class GatedNetwork(nn.Module):
         super().__init__()
         self.model, self.indicator, self.floor = model, INDICATORS[variant], floor
         self.gates = nn.Parameter(values.detach().float().clone())
-        self.mask: Tensor | None = None  # of the last forward in training
+        self.mask: Tensor | None = None  # of the last forward pass in training mode
         self.register_buffer("closed", torch.zeros(len(values), dtype=torch.int64))
         self.register_buffer("loudness", torch.zeros(()))
         self.register_buffer("share", torch.zeros(()))
@@ -75,7 +85,7 @@ class GatedNetwork(nn.Module):
         self.register_buffer("_members", members, persistent=False)
 
     def forward(self, x: Tensor) -> object:
-        """What the network says behind its gates."""
+        """The output of the gated network."""
         if self.training:
             with torch.no_grad():
                 self.gates.clamp_(-GATE_LIMIT, GATE_LIMIT)
@@ -83,7 +93,7 @@ class GatedNetwork(nn.Module):
             self.closed = torch.where(opened, 0, self.closed + 1)
             soft = self.indicator(self.gates, self.share)
             self.mask = torch.where(opened & (self.gates <= 0), torch.ones_like(soft), soft)
-            mask = self.mask * 1.0  # its gradient is the task's alone
+            mask = self.mask * 1.0  # a node that gets the gradient of the task only
             mask.register_hook(self._normalize_gradient)  # type: ignore[no-untyped-call]
         else:
             mask = self.open_gates().to(self.gates.dtype)
@@ -91,26 +101,26 @@ class GatedNetwork(nn.Module):
 
     @torch.no_grad()
     def open_gates(self) -> Tensor:
-        """Which gates are open, bool [A]; of every group at least the `floor` highest are."""
-        whole = torch.cat((self.gates, self.gates.new_full((1,), -torch.inf)))
+        """The open gates, bool [A]: v > 0, and the `floor` highest of every group."""
+        padded = torch.cat((self.gates, self.gates.new_full((1,), -torch.inf)))
         floor = min(self.floor, self._members.shape[1])
-        best = self._members.gather(1, whole[self._members].topk(floor, dim=1).indices)
-        opened = whole > 0
-        opened[best] = True
+        highest = self._members.gather(1, padded[self._members].topk(floor, dim=1).indices)
+        opened = padded > 0
+        opened[highest] = True
         return opened[:-1]
 
     def _gated_state(self, mask: Tensor) -> dict[str, Tensor]:
-        """The tensors to put in the place of the layers' own."""
-        whole = torch.cat((mask, mask.new_ones(1)))  # the last: never removed
+        """The tensors that replace those of the layers in a forward pass."""
+        padded = torch.cat((mask, mask.new_ones(1)))  # index A: never removed
         sizes = [reader.factors for reader in self._readers]
-        factors = torch.split(whole[self._atoms], sizes)
+        factors = torch.split(padded[self._atoms], sizes)
         return {
             reader.name: getattr(reader.module, reader.attribute) * part.view(reader.shape)
             for reader, part in zip(self._readers, factors, strict=True)
         }
 
     def _normalize_gradient(self, gradient: Tensor) -> Tensor:
-        """The task's gradient at a mean square of 1, whatever the network and its loss."""
+        """Scale the task's gradient to a mean square of 1, for any network and loss."""
         square = gradient.detach().double().square().mean().to(self.loudness.dtype)
         mean = GRADIENT_EMA_DECAY * self.loudness + (1 - GRADIENT_EMA_DECAY) * square
         self.loudness = torch.where(self.loudness > 0, mean, square)
@@ -120,7 +130,7 @@ class GatedNetwork(nn.Module):
 def _gated_tensors(
     model: nn.Module, channel_map: ChannelMap
 ) -> tuple[list[_GatedTensor], NDArray[np.int64]]:
-    """The tensors that gates multiply, and the gates of all of them in one row (A: always 1)."""
+    """The tensors that gates multiply, and the concatenated atoms of their factors (A: 1)."""
     readers: list[_GatedTensor] = []
     atoms: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
     for layer in channel_map.layers:
@@ -139,7 +149,7 @@ def _gated_tensors(
 def _gated_tensor_of_layer(
     layer: Layer, module: nn.Module
 ) -> tuple[str, int, NDArray[np.int32]] | None:
-    """The tensor by which a layer reads its inputs, the dimension, and its atoms along it."""
+    """The tensor that multiplies a layer's inputs, its input dimension, and the atoms along it."""
     if isinstance(module, OptionAShortcut):
         index = module.index.cpu().numpy()
         return "scale", 0, np.where(index < 0, -1, layer.in_atoms[index])
@@ -148,13 +158,13 @@ def _gated_tensor_of_layer(
     transposed = isinstance(module, _ConvTransposeNd)
     if layer.conv_groups == 1 or transposed:
         return "weight", 0 if transposed else 1, layer.in_atoms
-    # a convolution group goes as a whole, so that its outputs tell the atom of its inputs
-    one_each = layer.in_atoms.reshape(layer.conv_groups, -1)[:, 0]
-    return "weight", 0, np.repeat(one_each, len(layer.out_atoms) // layer.conv_groups)
+    # a convolution group is one atom: its inputs and its outputs are removed together
+    group_atoms = layer.in_atoms.reshape(layer.conv_groups, -1)[:, 0]
+    return "weight", 0, np.repeat(group_atoms, len(layer.out_atoms) // layer.conv_groups)
 
 
 def _group_members(channel_map: ChannelMap) -> NDArray[np.int64]:
-    """The atoms of every group as one table [groups, widest], A where a row has no more."""
+    """The atoms of every group as a table [groups, widest], padded with A."""
     groups = len(channel_map.groups)
     sizes = np.bincount(channel_map.group_of, minlength=groups)
     table = np.full((groups, int(sizes.max(initial=1))), channel_map.atoms, dtype=np.int64)

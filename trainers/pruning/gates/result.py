@@ -1,7 +1,7 @@
-"""What training gates gave: the mask within the budget, and the network cut to it.
+"""The result of gate training: the mask within the budget, and the network cut to it.
 
-The common solver takes the few steps that are left to the exact budget, with the gate values for
-scores, and an ordinary cut network comes out.
+The gates are discretised to the target sizes, and the budget solver makes the mask fit exactly,
+with the gate values as scores.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from .trajectory import GateTrajectory
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateTrainingResult:
-    """What training gates gave: the mask within the budget and the network cut to it.
+    """The cut network, its mask `keep` [A], and how it was found.
 
-    `values` [A] order the atoms like a score; `moved` atoms were opened or closed by the solver.
+    `values` [A] order the atoms like a score. `flipped_atoms` is the number of atoms that were
+    opened or closed after the training.
     """
 
     model: nn.Module
@@ -39,7 +40,7 @@ class GateTrainingResult:
     log: TrainingLog
 
     def gate_history(self) -> GateHistory:
-        """The way to the target and its last step, as far as a report tells them."""
+        """The sizes during the training and the last step, for reports."""
         return replace(
             self.trajectory.gate_history(), moved=self.flipped_atoms, atoms=len(self.keep)
         )
@@ -48,15 +49,18 @@ class GateTrainingResult:
 def finalize_gates(
     network: GatedNetwork, remaining: NDArray[np.bool_], spec: GateTrainingSpec, log: TrainingLog
 ) -> GateTrainingResult:
-    """The last step to the exact budget, and the cut. `left` [A]: what is still in the network."""
+    """Discretise the gates to the exact budget and cut the network.
+
+    `remaining` [A] are the atoms of the dense network that are still in `network`.
+    """
     space, limits = spec.space, spec.limits
     channel_map = reduce_channel_map(space.channel_map, remaining)
-    price, floor = CostModel(channel_map), max(spec.settings.floor, space.min_channels)
+    cost_model, floor = CostModel(channel_map), max(spec.settings.floor, space.min_channels)
     opened = network.open_gates().cpu().numpy()
     gates = network.gates.detach().clamp(-GATE_LIMIT, GATE_LIMIT).double().cpu().numpy()
-    settled = discretize_gates(gates, opened, price, channel_map, limits, floor)
+    scores = discretize_gates(gates, opened, cost_model, channel_map, limits, floor)
     inner = fill_to_budget(
-        settled, price, channel_map, Budget(*limits), floor=floor, round_to=space.round_to
+        scores, cost_model, channel_map, Budget(*limits), floor=floor, round_to=space.round_to
     )
     values = np.full(len(remaining), -GATE_LIMIT)
     values[remaining] = gates

@@ -1,4 +1,4 @@
-"""What gates are trained for and how: the settings, and the task that they are part of."""
+"""The settings of gate training, and the specification of a run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .indicators import INDICATORS
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """`tuning` trains the weights meanwhile; its epochs are the gates' epochs too.
+    """How gates are trained. `tuning` trains the weights in the same epochs.
 
-    `learning_rate` is counted by the run, not by the step: so far the mean gradient alone would
-    move a gate, whose value stays within -1..1. One number then serves short and long runs.
+    `learning_rate` is per run, not per step: the distance that the mean gradient alone would move
+    a gate, whose value stays in -1..1. So one value is right for short and long runs.
     """
 
     tuning: TrainingSettings = field(default_factory=lambda: TrainingSettings(epochs=4.0))
     variant: str = "hard"
     learning_rate: float = 1.0
-    settle: float = 0.5  # the last share of the run, in which that rate falls to 0
-    weight: float = 5.0  # of the size term in the end; the task's gradient counts 1
-    approach: float = 0.5  # the first share, in which the weight grows and the aim falls
-    near: float = 0.2  # relative error at which the size term's pull begins to ease
-    floor: int = 1  # atoms of every group that stay open
-    shrink_every: float | None = 1.0  # epochs after which what is closed for good is cut
+    settle: float = 0.5  # the last share of the run, in which the learning rate falls to 0
+    weight: float = 5.0  # the final weight of the size penalty, relative to the task's gradient
+    approach: float = 0.5  # the first share, in which the weight grows and the target size falls
+    near: float = 0.2  # the relative error below which the size penalty is quadratic
+    floor: int = 1  # the least number of open gates per group
+    shrink_every: float | None = 1.0  # epochs between cuts of permanently closed gates
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could have."""
+        """Raise UserError for invalid values."""
         rules = {
             "variant": (self.variant in INDICATORS, f"one of {', '.join(INDICATORS)}"),
             "learning_rate": (self.learning_rate > 0, "> 0"),
@@ -49,26 +49,26 @@ class GateSettings:
                 raise UserError(f"{name} must be {rule}, got {getattr(self, name)!r}; change it")
         if self.tuning.ema is not None:
             raise UserError(
-                f"ema must be None while gates are trained, got {self.tuning.ema}; an average of "
-                "open and closed is neither, so average in the fine-tune that follows"
+                f"ema must be None for gate training, got {self.tuning.ema}; gates are open or "
+                "closed and have no average: use ema in the fine-tune that follows"
             )
 
     def ramp(self, share: float) -> float:
-        """How far aim and weight have come on their way, 0..1, at a share of the run."""
+        """The progress 0..1 of the penalty's weight and target size at a share of the run."""
         return min(1.0, share / self.approach) if self.approach else 1.0
 
     def gate_learning_rate_at(self, share: float) -> float:
-        """The gates' learning rate, by the run, at a share of it."""
+        """The learning rate of the gates (per run) at a share of the run."""
         left = min(1.0, (1 - share) / self.settle) if self.settle else 1.0
         return self.learning_rate * left
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateTrainingSpec:
-    """Train gates in this space to this target.
+    """A run of gate training: the pruning space, the target and the settings.
 
-    With `scores` [A] the gates begin in their order, the highest at 1, the lowest near closing;
-    without, all begin at 1.
+    With `scores` [A], the initial gate values have the order of the scores, from close to 0 up to
+    1. Without, all gates start at 1.
     """
 
     space: PruningSpace

@@ -1,7 +1,7 @@
-"""Cut what is closed for good while training goes on: later epochs get faster.
+"""Cut permanently closed gates during the training, which makes later epochs faster.
 
-The cut session stands where the whole one stood: same step, same batches, and each weight that is
-left with its momentum, which is cut like the weight itself.
+The new session continues at the same step with the same batches. The momentum of each weight is
+cut like the weight itself.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ SIZE_RESERVE = 0.15  # relative to the target
 def permanently_closed_gates(
     network: GatedNetwork, patience: int, space: PruningSpace, target: Target
 ) -> NDArray[np.bool_]:
-    """Gates closed for `patience` steps and far from opening, lowest first, bool [A].
+    """Gates that were closed for `patience` steps and are far from opening, bool [A].
 
-    Only so many that the network left can still have exactly the sizes of the target, and is
-    larger by a reserve: at the end there must be atoms to choose from.
+    The lowest gates come first. Their number is limited so that the remaining network can still
+    reach the target and is larger by a reserve, from which the last step chooses.
     """
     values = network.gates.detach().cpu().numpy()
     far = (network.closed.cpu().numpy() >= patience) & (values < -GATE_LIMIT / 2)
     order = np.argsort(np.where(far, values, np.inf), kind="stable")
     count = int(far.sum())
     while count:
-        gone = np.zeros(len(values), dtype=bool)
-        gone[order[:count]] = True
-        if _keeps_target_reachable(space, ~gone, target):
-            return gone
+        removed = np.zeros(len(values), dtype=bool)
+        removed[order[:count]] = True
+        if _keeps_target_reachable(space, ~removed, target):
+            return removed
         count //= 2
     return np.zeros(len(values), dtype=bool)
 
 
 def _keeps_target_reachable(space: PruningSpace, keep: NDArray[np.bool_], target: Target) -> bool:
-    """Whether the network cut to a mask is large enough, and of the right make, for a target."""
+    """True if the network cut to a mask is large enough for a target and can reach it."""
     limits = target.limits(space.cost_model.dense)
     sizes = zip(space.cost_model.cost_of(keep), limits, strict=True)
     if any(limit is not None and size < (1 + SIZE_RESERVE) * limit for size, limit in sizes):
@@ -58,11 +58,11 @@ def _keeps_target_reachable(space: PruningSpace, keep: NDArray[np.bool_], target
 
 
 def transfer_gate_state(old: GatedNetwork, new: GatedNetwork, keep: NDArray[np.bool_]) -> None:
-    """Give the gates that are left the state they had."""
-    left = torch.from_numpy(keep).to(old.gates.device)
+    """Copy the state of the remaining gates."""
+    remaining = torch.from_numpy(keep).to(old.gates.device)
     with torch.no_grad():
-        new.gates.copy_(old.gates[left])
-    new.closed.copy_(old.closed[left])
+        new.gates.copy_(old.gates[remaining])
+    new.closed.copy_(old.closed[remaining])
     for name in ("loudness", "share", "sizes"):
         getattr(new, name).copy_(getattr(old, name))
 
@@ -70,24 +70,30 @@ def transfer_gate_state(old: GatedNetwork, new: GatedNetwork, keep: NDArray[np.b
 def transfer_optimizer_state(
     old: TrainingSession, new: TrainingSession, channel_map: ChannelMap, keep: NDArray[np.bool_]
 ) -> None:
-    """Give the new session's optimiser what the old one remembers of every weight."""
-    whole, small = old.model, new.model
-    assert isinstance(whole, GatedNetwork)
-    assert isinstance(small, GatedNetwork)
-    known, left = old.optimizer.state, torch.from_numpy(keep)
-    for memory in sorted({name for state in known.values() for name in state}):
-        shadow = copy.deepcopy(whole.model)  # holds the memories in the place of the weights
-        for ours, theirs in zip(shadow.parameters(), whole.model.parameters(), strict=True):
-            found = known[theirs].get(memory) if theirs in known else None
-            if found is not None and found.shape == ours.shape:
-                ours.data.copy_(found)
-        remembered = prune_network(shadow, channel_map, keep).parameters()
-        pairs = zip(whole.model.parameters(), small.model.parameters(), strict=True)
-        for (before, after), cut_memory in zip(pairs, remembered, strict=True):
-            if before in known:
-                found = known[before][memory]
-                same = found.shape == before.shape
-                new.optimizer.state[after][memory] = cut_memory.detach() if same else found
-        found = known[whole.gates][memory]
-        same = found.shape == whole.gates.shape
-        new.optimizer.state[small.gates][memory] = found[left.to(found.device)] if same else found
+    """Copy the optimizer state of the remaining weights and gates.
+
+    Each entry of the state (the momentum) takes the place of the weights in a copy of the old
+    network, which is then cut like the network itself.
+    """
+    old_net, new_net = old.model, new.model
+    assert isinstance(old_net, GatedNetwork)
+    assert isinstance(new_net, GatedNetwork)
+    states, remaining = old.optimizer.state, torch.from_numpy(keep)
+    for entry in sorted({name for state in states.values() for name in state}):
+        carrier = copy.deepcopy(old_net.model)
+        for slot, weight in zip(carrier.parameters(), old_net.model.parameters(), strict=True):
+            value = states[weight].get(entry) if weight in states else None
+            if value is not None and value.shape == slot.shape:
+                slot.data.copy_(value)
+        cut_values = prune_network(carrier, channel_map, keep).parameters()
+        pairs = zip(old_net.model.parameters(), new_net.model.parameters(), strict=True)
+        for (before, after), cut_value in zip(pairs, cut_values, strict=True):
+            if before in states:
+                value = states[before][entry]
+                same = value.shape == before.shape
+                new.optimizer.state[after][entry] = cut_value.detach() if same else value
+        value = states[old_net.gates][entry]
+        same = value.shape == old_net.gates.shape
+        new.optimizer.state[new_net.gates][entry] = (
+            value[remaining.to(value.device)] if same else value
+        )

@@ -1,4 +1,4 @@
-"""Where the sizes of a network with gates were, step by step."""
+"""The sizes of a gated network during the training."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 
 from ....spaces.records.gate_history import GateHistory
 
-MAX_PLOTTED_STEPS = 100  # steps, at most
+MAX_PLOTTED_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateTrajectory:
-    """Both sizes as fractions of dense, step by step: float64 [T, 2], and what was asked for."""
+    """Both sizes after each step as fractions of dense, float64 [T, 2], and the target."""
 
     sizes: NDArray[np.float64]
     target: tuple[float | None, float | None]
 
     def gate_history(self) -> GateHistory:
-        """So many of the steps as a plot needs, both ends among them."""
+        """Evenly spaced steps for a plot, with the first and the last one."""
         last = len(self.sizes) - 1
         rows = np.unique(
             np.linspace(0, last, min(last + 1, MAX_PLOTTED_STEPS)).round().astype(int)

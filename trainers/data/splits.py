@@ -1,4 +1,4 @@
-"""The records that trainers read: a split of images with labels, and three of them as data."""
+"""`Split`: images with labels. `DataSplits`: the train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ...spaces.errors import UserError
 from ...spaces.outputs import Outputs
-from .image_options import check_augment
+from .augmentation_names import check_augment
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
-    """Image files of a split too large for memory; they are decoded when a batch needs them.
+    """The image files of a split that is too large for memory; they are decoded batch by batch.
 
-    The short side is brought to `resize` pixels, then the centre of `size` (H, W) is cut out.
+    The short side is resized to `resize` pixels, then the centre of `size` (H, W) is cropped.
     """
 
     files: tuple[Path, ...]
@@ -32,10 +32,10 @@ class ImageFiles:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images [N, ...] (uint8, or float already normalised) and int64 labels [N].
+    """Images [N, ...] (uint8, or float and normalised by the user) and int64 labels [N].
 
-    With a `source` the images are an empty tensor [0, ...] of the right shape, and rows come from
-    files: read them with `batches` or `take`, which serve both kinds.
+    With `image_files` the images are an empty tensor [0, ...] of the right shape, and the rows are
+    read from the files. `iterate_batches` and `select_rows` read both kinds.
     """
 
     images: Tensor
@@ -54,24 +54,24 @@ class Split:
         return len(self.labels)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle as numpy arrays: their bytes go out of band, so Ray's workers map one copy."""
+        """Pickle as numpy arrays, whose buffers are out of band: Ray workers map one copy."""
         return _split_from_arrays, (self.images.numpy(), self.labels.numpy(), self.image_files)
 
 
 def _split_from_arrays(
-    images: NDArray[np.generic], labels: NDArray[np.int64], source: ImageFiles | None
+    images: NDArray[np.generic], labels: NDArray[np.int64], image_files: ImageFiles | None
 ) -> Split:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nobody writes into it
-        return Split(torch.from_numpy(images), torch.from_numpy(labels), source)
+        warnings.simplefilter("ignore", UserWarning)  # read-only memory: nothing writes to it
+        return Split(torch.from_numpy(images), torch.from_numpy(labels), image_files)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DataSplits:
-    """Train, validation (never cut from test) and test, with what a network must know of them.
+    """Train, validation (never taken from test) and test split, with what a network must know.
 
-    `mean` and `std` are per channel, for images scaled to 0..1; float images keep mean 0, std 1
-    unless the user gives others. `augment`: one of AUGMENTATIONS, for training.
+    `mean` and `std` are per channel, for images scaled to 0..1. Float images have mean 0 and std 1
+    unless the user gives others. `augment` is the training augmentation, one of AUGMENTATIONS.
     """
 
     name: str
@@ -83,15 +83,15 @@ class DataSplits:
     std: tuple[float, ...]
     input_shape: tuple[int, ...]
     augment: str = "none"
-    outputs: Outputs = Outputs()  # of the network: how its outputs are read
-    notes: tuple[str, ...] = ()  # what the user is told of how the data were read
+    outputs: Outputs = Outputs()  # how the network's outputs are read
+    notes: tuple[str, ...] = ()  # messages for the user about how the data were read
 
     def __post_init__(self) -> None:
         check_augment(self.augment)
 
 
 def normalize_images(images: Tensor, data: DataSplits) -> Tensor:
-    """Turn stored images into the float32 tensor that networks take, on the images' own device."""
+    """Convert stored images to the normalised float32 tensor that networks take."""
     if not images.is_floating_point():
         images = images.to(torch.float32).div_(255.0)
     if all(m == 0.0 for m in data.mean) and all(s == 1.0 for s in data.std):

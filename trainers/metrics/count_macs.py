@@ -1,7 +1,7 @@
-"""Count multiply-adds and parameters by running a network: the independent check of every price.
+"""Count multiply-adds and parameters by running a network: an independent check of every cost.
 
-torch's `FlopCounterMode` restricted to convolutions and matrix products with a weight, halved. It
-shares nothing with the price's formula.
+The count is half of torch's `FlopCounterMode`, restricted to convolutions and matrix products with
+a weight. It shares no code with the cost model, which counts the same operations by formula.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ aten = torch.ops.aten
 
 
 def count_macs_and_params(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of one sample (conv + linear, no biases) and parameters."""
+    """The multiply-adds of one sample (conv + linear, no biases) and the number of parameters."""
     parameter = next(model.parameters(), torch.empty(0))
     sample = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    product = _weight_matmul_counter(weights)
-    products = dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), product)
-    training, fast = model.training, torch.backends.mha.get_fastpath_enabled()
+    count_matmul = _weight_matmul_counter(weights)
+    matmuls = dict.fromkeys((aten.mm, aten.addmm, aten.bmm, aten.baddbmm), count_matmul)
+    training, fastpath = model.training, torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    counter = FlopCounterMode(display=False, custom_mapping=products)
+    counter = FlopCounterMode(display=False, custom_mapping=matmuls)
     try:
         with torch.no_grad(), counter:
             model.eval()(sample)
     finally:
         model.train(training)
-        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.backends.mha.set_fastpath_enabled(fastpath)
     counted = counter.get_flop_counts().get("Global", {})
-    flops = sum(n for op, n in counted.items() if op in products or op is aten.convolution)
+    flops = sum(n for op, n in counted.items() if op in matmuls or op is aten.convolution)
     return flops // 2, sum(p.numel() for p in model.parameters())
 
 
 def _weight_matmul_counter(weights: set[int]) -> Callable[..., int]:
-    """Count a matrix product if one of its factors is a weight."""
+    """A FLOP formula that counts a matrix product only if one of its factors is a weight."""
 
     def flops(*args: Any, out_val: Tensor, **kwargs: Any) -> int:
         left, right = [a for a in args if isinstance(a, Tensor)][-2:]
@@ -46,5 +46,5 @@ def _weight_matmul_counter(weights: set[int]) -> Callable[..., int]:
             return 0
         return 2 * out_val.numel() * left.shape[-1]
 
-    flops._get_raw = True  # type: ignore[attr-defined]  # tensors instead of shapes
+    flops._get_raw = True  # type: ignore[attr-defined]  # pass tensors, not shapes
     return flops

@@ -1,8 +1,8 @@
-"""Train gates and weights together until the network has the size that was asked for.
+"""Train gates and weights together until the network has the target size.
 
-`train_gates` runs one `Session` over a `GatedNetwork` with the size term as its penalty. Every few
-epochs what is closed for good is cut and a smaller session goes on from the same step. What comes
-out in the end is an ordinary cut network (outcome.py). Fine-tune it, as after any other cut.
+`train_gates` runs a `TrainingSession` over a `GatedNetwork` with the `SizePenalty`. Every few
+epochs, permanently closed gates are cut, and a smaller session continues at the same step. The
+result is an ordinary pruned network (result.py). Fine-tune it, as after any other cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ....spaces.cost.target import Target
 from ....spaces.errors import UserError
 from ....spaces.graph.channels import channel_map_digest
 from ....spaces.graph.reduce import expand_mask, reduce_channel_map
-from ...data.types import DataSplits
+from ...data.splits import DataSplits
 from ...runtime.device import DeviceConfig, detect_device_config
 from ...training.checkpoint import read_checkpoint_settings, restore_session, save_session
 from ...training.distillation import Teacher
@@ -40,10 +40,8 @@ from .settings import GateTrainingSpec
 from .shrinking import permanently_closed_gates, transfer_gate_state, transfer_optimizer_state
 from .size_penalty import SizePenalty
 
-MIN_INITIAL_GATE = (
-    0.2  # of gates that begin in an order: far enough from closing to be heard first
-)
-PATIENCE = 0.2  # the share of the run after which a closed gate may count as closed for good
+MIN_INITIAL_GATE = 0.2  # with scores: the task's gradient acts before the lowest gate closes
+PATIENCE = 0.2  # the share of the run for which a permanently closed gate must have been closed
 
 OnReport = Callable[[TrainingProgress], bool]
 
@@ -58,40 +56,47 @@ def train_gates(
     checkpoint: Path | None = None,
     on_report: OnReport | None = None,
 ) -> GateTrainingResult:
-    """Train a copy of `model`; with a `checkpoint` a run that was broken off goes on from it.
+    """Train a copy of `model` with gates and cut it to the target.
 
-    There is a report after every epoch, point that the tuning asks for and cut; then the
-    checkpoint is written, which stays until you delete it. `on_report` returning False ends the
-    run early.
+    Args:
+        model: The dense network; it is not changed.
+        data: The splits; only train is used.
+        spec: The pruning space, target and settings.
+        teacher: The teacher of the distillation; None: no distillation.
+        machine: Device and precision; None: the fastest here.
+        checkpoint: A file that is written after every report; an existing one is resumed. The
+            caller deletes it.
+        on_report: Called with the progress after every epoch, every cut and the epochs in
+            `tuning.reports`; False ends the run.
     """
     spec = check_gate_spec(spec)
     machine = machine or detect_device_config(model, data.input_shape)
-    course = _GateTrainer(copy.deepcopy(model), data, spec, teacher, machine)
+    trainer = _GateTrainer(copy.deepcopy(model), data, spec, teacher, machine)
     if checkpoint is not None:
-        course.resume_or_start(checkpoint)
+        trainer.resume_or_start(checkpoint)
     try:
-        log = course.run(on_report)
-    except TrainingDivergedError as problem:
-        kept = "" if checkpoint is None else f"; the last good state is kept in {checkpoint}"
-        raise TrainingDivergedError(f"{problem}{kept}") from problem
-    return finalize_gates(course.network, course.remaining, spec, log)
+        log = trainer.run(on_report)
+    except TrainingDivergedError as error:
+        saved = "" if checkpoint is None else f"; the last valid state is in {checkpoint}"
+        raise TrainingDivergedError(f"{error}{saved}") from error
+    return finalize_gates(trainer.network, trainer.remaining, spec, log)
 
 
 def check_gate_spec(spec: GateTrainingSpec) -> GateTrainingSpec:
-    """The task, its target within reach; one without a target, or beyond all reach, is refused."""
+    """Return the spec without a redundant target; UserError if no target is given or reachable."""
     if spec.limits == (None, None):
         raise UserError("gates need a target, got none; give flops, params or both")
     atoms = spec.space.channel_map.atoms
     if spec.scores is not None and spec.scores.shape != (atoms,):
         raise UserError(
-            f"scores must be one number an atom, [{atoms}], got {list(spec.scores.shape)}; "
+            f"scores must be one number per atom, [{atoms}], got {list(spec.scores.shape)}; "
             "compute them from this network's channel map"
         )
     return replace(spec, target=drop_redundant_part(spec.space, spec.target, spec.settings.floor))
 
 
 def initial_gate_values(spec: GateTrainingSpec) -> NDArray[np.float64]:
-    """Where the gates begin: by the rank of their scores, or all at 1."""
+    """The initial gate values: by the rank of the scores, or 1 without scores."""
     atoms = spec.space.channel_map.atoms
     if spec.scores is None:
         return np.ones(atoms)
@@ -100,36 +105,36 @@ def initial_gate_values(spec: GateTrainingSpec) -> NDArray[np.float64]:
 
 
 class _GateTrainer:
-    """A run of gate training: the present session, and which atoms are still in its network."""
+    """A run of gate training: the current session, and the atoms that remain in its network."""
 
     def __init__(
         self,
         model: nn.Module,
         data: DataSplits,
-        task: GateTrainingSpec,
+        spec: GateTrainingSpec,
         teacher: Teacher | None,
         machine: DeviceConfig,
     ) -> None:
-        self.dense, self.data, self.task = model, data, task
+        self.dense, self.data, self.spec = model, data, spec
         self.teacher, self.machine = teacher, machine
         self.checkpoint: Path | None = None
-        self.remaining = np.ones(task.space.channel_map.atoms, dtype=bool)
-        self.session = self._build_session(model, torch.from_numpy(initial_gate_values(task)))
-        every = task.settings.shrink_every
-        # widths in multiples are the solver's business: atoms cut one by one would break them
-        whole = every is None or task.space.round_to > 1
-        steps = self.session.total_steps if every is None else every * self.session.steps_per_epoch
-        self.every = None if whole else max(1, round(steps))
+        self.remaining = np.ones(spec.space.channel_map.atoms, dtype=bool)
+        self.session = self._build_session(model, torch.from_numpy(initial_gate_values(spec)))
+        # Cuts of single atoms would break widths in multiples, which only the solver keeps.
+        epochs = None if spec.space.round_to > 1 else spec.settings.shrink_every
+        self.shrink_interval = (
+            None if epochs is None else max(1, round(epochs * self.session.steps_per_epoch))
+        )
 
     @property
     def network(self) -> GatedNetwork:
-        """The gated network in training."""
+        """The gated network of the current session."""
         network = self.session.model
         assert isinstance(network, GatedNetwork)
         return network
 
     def resume_or_start(self, checkpoint: Path) -> None:
-        """Go on from a checkpoint, or write the first one."""
+        """Resume from a checkpoint, or write the first one."""
         self.checkpoint = checkpoint
         if not checkpoint.exists():
             self._save()
@@ -137,12 +142,12 @@ class _GateTrainer:
         removed = read_checkpoint_settings(checkpoint).get("removed")
         if isinstance(removed, list) and removed:
             self.remaining[np.array(removed)] = False
-            inner = prune_network(self.dense, self.task.space.channel_map, self.remaining)
+            inner = prune_network(self.dense, self.spec.space.channel_map, self.remaining)
             self.session = self._build_session(inner, torch.ones(int(self.remaining.sum())))
         restore_session(self.session, checkpoint, self._checkpoint_settings())
 
     def run(self, on_report: OnReport | None) -> TrainingLog:
-        """Train to the end, from report to report and from cut to cut."""
+        """Train to the end, with reports and cuts."""
         begin, first = time.perf_counter(), self.session.step
         history: list[TrainingProgress] = []
         ended: Literal["finished", "stopped", "max_seconds"] = "finished"
@@ -150,8 +155,9 @@ class _GateTrainer:
             if not self.session.advance(goal, begin=begin):
                 ended = "max_seconds"
             history.append(training_progress(self.session, first, time.perf_counter() - begin))
-            if self.every is not None and self.session.step % self.every == 0:
-                self._shrink(max(self.every, round(PATIENCE * self.session.total_steps)))
+            interval = self.shrink_interval
+            if interval is not None and self.session.step % interval == 0:
+                self._shrink(max(interval, round(PATIENCE * self.session.total_steps)))
             self._save()
             if ended == "max_seconds":
                 break
@@ -171,9 +177,9 @@ class _GateTrainer:
         )
 
     def _build_session(self, inner: nn.Module, values: torch.Tensor) -> TrainingSession:
-        """A session at step 0 over a network that has the atoms left."""
-        task, settings = self.task, self.task.settings
-        channel_map = reduce_channel_map(task.space.channel_map, self.remaining)
+        """A session at step 0 over the network `inner`, which has the remaining atoms."""
+        spec, settings = self.spec, self.spec.settings
+        channel_map = reduce_channel_map(spec.space.channel_map, self.remaining)
         batches = len(self.data.train) // min(settings.tuning.batch_size, len(self.data.train))
         total = max(1, round(settings.tuning.epochs * batches))
         network = GatedNetwork(
@@ -181,12 +187,12 @@ class _GateTrainer:
             channel_map,
             values,
             variant=settings.variant,
-            floor=max(settings.floor, task.space.min_channels),
+            floor=max(settings.floor, spec.space.min_channels),
             steps=total,
         ).to(self.machine.device)
         guidance = AuxiliaryLosses(
             teacher=self.teacher,
-            penalty=SizePenalty(network, CostModel(channel_map), task),
+            penalty=SizePenalty(network, CostModel(channel_map), spec),
             own_rates=(
                 CustomLearningRate(
                     network.gates, lambda share: settings.gate_learning_rate_at(share) / total
@@ -197,26 +203,27 @@ class _GateTrainer:
             network,
             self.data,
             settings.tuning,
-            seed=task.seed,
+            seed=spec.seed,
             guidance=guidance,
             machine=self.machine,
         )
 
     def _shrink_steps(self) -> range:
-        """The steps ahead after which there may be something to cut."""
-        if self.every is None:
+        """The remaining steps after which permanently closed gates are cut."""
+        interval = self.shrink_interval
+        if interval is None:
             return range(0)
-        first = self.session.step - self.session.step % self.every + self.every
-        return range(first, self.session.total_steps, self.every)
+        first = self.session.step - self.session.step % interval + interval
+        return range(first, self.session.total_steps, interval)
 
     def _shrink(self, patience: int) -> None:
-        """Cut what is closed for good; a smaller session goes on."""
+        """Cut permanently closed gates, and continue with a smaller session."""
         old, network = self.session, self.network
-        if self.task.settings.ramp(old.step / old.total_steps) < 1:
-            return  # the aim still falls, and the balance of layers is not found yet
-        channel_map = reduce_channel_map(self.task.space.channel_map, self.remaining)
+        if self.spec.settings.ramp(old.step / old.total_steps) < 1:
+            return  # the target size still falls, so the layers' widths are not balanced yet
+        channel_map = reduce_channel_map(self.spec.space.channel_map, self.remaining)
         space = PruningSpace(channel_map, CostModel(channel_map), network.floor)
-        keep = ~permanently_closed_gates(network, patience, space, Target(*self.task.limits))
+        keep = ~permanently_closed_gates(network, patience, space, Target(*self.spec.limits))
         if keep.all():
             return
         self.remaining = expand_mask(self.remaining, keep)
@@ -232,15 +239,15 @@ class _GateTrainer:
             save_session(self.session, self.checkpoint, self._checkpoint_settings())
 
     def _checkpoint_settings(self) -> dict[str, object]:
-        """What decides the result, and which atoms are gone already."""
-        task = self.task
+        """Everything that determines the result, and the atoms that are removed already."""
+        spec = self.spec
         return {
-            "gates": asdict(task.settings),
-            "target": task.target.to_json(),
-            "map": channel_map_digest(task.space.channel_map),
-            "limits": [task.space.min_channels, task.space.round_to],
-            "start": initial_gate_values(task).tolist(),
-            "seed": task.seed,
+            "gates": asdict(spec.settings),
+            "target": spec.target.to_json(),
+            "map": channel_map_digest(spec.space.channel_map),
+            "limits": [spec.space.min_channels, spec.space.round_to],
+            "start": initial_gate_values(spec).tolist(),
+            "seed": spec.seed,
             "machine": asdict(self.machine),
             "removed": np.flatnonzero(~self.remaining).tolist(),
         }
