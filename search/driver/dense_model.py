@@ -32,7 +32,7 @@ from ...trainers.training.time_limit import within
 from ...trainers.training.train_dense import SAVE_SECONDS, report_and_save
 from ..config.settings import SearchSettings
 from ..execution.executor import Executor
-from ..execution.messages import LogFunction
+from ..execution.progress_messages import LogFunction
 from ..storage.run_folder import RunFolder, update_config
 from ..trial.budget import dense_epochs
 from ..trial.context import TrialContext

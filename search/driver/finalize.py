@@ -14,7 +14,7 @@ from ...trainers.metrics.evaluate import evaluate
 from ...trainers.metrics.latency import measure_latency
 from ...trainers.pruning.serialization import TRIAL_WEIGHTS_FILE, load_pruned_model
 from ..execution.executor import Executor
-from ..execution.messages import LogFunction
+from ..execution.progress_messages import LogFunction
 from ..optimizer.trial_store import TrialStore
 from ..results.report_builder import write_report
 from ..storage.artifacts import delete_uploaded_weights, fetch_trial_folder

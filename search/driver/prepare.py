@@ -49,13 +49,13 @@ from ...trainers.runtime.device import DeviceConfig
 from ...trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
 from ..config.settings import SearchSettings
 from ..execution.executor import Executors, make_measurement_runner
-from ..execution.messages import LogFunction, progress_logger
+from ..execution.progress_messages import LogFunction, progress_logger
 from ..optimizer.plugins import Plugin
 from ..optimizer.search_space import own_scores
 from ..storage.run_folder import RunFolder, update_config
 from ..trial.budget import make_trial_budget
 from ..trial.context import TrialContext
-from .calibration_budget import fit_images_to_time, measurement_limits, passes_per_image
+from .measurement_budget import fit_images_to_time, measurement_limits, passes_per_image
 from .dense_model import (
     DenseModelInputs,
     build_from_settings,

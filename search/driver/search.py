@@ -49,11 +49,11 @@ from ..storage.trial_records import read_trial_records
 from ..storage.trial_spec import TrialSpec
 from ..trial.context import TrialContext
 from ..trial.timing import Timer
-from .calibration_budget import SCREENING_DEADLINE_SHARE, with_default_images
+from .measurement_budget import SCREENING_DEADLINE_SHARE, with_default_images
 from .deadline import DENSE, Deadline
 from .finalize import delete_unneeded_weights, finalize_search, write_results
 from .ineffective_settings import without_effect
-from .initial_trials import open_trial_store, policy_space_for, requested_spread
+from .open_store import open_trial_store, policy_space_for, requested_spread
 from .prepare import (
     LoadedInputs,
     PreparedSearch,

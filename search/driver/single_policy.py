@@ -21,7 +21,7 @@ from ...trainers.runtime.device import DeviceConfig, thread_limit
 from ...trainers.training.checkpoint import weights_digest
 from ..config.settings import SearchSettings
 from ..execution.executor import LocalExecutor, local_executors
-from ..execution.messages import LogFunction
+from ..execution.progress_messages import LogFunction
 from ..execution.signals import SignalHandler, StopRequested
 from ..optimizer.plugins import Plugin, plugins_loaded, read_plugin
 from ..optimizer.target_plan import trial_seed
@@ -38,7 +38,7 @@ from ..storage.run_folder import (
 from ..storage.trial_records import DENSE_PATH, with_test_metrics
 from ..storage.trial_spec import TrialSpec
 from ..trial.context import TrialContext
-from ..trial.run import execute_trial
+from ..trial.execute import execute_trial
 from .finalize import measure_test_metrics
 from .ineffective_settings import without_effect
 from .prepare import LoadedInputs, check_weights_file, data_digest, load_inputs, prepare_search

@@ -18,7 +18,7 @@ from ...analysis.staged_jobs import StagedJob, map_calls, run_jobs_serially
 from ..config.settings import SearchSettings
 from ..optimizer.plugins import Plugin
 from ..trial.timing import Timer
-from .messages import LogFunction, log_starts_once, progress_logger
+from .progress_messages import LogFunction, log_starts_once, progress_logger
 from .ray_runtime import RayRuntime
 from .signals import SignalHandler
 

@@ -24,7 +24,7 @@ from ..config.worker_errors import WorkersDiedError
 from ..optimizer.plugins import Plugin, load_plugins
 from .executor import RemoteCall, RemoteMeasurement
 from .message_queue import MessageQueue
-from .messages import LogFunction
+from .progress_messages import LogFunction
 from .object_cache import cached_object
 from .remote_files import RemoteRunFolder, make_remote_run_folder, write_files
 from .resources import cluster_trial_concurrency, missing_resources_message, requested_or_even_gpus

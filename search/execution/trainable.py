@@ -21,7 +21,7 @@ from ..config.disk_errors import is_disk_full, one_line_message
 from ..optimizer.plugins import load_plugins
 from ..storage.trial_spec import RungResult, trial_spec_from_json, trial_title
 from ..trial.context import TrialContext
-from ..trial.run import execute_trial
+from ..trial.execute import execute_trial
 from .file_sync import fetch_continued_network, store_trial_files
 from .object_cache import cached_object
 from .remote_files import RemoteRunFolder, WorkerInputs

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.calibration_budget import (
+from paretoprune.search.driver.measurement_budget import (
     DEFAULT_ENSEMBLE_IMAGES,
     MEASUREMENT_TIME_SHARE,
     MIN_ENSEMBLE_IMAGES,

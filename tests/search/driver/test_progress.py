@@ -18,10 +18,10 @@ from trial_stores import measured, open_ledger
 
 from paretoprune.analysis.measure import MeasurementContext, run_in_process
 from paretoprune.search.driver import progress as module
-from paretoprune.search.driver.initial_trials import make_untrained_evaluator
+from paretoprune.search.driver.open_store import make_untrained_evaluator
 from paretoprune.search.driver.progress import SearchProgress
-from paretoprune.search.execution import messages as telling_module
-from paretoprune.search.execution.messages import log_starts_once, progress_logger
+from paretoprune.search.execution import progress_messages
+from paretoprune.search.execution.progress_messages import log_starts_once, progress_logger
 from paretoprune.search.execution.tune_searcher import TrialStoreSearcher
 from paretoprune.search.storage.trial_records import WORKER_DIED
 from paretoprune.spaces.cost.target import Target
@@ -168,7 +168,7 @@ def test_on_a_terminal_each_trial_has_a_line_and_the_table_says_how_many_run(
 
 def test_the_count_of_a_measurement_never_falls_and_never_exceeds_the_total(monkeypatch):
     """Whoever measures: two workers, one whose work is done again, or one that counts too far."""
-    monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(progress_messages, "PROGRESS_INTERVAL_SECONDS", 0.0)
     lines = []
     say = log_starts_once(lines.append)
     first, second = progress_logger(say), progress_logger(say)
@@ -179,7 +179,7 @@ def test_the_count_of_a_measurement_never_falls_and_never_exceeds_the_total(monk
 
 
 def test_rehearsed_masks_are_counted_over_all_parts_and_rounds(monkeypatch):
-    monkeypatch.setattr(telling_module, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(progress_messages, "PROGRESS_INTERVAL_SECONDS", 0.0)
     network, lines = network_of(plain()), []
     on = MeasurementContext(network.model, network.channel_map, network.data, 0)
 

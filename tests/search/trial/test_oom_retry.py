@@ -11,7 +11,7 @@ from paretoprune.search.driver.prepare import LoadedInputs, prepare_search
 from paretoprune.search.execution.executor import local_executors
 from paretoprune.search.storage.run_folder import create_run_folder
 from paretoprune.search.storage.trial_spec import TrialSpec
-from paretoprune.search.trial.run import execute_trial
+from paretoprune.search.trial.execute import execute_trial
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import Policy
 from paretoprune.trainers.data.sources.load import load_data

@@ -22,7 +22,7 @@ from ...trainers.metrics.evaluate import evaluate
 from ...trainers.runtime.device import DeviceConfig
 from ..config.settings import SearchSettings
 from ..execution.executor import Executors
-from ..execution.messages import LogFunction
+from ..execution.progress_messages import LogFunction
 from ..execution.ray_runtime import local_trial_concurrency
 from ..storage.run_folder import RunFolder, update_config_settings
 from .dense_model import DenseModelInputs

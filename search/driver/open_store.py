@@ -24,7 +24,7 @@ from ...spaces.policy.normalization import stages_of_groups
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVES
 from ..config.settings import SearchSettings
-from ..execution.messages import LogFunction, progress_logger
+from ..execution.progress_messages import LogFunction, progress_logger
 from ..optimizer.proposer import make_proposer, untried_presets
 from ..optimizer.screening import EvaluateUntrained, FloatArray, Masks, PolicyPredictor
 from ..optimizer.search_space import PolicySpace, build_policy_space
