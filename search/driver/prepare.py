@@ -1,4 +1,4 @@
-"""Everything before the first trial: data, the dense network, its map and price, the evidence."""
+"""The steps before the first trial: load and check inputs, dense model, measurements."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ from ..optimizer.search_space import own_scores
 from ..storage.run_folder import RunFolder, update_config
 from ..trial.budget import make_trial_budget
 from ..trial.context import TrialContext
-from .measurement_budget import fit_images_to_time, measurement_limits, passes_per_image
 from .dense_model import (
     DenseModelInputs,
     build_from_settings,
@@ -63,9 +62,10 @@ from .dense_model import (
     load_or_train_weights,
     measure_dense_metrics,
 )
+from .measurement_budget import fit_images_to_time, measurement_limits, passes_per_image
 from .versions import installed_versions
 
-TRIED = 64  # images
+OWN_SCORE_TEST_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,105 +78,137 @@ class LoadedInputs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class CheckedInputs:
+    """Inputs that fit together: the model takes the images, the target can be reached."""
+
+    inputs: LoadedInputs
+    model: nn.Module  # the working copy
+    space: PruningSpace
+    policies: list[Policy]  # what they read is measured
+    is_trained: bool
+
+    @property
+    def dense_inputs(self) -> DenseModelInputs:
+        """The working copy with its data and settings."""
+        return DenseModelInputs(self.model, self.inputs.data, self.inputs.settings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PreparedSearch:
-    """What the driver hands to the trials, and the dense network's own figures."""
+    """The context of the trials, the metrics of the dense model, and how to measure more."""
 
     context: TrialContext
     dense: DenseMetrics
     measurement_context: MeasurementContext
-    run_jobs: RunJobs  # how more evidence is measured
+    run_jobs: RunJobs
+
+
+def check_inputs(
+    inputs: LoadedInputs,
+    run: RunFolder,
+    policies: Callable[[PruningSpace], Iterable[Policy]],
+    log: LogFunction,
+) -> CheckedInputs:
+    """Build the model, trace its channel map, and check all that a user can mistype.
+
+    Nothing is trained, no Ray is needed.
+
+    Raises:
+        UserError: the model does not take the images, the weights do not fit, the target or the
+            spread cannot be reached, or a score does not exist.
+    """
+    settings = inputs.settings
+    for note in inputs.data.notes:
+        log(note)
+    log(told_normalisation(inputs.data, settings.images()))
+    log(told_augmentation(inputs.data, settings.images()))
+    model, notes = make_working_copy(resolve_model(inputs, run, log))
+    data, more = read_outputs(model, inputs.data, settings.outputs)
+    inputs = replace(inputs, data=data)
+    for note in (*notes, *more, *surplus_notes(count_scored_classes(model, inputs), data.classes)):
+        log(note)
+    space = build_pruning_space(model, data, settings)
+    check_target_sizes(settings, space)
+    for name in settings.names_in("scores"):
+        check_score_exists(name, "--scores")
+    is_trained = inputs.model is not None or settings.weights is not None
+    checked = CheckedInputs(inputs, model, space, list(policies(space)), is_trained)
+    if not is_trained and not run.dense.exists():
+        try_own_scores(checked)
+    return checked
 
 
 def prepare_search(
-    inputs: LoadedInputs,
-    run: RunFolder,
-    plugins: tuple[Plugin, ...],
-    policies: Callable[[PruningSpace], Iterable[Policy]],
-    executors: Executors,
+    checked: CheckedInputs, run: RunFolder, plugins: tuple[Plugin, ...], executors: Executors
 ) -> PreparedSearch:
-    """Make or read the dense network, map it, price it, measure the evidence of the policies."""
-    settings = inputs.settings
-    for note in inputs.data.notes:
-        executors.log(note)
-    executors.log(told_normalisation(inputs.data, settings.images()))
-    executors.log(told_augmentation(inputs.data, settings.images()))
-    model, notes = make_working_copy(resolve_model(inputs, run, executors.log))
-    data, more = read_outputs(model, inputs.data, settings.outputs)
-    inputs = replace(inputs, data=data)
-    for note in (*notes, *more, *surplus_notes(scored_by(model, inputs), data.classes)):
-        executors.log(note)
-    space = build_pruning_space(model, data, settings)
-    check_target_sizes(settings, space)
-    for word in settings.names_in("scores"):
-        check_score_exists(word, "--scores")
-    wanted = list(policies(space))
+    """Train or read the dense model and measure what the policies read."""
+    settings, data = checked.inputs.settings, checked.inputs.data
+    model, space, dense_inputs = checked.model, checked.space, checked.dense_inputs
     layout = build_layout(space.channel_map)
     write_json_atomic(run.space, {**layout.to_json(), "versions": installed_versions()})
-    untrained = DenseModelInputs(model, data, settings)
     executors.timer.lap("start")
-    (detected,) = executors.dense.run([single_call_job(choose_device_config)], untrained)
-    machine = device_config_of_run(run, detected)
-    trained = inputs.model is not None or settings.weights is not None
-    if not trained and not run.dense.exists():
-        try_own_scores(wanted, untrained, space.channel_map)
-    load_or_train_weights(untrained, run, machine, executors.dense, trained=trained)
+    (detected,) = executors.dense.run([single_call_job(choose_device_config)], dense_inputs)
+    device_config = device_config_of_run(run, detected)
+    load_or_train_weights(
+        dense_inputs, run, device_config, executors.dense, trained=checked.is_trained
+    )
     executors.timer.lap("dense")
-    runs = passes_per_image(wanted, len(space.channel_map.groups))
-    timely = fit_images_to_time(untrained, runs, run, machine, executors)
-    model.cpu()  # it travels to the workers, which move what they cut from it
-    measuring = make_measurement_context(timely, space.channel_map, run)
-    do = make_measurement_runner(executors.measurements, machine.device)
-    evidence = measure_for_policies(wanted, measuring, do, progress_logger(executors.log))
+    passes = passes_per_image(checked.policies, len(space.channel_map.groups))
+    timely = fit_images_to_time(dense_inputs, passes, run, device_config, executors)
+    model.cpu()  # each worker moves its copy to its own device
+    measurement_context = make_measurement_context(timely, space.channel_map, run)
+    run_jobs = make_measurement_runner(executors.measurements, device_config.device)
+    measurements = measure_for_policies(
+        checked.policies, measurement_context, run_jobs, progress_logger(executors.log)
+    )
     executors.timer.lap("evidence")
     context = TrialContext(
         model=model,
         data=data,
         space=space,
-        measurements=evidence,
-        source=model_source(inputs),
+        measurements=measurements,
+        source=model_source(checked.inputs),
         map_sha256=channel_map_digest(space.channel_map),
         root=run.root.resolve(),
         budget=make_trial_budget(settings, data),
-        machine=machine,
-        teacher=Teacher(model, machine, memory=LOGITS_CACHE_BYTES),
-        measurement_limits=measuring.limits,
+        machine=device_config,
+        teacher=Teacher(model, device_config, memory=LOGITS_CACHE_BYTES),
+        measurement_limits=measurement_context.limits,
         plugins=plugins,
     )
     dense = measure_dense_metrics(context, executors.dense, executors.log)
-    if trained and (warning := told_chance(dense.accuracy, data)):
+    if checked.is_trained and (warning := told_chance(dense.accuracy, data)):
         executors.log(warning)
     executors.timer.lap("dense")
-    return PreparedSearch(context, dense, measuring, do)
+    return PreparedSearch(context, dense, measurement_context, run_jobs)
 
 
-def try_own_scores(
-    wanted: Iterable[Policy], on: DenseModelInputs, channel_map: ChannelMap
-) -> None:
-    """Let a fault in a score of the user's show on a few images, before a network is trained."""
-    names = own_scores(sorted({policy.score for policy in wanted}))
+def try_own_scores(checked: CheckedInputs) -> None:
+    """Measure the user's own scores on a few images, so that a fault shows before training."""
+    names = own_scores(sorted({policy.score for policy in checked.policies}))
     if names:
-        few = replace(on.data, train=fixed_subset(on.data.train, TRIED))
-        seed = on.settings.seed
-        load_or_measure_scores(on.model, channel_map, few, folder=None, seed=seed, names=names)
+        data, seed = checked.inputs.data, checked.inputs.settings.seed
+        few = replace(data, train=fixed_subset(data.train, OWN_SCORE_TEST_IMAGES))
+        load_or_measure_scores(
+            checked.model, checked.space.channel_map, few, folder=None, seed=seed, names=names
+        )
 
 
-def resolve_model(
-    inputs: LoadedInputs, run: RunFolder, say: LogFunction | None = None
-) -> nn.Module:
-    """The user's object, or what the name builds; weights that the run has are read here only."""
+def resolve_model(inputs: LoadedInputs, run: RunFolder, log: LogFunction) -> nn.Module:
+    """Return the user's model, or build it by name; weights in the run folder are read later."""
     if inputs.model is not None:
         name = type(inputs.model).__name__
-        scored_by(inputs.model, inputs)
+        count_scored_classes(inputs.model, inputs)
         check_finite(inputs.model, inputs.model.state_dict(), f"model {name!r}")
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
         return build_from_settings(replace(settings, weights=None), inputs.data)
-    return build_from_settings(settings, inputs.data, say)
+    return build_from_settings(settings, inputs.data, log)
 
 
-def scored_by(model: nn.Module, inputs: LoadedInputs) -> int:
-    """How many classes the network scores."""
+def count_scored_classes(model: nn.Module, inputs: LoadedInputs) -> int:
+    """Return how many classes the model scores; raise if it does not take the images."""
     data = inputs.data
     return check_model_output(model, type(model).__name__, data.classes, tuple(data.input_shape))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,10 @@ from ...trainers.runtime.device import DeviceConfig, thread_limit
 from ..config.disk_errors import DiskFullError, DiskFullInterrupt, interrupt_on_full_disk
 from ..config.settings import SearchSettings
 from ..config.worker_errors import WorkersDiedError
-from ..execution.executor import Executors, RayExecutor, executors_for
+from ..execution.executor import Executors, LocalExecutor
 from ..execution.fd_redirect import redirect_output
-from ..execution.ray_runtime import RayRuntime, ray_runtime_for
+from ..execution.progress_messages import log_starts_once
+from ..execution.ray_runtime import RayRuntime, local_ray_cpus
 from ..execution.signals import SignalHandler, StopRequested
 from ..optimizer.plugins import Plugin, plugins_loaded, read_plugin
 from ..optimizer.screening import GROUP_WEIGHT_SCORE, Proposal
@@ -49,15 +51,16 @@ from ..storage.trial_records import read_trial_records
 from ..storage.trial_spec import TrialSpec
 from ..trial.context import TrialContext
 from ..trial.timing import Timer
-from .measurement_budget import SCREENING_DEADLINE_SHARE, with_default_images
 from .deadline import DENSE, Deadline
 from .finalize import delete_unneeded_weights, finalize_search, write_results
 from .ineffective_settings import without_effect
+from .measurement_budget import SCREENING_DEADLINE_SHARE, with_default_images
 from .open_store import open_trial_store, policy_space_for, requested_spread
 from .prepare import (
+    CheckedInputs,
     LoadedInputs,
-    PreparedSearch,
     check_images,
+    check_inputs,
     check_weights_file,
     data_digest,
     load_inputs,
@@ -194,7 +197,7 @@ def finished_front(run: RunFolder, trials: int) -> Front | None:
 
 @dataclass(frozen=True, slots=True)
 class Startup:
-    """What a search begins with: its data are loaded while Ray starts."""
+    """The settings of a search and how to load its inputs."""
 
     settings: SearchSettings
     load: Callable[[], LoadedInputs]
@@ -204,36 +207,20 @@ class Startup:
 def run_driver(
     startup: Startup, run: RunFolder, plugins: tuple[Plugin, ...], progress: SearchProgress
 ) -> Front:
-    """Prepare, run every trial that is not settled yet, conclude."""
-    settings, watch, stopping = startup.settings, startup.timer, SignalHandler()
-    limit = Deadline(settings.max_minutes)
-    with stopping.installed(), progress:
+    """Check the inputs, start Ray, run all trials that are not settled yet, write the results."""
+    settings, timer, signals = startup.settings, startup.timer, SignalHandler()
+    deadline = Deadline(settings.max_minutes)
+    with signals.installed(), progress:
         try:
-            with (
-                interrupt_on_full_disk(),
-                thread_limit(DeviceConfig()),
-                redirect_output(run.log),
-                ray_runtime_for(settings, run) as ray_start,
-            ):
-                ray_start.start()
-                crew = executors_for(
-                    RayExecutor(
-                        ray_start, settings, run.root, plugins, stopping, progress.log, watch
-                    )
-                )
-                watch.lap("start")
+            with interrupt_on_full_disk(), thread_limit(DeviceConfig()), redirect_output(run.log):
+                timer.lap("start")
                 inputs = startup.load()
-                watch.lap("data")
-                prepared, ledger = prepare_trial_store(inputs, run, plugins, crew, limit)
-                watch.lap("screening")
-                ledger.record_start(watch.spans())
-                progress.begin(ledger, settings.target(), prepared.dense, limit.ends_at)
-                if not ledger.is_finished:
-                    scene = RunContext(run, progress, stopping, ray_start, limit)
-                    run_trials(ledger, prepared.context, settings, scene)
-                if not ledger.records.evaluations():
-                    raise AllTrialsFailedError(first_failure(ledger))
-                return finalize_search(ledger, prepared.context, run, crew.dense)
+                timer.lap("data")
+                to_measure = partial(policies_to_measure, settings)
+                checked = check_inputs(inputs, run, to_measure, progress.log)
+                with started_ray(settings, run, signals) as scratch:
+                    context = RunContext(run, progress, signals, scratch, deadline, timer)
+                    return run_on_ray(checked, plugins, context)
         except StopRequested as stop:
             stop.run = run if run.config.exists() else None
             raise
@@ -245,6 +232,84 @@ def run_driver(
             raise WorkersDiedError(resumable_error_message(str(died), remedy, run)) from died
 
 
+@contextmanager
+def started_ray(
+    settings: SearchSettings, run: RunFolder, signals: SignalHandler
+) -> Iterator[Path]:
+    """Start or join Ray for the block; yield the scratch folder for its files."""
+    cpus = local_ray_cpus(settings)
+    with RayRuntime(address=settings.address, cpus=cpus, token=run.token) as runtime:
+        with signals.shield():
+            scratch = runtime.start()
+            signals.reinstall()
+        yield scratch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunContext:
+    """What the driver needs while Ray runs: folders, progress, signals and time."""
+
+    run: RunFolder
+    progress: SearchProgress
+    signals: SignalHandler
+    scratch: Path  # for Ray's files
+    deadline: Deadline
+    timer: Timer
+
+
+def run_on_ray(
+    checked: CheckedInputs, plugins: tuple[Plugin, ...], run_context: RunContext
+) -> Front:
+    """Prepare the dense model and the trial store, run the trials, write the results."""
+    settings, run = checked.inputs.settings, run_context.run
+    progress, timer, deadline = run_context.progress, run_context.timer, run_context.deadline
+    executors = make_executors(settings, plugins, run_context)
+    is_dense_done = checked.is_trained or run.dense.exists()
+    prepared = prepare_search(checked, run, plugins, executors)
+    is_late = partial(
+        deadline.is_share_exceeded,
+        SCREENING_DEADLINE_SHARE if is_dense_done else DENSE + SCREENING_DEADLINE_SHARE,
+    )
+    store = open_trial_store(prepared, settings, run, progress.log, is_late)
+    timer.lap("screening")
+    store.record_start(timer.spans())
+    progress.begin(store, settings.target(), prepared.dense, deadline.ends_at)
+    if not store.is_finished:
+        run_trials(store, prepared.context, settings, run_context)
+    if not store.records.evaluations():
+        raise AllTrialsFailedError(first_failure(store))
+    return finalize_search(store, prepared.context, run, executors.dense)
+
+
+def make_executors(
+    settings: SearchSettings, plugins: tuple[Plugin, ...], run_context: RunContext
+) -> Executors:
+    """Measure in Ray workers; train the dense model there too if Ray is a cluster's.
+
+    The driver of a cluster may be on a node without a GPU.
+    """
+    from ..execution.ray_executor import RayExecutor  # Ray is imported once it has started
+    from ..execution.resources import cluster_trial_concurrency, requested_or_even_gpus
+
+    cluster_trial_concurrency(settings, requested_or_even_gpus(settings))  # refused early
+    log = run_context.progress.log
+    in_ray = RayExecutor(settings, run_context.run.root, plugins, run_context.signals, log)
+    return Executors(
+        dense=LocalExecutor(log) if settings.address is None else in_ray,
+        measurements=replace(in_ray, log=log_starts_once(log)),
+        log=log,
+        timer=run_context.timer,
+    )
+
+
+def policies_to_measure(settings: SearchSettings, space: PruningSpace) -> list[Policy]:
+    """Return policies that together read all measurements of a search."""
+    requested_spread(settings, space, lambda _: None)  # refused before anything is trained
+    screened = [Policy(GROUP_WEIGHT_SCORE)] if settings.screening else []
+    sampled = policy_space_for(settings, space).policies_to_measure
+    return [*sampled, *CONTROL_POLICIES.values(), *screened]
+
+
 def resumable_error_message(trouble: str, remedy: str, run: RunFolder) -> str:
     """The one line about what ended a search that is not over."""
     if not run.config.exists():
@@ -253,69 +318,28 @@ def resumable_error_message(trouble: str, remedy: str, run: RunFolder) -> str:
     return as_called(f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}")
 
 
-def prepare_trial_store(
-    inputs: LoadedInputs,
-    run: RunFolder,
-    plugins: tuple[Plugin, ...],
-    executors: Executors,
-    deadline: Deadline,
-) -> tuple[PreparedSearch, TrialStore]:
-    """Everything before the first trial."""
-    settings = inputs.settings
-
-    def reading(space: PruningSpace) -> list[Policy]:
-        requested_spread(settings, space, lambda _: None)  # refused before anything is trained
-        screened = [Policy(GROUP_WEIGHT_SCORE)] if settings.screening else []
-        return [
-            *policy_space_for(settings, space).policies_to_measure,
-            *CONTROL_POLICIES.values(),
-            *screened,
-        ]
-
-    trained = inputs.model is not None or settings.weights is not None or run.dense.exists()
-    prepared = prepare_search(inputs, run, plugins, reading, executors)
-    late = partial(
-        deadline.is_share_exceeded,
-        SCREENING_DEADLINE_SHARE if trained else DENSE + SCREENING_DEADLINE_SHARE,
-    )
-    return prepared, open_trial_store(prepared, settings, run, executors.log, late)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RunContext:
-    """Where trials are run, who watches, and until when."""
-
-    run: RunFolder
-    progress: SearchProgress
-    signals: SignalHandler
-    ray_runtime: RayRuntime
-    deadline: Deadline
-
-
 def run_trials(
     store: TrialStore, context: TrialContext, settings: SearchSettings, run_context: RunContext
 ) -> None:
-    """Let Ray Tune run what the ledger asks for."""
-    run, progress, stopping = run_context.run, run_context.progress, run_context.signals
+    """Run the trials of the store with Ray Tune."""
+    from ..execution.resources import missing_resources_message
+    from ..execution.tune_runner import (
+        StopCallback,
+        gpus_for_trial,
+        run_trials_with_tune,
+        trial_concurrency,
+    )
+    from ..execution.tune_searcher import TrialStoreSearcher
+    from ..optimizer.pareto_halving import ParetoHalving
 
-    def on_trial(job: TrialSpec, outcome: Evaluation | str) -> None:
-        progress.on_trial(job, outcome)
-        if isinstance(outcome, Evaluation) and not (job.control or job.continues):
+    run, progress, signals = run_context.run, run_context.progress, run_context.signals
+
+    def on_trial(spec: TrialSpec, outcome: Evaluation | str) -> None:
+        progress.on_trial(spec, outcome)
+        if isinstance(outcome, Evaluation) and not (spec.control or spec.continues):
             delete_unneeded_weights(store, run)
 
-    with stopping.shield():  # Ray and the ledger are left between two steps of Tune only
-        scratch = run_context.ray_runtime.wait()
-        stopping.reinstall()
-        from ..execution.resources import missing_resources_message
-        from ..execution.tune_runner import (
-            StopCallback,
-            gpus_for_trial,
-            run_trials_with_tune,
-            trial_concurrency,
-        )
-        from ..execution.tune_searcher import TrialStoreSearcher
-        from ..optimizer.pareto_halving import ParetoHalving
-
+    with signals.shield():  # a signal is raised between two steps of Tune only
         searcher = TrialStoreSearcher(
             store, context.root, on_trial, until=run_context.deadline.ends_at
         )
@@ -332,7 +356,7 @@ def run_trials(
         halving, since = ParetoHalving(store.records.rungs()), time.time()
         try:
             run_trials_with_tune(
-                searcher, context, settings, StopCallback(stopping), scratch, halving
+                searcher, context, settings, StopCallback(signals), run_context.scratch, halving
             )
         except StopRequested:
             store.interrupt_running()

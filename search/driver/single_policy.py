@@ -41,7 +41,14 @@ from ..trial.context import TrialContext
 from ..trial.execute import execute_trial
 from .finalize import measure_test_metrics
 from .ineffective_settings import without_effect
-from .prepare import LoadedInputs, check_weights_file, data_digest, load_inputs, prepare_search
+from .prepare import (
+    LoadedInputs,
+    check_inputs,
+    check_weights_file,
+    data_digest,
+    load_inputs,
+    prepare_search,
+)
 from .progress import SearchProgress
 from .search import RunInputs, check_by_object
 
@@ -171,9 +178,8 @@ def run_prune_trial(
     log: LogFunction,
 ) -> tuple[Evaluation, DenseMetrics]:
     """The work itself, in a folder that an interrupted call is taken up from."""
-    prepared = prepare_search(
-        inputs, run, plugins, lambda _: [request.policy], local_executors(log)
-    )
+    checked = check_inputs(inputs, run, lambda _: [request.policy], log)
+    prepared = prepare_search(checked, run, plugins, local_executors(log))
     job = prune_trial_spec(request, prepared.context)
 
     def on_step(present: PrunedState, accuracy: float | None) -> None:

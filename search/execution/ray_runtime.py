@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import math
 import os
 import secrets
@@ -11,7 +9,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +17,6 @@ import joblib
 
 from ...spaces.errors import UserError
 from ..config.settings import SearchSettings
-from ..storage.run_folder import RunFolder
 from .orphan_reaper import OrphanReaper
 
 RAY_ENVIRONMENT = {
@@ -42,105 +38,63 @@ SOCKET_PATH_SUFFIX = (
 MAX_SCRATCH_PATH_LENGTH = (103 if sys.platform == "darwin" else 107) - len(
     SOCKET_PATH_SUFFIX
 )  # of the folder above it
-SHORT_PLACE = "/tmp"
+SHORT_TEMP_FOLDER = "/tmp"
 
 
 class RayRuntime:
-    """Ray, starting in a thread of its own while the driver does other things.
+    """Ray for a driver: one of its own, a cluster's, or the one that this process has already.
 
-    Left, it ends the Ray that it started; one that was there before stays, and the environment
-    is as it was.
+    `close` ends the Ray that `start` began and restores the environment. A Ray that was running
+    before stays.
     """
 
     def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
-        self._address, self._cpus = address, cpus
-        settings = ray_environment(address, token)
-        self._scratch = make_scratch_folder(hosts=address is None and not is_ray_initialized())
-        self._reaper = OrphanReaper(self._scratch)
-        self._ours = self._begun = False
-        self._error: Exception | None = None
-        self._started, self._left = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
-        self._environment = ExitStack()
-        self._environment.enter_context(patched_environment(settings))
+        self._address, self._cpus, self._token = address, cpus, token
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> RayRuntime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._environment:
-            if self._begun:
-                self._end()
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._reaper.stop()
+        self.close()
 
-    def start(self) -> None:
-        """Start it, unless it is started already."""
-        if not self._begun:
-            self._begun = True
-            self._thread.start()
+    def start(self) -> Path:
+        """Start or join Ray; return the scratch folder for its files."""
+        with ExitStack() as cleanup:
+            hosts = self._address is None and not is_ray_initialized()
+            environment = ray_environment(self._address, self._token)
+            cleanup.enter_context(patched_environment(environment))
+            scratch = make_scratch_folder(hosts=hosts)
+            cleanup.callback(OrphanReaper(scratch).stop)
+            cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
+            import ray  # here, since it reads the environment
 
-    def _end(self) -> None:
-        self._started.wait()
-        if self._ours:
-            import ray
-
-            ray.shutdown()
-        self._left.set()
-        self._thread.join()
-
-    def wait(self) -> Path:
-        """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
-        self.start()
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
-        return self._scratch
-
-    def _start(self) -> None:
-        try:
-            import ray
-
-            # It warns of not being the main thread.
-            logging.getLogger("ray").setLevel(logging.ERROR)
             if not ray.is_initialized():
-                connect_ray(self._address, self._cpus, self._scratch)
-                self._ours = True
-                if self._address is None:
-                    warm_up_workers(self._cpus)
-        except Exception as error:
-            self._error = error
-        self._started.set()
-        importlib.import_module(".tune_runner", __package__)  # Tune takes a second
-        self._left.wait()  # Ray's processes are killed when the thread that made them ends
+                cleanup.callback(ray.shutdown)
+                connect_ray(self._address, self._cpus, scratch)
+            self._cleanup = cleanup.pop_all()
+        return scratch
+
+    def close(self) -> None:
+        """End the Ray that `start` began, remove its files and restore the environment."""
+        self._cleanup.close()
 
 
 def make_scratch_folder(*, hosts: bool) -> Path:
     """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
     asked = place = tempfile.gettempdir()
     if hosts and len(os.fsencode(asked)) > MAX_SCRATCH_PATH_LENGTH:
-        place = SHORT_PLACE
+        place = SHORT_TEMP_FOLDER
     try:
         return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
     except OSError as error:
         if place == asked:
             raise
         raise UserError(
-            f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's sockets, got "
-            f"{asked}, and {place} in its place is none to write to ({error.strerror}); "
+            f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's "
+            f"sockets, got {asked}, and {place} cannot be written to instead ({error.strerror}); "
             "set a shorter TMPDIR"
         ) from None
-
-
-@contextmanager
-def ray_runtime_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayRuntime]:
-    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
-    with RayRuntime(
-        address=settings.address, cpus=local_ray_cpus(settings), token=run.token
-    ) as start:
-        if settings.address is not None:
-            start.wait()
-        yield start
 
 
 def local_ray_cpus(settings: SearchSettings) -> int:
@@ -268,23 +222,6 @@ def join_cluster(address: str) -> None:
             "start one with ray start --head, set RAY_AUTH_MODE=token if it asks for a token, "
             "or leave --address out"
         ) from None
-
-
-def warm_up_workers(workers: int) -> None:
-    """Let the workers import what evidence needs, beside what the driver does meanwhile.
-
-    Trials run in processes of their own: Ray makes no actor of a process that had a task.
-    """
-    import ray
-
-    send = ray.remote(import_remote_calls).options(num_cpus=1)
-    for _ in range(workers):
-        send.remote()
-
-
-def import_remote_calls() -> None:
-    """In a worker: the imports of an errand, the longest part of its start."""
-    importlib.import_module("paretoprune.search.execution.remote_calls")
 
 
 def check_port_open(address: str) -> None:

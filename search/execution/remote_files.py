@@ -60,10 +60,14 @@ class RemoteRunFolder:
         """Add to a file of the run."""
         ray.get(self.on_driver_node(append_file).remote(path, content))
 
-    def on_driver_node(self, work: Callable[..., Any]) -> Any:
-        """A function as a task or a class as an actor, on the driver's node, which ends last."""
+    def on_driver_node(self, function: Callable[..., Any]) -> Any:
+        """Make the function a Ray task on the driver's node."""
+        return ray.remote(function).options(**self.driver_node_options())
+
+    def driver_node_options(self) -> dict[str, Any]:
+        """Options of a Ray task or actor on the driver's node, which outlives other nodes."""
         where = NodeAffinitySchedulingStrategy(self.node, soft=False)
-        return ray.remote(work).options(num_cpus=0, scheduling_strategy=where)
+        return {"num_cpus": 0, "scheduling_strategy": where}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

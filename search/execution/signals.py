@@ -19,10 +19,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SAME_SIGNAL_SECONDS = (
     0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
 )
-IMPORT_SYSTEM_FILE = (
-    "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
-)
-RESEND_DELAY_SECONDS = 0.05  # seconds, until it is over
 
 
 class StopRequested(BaseException):
@@ -84,14 +80,6 @@ class SignalHandler:
             if time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
                 os._exit(128 + signum)
             return
-        if frame is not None and frame.f_code.co_filename == IMPORT_SYSTEM_FILE:
-            threading.Thread(target=self._send_later, args=(signum,), daemon=True).start()
-            return
         self._signum, self._since = signum, time.monotonic()
         if not self._shields and not self._ended:
             raise StopRequested(signum)
-
-    def _send_later(self, signum: int) -> None:
-        time.sleep(RESEND_DELAY_SECONDS)
-        if not self._ended:
-            os.kill(os.getpid(), signum)

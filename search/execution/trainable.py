@@ -18,12 +18,11 @@ from typing import Any
 from ray import tune
 
 from ..config.disk_errors import is_disk_full, one_line_message
-from ..optimizer.plugins import load_plugins
 from ..storage.trial_spec import RungResult, trial_spec_from_json, trial_title
 from ..trial.context import TrialContext
 from ..trial.execute import execute_trial
 from .file_sync import fetch_continued_network, store_trial_files
-from .object_cache import cached_object
+from .object_cache import cached_object, with_plugins_loaded
 from .remote_files import RemoteRunFolder, WorkerInputs
 from .worker_limits import limit_worker_resources
 from .worker_logging import log_to_worker_file
@@ -43,7 +42,7 @@ def run_trial(config: dict[str, Any], shared: WorkerInputs) -> None:
     try:
         with (
             log_to_worker_file(home),
-            local_context(cached_object(shared.context, with_plugins), home) as context,
+            local_context(cached_object(shared.context, with_plugins_loaded), home) as context,
         ):
             print(trial_title(job.folder), flush=True)
             with kill_worker_after(context, home, folder):
@@ -106,12 +105,6 @@ def kill_worker_after(
         yield
     finally:
         timer.cancel()
-
-
-def with_plugins(context: TrialContext) -> TrialContext:
-    """The context of this run, its plugins loaded."""
-    load_plugins(context.plugins)
-    return context
 
 
 @contextmanager

@@ -10,6 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoprune.search.config.settings import SearchSettings
+from paretoprune.search.driver.deadline import DENSE, Deadline
+from paretoprune.search.driver.dense_model import (
+    DENSE_TRAINING,
+    DenseModelInputs,
+    DenseTraining,
+    train_dense_weights,
+)
 from paretoprune.search.driver.measurement_budget import (
     DEFAULT_ENSEMBLE_IMAGES,
     MEASUREMENT_TIME_SHARE,
@@ -17,13 +24,6 @@ from paretoprune.search.driver.measurement_budget import (
     affordable_images,
     passes_per_image,
     with_default_images,
-)
-from paretoprune.search.driver.deadline import DENSE, Deadline
-from paretoprune.search.driver.dense_model import (
-    DENSE_TRAINING,
-    DenseModelInputs,
-    DenseTraining,
-    train_dense_weights,
 )
 from paretoprune.search.driver.reuse import link_from_related_runs
 from paretoprune.search.storage.run_folder import create_run_folder

@@ -50,25 +50,25 @@ def finish_one(ledger, progress):
 
 def test_the_time_to_go_is_that_of_the_pace_and_runs_down_between_trials(tmp_path, clock):
     ledger, progress = begun(tmp_path)
-    assert progress.remaining() == "--:--"
+    assert progress.time_remaining() == "--:--"
     clock.seconds += 60
     finish_one(ledger, progress)
     left = ledger.total - 1
-    assert progress.remaining() == f"{left}:00"
+    assert progress.time_remaining() == f"{left}:00"
     clock.seconds += 45
-    assert progress.remaining() == f"{left - 1}:15"
+    assert progress.time_remaining() == f"{left - 1}:15"
 
 
 def test_a_limit_in_minutes_bounds_the_time_to_go(tmp_path, clock):
     ledger, progress = begun(tmp_path, until=clock.seconds + 120)
-    assert progress.remaining() == "2:00"
+    assert progress.time_remaining() == "2:00"
     clock.seconds += 60
     finish_one(ledger, progress)
-    assert progress.remaining() == "1:00"
+    assert progress.time_remaining() == "1:00"
     clock.seconds += 70  # what still runs is over when it is over
     finish_one(ledger, progress)
-    assert progress.remaining() == "0:00"
-    assert str(progress.line()).endswith("ETA 0:00 (over the time limit)")
+    assert progress.time_remaining() == "0:00"
+    assert str(progress.status_line()).endswith("ETA 0:00 (over the time limit)")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_time_limit_promises_no_more_trials_than_it_lets_start(tmp_path, clock
     ledger, progress = begun(tmp_path, until=until)
     clock.seconds += 60
     finish_one(ledger, progress)
-    assert str(progress.line()).startswith(shown)
+    assert str(progress.status_line()).startswith(shown)
 
 
 def test_the_trial_that_time_ends_with_is_shown_with_what_is_left_of_the_plan(tmp_path):
@@ -95,7 +95,7 @@ def test_the_trial_that_time_ends_with_is_shown_with_what_is_left_of_the_plan(tm
 
     def on_trial(job, outcome):
         progress.on_trial(job, outcome)
-        shown.append(str(progress.line()).partition(" trials")[0])
+        shown.append(str(progress.status_line()).partition(" trials")[0])
 
     searcher = TrialStoreSearcher(ledger, tmp_path, on_trial, until=until)
     while isinstance(config := searcher.suggest("a"), dict):
@@ -119,7 +119,7 @@ def test_the_count_of_trials_never_falls_and_never_exceeds_the_total(steps, limi
                 ledger.drop_unstarted()
             elif step in ("resume", "leave"):
                 if step == "leave":
-                    ledger.leave()
+                    ledger.interrupt_running()
                 ledger, running = open_ledger(journal), []
                 progress = SearchProgress(quiet=True)
                 until = time.monotonic() + 1e3 if limited else None
@@ -133,7 +133,9 @@ def test_the_count_of_trials_never_falls_and_never_exceeds_the_total(steps, limi
                 else:
                     ledger.fail(job, "CUDA" if step == "fail" else WORKER_DIED)
                 progress.on_trial(job, step)
-            done, total = map(int, re.findall(r"\d+", str(progress.line()).partition(" tr")[0]))
+            done, total = map(
+                int, re.findall(r"\d+", str(progress.status_line()).partition(" tr")[0])
+            )
             assert before <= done <= total
             before = done
 
@@ -156,7 +158,7 @@ def test_on_a_terminal_each_trial_has_a_line_and_the_table_says_how_many_run(
         jobs = [ledger.next_trial() for _ in range(3)]
         ledger.finish(jobs[0], measured(jobs[0]), {})
         progress.on_trial(jobs[0], measured(jobs[0]))
-        table = progress.table()
+        table = progress.status_table()
     finally:
         progress.close()
     shown = sys.stdout.getvalue()

@@ -9,9 +9,9 @@ import threading
 from itertools import accumulate
 
 import pytest
-from command_line import ROOT, call
+from command_line import ROOT
 from ray.cluster_utils import Cluster
-from search_process import NARROW, assert_settled, finish, settled, start, studies, wait_for
+from search_process import assert_settled, finish, settled, start, studies, wait_for
 
 from paretoprune.search.execution.resources import even_gpu_share, trials_fitting_node
 
@@ -30,19 +30,13 @@ def test_gpus_are_shared_evenly_and_never_beyond_what_there_is():
     assert even_gpu_share(0, 3) == 0
 
 
-def test_more_than_this_machine_has_is_told_in_one_line(tmp_path):
-    words = ("--trials", 2, "--gpus-per-trial", 99, "--out", tmp_path / "run")
-    done = call("search", *NARROW, *words)
-    assert done.returncode == 2, done.stderr
-    assert "lower --cpus-per-trial or --gpus-per-trial" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 SHARES = """
 import ray, sys, torch
 from pathlib import Path
 from ray import tune
-from paretoprune.search.execution.worker_limits import limit_worker_resources, assigned_gpu_fraction
+from paretoprune.search.execution.worker_limits import (
+    assigned_gpu_fraction, limit_worker_resources,
+)
 
 def part(config):
     limit_worker_resources()

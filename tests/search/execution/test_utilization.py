@@ -71,7 +71,7 @@ def test_what_is_counted_apart_is_no_part_of_what_is_noted_next():
         with watch.separately("start"):
             time.sleep(0.1)
     time.sleep(0.05)
-    watch.note("evidence")
+    watch.lap("evidence")
     assert watch.seconds["start"] == pytest.approx(0.2, abs=0.05)
     assert watch.seconds["evidence"] == pytest.approx(0.1, abs=0.05)
 

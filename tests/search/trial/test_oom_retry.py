@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.prepare import LoadedInputs, prepare_search
+from paretoprune.search.driver.prepare import LoadedInputs, check_inputs, prepare_search
 from paretoprune.search.execution.executor import local_executors
 from paretoprune.search.storage.run_folder import create_run_folder
 from paretoprune.search.storage.trial_spec import TrialSpec
@@ -68,7 +68,7 @@ def test_only_what_torch_says_of_memory_counts():
 def test_half_of_a_batch_ends_at_the_least():
     assert halve_batch(9, real_error()) == 4
     with pytest.raises(RuntimeError, match="memory"):
-        halve_batch(15, real_error(), least=8)
+        halve_batch(15, real_error(), min_batch=8)
     with pytest.raises(RuntimeError, match="shape"):
         halve_batch(64, RuntimeError("shape"))
 
@@ -82,9 +82,9 @@ def prepared(tmp_path_factory):
     run = create_run_folder(folder)
     run.config.write_text("{}")
     wanted = list(POLICIES.values())
-    return prepare_search(
-        inputs, run, (), lambda _: wanted, local_executors(lambda line: None)
-    ).context
+    executors = local_executors(lambda line: None)
+    checked = check_inputs(inputs, run, lambda _: wanted, executors.log)
+    return prepare_search(checked, run, (), executors).context
 
 
 def carried(prepared, policy, number, room, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_trial_halves_its_batches_wherever_memory_runs_out(schedule, prepared,
 
 
 def test_a_rung_is_judged_once_however_often_a_trial_begins(prepared, monkeypatch):
-    judged = replace(prepared, effort=replace(prepared.effort, rungs=(0.0, 0.5)))
+    judged = replace(prepared, budget=replace(prepared.budget, rung_shares=(0.0, 0.5)))
     monkeypatch.setattr(Hungry, "room", 40)
     monkeypatch.setattr(Hungry, "only_training", True)
     rungs = []
