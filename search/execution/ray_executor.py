@@ -29,8 +29,7 @@ from .progress_messages import LogFunction
 from .remote_files import RemoteRunFolder, make_remote_run_folder, write_files
 from .resources import cluster_trial_concurrency, missing_resources_message, requested_or_even_gpus
 from .signals import SignalHandler
-from .worker_limits import limit_worker_resources
-from .worker_logging import log_to_worker_file
+from .worker_setup import limit_worker_resources, log_to_worker_file
 
 POLL_SECONDS = 0.2
 WORKER_DEATH_ERRORS = (  # Ray raises them after its retries

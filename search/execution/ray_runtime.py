@@ -1,4 +1,4 @@
-"""Ray for one run: started with a token and without its dashboard, or a cluster's, or given."""
+"""Start a local Ray with a token and without its dashboard, or join a cluster."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 SOCKET_PATH_SUFFIX = (
     "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
 )
-MAX_SCRATCH_PATH_LENGTH = (103 if sys.platform == "darwin" else 107) - len(
-    SOCKET_PATH_SUFFIX
-)  # of the folder above it
+MAX_SOCKET_PATH_LENGTH = 103 if sys.platform == "darwin" else 107
+MAX_SCRATCH_PATH_LENGTH = MAX_SOCKET_PATH_LENGTH - len(SOCKET_PATH_SUFFIX)  # the folder above
 SHORT_TEMP_FOLDER = "/tmp"
 
 
@@ -81,46 +80,46 @@ class RayRuntime:
 
 
 def make_scratch_folder(*, hosts: bool) -> Path:
-    """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
-    asked = place = tempfile.gettempdir()
-    if hosts and len(os.fsencode(asked)) > MAX_SCRATCH_PATH_LENGTH:
+    """Make a folder for Ray's files, with a path that is short enough for a local Ray's sockets."""
+    wanted = place = tempfile.gettempdir()
+    if hosts and len(os.fsencode(wanted)) > MAX_SCRATCH_PATH_LENGTH:
         place = SHORT_TEMP_FOLDER
     try:
         return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
     except OSError as error:
-        if place == asked:
+        if place == wanted:
             raise
         raise UserError(
             f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's "
-            f"sockets, got {asked}, and {place} cannot be written to instead ({error.strerror}); "
+            f"sockets, got {wanted}, and {place} cannot be written to instead ({error.strerror}); "
             "set a shorter TMPDIR"
         ) from None
 
 
 def local_ray_cpus(settings: SearchSettings) -> int:
-    """What a local Ray is told to have: as many as the trials at a time need."""
+    """Return the CPUs of a local Ray: as many as the concurrent trials need."""
     return math.ceil(local_trial_concurrency(settings) * settings.cpus_per_trial)
 
 
 def local_trial_concurrency(settings: SearchSettings) -> int:
-    """Trials at a time on the cores that this process may use, a container's quota regarded."""
+    """Return the concurrent trials on the cores that this process or its container may use."""
     return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
 def ray_environment(address: str | None, token: Path) -> dict[str, str]:
-    """What of the environment Ray and its workers are to find changed; the user's own stays."""
-    wanted = {name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ}
+    """Return the variables to set for Ray and its workers; those that the user set stay."""
+    variables = {name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ}
     if address is None and not is_ray_initialized():
         if "RAY_AUTH_MODE" not in os.environ:
             write_auth_token(token)
-            wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
-        wanted |= worker_python_path()
-    return wanted
+            variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
+        variables |= worker_python_path()
+    return variables
 
 
 @contextmanager
 def patched_environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Change the environment, and give the former one back."""
+    """Set environment variables for the block, then restore the former ones."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     reload_ray_config()
@@ -136,7 +135,7 @@ def patched_environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def write_auth_token(path: Path) -> None:
-    """Ray listens on every address of the machine; with a token nobody else can run code there."""
+    """Write a new token: Ray listens on all addresses, and the token keeps others out."""
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(file, secrets.token_hex(32).encode())
@@ -144,7 +143,7 @@ def write_auth_token(path: Path) -> None:
 
 
 def reload_ray_config() -> None:
-    """A Ray that was imported before has read its settings already, and keeps a token."""
+    """Let a Ray that was imported before read the environment again, and forget its token."""
     if "ray" in sys.modules and not is_ray_initialized():
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -153,13 +152,13 @@ def reload_ray_config() -> None:
 
 
 def is_ray_initialized() -> bool:
-    """Whether this process has a Ray already: then that is used as it is."""
+    """Return whether this process has a running Ray, which is then used as it is."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 def worker_python_path() -> dict[str, str]:
-    """Let worker processes find this package where it runs from a clone that is not installed."""
+    """Return PYTHONPATH for workers, if this package runs from a clone that is not installed."""
     home = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if home in paths or not (Path(home) / "paretoprune").is_dir():
@@ -168,7 +167,11 @@ def worker_python_path() -> dict[str, str]:
 
 
 def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
-    """Start a local Ray, or join the one at `address`."""
+    """Start a local Ray, or join the one at `address`.
+
+    Raises:
+        UserError: there is no cluster at the address, or a token is missing.
+    """
     from ray.exceptions import AuthenticationError
 
     try:
@@ -176,7 +179,7 @@ def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
             start_local_ray(cpus, scratch)
         else:
             join_cluster(address)
-    except AuthenticationError as error:  # raised before anything starts: no token to be had
+    except AuthenticationError as error:  # no token; nothing has started yet
         first = str(error).partition(". ")[0]
         raise UserError(
             f"RAY_AUTH_MODE=token must come with a token, got none ({first}); "
@@ -185,11 +188,11 @@ def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
 
 
 def start_local_ray(cpus: int, scratch: Path) -> None:
-    """A Ray of our own on this machine, its files in the scratch folder."""
+    """Start a local Ray with its files in the scratch folder."""
     import ray
 
     ray.init(
-        "local",  # without the word, Ray joins any cluster that it finds on this machine
+        "local",  # else Ray joins any cluster that it finds on this machine
         num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,
@@ -199,7 +202,7 @@ def start_local_ray(cpus: int, scratch: Path) -> None:
 
 
 def join_cluster(address: str) -> None:
-    """Become a driver of the cluster at `address`."""
+    """Join the cluster at `address` as a driver."""
     import ray
 
     if address.startswith("ray://"):
@@ -207,10 +210,10 @@ def join_cluster(address: str) -> None:
             f"--address must be a cluster that this machine is a node of, got {address}; send the "
             "search there with ray job submit --working-dir . -- python search.py ..."
         )
-    if address in ("", "local"):  # to Ray: one of its own, outside all that we set up for ours
+    if address in ("", "local"):  # Ray would start a local one without our settings
         raise UserError(
             f"--address must be a running Ray cluster, got {address or 'none'}; "
-            "leave it out for a Ray of this search's own"
+            "leave it out to start a local Ray"
         )
     try:
         check_port_open(address)
@@ -225,7 +228,7 @@ def join_cluster(address: str) -> None:
 
 
 def check_port_open(address: str) -> None:
-    """Raise at once where nobody listens: Ray itself would try for minutes."""
+    """Raise at once if nobody listens; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()

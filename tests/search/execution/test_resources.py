@@ -34,7 +34,7 @@ SHARES = """
 import ray, sys, torch
 from pathlib import Path
 from ray import tune
-from paretoprune.search.execution.worker_limits import (
+from paretoprune.search.execution.worker_setup import (
     assigned_gpu_fraction, limit_worker_resources,
 )
 
