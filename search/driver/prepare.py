@@ -70,11 +70,11 @@ OWN_SCORE_TEST_IMAGES = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedInputs:
-    """The network and the data; either may have been given in Python instead of by name."""
+    """The model and the data, each by name or as an object from Python."""
 
     settings: SearchSettings
     data: DataSplits
-    model: nn.Module | None  # None: build it by the settings' name
+    model: nn.Module | None  # None: build it by the name in the settings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +194,9 @@ def try_own_scores(checked: CheckedInputs) -> None:
         )
 
 
-def resolve_model(inputs: LoadedInputs, run: RunFolder, log: LogFunction) -> nn.Module:
+def resolve_model(
+    inputs: LoadedInputs, run: RunFolder, log: LogFunction | None = None
+) -> nn.Module:
     """Return the user's model, or build it by name; weights in the run folder are read later."""
     if inputs.model is not None:
         name = type(inputs.model).__name__
@@ -216,21 +218,15 @@ def count_scored_classes(model: nn.Module, inputs: LoadedInputs) -> int:
 def make_measurement_context(
     dense_inputs: DenseModelInputs, channel_map: ChannelMap, run: RunFolder
 ) -> MeasurementContext:
-    """What evidence is measured on, and what it may take."""
+    """Return the model and data to measure on, with the folder and limits of measurements."""
     run.measurements.mkdir(exist_ok=True)
-    folder, limits = run.measurements.resolve(), measurement_limits(dense_inputs.settings)
-    return MeasurementContext(
-        dense_inputs.model,
-        channel_map,
-        dense_inputs.data,
-        dense_inputs.settings.seed,
-        folder,
-        limits,
-    )
+    model, data, settings = dense_inputs.model, dense_inputs.data, dense_inputs.settings
+    folder, limits = run.measurements.resolve(), measurement_limits(settings)
+    return MeasurementContext(model, channel_map, data, settings.seed, folder, limits)
 
 
 def device_config_of_run(run: RunFolder, detected: DeviceConfig) -> DeviceConfig:
-    """The settings of this run's first start, so that a resumed one computes alike."""
+    """Return the device configuration of the run's first start: a resumed run computes alike."""
     config = read_json(run.config)
     if "machine" not in config:
         update_config(run, machine=asdict(detected))
@@ -245,12 +241,16 @@ def device_config_of_run(run: RunFolder, detected: DeviceConfig) -> DeviceConfig
 def build_pruning_space(
     model: nn.Module, data: DataSplits, settings: SearchSettings
 ) -> PruningSpace:
-    """The map and the price of the working copy, with the user's limits."""
+    """Return the channel map and cost model of the working copy, with the user's limits.
+
+    Raises:
+        UserError: no channel can be removed.
+    """
     channel_map = trace_channel_map(model, tuple(data.input_shape), keep=settings.keep)
     if channel_map.atoms == 0:
         raise UserError(
             "a network must have channels that can be removed, got none; "
-            "paretoprune inspect says what protects them"
+            "run paretoprune inspect to see what protects them"
         )
     return PruningSpace(
         channel_map, CostModel(channel_map), settings.min_channels, settings.round_to
@@ -258,7 +258,7 @@ def build_pruning_space(
 
 
 def model_source(inputs: LoadedInputs) -> ModelSource:
-    """What a recipe says of the dense network."""
+    """Return the description of the dense model for recipes."""
     return ModelSource(
         name=inputs.settings.model if inputs.model is None else None,
         classes=inputs.data.classes,
@@ -275,23 +275,24 @@ def model_source(inputs: LoadedInputs) -> ModelSource:
 
 
 def check_target_sizes(settings: SearchSettings, space: PruningSpace) -> None:
-    """Refuse a target that the network cannot meet, or meets as it is, before work is spent on it.
+    """Refuse a target that the network cannot reach, or that the dense network meets.
 
-    Of two targets one may be the whole of the dense network.
+    One of two targets may be the full size of the dense network.
     """
     target, dense, lowest = settings.target(), space.cost_model.dense, space.min_cost()
-    names = ("--target-flops", "--target-params")
-    most = target.limits(dense)
-    idle = all(limit is None or limit >= whole for limit, whole in zip(most, dense, strict=True))
-    limits = zip(names, most, lowest, dense, target.fractions(dense), strict=True)
-    for name, limit, reach, whole, fraction in limits:
-        if limit is not None and (limit > whole or (limit == whole and idle)):
+    names, limits = ("--target-flops", "--target-params"), target.limits(dense)
+    is_met = all(
+        limit is None or limit >= whole for limit, whole in zip(limits, dense, strict=True)
+    )
+    rows = zip(names, limits, lowest, dense, target.fractions(dense), strict=True)
+    for name, limit, reachable, whole, fraction in rows:
+        if limit is not None and (limit > whole or (limit == whole and is_met)):
             raise UserError(
                 f"{name} must be below the dense network's {whole:,}, got {limit:,}; for forty "
                 "percent write 0.4"
             )
-        if limit is not None and limit < reach:
-            low = math.ceil(reach / whole * 10_000) / 10_000
+        if limit is not None and limit < reachable:
+            low = math.ceil(reachable / whole * 10_000) / 10_000
             raise UserError(
                 f"{name} must be at least {low:.4f} for this network, got {fraction:.4g}; "
                 "ask for more, or lower --min-channels, --round-to or --keep"
@@ -299,7 +300,7 @@ def check_target_sizes(settings: SearchSettings, space: PruningSpace) -> None:
 
 
 def data_digest(data: DataSplits) -> str:
-    """A hash that tells whether a resumed run was given the data it began with."""
+    """Return a hash of the data, to check that a resumed run gets the same data."""
     digest = hashlib.sha256(repr((data.classes, tuple(data.input_shape), data.mean)).encode())
     for split in (data.train, data.validation):
         digest.update(str(len(split)).encode())
@@ -311,14 +312,14 @@ def data_digest(data: DataSplits) -> str:
 def load_inputs(
     settings: SearchSettings, *, model: nn.Module | None, data: DataSplits | None
 ) -> LoadedInputs:
-    """The inputs by name where they were not given in Python."""
+    """Load the data by name unless they were given, and apply the image options."""
     if data is None:
         data = load_data(settings.data, seed=0, download=settings.download)
     return LoadedInputs(settings, with_options(data, settings.images()), model)
 
 
 def check_images(options: ImageOptions, name: str, data: DataSplits | None) -> None:
-    """Refuse a normalisation or augmentation that the data cannot have, as early as it shows."""
+    """Refuse a normalisation or augmentation that does not fit the data or their source."""
     if data is None:
         check_for_source(options, name)
     else:
@@ -326,6 +327,6 @@ def check_images(options: ImageOptions, name: str, data: DataSplits | None) -> N
 
 
 def check_weights_file(path: Path | None) -> None:
-    """Refuse a missing weights file before anything is made."""
+    """Refuse a missing weights file before anything is created."""
     if path is not None and not path.is_file():
         raise UserError(f"--weights must be a file, got {path}; check the path")

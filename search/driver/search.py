@@ -1,4 +1,4 @@
-"""The driver: one search from its settings to its front."""
+"""The driver: run one search from its settings to its front."""
 
 from __future__ import annotations
 
@@ -73,26 +73,55 @@ from .warm_start import WARM_START_KEY, proposals_to_json
 
 
 class AllTrialsFailedError(RuntimeError):
-    """No trial came to an end; the text is the first reason."""
+    """No trial succeeded; the message is the reason of the first failure."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunInputs:
-    """What comes besides the settings: objects from Python, earlier runs, how to show progress."""
+    """What a search needs besides its settings.
+
+    Args:
+        progress: The progress display.
+        model: The model, if it is an object instead of a name.
+        data: The data, if they are an object instead of a name.
+        warm_start: Policies of an earlier front, tried first.
+        related_runs: Earlier runs of the same dense model and data, whose measurements are reused.
+    """
 
     progress: SearchProgress
     model: nn.Module | None = None
     data: DataSplits | None = None
-    warm_start: tuple[Proposal, ...] = ()  # policies of an earlier front, tried first
-    related_runs: tuple[Path, ...] = ()  # earlier runs of the same dense network and data
+    warm_start: tuple[Proposal, ...] = ()
+    related_runs: tuple[Path, ...] = ()
 
 
 def new_search(settings: SearchSettings, run_inputs: RunInputs) -> tuple[RunFolder, Front]:
-    """Run a new search in a new folder."""
-    watch = Timer()
+    """Run a new search in a new folder.
+
+    Args:
+        settings: The settings of the search.
+        run_inputs: Progress display, objects from Python and earlier runs.
+
+    Returns:
+        The run folder and the front.
+
+    Raises:
+        UserError: a setting is not valid; nothing is left on disk then.
+        AllTrialsFailedError: no trial succeeded.
+        DiskFullError: the disk is full; the run can be resumed.
+        WorkersDiedError: Ray lost all workers; the run can be resumed.
+        StopRequested: SIGINT or SIGTERM; the run can be resumed.
+
+    Example:
+        >>> settings = SearchSettings(target_flops="0.4", trials=8)
+        >>> run, front = new_search(
+        ...     settings, RunInputs(SearchProgress(quiet=True))
+        ... )  # doctest: +SKIP
+    """
+    timer = Timer()
     settings.check()
-    check_by_object(settings, run_inputs)
-    asked = settings
+    check_objects(settings, run_inputs)
+    requested = settings
     settings = replace(with_default_images(settings), artifacts=absolute_url(settings.artifacts))
     check_weights_file(settings.weights)
     check_images(settings.images(), settings.data, run_inputs.data)
@@ -100,14 +129,14 @@ def new_search(settings: SearchSettings, run_inputs: RunInputs) -> tuple[RunFold
     data_name = settings.data if run_inputs.data is None else run_inputs.data.name
     model_name = settings.model if run_inputs.model is None else "model"
     folder = settings.out or default_run_folder(data_name, model_name)
-    made = not_there(folder)
+    missing = not_there(folder)
     with plugins_loaded(plugins):
-        idle = list(without_effect(asked, model_given=run_inputs.model is not None))
+        warnings = list(without_effect(requested, model_given=run_inputs.model is not None))
     run = create_run_folder(folder)
 
     def load() -> LoadedInputs:
         inputs = load_inputs(settings, model=run_inputs.model, data=run_inputs.data)
-        for line in idle:
+        for line in warnings:
             run_inputs.progress.log(line)
         write_json_atomic(run.config, build_config(inputs, run, plugins, run_inputs))
         link_from_related_runs(
@@ -118,26 +147,26 @@ def new_search(settings: SearchSettings, run_inputs: RunInputs) -> tuple[RunFold
         )
         return inputs
 
-    with lock_run(run), remove_if_unstarted(run, made), plugins_loaded(plugins):
+    with lock_run(run), remove_if_unstarted(run, missing), plugins_loaded(plugins):
         check_artifacts_url(settings.artifacts, run.root)
-        return run, run_driver(Startup(settings, load, watch), run, plugins, run_inputs.progress)
+        return run, run_driver(Startup(settings, load, timer), run, plugins, run_inputs.progress)
 
 
-def check_by_object(settings: SearchSettings, given: RunInputs) -> None:
-    """Refuse a file for what came as an object, which nobody would read."""
-    if given.model is not None and settings.weights is not None:
+def check_objects(settings: SearchSettings, run_inputs: RunInputs) -> None:
+    """Refuse options that have no effect on a model or data given as objects."""
+    if run_inputs.model is not None and settings.weights is not None:
         raise UserError(
-            f"--weights must be left out where the model is a network, got {settings.weights}; "
-            "load them into the network, or name the model"
+            f"--weights must be left out if the model is an object, got {settings.weights}; "
+            "load them into the model, or pass the model by name"
         )
-    if given.data is not None and settings.download:
-        raise UserError("--download is for data by name, got data as objects; leave it out")
+    if run_inputs.data is not None and settings.download:
+        raise UserError("--download needs data by name, got data as an object; leave it out")
 
 
 def build_config(
     inputs: LoadedInputs, run: RunFolder, plugins: tuple[Plugin, ...], run_inputs: RunInputs
 ) -> dict[str, Any]:
-    """What a run folder keeps of its beginning."""
+    """Return the content of config.json: all that a resumed run must repeat."""
     return {
         "schema": CONFIG_SCHEMA,
         "version": __version__,
@@ -154,16 +183,34 @@ def build_config(
 def resume_search(
     path: Path, run_inputs: RunInputs, repeated: dict[str, Any] | None = None
 ) -> tuple[RunFolder, Front]:
-    """Go on with a run: nothing finished is lost or run twice.
+    """Resume a run: no finished trial is lost or run twice.
 
-    `repeated` are the options given again: what a run folder names is never imported by itself.
+    Args:
+        path: The run folder.
+        run_inputs: Progress display, and the model and data if the run began with objects.
+        repeated: Options that the user gave again; code that a run folder names is not imported.
+
+    Returns:
+        The run folder and the front.
+
+    Raises:
+        UserError: the options, the data or the plugins are not those of the run.
+        AllTrialsFailedError: no trial succeeded.
+        DiskFullError: the disk is full; the run can be resumed.
+        WorkersDiedError: Ray lost all workers; the run can be resumed.
+        StopRequested: SIGINT or SIGTERM; the run can be resumed.
+
+    Example:
+        >>> run, front = resume_search(
+        ...     Path("runs/a"), RunInputs(SearchProgress(quiet=True)), {"trials": 64}
+        ... )  # doctest: +SKIP
     """
-    watch = Timer()
+    timer = Timer()
     run, config = open_run(path)
-    kept, plugins = resumed_settings(
+    stored, plugins = resumed_settings(
         config, repeated or {}, model=run_inputs.model, data=run_inputs.data
     )
-    settings = with_default_images(kept)
+    settings = with_default_images(stored)
 
     def load() -> LoadedInputs:
         inputs = load_inputs(settings, model=run_inputs.model, data=run_inputs.data)
@@ -180,19 +227,21 @@ def resume_search(
     with lock_run(run), plugins_loaded(plugins):
         front = finished_front(run, settings.trials)
         if front is not None:
-            load()  # other data than the run's are refused here too
+            load()  # refuses other data
             write_results(front, run)
-            more = f"all of its {settings.trials} trials are over, more --trials go on with it"
-            run_inputs.progress.log(f"this run is finished: {more}")
+            run_inputs.progress.log(
+                f"this run has finished all of its {settings.trials} trials; "
+                "add more --trials to continue it"
+            )
             return run, front
-        return run, run_driver(Startup(settings, load, watch), run, plugins, run_inputs.progress)
+        return run, run_driver(Startup(settings, load, timer), run, plugins, run_inputs.progress)
 
 
 def finished_front(run: RunFolder, trials: int) -> Front | None:
-    """The front of a run that has come to the end of so many trials; None of any other."""
+    """Return the front of a run that has finished so many trials, else None."""
     repair_journal(run.journal)
-    record = read_trial_records(run.journal)
-    return record.front() if record and record.concluded == trials else None
+    records = read_trial_records(run.journal)
+    return records.front() if records and records.concluded == trials else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +274,10 @@ def run_driver(
             stop.run = run if run.config.exists() else None
             raise
         except DiskFullInterrupt as full:
-            what = f"no room is left to write to ({full})"
-            raise DiskFullError(resumable_error_message(what, "make room", run)) from full
+            what = f"the disk is full ({full})"
+            raise DiskFullError(resumable_error_message(what, "free space", run)) from full
         except WorkersDiedError as died:
-            remedy = "free memory for them or take fewer --workers"
+            remedy = "free memory or use fewer --workers"
             raise WorkersDiedError(resumable_error_message(str(died), remedy, run)) from died
 
 
@@ -311,11 +360,11 @@ def policies_to_measure(settings: SearchSettings, space: PruningSpace) -> list[P
 
 
 def resumable_error_message(trouble: str, remedy: str, run: RunFolder) -> str:
-    """The one line about what ended a search that is not over."""
+    """Return the message about what ended a search early, with the command that resumes it."""
     if not run.config.exists():
         return as_called(f"{trouble}; {remedy} and start again")
-    again = resume_command(run.root, open_run(run.root)[1])
-    return as_called(f"{trouble}; nothing finished is lost: {remedy}, then go on with {again}")
+    command = resume_command(run.root, open_run(run.root)[1])
+    return as_called(f"{trouble}; no finished trial is lost; {remedy}, then run {command}")
 
 
 def run_trials(
@@ -344,10 +393,8 @@ def run_trials(
             store, context.root, on_trial, until=run_context.deadline.ends_at
         )
         workers = trial_concurrency(context, settings)
-        order = (
-            "" if workers == 1 else "; the same seed gives the same front with --workers 1 only"
-        )
-        progress.log(f"running trials on {workers} workers{order}")
+        note = "" if workers == 1 else "; only --workers 1 repeats a front from its seed"
+        progress.log(f"running trials on {workers} workers{note}")
         if late := run_context.deadline.late_start_message():
             progress.log(late)
         missing = missing_resources_message(settings, gpus_for_trial(context, settings))
@@ -361,16 +408,14 @@ def run_trials(
         except StopRequested:
             store.interrupt_running()
             progress.close()
-            progress.log("stopping; a second Ctrl-C leaves at once")
+            progress.log("stopping; a second Ctrl-C exits at once")
             raise
-        workers = max(
-            workers, trial_concurrency(context, settings)
-        )  # nodes may have come meanwhile
-        if told := worker_utilization(store.records, workers, since):
-            progress.log(told.sentence())
+        workers = max(workers, trial_concurrency(context, settings))  # nodes may have joined
+        if utilization := worker_utilization(store.records, workers, since):
+            progress.log(utilization.sentence())
 
 
 def first_failure(store: TrialStore) -> str:
-    """Why nothing came of the search."""
+    """Return the reason of the first failure."""
     reasons = list(store.records.failures().values())
     return reasons[0] if reasons else "no trial was planned"

@@ -113,8 +113,8 @@ def get_result(reference: Any) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from None
     except WORKER_DEATH_ERRORS as error:
         raise WorkersDiedError(
-            "every worker that was given one piece of the measurements was killed, often for "
-            f"want of memory ({type(error).__name__})"
+            "every worker that ran one of the measurements was killed, often for lack of memory "
+            f"({type(error).__name__})"
         ) from error
 
 

@@ -80,7 +80,7 @@ class RayRuntime:
 
 
 def make_scratch_folder(*, hosts: bool) -> Path:
-    """Make a folder for Ray's files, with a path that is short enough for a local Ray's sockets."""
+    """Make a folder for Ray's files, with a path short enough for a local Ray's sockets."""
     wanted = place = tempfile.gettempdir()
     if hosts and len(os.fsencode(wanted)) > MAX_SCRATCH_PATH_LENGTH:
         place = SHORT_TEMP_FOLDER

@@ -32,7 +32,7 @@ def assert_told(folder, process):
     assert code == 1, err
     assert "Traceback" not in out + err
     assert err.count("\n") == 1
-    assert "no room is left" in err
+    assert "the disk is full" in err
     assert f"paretoprune search --resume {folder}" in err
     assert_nothing_left(folder, process.pid)
 

@@ -50,7 +50,7 @@ BUDGET = Policy("taylor", allocation="loss-budget")
     [
         (8.0, ()),
         (15.0, ("15 of the 20 minutes of --max-minutes", "--ensemble-images")),
-        (23.0, ("23 of the 20 minutes of --max-minutes", "no more than one, at the target")),
+        (23.0, ("23 of the 20 minutes of --max-minutes", "only one trial, at the target")),
     ],
 )
 def test_a_long_beginning_says_what_would_shorten_it(passed, said):
@@ -97,8 +97,8 @@ def test_a_short_search_measures_on_fewer_images_and_a_resumed_one_on_as_many(tm
              "--allocations", "global-threshold", "--no-screening", "--out", run)  # fmt: skip
     done = call("search", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "evidence is measured on 1,024 images instead of 16,384" in done.stdout
-    assert "at the target, is begun" in done.stdout
+    assert "measurements use 1,024 images instead of 16,384" in done.stdout
+    assert "at the target, will start" in done.stdout
     kept = json.loads((run / "config.json").read_text())["settings"]
     assert kept["ensemble_images"] == MIN_ENSEMBLE_IMAGES
     tables = sorted((run / "evidence").glob("*.npz"))

@@ -104,7 +104,9 @@ def test_transferred_policies_open_the_search_even_after_a_stop_without_the_old_
     begun = call("transfer", old, "--target-flops", 0.5, "--trials", 3, *SMALL, "--scores", "l2",
                  "--max-minutes", 1e-6, "--out", new)  # fmt: skip
     assert "transfer:" in begun.stdout  # those that rank by taylor are named
-    assert "of the 1e-06 minutes of --max-minutes are over before the first trial" in begun.stdout
+    assert (
+        "of the 1e-06 minutes of --max-minutes have passed before the first trial" in begun.stdout
+    )
     assert [job["slot"] for job in jobs_of(new)] == [0]
     shutil.rmtree(old)
     done = call("search", "--resume", new, "--max-minutes", 10)
