@@ -178,7 +178,7 @@ def test_a_refusal_in_python_names_no_option(settings):
      ({"sampler": "gp"}, "prune has no setting 'sampler'"),
      ({"weights": __file__}, "weights must be left out if the model is an object"),
      ({"policy": 3}, "policy must be a name or a Policy, got 3"),
-     ({"min_accuracy": 0.5}, "add steps=10, or take policy='gradually-global'"),
+     ({"min_accuracy": 0.5}, "add steps=10, or use policy='gradually-global'"),
      ({"target_flops": 0.0001}, "target_flops must be at least")],
 )  # fmt: skip
 def test_prune_in_python_refuses_what_it_would_not_read(settings, words, tmp_path):
