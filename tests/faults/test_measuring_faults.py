@@ -1,4 +1,4 @@
-"""A network that no worker survives: the search ends in one line that says how to go on."""
+"""A network that kills every worker: the search ends in one line that says how to resume."""
 
 from search_process import assert_nothing_left, finish, start
 

@@ -179,7 +179,7 @@ def test_gradual_steps_look_at_the_network_that_is_left(dense):
     counts = [atoms for atoms, _ in seen]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == channel_map.atoms > counts[1]
-    assert (whole.of(present.keep) == CostModel(present.channel_map).dense).all()
+    assert (whole.cost_of(present.keep) == CostModel(present.channel_map).dense).all()
     images = torch.randn(4, *data.input_shape)
     at_once = prune_network(copy, channel_map, present.keep).eval()
     torch.testing.assert_close(present.model.eval()(images), at_once(images))

@@ -80,8 +80,10 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
     plan = make_plan(10, Target(flops=0.5), space)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
-    make = partial(make_proposer, policy_space=policies, blind=on, rehearse=None, seed=0)
-    proposer = make(plan, sampler="tpe", also=also)
+    make = partial(
+        make_proposer, policy_space=policies, unfitted=on, evaluate_untrained=None, seed=0
+    )
+    proposer = make(plan, sampler="tpe", warm_start=also)
     origins = {place: one.origin for place, one in sorted(proposer.initial.items())}
     presets = [f"preset:{name}" for name in policies.presets]
     assert list(origins) == [0, 2, 4, 6, 8]  # those at the target
@@ -90,7 +92,7 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
         3:
     ]
     again = [Proposal(policies.presets["taylor-by-price"], "transfer:7")]
-    opening = make(plan, sampler="tpe", also=again).initial
+    opening = make(plan, sampler="tpe", warm_start=again).initial
     assert [one.origin for one in opening.values()] == ["transfer:7", *presets[1:5]]
     assert not untried_presets(policies, opening)
 

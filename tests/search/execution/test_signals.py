@@ -1,4 +1,4 @@
-"""A stop by a signal: what is printed, and what a second signal does."""
+"""Stopping by a signal: what is printed, and what a second signal does."""
 
 import json
 import os
