@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -179,6 +179,7 @@ class EnsembleStepCall:
     """A task of an ensemble: it reads nothing in the folder and leaves nothing there."""
 
     ensemble_step: EnsembleStep
+    uses_folder: ClassVar[bool] = False
 
     def __call__(self, on: MeasurementContext, tell: OnMeasurementProgress) -> Any:
         """Do it; who asked for it tells of it."""

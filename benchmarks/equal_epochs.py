@@ -32,7 +32,7 @@ from paretoprune.analysis.report.gate_plot import gate_history_drawing
 from paretoprune.search.storage.trial_spec import TrialSpec
 from paretoprune.search.trial.budget import TrialBudget
 from paretoprune.search.trial.context import TrialContext
-from paretoprune.search.trial.run import execute_trial
+from paretoprune.search.trial.execute import execute_trial
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.graph.channels import channel_map_digest
 from paretoprune.spaces.policy.measurements import Measurements

@@ -37,7 +37,7 @@ from paretoprune.analysis.measure import (
 )
 from paretoprune.analysis.untrained_loss import evaluate_untrained, fit_untrained_loss_predictor
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.initial_trials import policy_space_for
+from paretoprune.search.driver.open_store import policy_space_for
 from paretoprune.search.optimizer.screening import (
     PolicyPredictor,
     draw_candidates,

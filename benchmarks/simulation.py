@@ -112,8 +112,8 @@ def simulate(workers: int, each: int, carry_out: Any) -> dict[str, Any]:
             TrialContext, SimpleNamespace(root=root, machine=machine)
         )  # all that is read
         begin = time.monotonic()
-        with RayRuntime(address=None, cpus=workers, token=root / ".ray-token") as ray_start:
-            scratch = ray_start.wait()
+        with RayRuntime(address=None, cpus=workers, token=root / ".ray-token") as runtime:
+            scratch = runtime.start()
             searcher = TrialStoreSearcher(ledger, root, lambda job, outcome: None)
             run_trials_with_tune(
                 searcher, context, settings, StopCallback(SignalHandler()), scratch,

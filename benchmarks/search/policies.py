@@ -12,11 +12,11 @@ from benchmarks.search.rules import SIZES, sizes
 from benchmarks.search.worker import PolicyTask
 from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.calibration_budget import (
+from paretoprune.search.driver.measurement_budget import (
     DEFAULT_ENSEMBLE_IMAGES,
     measurement_limits,
 )
-from paretoprune.search.driver.initial_trials import policy_space_for
+from paretoprune.search.driver.open_store import policy_space_for
 from paretoprune.search.optimizer.search_space import PolicySpace
 from paretoprune.search.optimizer.suggesters import RandomSuggester
 from paretoprune.search.optimizer.target_plan import make_plan

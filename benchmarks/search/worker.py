@@ -16,7 +16,7 @@ from benchmarks.scene import Scene
 from benchmarks.search.rules import Rules
 from paretoprune.search.storage.trial_spec import TrialSpec
 from paretoprune.search.trial.context import TrialContext
-from paretoprune.search.trial.run import execute_trial
+from paretoprune.search.trial.execute import execute_trial
 from paretoprune.trainers.metrics.evaluate import evaluate
 from paretoprune.trainers.pruning.bn_recalibration import recalibrate_batch_norm
 from paretoprune.trainers.pruning.serialization import load_pruned_model

@@ -1,4 +1,4 @@
-"""The end of a search: the front from the ledger, its test figures, front.json and the report."""
+"""The end of a search: test metrics of the front, front.json and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...trainers.metrics.evaluate import evaluate
 from ...trainers.metrics.latency import measure_latency
 from ...trainers.pruning.serialization import TRIAL_WEIGHTS_FILE, load_pruned_model
 from ..execution.executor import Executor
-from ..execution.messages import LogFunction
+from ..execution.progress_messages import LogFunction
 from ..optimizer.trial_store import TrialStore
 from ..results.report_builder import write_report
 from ..storage.artifacts import delete_uploaded_weights, fetch_trial_folder
@@ -26,7 +26,7 @@ from ..trial.context import TrialContext
 def finalize_search(
     store: TrialStore, context: TrialContext, run: RunFolder, executor: Executor
 ) -> Front:
-    """Measure the front on the test split, once; write the results; drop what is not needed."""
+    """Evaluate the front on the test split once, write the results, delete unneeded weights."""
     store.record_metrics(measure_test_metrics(unmeasured_paths(store), context, executor))
     front = store.front()
     write_results(front, run)
@@ -36,13 +36,13 @@ def finalize_search(
 
 
 def write_results(front: Front, run: RunFolder) -> None:
-    """What is derived from the journal."""
+    """Write front.json and the report, which derive from the journal."""
     write_json_atomic(run.front, front.to_json())
     write_report(run.root, run.report)
 
 
 def unmeasured_paths(store: TrialStore) -> list[str]:
-    """The paths of what the front names and no end of a search has measured yet."""
+    """Return the paths of the front and the controls that have no test metrics yet."""
     front, known = store.front(), store.records.final_metrics
     named = [
         DENSE_PATH,
@@ -55,9 +55,9 @@ def unmeasured_paths(store: TrialStore) -> list[str]:
 def measure_test_metrics(
     paths: Sequence[str], context: TrialContext, executor: Executor
 ) -> MetricsByPath:
-    """Test accuracy and latency of the networks in these paths.
+    """Return test accuracy and latency of the networks in these paths.
 
-    One errand: networks that are timed side by side would slow each other down.
+    One call does it, since networks that are timed in parallel slow each other down.
     """
     if not paths:
         return {}
@@ -70,7 +70,7 @@ def measure_test_metrics(
 
 
 def load_trial_network(path: str, context: TrialContext) -> nn.Module:
-    """A trial's network, or the dense one."""
+    """Load the network of a trial, or return the dense model."""
     if path == DENSE_PATH:
         return context.model
     folder = fetch_trial_folder(context.root, path)
@@ -80,7 +80,7 @@ def load_trial_network(path: str, context: TrialContext) -> nn.Module:
 def evaluate_and_time(
     networks: list[nn.Module], context: TrialContext, log: LogFunction
 ) -> list[tuple[float | None, float]]:
-    """Test accuracy (if there is a test split) and latency of each."""
+    """Return test accuracy (None without a test split) and latency in ms of each network."""
     data, machine = context.data, context.machine
     return [
         (
@@ -92,9 +92,9 @@ def evaluate_and_time(
 
 
 def delete_unneeded_weights(store: TrialStore, run: RunFolder) -> list[str]:
-    """Of settled trials, keep the weights that are needed; of the others the recipe stays.
+    """Delete weights of settled trials that are not needed; return the paths of those trials.
 
-    The paths of those others.
+    Their recipes stay.
     """
     kept = store.needed_paths()
     dropped = [e.path for e in store.records.evaluations() if e.path not in kept]

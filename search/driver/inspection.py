@@ -1,4 +1,4 @@
-"""`paretoprune inspect`: what of a network can be removed, and what it costs."""
+"""`paretoprune inspect`: the groups of a network that can be pruned, and their cost."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ...spaces.graph.working_copy import make_working_copy
 from ...trainers.models.build import build_model
 from ..config.settings import check_at_least
 
-MOST_CAUSES = 5
+MAX_CAUSES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class InspectionRequest:
-    """What to inspect."""
+    """The options of `paretoprune inspect`."""
 
     model: str
     input_shape: str
@@ -32,7 +32,20 @@ class InspectionRequest:
 
 
 def inspect_network(request: InspectionRequest, *, min_channels: int, round_to: int) -> None:
-    """Build, trace, price and print."""
+    """Build the network, trace its channel map, and print its groups and their cost.
+
+    Args:
+        request: The model, its input shape and classes, layers to keep, and the output format.
+        min_channels: Channels that stay in every group.
+        round_to: The number of channels of a group stays a multiple of this.
+
+    Raises:
+        UserError: an option is out of range, or the network cannot be built or traced.
+
+    Example:
+        >>> request = InspectionRequest("digits-resnet", "", 0, (), as_json=False)
+        >>> inspect_network(request, min_channels=1, round_to=1)  # doctest: +SKIP
+    """
     check_at_least("--min-channels", min_channels, 1)
     check_at_least("--round-to", round_to, 1)
     check_at_least("--classes", request.classes, 0)
@@ -44,7 +57,7 @@ def inspect_network(request: InspectionRequest, *, min_channels: int, round_to: 
     channel_map = trace_channel_map(model, shape, keep=request.keep)
     space = PruningSpace(channel_map, CostModel(channel_map), min_channels, round_to)
     summary = summarize_network(channel_map, space.cost_model, lowest=space.min_cost())
-    notes = (*assumed(request, shape, classes), *notes)
+    notes = (*default_notes(request, shape, classes), *notes)
     if request.as_json:
         print(json.dumps({"schema": 1, "notes": list(notes), **asdict(summary)}, indent=2))
         return
@@ -54,18 +67,18 @@ def inspect_network(request: InspectionRequest, *, min_channels: int, round_to: 
     print_network_summary(summary, console)
 
 
-def assumed(asked: InspectionRequest, shape: tuple[int, ...], classes: int) -> list[str]:
-    """What was not asked for, and is taken as usual."""
-    found = []
-    if not asked.input_shape:
-        found.append(f"--input is taken as {','.join(map(str, shape))}")
-    if not asked.classes:
-        found.append(f"--classes is taken as {classes}")
-    return found
+def default_notes(request: InspectionRequest, shape: tuple[int, ...], classes: int) -> list[str]:
+    """Return a line for each option that was left out, with its default."""
+    notes = []
+    if not request.input_shape:
+        notes.append(f"--input defaults to {','.join(map(str, shape))}")
+    if not request.classes:
+        notes.append(f"--classes defaults to {classes}")
+    return notes
 
 
 def parse_input_shape(request: InspectionRequest) -> tuple[int, ...]:
-    """Read --input; a default by the kind of model."""
+    """Parse --input; without it, return the default for the model."""
     if not request.input_shape:
         if request.model.startswith("torchvision:"):
             return (3, 224, 224)
@@ -82,7 +95,7 @@ def parse_input_shape(request: InspectionRequest) -> tuple[int, ...]:
 
 
 def print_network_summary(summary: NetworkSummary, console: Console) -> None:
-    """The groups as a table, what is protected or not read and why, totals."""
+    """Print the groups, the layers that are protected or not traced and why, and the totals."""
     table = Table(title=f"{len(summary.groups)} groups, {summary.atoms} atoms")
     table.add_column("group")
     table.add_column("coupled layers", overflow="fold")
@@ -92,8 +105,8 @@ def print_network_summary(summary: NetworkSummary, console: Console) -> None:
         shares = (f"{100 * group.macs_share:.1f}", f"{100 * group.params_share:.1f}")
         table.add_row(group.name, format_layers(group.layers), str(group.atoms), *shares)
     console.print(table)
-    for kept in summary.protected:
-        console.print(f"protected: {kept.layer}, {kept.channels} channels: {kept.reason}")
+    for layer in summary.protected:
+        console.print(f"protected: {layer.layer}, {layer.channels} channels: {layer.reason}")
     for cause in (one for one in summary.causes if one.unread and summary.atoms):
         layers = format_layers(cause.layers)
         console.print(f"not read: {layers}, {cause.macs_share:.1%} of the FLOPs: {cause.reason}")
@@ -106,16 +119,16 @@ def print_network_summary(summary: NetworkSummary, console: Console) -> None:
 
 
 def print_causes(summary: NetworkSummary, console: Console) -> None:
-    """Why no channel can be removed, the main causes first."""
+    """Print why no channel can be removed, the main causes first."""
     console.print("no channel can be removed; the main causes by their share of the FLOPs:")
-    for cause in summary.causes[:MOST_CAUSES]:
+    for cause in summary.causes[:MAX_CAUSES_SHOWN]:
         console.print(f"  {cause.macs_share:.1%} {cause.reason}: {format_layers(cause.layers)}")
     if not summary.causes:
         console.print("  the network has no convolution and no linear layer with weights")
 
 
 def format_layers(layers: tuple[str, ...]) -> str:
-    """The layers of a group, shortened past a few."""
+    """Return the layers of a group as text, shortened if there are more than four."""
     if len(layers) <= 4:
         return ", ".join(layers)
     return f"{', '.join(layers[:3])}, ... {len(layers) - 3} more"

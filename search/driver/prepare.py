@@ -1,4 +1,4 @@
-"""Everything before the first trial: data, the dense network, its map and price, the evidence."""
+"""The steps before the first trial: load and check inputs, dense model, measurements."""
 
 from __future__ import annotations
 
@@ -49,13 +49,12 @@ from ...trainers.runtime.device import DeviceConfig
 from ...trainers.training.distillation import LOGITS_CACHE_BYTES, Teacher
 from ..config.settings import SearchSettings
 from ..execution.executor import Executors, make_measurement_runner
-from ..execution.messages import LogFunction, progress_logger
+from ..execution.progress_messages import LogFunction, progress_logger
 from ..optimizer.plugins import Plugin
 from ..optimizer.search_space import own_scores
 from ..storage.run_folder import RunFolder, update_config
 from ..trial.budget import make_trial_budget
 from ..trial.context import TrialContext
-from .calibration_budget import fit_images_to_time, measurement_limits, passes_per_image
 from .dense_model import (
     DenseModelInputs,
     build_from_settings,
@@ -63,120 +62,155 @@ from .dense_model import (
     load_or_train_weights,
     measure_dense_metrics,
 )
+from .measurement_budget import fit_images_to_time, measurement_limits, passes_per_image
 from .versions import installed_versions
 
-TRIED = 64  # images
+OWN_SCORE_TEST_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedInputs:
-    """The network and the data; either may have been given in Python instead of by name."""
+    """The model and the data, each by name or as an object from Python."""
 
     settings: SearchSettings
     data: DataSplits
-    model: nn.Module | None  # None: build it by the settings' name
+    model: nn.Module | None  # None: build it by the name in the settings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CheckedInputs:
+    """Inputs that fit together: the model takes the images, the target can be reached."""
+
+    inputs: LoadedInputs
+    model: nn.Module  # the working copy
+    space: PruningSpace
+    policies: list[Policy]  # what they read is measured
+    is_trained: bool
+
+    @property
+    def dense_inputs(self) -> DenseModelInputs:
+        """The working copy with its data and settings."""
+        return DenseModelInputs(self.model, self.inputs.data, self.inputs.settings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedSearch:
-    """What the driver hands to the trials, and the dense network's own figures."""
+    """The context of the trials, the metrics of the dense model, and how to measure more."""
 
     context: TrialContext
     dense: DenseMetrics
     measurement_context: MeasurementContext
-    run_jobs: RunJobs  # how more evidence is measured
+    run_jobs: RunJobs
+
+
+def check_inputs(
+    inputs: LoadedInputs,
+    run: RunFolder,
+    policies: Callable[[PruningSpace], Iterable[Policy]],
+    log: LogFunction,
+) -> CheckedInputs:
+    """Build the model, trace its channel map, and check all that a user can mistype.
+
+    Nothing is trained, no Ray is needed.
+
+    Raises:
+        UserError: the model does not take the images, the weights do not fit, the target or the
+            spread cannot be reached, or a score does not exist.
+    """
+    settings = inputs.settings
+    for note in inputs.data.notes:
+        log(note)
+    log(describe_normalisation(inputs.data, settings.images()))
+    log(describe_augmentation(inputs.data, settings.images()))
+    model, notes = make_working_copy(resolve_model(inputs, run, log))
+    data, more = read_outputs(model, inputs.data, settings.outputs)
+    inputs = replace(inputs, data=data)
+    for note in (*notes, *more, *surplus_notes(count_scored_classes(model, inputs), data.classes)):
+        log(note)
+    space = build_pruning_space(model, data, settings)
+    check_target_sizes(settings, space)
+    for name in settings.names_in("scores"):
+        check_score_exists(name, "--scores")
+    is_trained = inputs.model is not None or settings.weights is not None
+    checked = CheckedInputs(inputs, model, space, list(policies(space)), is_trained)
+    if not is_trained and not run.dense.exists():
+        try_own_scores(checked)
+    return checked
 
 
 def prepare_search(
-    inputs: LoadedInputs,
-    run: RunFolder,
-    plugins: tuple[Plugin, ...],
-    policies: Callable[[PruningSpace], Iterable[Policy]],
-    executors: Executors,
+    checked: CheckedInputs, run: RunFolder, plugins: tuple[Plugin, ...], executors: Executors
 ) -> PreparedSearch:
-    """Make or read the dense network, map it, price it, measure the evidence of the policies."""
-    settings = inputs.settings
-    for note in inputs.data.notes:
-        executors.log(note)
-    executors.log(describe_normalisation(inputs.data, settings.images()))
-    executors.log(describe_augmentation(inputs.data, settings.images()))
-    model, notes = make_working_copy(resolve_model(inputs, run, executors.log))
-    data, more = read_outputs(model, inputs.data, settings.outputs)
-    inputs = replace(inputs, data=data)
-    for note in (*notes, *more, *surplus_notes(scored_by(model, inputs), data.classes)):
-        executors.log(note)
-    space = build_pruning_space(model, data, settings)
-    check_target_sizes(settings, space)
-    for word in settings.names_in("scores"):
-        check_score_exists(word, "--scores")
-    wanted = list(policies(space))
+    """Train or read the dense model and measure what the policies read."""
+    settings, data = checked.inputs.settings, checked.inputs.data
+    model, space, dense_inputs = checked.model, checked.space, checked.dense_inputs
     layout = build_layout(space.channel_map)
     write_json_atomic(run.space, {**layout.to_json(), "versions": installed_versions()})
-    untrained = DenseModelInputs(model, data, settings)
     executors.timer.lap("start")
-    (detected,) = executors.dense.run([single_call_job(choose_device_config)], untrained)
-    machine = device_config_of_run(run, detected)
-    trained = inputs.model is not None or settings.weights is not None
-    if not trained and not run.dense.exists():
-        try_own_scores(wanted, untrained, space.channel_map)
-    load_or_train_weights(untrained, run, machine, executors.dense, trained=trained)
+    (detected,) = executors.dense.run([single_call_job(choose_device_config)], dense_inputs)
+    device_config = device_config_of_run(run, detected)
+    load_or_train_weights(
+        dense_inputs, run, device_config, executors.dense, trained=checked.is_trained
+    )
     executors.timer.lap("dense")
-    runs = passes_per_image(wanted, len(space.channel_map.groups))
-    timely = fit_images_to_time(untrained, runs, run, machine, executors)
-    model.cpu()  # it travels to the workers, which move what they cut from it
-    measuring = make_measurement_context(timely, space.channel_map, run)
-    do = make_measurement_runner(executors.measurements, machine.device)
-    evidence = measure_for_policies(wanted, measuring, do, progress_logger(executors.log))
+    passes = passes_per_image(checked.policies, len(space.channel_map.groups))
+    timely = fit_images_to_time(dense_inputs, passes, run, device_config, executors)
+    model.cpu()  # each worker moves its copy to its own device
+    measurement_context = make_measurement_context(timely, space.channel_map, run)
+    run_jobs = make_measurement_runner(executors.measurements, device_config.device)
+    measurements = measure_for_policies(
+        checked.policies, measurement_context, run_jobs, progress_logger(executors.log)
+    )
     executors.timer.lap("evidence")
     context = TrialContext(
         model=model,
         data=data,
         space=space,
-        measurements=evidence,
-        source=model_source(inputs),
+        measurements=measurements,
+        source=model_source(checked.inputs),
         map_sha256=channel_map_digest(space.channel_map),
         root=run.root.resolve(),
         budget=make_trial_budget(settings, data),
-        machine=machine,
-        teacher=Teacher(model, machine, memory=LOGITS_CACHE_BYTES),
-        measurement_limits=measuring.limits,
+        machine=device_config,
+        teacher=Teacher(model, device_config, memory=LOGITS_CACHE_BYTES),
+        measurement_limits=measurement_context.limits,
         plugins=plugins,
     )
     dense = measure_dense_metrics(context, executors.dense, executors.log)
-    if trained and (warning := chance_warning(dense.accuracy, data)):
+    if checked.is_trained and (warning := chance_warning(dense.accuracy, data)):
         executors.log(warning)
     executors.timer.lap("dense")
-    return PreparedSearch(context, dense, measuring, do)
+    return PreparedSearch(context, dense, measurement_context, run_jobs)
 
 
-def try_own_scores(
-    wanted: Iterable[Policy], on: DenseModelInputs, channel_map: ChannelMap
-) -> None:
-    """Let a fault in a score of the user's show on a few images, before a network is trained."""
-    names = own_scores(sorted({policy.score for policy in wanted}))
+def try_own_scores(checked: CheckedInputs) -> None:
+    """Measure the user's own scores on a few images, so that a fault shows before training."""
+    names = own_scores(sorted({policy.score for policy in checked.policies}))
     if names:
-        few = replace(on.data, train=fixed_subset(on.data.train, TRIED))
-        seed = on.settings.seed
-        load_or_measure_scores(on.model, channel_map, few, folder=None, seed=seed, names=names)
+        data, seed = checked.inputs.data, checked.inputs.settings.seed
+        few = replace(data, train=fixed_subset(data.train, OWN_SCORE_TEST_IMAGES))
+        load_or_measure_scores(
+            checked.model, checked.space.channel_map, few, folder=None, seed=seed, names=names
+        )
 
 
 def resolve_model(
-    inputs: LoadedInputs, run: RunFolder, say: LogFunction | None = None
+    inputs: LoadedInputs, run: RunFolder, log: LogFunction | None = None
 ) -> nn.Module:
-    """The user's object, or what the name builds; weights that the run has are read here only."""
+    """Return the user's model, or build it by name; weights in the run folder are read later."""
     if inputs.model is not None:
         name = type(inputs.model).__name__
-        scored_by(inputs.model, inputs)
+        count_scored_classes(inputs.model, inputs)
         check_finite(inputs.model, inputs.model.state_dict(), f"model {name!r}")
         return inputs.model
     settings = inputs.settings
     if run.dense.exists():
         return build_from_settings(replace(settings, weights=None), inputs.data)
-    return build_from_settings(settings, inputs.data, say)
+    return build_from_settings(settings, inputs.data, log)
 
 
-def scored_by(model: nn.Module, inputs: LoadedInputs) -> int:
-    """How many classes the network scores."""
+def count_scored_classes(model: nn.Module, inputs: LoadedInputs) -> int:
+    """Return how many classes the model scores; raise if it does not take the images."""
     data = inputs.data
     return check_model_output(model, type(model).__name__, data.classes, tuple(data.input_shape))
 
@@ -184,21 +218,15 @@ def scored_by(model: nn.Module, inputs: LoadedInputs) -> int:
 def make_measurement_context(
     dense_inputs: DenseModelInputs, channel_map: ChannelMap, run: RunFolder
 ) -> MeasurementContext:
-    """What evidence is measured on, and what it may take."""
+    """Return the model and data to measure on, with the folder and limits of measurements."""
     run.measurements.mkdir(exist_ok=True)
-    folder, limits = run.measurements.resolve(), measurement_limits(dense_inputs.settings)
-    return MeasurementContext(
-        dense_inputs.model,
-        channel_map,
-        dense_inputs.data,
-        dense_inputs.settings.seed,
-        folder,
-        limits,
-    )
+    model, data, settings = dense_inputs.model, dense_inputs.data, dense_inputs.settings
+    folder, limits = run.measurements.resolve(), measurement_limits(settings)
+    return MeasurementContext(model, channel_map, data, settings.seed, folder, limits)
 
 
 def device_config_of_run(run: RunFolder, detected: DeviceConfig) -> DeviceConfig:
-    """The settings of this run's first start, so that a resumed one computes alike."""
+    """Return the device configuration of the run's first start: a resumed run computes alike."""
     config = read_json(run.config)
     if "machine" not in config:
         update_config(run, machine=asdict(detected))
@@ -213,12 +241,16 @@ def device_config_of_run(run: RunFolder, detected: DeviceConfig) -> DeviceConfig
 def build_pruning_space(
     model: nn.Module, data: DataSplits, settings: SearchSettings
 ) -> PruningSpace:
-    """The map and the price of the working copy, with the user's limits."""
+    """Return the channel map and cost model of the working copy, with the user's limits.
+
+    Raises:
+        UserError: no channel can be removed.
+    """
     channel_map = trace_channel_map(model, tuple(data.input_shape), keep=settings.keep)
     if channel_map.atoms == 0:
         raise UserError(
             "a network must have channels that can be removed, got none; "
-            "paretoprune inspect says what protects them"
+            "run paretoprune inspect to see what protects them"
         )
     return PruningSpace(
         channel_map, CostModel(channel_map), settings.min_channels, settings.round_to
@@ -226,7 +258,7 @@ def build_pruning_space(
 
 
 def model_source(inputs: LoadedInputs) -> ModelSource:
-    """What a recipe says of the dense network."""
+    """Return the description of the dense model for recipes."""
     return ModelSource(
         name=inputs.settings.model if inputs.model is None else None,
         classes=inputs.data.classes,
@@ -243,23 +275,24 @@ def model_source(inputs: LoadedInputs) -> ModelSource:
 
 
 def check_target_sizes(settings: SearchSettings, space: PruningSpace) -> None:
-    """Refuse a target that the network cannot meet, or meets as it is, before work is spent on it.
+    """Refuse a target that the network cannot reach, or that the dense network meets.
 
-    Of two targets one may be the whole of the dense network.
+    One of two targets may be the full size of the dense network.
     """
     target, dense, lowest = settings.target(), space.cost_model.dense, space.min_cost()
-    names = ("--target-flops", "--target-params")
-    most = target.limits(dense)
-    idle = all(limit is None or limit >= whole for limit, whole in zip(most, dense, strict=True))
-    limits = zip(names, most, lowest, dense, target.fractions(dense), strict=True)
-    for name, limit, reach, whole, fraction in limits:
-        if limit is not None and (limit > whole or (limit == whole and idle)):
+    names, limits = ("--target-flops", "--target-params"), target.limits(dense)
+    is_met = all(
+        limit is None or limit >= whole for limit, whole in zip(limits, dense, strict=True)
+    )
+    rows = zip(names, limits, lowest, dense, target.fractions(dense), strict=True)
+    for name, limit, reachable, whole, fraction in rows:
+        if limit is not None and (limit > whole or (limit == whole and is_met)):
             raise UserError(
                 f"{name} must be below the dense network's {whole:,}, got {limit:,}; for forty "
                 "percent write 0.4"
             )
-        if limit is not None and limit < reach:
-            low = math.ceil(reach / whole * 10_000) / 10_000
+        if limit is not None and limit < reachable:
+            low = math.ceil(reachable / whole * 10_000) / 10_000
             raise UserError(
                 f"{name} must be at least {low:.4f} for this network, got {fraction:.4g}; "
                 "ask for more, or lower --min-channels, --round-to or --keep"
@@ -267,7 +300,7 @@ def check_target_sizes(settings: SearchSettings, space: PruningSpace) -> None:
 
 
 def data_digest(data: DataSplits) -> str:
-    """A hash that tells whether a resumed run was given the data it began with."""
+    """Return a hash of the data, to check that a resumed run gets the same data."""
     digest = hashlib.sha256(repr((data.classes, tuple(data.input_shape), data.mean)).encode())
     for split in (data.train, data.validation):
         digest.update(str(len(split)).encode())
@@ -279,14 +312,14 @@ def data_digest(data: DataSplits) -> str:
 def load_inputs(
     settings: SearchSettings, *, model: nn.Module | None, data: DataSplits | None
 ) -> LoadedInputs:
-    """The inputs by name where they were not given in Python."""
+    """Load the data by name unless they were given, and apply the image options."""
     if data is None:
         data = load_data(settings.data, seed=0, download=settings.download)
     return LoadedInputs(settings, with_options(data, settings.images()), model)
 
 
 def check_images(options: ImageOptions, name: str, data: DataSplits | None) -> None:
-    """Refuse a normalisation or augmentation that the data cannot have, as early as it shows."""
+    """Refuse a normalisation or augmentation that does not fit the data or their source."""
     if data is None:
         check_for_source(options, name)
     else:
@@ -294,6 +327,6 @@ def check_images(options: ImageOptions, name: str, data: DataSplits | None) -> N
 
 
 def check_weights_file(path: Path | None) -> None:
-    """Refuse a missing weights file before anything is made."""
+    """Refuse a missing weights file before anything is created."""
     if path is not None and not path.is_file():
         raise UserError(f"--weights must be a file, got {path}; check the path")

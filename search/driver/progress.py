@@ -1,4 +1,4 @@
-"""What a running search shows: one live line on a terminal, plain lines in a pipe, or nothing."""
+"""Progress of a search: a live table on a terminal, plain lines in a pipe, or nothing."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from ...spaces.records.pareto_front import (
 from ..optimizer.trial_store import TrialStore
 from ..storage.trial_spec import TrialSpec, trial_title
 
-WARNING = "warning:"  # what such a line begins with
+WARNING = "warning:"  # prefix of a line
 
 
 class SearchProgress:
-    """The display. It keeps its own handle on stdout, since Ray's processes write there."""
+    """The progress display. It keeps its own handle on stdout, which is redirected meanwhile."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -43,8 +43,8 @@ class SearchProgress:
         self._settled_before = 0
         self._deadline: float | None = None
         self._status: dict[str, str] = {}
-        self._end: float | None = None  # foretold
-        self._over = False
+        self._end: float | None = None  # predicted
+        self._is_finished = False
 
     def __enter__(self) -> SearchProgress:
         return self
@@ -58,14 +58,14 @@ class SearchProgress:
         self.close()
 
     def close(self) -> None:
-        """The live line stays as it is, and the terminal is as before."""
+        """End the live table, leaving its last state on the terminal."""
         if self._live:
             self._live.stop()
             self._live = None
         self._stream.flush()
 
     def log(self, line: str) -> None:
-        """One line that stays; a warning is told on stderr where nothing else is."""
+        """Print a line. With --quiet, print warnings only, on stderr."""
         if self._quiet and line.startswith(WARNING):
             print(line, file=self._errors, flush=True)
         if not self._quiet:
@@ -75,7 +75,7 @@ class SearchProgress:
     def begin(
         self, store: TrialStore, target: Target, dense: DenseMetrics, until: float | None = None
     ) -> None:
-        """From here on trials are counted; none is to end after `until` (monotonic)."""
+        """Start to count trials; `until` is the monotonic time of the deadline."""
         self._state, self._deadline = (store, target, dense), until
         self._start, self._settled_before = time.monotonic(), store.settled
         self._update_status()
@@ -88,25 +88,29 @@ class SearchProgress:
             self._live.start()
 
     def on_trial(self, spec: TrialSpec, outcome: Evaluation | str) -> None:
-        """A trial is settled: it gets a line, in a pipe with where the search stands."""
+        """Print a line about a trial that has ended; in a pipe, add the status of the search."""
         self._update_status()
-        where = "" if self._live else f" | {self.status_line()}"
-        self.log(f"{describe_outcome(spec, outcome)}{where}")
+        status = "" if self._live else f" | {self.status_line()}"
+        self.log(f"{describe_outcome(spec, outcome)}{status}")
 
     def status_line(self) -> Text:
-        """Where the search stands, in one line."""
-        standing = self._status
-        words = [f"{standing['trials']} trials"]
-        best = standing["best at target"]
-        words.append(f"best at target {best}" if best != "-" else "none at the target yet")
-        if standing["failed"] != "0":
-            words.append(f"{standing['failed']} failed")
-        late = self._deadline is not None and time.monotonic() > self._deadline and not self._over
-        words.append(f"ETA {self.time_remaining()}{' (over the time limit)' if late else ''}")
-        return Text(" | ".join(words))
+        """Return the status of the search as one line."""
+        status = self._status
+        parts = [f"{status['trials']} trials"]
+        best = status["best at target"]
+        parts.append(f"best at target {best}" if best != "-" else "none at the target yet")
+        if status["failed"] != "0":
+            parts.append(f"{status['failed']} failed")
+        late = (
+            self._deadline is not None
+            and time.monotonic() > self._deadline
+            and not self._is_finished
+        )
+        parts.append(f"ETA {self.time_remaining()}{' (over the time limit)' if late else ''}")
+        return Text(" | ".join(parts))
 
     def status_table(self) -> Table:
-        """Where the search stands, drawn anew several times a second on a terminal."""
+        """Return the status as a table; a terminal redraws it several times a second."""
         assert self._state is not None
         running = str(self._state[0].running)
         table = Table(*self._status, "running", "ETA")
@@ -114,43 +118,39 @@ class SearchProgress:
         return table
 
     def _update_status(self) -> None:
-        """Read in the ledger where the search stands: done/total, best at the target, the front,
-        what came to nothing, and the end that this foretells.
-        """
+        """Read the status from the store: trials, best at the target, front, failures, ETA."""
         assert self._state is not None
-        ledger, target, dense = self._state
-        record = ledger.records
-        evaluations = record.evaluations()
+        store, target, dense = self._state
+        records = store.records
+        evaluations = records.evaluations()
         best = best_at_target(evaluations, target, (dense.macs, dense.params))
         self._status = {
-            "trials": self._count(ledger),
+            "trials": self._count(store),
             "best at target": f"{best.accuracy:.4f}" if best else "-",
             "front": str(len(non_dominated(evaluations))),
             "hypervolume": f"{front_hypervolume(evaluations):.4f}",
-            "stopped": str(record.count_stopped()),
-            "known": str(record.count_duplicates()),
-            "failed": str(len(record.failures())),
+            "stopped": str(records.count_stopped()),
+            "known": str(records.count_duplicates()),
+            "failed": str(len(records.failures())),
         }
-        self._over, self._end = ledger.is_finished, self._predict_end(ledger)
+        self._is_finished, self._end = store.is_finished, self._predict_end(store)
 
-    def _count(self, ledger: TrialStore) -> str:
-        """Trials that are over, and those that there will be: a time limit may allow fewer than
-        are planned.
-        """
-        settled, total = ledger.settled, ledger.total
-        if self._deadline is None or not ledger.may_end_early:
+    def _count(self, store: TrialStore) -> str:
+        """Return the settled trials and the expected total, which a time limit may reduce."""
+        settled, total = store.settled, store.total
+        if self._deadline is None or not store.may_end_early:
             return f"{settled}/{total}"
         now, done = time.monotonic(), settled - self._settled_before
         if done:
             pace = (now - self._start) / done
-            fit = settled + int(max(0.0, self._deadline - now) / max(pace, 1e-9))
-            expected = max(fit, settled + ledger.running, len(CONTROL_POLICIES) + 1)
+            fitting = settled + int(max(0.0, self._deadline - now) / max(pace, 1e-9))
+            expected = max(fitting, settled + store.running, len(CONTROL_POLICIES) + 1)
             if expected < total:
                 return f"{settled} of about {expected}"
         return f"{settled} of up to {total}"
 
     def _predict_end(self, store: TrialStore) -> float | None:
-        """When all is over at the pace of this launch, or at the time limit, if that is sooner."""
+        """Return the end at the present pace, or the deadline if that is sooner."""
         now, done = time.monotonic(), store.settled - self._settled_before
         ends = []
         if done:
@@ -160,7 +160,7 @@ class SearchProgress:
         return min(ends, default=None)
 
     def time_remaining(self) -> str:
-        """Time to go; never more than is left of the time limit."""
+        """Return the remaining time, at most that until the deadline."""
         if self._end is None:
             return "--:--"
         seconds = int(max(0.0, self._end - time.monotonic()))
@@ -168,7 +168,7 @@ class SearchProgress:
 
 
 def describe_outcome(spec: TrialSpec, outcome: Evaluation | str) -> str:
-    """One line of what came of a trial."""
+    """Return the result of a trial as one line."""
     name = trial_title(spec.folder)
     if isinstance(outcome, str):
         return f"{name} {outcome}"
@@ -179,9 +179,9 @@ def describe_outcome(spec: TrialSpec, outcome: Evaluation | str) -> str:
 
 
 def open_own(stream: IO[str]) -> IO[str]:
-    """A stream of our own onto the present one, unaffected when its file descriptor moves."""
+    """Duplicate a stream, so that redirecting its file descriptor does not affect it."""
     try:
         number = os.dup(stream.fileno())
     except (OSError, ValueError, AttributeError):
-        return stream  # a notebook's, a test's: no file descriptor behind it
+        return stream  # a notebook or a test: no file descriptor behind it
     return os.fdopen(number, "w", encoding="utf-8", errors="replace", closefd=True)

@@ -1,8 +1,8 @@
-"""Relatives: runs of the same dense network and data, which need not train or measure it again.
+"""Reuse dense weights and measurements of related runs: same dense network, same data.
 
-What they measured is linked into the new run file by file, so that every folder stays whole when
-another is moved or deleted. Evidence is named by a hash of all that it depends on: what does not
-fit is not read.
+The files are linked into the new run one by one, so that each folder stays complete when another
+is moved or deleted. The name of a measurement has a hash of all that it depends on: files that do
+not fit are not read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .dense_model import DENSE_TRAINING, DenseTraining, training_of
 def link_from_related_runs(
     run: RunFolder, related_runs: Sequence[Path], *, dense: bool, max_minutes: float | None = None
 ) -> None:
-    """Link the evidence of the relatives into a run, and their `dense` network if they trained it.
+    """Link measurements of related runs into a run, and with `dense` their dense weights too.
 
-    Weights that the user gave are read anew: their file may have changed. A network whose training
-    was shortened serves runs with the same --max-minutes only.
+    Weights that the user gave are read again, since their file may have changed. A dense model
+    whose training was shortened is reused only by runs with the same --max-minutes.
     """
     for other in map(RunFolder, related_runs):
         if dense and other.dense.is_file() and not run.dense.exists():
@@ -41,7 +41,7 @@ def link_from_related_runs(
 
 
 def link_or_copy(source: Path, path: Path) -> None:
-    """The same file under another name, or a copy where the disk has no links."""
+    """Link a file under another path, or copy it if the disk has no links."""
     try:
         os.link(source, path)
     except OSError:

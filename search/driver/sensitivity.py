@@ -1,4 +1,4 @@
-"""`paretoprune sensitivity`: how much the loss rises when one group after the other is cut."""
+"""`paretoprune sensitivity`: how much the loss rises when each group alone is pruned."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ REPORTED_SHARES = (0.1, 0.25, 0.5, 0.75)
 
 @dataclass(frozen=True, slots=True)
 class SensitivityRequest:
-    """What to probe, in which order its atoms go, and where the curves are kept."""
+    """The options of `paretoprune sensitivity`."""
 
     model: str
     data: str
@@ -61,7 +61,7 @@ class SensitivityRequest:
 
 @dataclass(frozen=True, slots=True)
 class SensitivityRow:
-    """One group: rises at the shares removed; price shares are what would go with it whole."""
+    """One group: rises of the loss at the shares removed, and the group's share of the cost."""
 
     group: str
     atoms: int
@@ -71,37 +71,52 @@ class SensitivityRow:
 
 
 def sensitivity_command(request: SensitivityRequest, settings: CurveSettings) -> int:
-    """Probe, print, store, and return the exit code."""
+    """Measure, print and store the loss curves of all groups; return the exit code.
+
+    Args:
+        request: The model, data, weights, the score that orders atoms, and the output folder.
+        settings: How loss curves are measured.
+
+    Raises:
+        UserError: an option is not valid, or the model does not fit the data.
+
+    Example:
+        >>> request = SensitivityRequest(
+        ...     "digits-resnet", "digits", None, "taylor", "sum", Path("out")
+        ... )
+        >>> sensitivity_command(request, CurveSettings(images=128))  # doctest: +SKIP
+    """
     check_weights_file(request.weights)
     check_choice("--outputs", request.outputs, CHOICES)
     if request.out.exists() and not request.out.is_dir():
-        raise UserError(f"--out must be a folder, got the file {request.out}; name another")
+        raise UserError(f"--out must be a folder, got the file {request.out}; name another folder")
     try:
         with as_it_was(request.out), SignalHandler().installed():
-            subject = build_probed_network(request)
-            if settings.images > len(subject.data.train):
-                print(f"--images {settings.images}: train has {len(subject.data.train)}, all used")
-            order = ordering_scores(request, subject)
+            network = build_probed_network(request)
+            if settings.images > len(network.data.train):
+                images = len(network.data.train)
+                print(f"--images {settings.images}: the training split has {images}, all are used")
+            order = ordering_scores(request, network)
             with group_progress_bar() as on_progress:
                 curves = measure_curves(
-                    subject,
+                    network,
                     order,
                     settings,
                     folder=request.out / "evidence",
                     on_progress=on_progress,
                 )
     except StopRequested as stop:
-        print(f"stopped; the same command goes on from {request.out}")
+        print(f"stopped; the same command continues from {request.out}")
         return stop.exit_code
-    table = sensitivity_rows(curves, subject.channel_map)
-    write_sensitivity(request, curves, subject.channel_map, table)
-    print_sensitivity(curves, table, make_console())
+    rows = sensitivity_rows(curves, network.channel_map)
+    write_sensitivity(request, curves, network.channel_map, rows)
+    print_sensitivity(curves, rows, make_console())
     print(f"written to {request.out}: sensitivity.json, curves.html")
     return 0
 
 
 def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
-    """The network, its data and its map."""
+    """Build the network, load its data and trace its channel map."""
     settings = SearchSettings(
         model=request.model, weights=request.weights, mean=request.mean, std=request.std
     )
@@ -115,38 +130,39 @@ def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
     for note in (*notes, *more):
         print(note)
     if request.weights is None and not imports_code(request.model):
-        print("no --weights: the rises are those of a network that was never trained")
+        print("no --weights: the loss rises are those of an untrained network")
     if request.weights is not None:
-        found = evaluate(model, data.validation, data)
-        if warning := chance_warning(found.accuracy, data):
+        metrics = evaluate(model, data.validation, data)
+        if warning := chance_warning(metrics.accuracy, data):
             print(warning)
     return ProbedNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
 
 
-def ordering_scores(request: SensitivityRequest, subject: ProbedNetwork) -> Scores:
-    """The score that orders each group's atoms."""
-    evidence = load_or_measure_scores(
-        subject.model,
-        subject.channel_map,
-        subject.data,
+def ordering_scores(request: SensitivityRequest, network: ProbedNetwork) -> Scores:
+    """Measure the score that orders the atoms of each group."""
+    measurements = load_or_measure_scores(
+        network.model,
+        network.channel_map,
+        network.data,
         folder=request.out / "evidence",
         seed=0,
         names=(request.score,),
     )
-    return combine_layers(evidence.scores[request.score], subject.channel_map, request.combine)
+    scores = measurements.scores[request.score]
+    return combine_layers(scores, network.channel_map, request.combine)
 
 
 @contextmanager
 def group_progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, plain lines in a pipe."""
+    """Show a progress bar on a terminal, plain lines in a pipe."""
     columns = (TextColumn("groups"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"),
                TimeRemainingColumn())  # fmt: skip
     on_terminal = sys.stdout.isatty()
-    with Bar(*columns, console=Console(), disable=not on_terminal) as shown:
-        task = shown.add_task("groups", total=None)
+    with Bar(*columns, console=Console(), disable=not on_terminal) as bar:
+        task = bar.add_task("groups", total=None)
 
         def report(done: int, total: int) -> None:
-            shown.update(task, total=total, completed=done)
+            bar.update(task, total=total, completed=done)
             if not on_terminal:
                 print(f"{done}/{total} groups", flush=True)
 
@@ -154,7 +170,7 @@ def group_progress_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def sensitivity_rows(curves: LossCurves, channel_map: ChannelMap) -> list[SensitivityRow]:
-    """The table."""
+    """Return one row for each group."""
     groups = summarize_network(channel_map, CostModel(channel_map)).groups
     return [
         SensitivityRow(
@@ -172,12 +188,12 @@ def write_sensitivity(
     request: SensitivityRequest,
     curves: LossCurves,
     channel_map: ChannelMap,
-    table: list[SensitivityRow],
+    rows: list[SensitivityRow],
 ) -> None:
-    """The table as JSON and the curves as a page; the curves themselves lie in evidence/."""
+    """Write sensitivity.json and curves.html; the curves themselves are in evidence/."""
     written = [
         {**asdict(row), "rises": [r if np.isfinite(r) else None for r in row.rises]}
-        for row in table
+        for row in rows
     ]
     name = curves_name(request.score, request.combine, curves.settings.probe)
     record = {
@@ -196,16 +212,16 @@ def write_sensitivity(
     write_bytes_atomic(request.out / "curves.html", page.encode())
 
 
-def print_sensitivity(curves: LossCurves, table: list[SensitivityRow], console: Console) -> None:
-    """Group by group, and what must be known to read it."""
-    printed = Table(title=f"rise of the loss ({curves.base:.4f} whole) by share of atoms removed")
-    printed.add_column("group")
+def print_sensitivity(curves: LossCurves, rows: list[SensitivityRow], console: Console) -> None:
+    """Print the rises of the loss, one group a row."""
+    table = Table(title=f"rise of the loss (dense: {curves.base:.4f}) by share of atoms removed")
+    table.add_column("group")
     for head in ("atoms", *(f"{share:.0%}" for share in REPORTED_SHARES), "FLOPs %", "params %"):
-        printed.add_column(head, justify="right")
-    for row in table:
+        table.add_column(head, justify="right")
+    for row in rows:
         rises = (f"{rise:.4f}" for rise in row.rises)
-        prices = (f"{100 * share:.1f}" for share in (row.macs_share, row.params_share))
-        printed.add_row(row.group, str(row.atoms), *rises, *prices)
-    console.print(printed)
+        costs = (f"{100 * share:.1f}" for share in (row.macs_share, row.params_share))
+        table.add_row(row.group, str(row.atoms), *rises, *costs)
+    console.print(table)
     if curves.failures:
-        console.print(f"{curves.failures} probes were NaN or infinite: taken as infinite rises")
+        console.print(f"{curves.failures} probes were NaN or infinite and count as infinite rises")

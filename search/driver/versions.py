@@ -1,4 +1,4 @@
-"""The versions that made a run, read without importing what they are of."""
+"""Versions of the software that made a run, read without importing it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ RECORDED_PACKAGES = ("paretoprune", "torch", "torchvision", "optuna", "ray", "nu
 
 
 def installed_versions() -> dict[str, str]:
-    """By name; what is not installed is left out."""
+    """Return versions by name, without packages that are not installed."""
     found = {"Python": platform.python_version(), "platform": platform.platform()}
     for package in RECORDED_PACKAGES:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # run from its source tree
+        except PackageNotFoundError:  # the package runs from its source tree
             continue
     return found

@@ -1,6 +1,6 @@
-"""Transfer: the policies of an earlier search's front open a search of another network.
+"""Warm start: the policies of an earlier search's front are the first trials of a new search.
 
-They are kept in the new run's config.json, so that it needs the earlier run no more.
+They are stored in config.json of the new run, which then does not need the earlier run.
 """
 
 from __future__ import annotations
@@ -22,25 +22,29 @@ WARM_START_KEY = "warm_start"  # the field of config.json
 
 
 def proposals_from_run(run: Path) -> tuple[Proposal, ...]:
-    """The policies of a run's front as the first ones of another search."""
+    """Return the policies of a run's front, to be tried first by another search.
+
+    Raises:
+        UserError: the run has no front yet.
+    """
     folder, _ = open_run(run)
     front = summarize_run(folder).front
     if front is None:
         raise UserError(
             f"a transfer needs the front of a search, got none in {run}; "
-            f"go on with paretoprune search --resume {run}"
+            f"continue it with paretoprune search --resume {run}"
         )
     return tuple(proposals_from_front(front))
 
 
 def images_like(run: Path, data: object, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, with the run's normalisation and augmentation where its data are the same.
+    """Add the run's normalisation and augmentation to the options if the data are the same.
 
-    Those that the user gave hold.
+    Options that the user gave take precedence.
     """
-    kept = open_run(run)[1]
-    settings = kept["settings"]
-    if kept["data_given"] or data != settings.get("data"):
+    config = open_run(run)[1]
+    settings = config["settings"]
+    if config["data_given"] or data != settings.get("data"):
         return options
     found = {name: settings.get(name) for name in ("mean", "std", "augment")}
     if options.get("mean") is not None or options.get("std") is not None:
@@ -50,15 +54,15 @@ def images_like(run: Path, data: object, options: dict[str, Any]) -> dict[str, A
 
 
 def proposals_from_front(front: Front) -> list[Proposal]:
-    """Each policy of the front once: the answer at the target, then those nearest to it in size.
+    """Return each policy of the front once, ordered by the distance in FLOPs from the target.
 
-    A transferred policy is tried at the new target, so those found near the old one come first.
+    Policies are tried at the new target, so those found near the old target come first.
     """
     first = [front.at_target] if front.at_target else []
-    middle = first[0].flops_fraction if first else 1.0
+    center = first[0].flops_fraction if first else 1.0
 
     def distance(point: Evaluation) -> float:
-        return abs(point.flops_fraction - middle)
+        return abs(point.flops_fraction - center)
 
     trials: dict[Policy, int | None] = {}
     for point in (*first, *sorted(front.points, key=distance)):
@@ -67,16 +71,16 @@ def proposals_from_front(front: Front) -> list[Proposal]:
 
 
 def proposals_to_json(proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
-    """The proposals as config.json keeps them."""
+    """Return the proposals in the format of config.json."""
     return [{"policy": one.policy.to_json(), "origin": one.origin} for one in proposals]
 
 
 def read_warm_start(run: RunFolder) -> list[Proposal]:
-    """What `warm_start_json` wrote into the run's config.json; older runs have none."""
+    """Read the proposals from config.json; older runs have none."""
     _, config = open_run(run.root)
-    kept = config.get(WARM_START_KEY, [])
+    stored = config.get(WARM_START_KEY, [])
     try:
-        return [Proposal(policy_from_json(one["policy"]), str(one["origin"])) for one in kept]
+        return [Proposal(policy_from_json(one["policy"]), str(one["origin"])) for one in stored]
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{run.config} must hold policies in {WARM_START_KEY!r}, got {error!r}; drop the field"
@@ -84,20 +88,20 @@ def read_warm_start(run: RunFolder) -> list[Proposal]:
 
 
 def proposals_in_space(
-    proposals: Sequence[Proposal], space: PolicySpace, say: Callable[[str], None]
+    proposals: Sequence[Proposal], space: PolicySpace, log: Callable[[str], None]
 ) -> list[Proposal]:
-    """The proposals whose policy the space contains; the others are named."""
+    """Return the proposals whose policy is in the space; log the others."""
     kept = []
     for one in proposals:
         if space.params_of(one.policy) is None:
-            say(f"{one.origin} is left out: {explain_exclusion(one.policy, space)}")
+            log(f"{one.origin} is left out: {explain_exclusion(one.policy, space)}")
         else:
             kept.append(one)
     return kept
 
 
 def explain_exclusion(policy: Policy, space: PolicySpace) -> str:
-    """Why a space does not contain a policy, in words."""
+    """Return the reason why a space does not contain a policy."""
     choices: Mapping[str, tuple[str, ...]] = {
         "score": space.scores,
         "allocation": space.allocations,
@@ -106,7 +110,7 @@ def explain_exclusion(policy: Policy, space: PolicySpace) -> str:
     for name, allowed in choices.items():
         value = getattr(policy, name)
         if value not in allowed:
-            return f"its {name} {value} is none of this search's: {', '.join(allowed)}"
+            return f"its {name} {value} is not in this search ({', '.join(allowed)})"
     if len(policy.stages) not in (0, 2 * space.stages):
-        return f"it tells {len(policy.stages) // 2} stages apart, this network has {space.stages}"
+        return f"it is for {len(policy.stages) // 2} stages, this network has {space.stages}"
     return "this search's space does not contain its values"

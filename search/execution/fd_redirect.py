@@ -1,4 +1,4 @@
-"""Where a process sends what it prints."""
+"""Redirect the output of a process on the level of file descriptors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def redirect_output(log: Path) -> Iterator[None]:
-    """Send what C++ and child processes print to `log`; the progress keeps its own handles."""
+    """Append stdout and stderr, also those of C++ code and child processes, to the file `log`."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

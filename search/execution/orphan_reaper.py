@@ -1,10 +1,10 @@
-"""Clears up after a driver that was killed: a small process that outlives it.
+"""A small process that cleans up after a driver that was killed.
 
-A Ray whose driver is killed ends by itself, but for its agents, which wait minutes for a server
-that is gone, and its files. The reaper reads its stdin, a pipe that only the driver holds: the end
-of it is the end of the driver. If its scratch folder is still there, it left no other way to.
+When a driver is killed, Ray ends by itself, except for its files and its agents, which wait
+minutes for a server that is gone. The reaper reads its stdin, a pipe that only the driver holds:
+it closes when the driver ends. If the scratch folder still exists then, the driver was killed.
 
-Run as a script of its own: it imports nothing but the standard library, and so starts at once.
+The reaper runs as a script and imports the standard library only, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ RAY_COMMAND_PATTERN = re.compile(rb"(^|[/\0])ray(::|let|/)|gcs_server")
 
 
 class OrphanReaper:
-    """The driver's side."""
+    """Handle of the reaper process in the driver."""
 
     def __init__(self, scratch: Path) -> None:
-        """Start it; the folder is to be removed before `leave`."""
+        """Start the process. Remove the folder before `stop`."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", __file__, str(scratch)],
             stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in a terminal is not meant for it
+            start_new_session=True,  # Ctrl-C in a terminal does not reach it
         )
 
     def stop(self) -> None:
-        """The driver has cleared up itself."""
+        """End the process; the driver has cleaned up itself."""
         self._process.communicate()
 
 
 def kill_orphans(scratch: Path) -> None:
-    """Kill what is left of the Ray that keeps its files there, then remove the files."""
+    """Kill all processes of the Ray that keeps its files in the folder; remove the folder."""
     while holders := [pid for pid in all_pids() if is_ray_using(pid, scratch)]:
         for pid in holders:
             kill_process(pid)
@@ -47,23 +47,23 @@ def kill_orphans(scratch: Path) -> None:
 
 
 def all_pids() -> list[int]:
-    """Where there is no /proc, Ray is left to itself."""
+    """Return the ids of all processes; none where there is no /proc."""
     return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
 
 
 def is_ray_using(pid: int, scratch: Path) -> bool:
-    """True for a process of Ray's that has a file open in this folder."""
+    """Return whether this is a process of Ray with an open file in the folder."""
     process, below = Path("/proc") / str(pid), f"{scratch}/"
     try:
         if not RAY_COMMAND_PATTERN.search((process / "cmdline").read_bytes()):
             return False
         return any(os.readlink(file).startswith(below) for file in (process / "fd").iterdir())
-    except OSError:  # it has just ended, or is somebody else's
+    except OSError:  # it has just ended, or belongs to another user
         return False
 
 
 def kill_process(pid: int) -> None:
-    """At once, if it is still there."""
+    """Kill a process if it still exists."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:

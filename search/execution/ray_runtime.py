@@ -1,9 +1,7 @@
-"""Ray for one run: started with a token and without its dashboard, or a cluster's, or given."""
+"""Start a local Ray with a token and without its dashboard, or join a cluster."""
 
 from __future__ import annotations
 
-import importlib
-import logging
 import math
 import os
 import secrets
@@ -11,7 +9,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,7 +17,6 @@ import joblib
 
 from ...spaces.errors import UserError
 from ..config.settings import SearchSettings
-from ..storage.run_folder import RunFolder
 from .orphan_reaper import OrphanReaper
 
 RAY_ENVIRONMENT = {
@@ -39,134 +35,91 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 SOCKET_PATH_SUFFIX = (
     "/paretoprune-12345678/session_2000-01-01_00-00-00_123456_4194304/sockets/plasma_store"
 )
-MAX_SCRATCH_PATH_LENGTH = (103 if sys.platform == "darwin" else 107) - len(
-    SOCKET_PATH_SUFFIX
-)  # of the folder above it
-SHORT_PLACE = "/tmp"
+MAX_SOCKET_PATH_LENGTH = 103 if sys.platform == "darwin" else 107
+MAX_SCRATCH_PATH_LENGTH = MAX_SOCKET_PATH_LENGTH - len(SOCKET_PATH_SUFFIX)  # the folder above
+SHORT_TEMP_FOLDER = "/tmp"
 
 
 class RayRuntime:
-    """Ray, starting in a thread of its own while the driver does other things.
+    """Ray for a driver: one of its own, a cluster's, or the one that this process has already.
 
-    Left, it ends the Ray that it started; one that was there before stays, and the environment
-    is as it was.
+    `close` ends the Ray that `start` began and restores the environment. A Ray that was running
+    before stays.
     """
 
     def __init__(self, *, address: str | None, cpus: int, token: Path) -> None:
-        self._address, self._cpus = address, cpus
-        settings = ray_environment(address, token)
-        self._scratch = make_scratch_folder(hosts=address is None and not is_ray_initialized())
-        self._reaper = OrphanReaper(self._scratch)
-        self._ours = self._begun = False
-        self._error: Exception | None = None
-        self._started, self._left = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._start, name="ray-start", daemon=True)
-        self._environment = ExitStack()
-        self._environment.enter_context(patched_environment(settings))
+        self._address, self._cpus, self._token = address, cpus, token
+        self._cleanup = ExitStack()
 
     def __enter__(self) -> RayRuntime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._environment:
-            if self._begun:
-                self._end()
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._reaper.stop()
+        self.close()
 
-    def start(self) -> None:
-        """Start it, unless it is started already."""
-        if not self._begun:
-            self._begun = True
-            self._thread.start()
+    def start(self) -> Path:
+        """Start or join Ray; return the scratch folder for its files."""
+        with ExitStack() as cleanup:
+            hosts = self._address is None and not is_ray_initialized()
+            environment = ray_environment(self._address, self._token)
+            cleanup.enter_context(patched_environment(environment))
+            scratch = make_scratch_folder(hosts=hosts)
+            cleanup.callback(OrphanReaper(scratch).stop)
+            cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
+            import ray  # here, since it reads the environment
 
-    def _end(self) -> None:
-        self._started.wait()
-        if self._ours:
-            import ray
-
-            ray.shutdown()
-        self._left.set()
-        self._thread.join()
-
-    def wait(self) -> Path:
-        """Until Ray runs; the scratch folder for its files. Raises what kept it from starting."""
-        self.start()
-        self._started.wait()
-        if self._error is not None:
-            raise self._error
-        return self._scratch
-
-    def _start(self) -> None:
-        try:
-            import ray
-
-            # It warns of not being the main thread.
-            logging.getLogger("ray").setLevel(logging.ERROR)
             if not ray.is_initialized():
-                connect_ray(self._address, self._cpus, self._scratch)
-                self._ours = True
-                if self._address is None:
-                    warm_up_workers(self._cpus)
-        except Exception as error:
-            self._error = error
-        self._started.set()
-        importlib.import_module(".tune_runner", __package__)  # Tune takes a second
-        self._left.wait()  # Ray's processes are killed when the thread that made them ends
+                cleanup.callback(ray.shutdown)
+                connect_ray(self._address, self._cpus, scratch)
+            self._cleanup = cleanup.pop_all()
+        return scratch
+
+    def close(self) -> None:
+        """End the Ray that `start` began, remove its files and restore the environment."""
+        self._cleanup.close()
 
 
 def make_scratch_folder(*, hosts: bool) -> Path:
-    """A new folder for Ray's files, short enough for its sockets if it hosts a Ray of ours."""
-    asked = place = tempfile.gettempdir()
-    if hosts and len(os.fsencode(asked)) > MAX_SCRATCH_PATH_LENGTH:
-        place = SHORT_PLACE
+    """Make a folder for Ray's files, with a path short enough for a local Ray's sockets."""
+    wanted = place = tempfile.gettempdir()
+    if hosts and len(os.fsencode(wanted)) > MAX_SCRATCH_PATH_LENGTH:
+        place = SHORT_TEMP_FOLDER
     try:
         return Path(tempfile.mkdtemp(prefix="paretoprune-", dir=place))
     except OSError as error:
-        if place == asked:
+        if place == wanted:
             raise
         raise UserError(
-            f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's sockets, got "
-            f"{asked}, and {place} in its place is none to write to ({error.strerror}); "
+            f"TMPDIR must be a folder of at most {MAX_SCRATCH_PATH_LENGTH} characters for Ray's "
+            f"sockets, got {wanted}, and {place} cannot be written to instead ({error.strerror}); "
             "set a shorter TMPDIR"
         ) from None
 
 
-@contextmanager
-def ray_runtime_for(settings: SearchSettings, run: RunFolder) -> Iterator[RayRuntime]:
-    """Ray, starting beside what is done meanwhile; a cluster is joined at once."""
-    with RayRuntime(
-        address=settings.address, cpus=local_ray_cpus(settings), token=run.token
-    ) as start:
-        if settings.address is not None:
-            start.wait()
-        yield start
-
-
 def local_ray_cpus(settings: SearchSettings) -> int:
-    """What a local Ray is told to have: as many as the trials at a time need."""
+    """Return the CPUs of a local Ray: as many as the concurrent trials need."""
     return math.ceil(local_trial_concurrency(settings) * settings.cpus_per_trial)
 
 
 def local_trial_concurrency(settings: SearchSettings) -> int:
-    """Trials at a time on the cores that this process may use, a container's quota regarded."""
+    """Return the concurrent trials on the cores that this process or its container may use."""
     return settings.workers or max(1, int(joblib.cpu_count() / settings.cpus_per_trial))
 
 
 def ray_environment(address: str | None, token: Path) -> dict[str, str]:
-    """What of the environment Ray and its workers are to find changed; the user's own stays."""
-    wanted = {name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ}
+    """Return the variables to set for Ray and its workers; those that the user set stay."""
+    variables = {name: value for name, value in RAY_ENVIRONMENT.items() if name not in os.environ}
     if address is None and not is_ray_initialized():
         if "RAY_AUTH_MODE" not in os.environ:
             write_auth_token(token)
-            wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
-        wanted |= worker_python_path()
-    return wanted
+            variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token.resolve())}
+        variables |= worker_python_path()
+    return variables
 
 
 @contextmanager
 def patched_environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Change the environment, and give the former one back."""
+    """Set environment variables for the block, then restore the former ones."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     reload_ray_config()
@@ -182,7 +135,7 @@ def patched_environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def write_auth_token(path: Path) -> None:
-    """Ray listens on every address of the machine; with a token nobody else can run code there."""
+    """Write a new token: Ray listens on all addresses, and the token keeps others out."""
     path.unlink(missing_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(file, secrets.token_hex(32).encode())
@@ -190,7 +143,7 @@ def write_auth_token(path: Path) -> None:
 
 
 def reload_ray_config() -> None:
-    """A Ray that was imported before has read its settings already, and keeps a token."""
+    """Let a Ray that was imported before read the environment again, and forget its token."""
     if "ray" in sys.modules and not is_ray_initialized():
         from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
@@ -199,13 +152,13 @@ def reload_ray_config() -> None:
 
 
 def is_ray_initialized() -> bool:
-    """Whether this process has a Ray already: then that is used as it is."""
+    """Return whether this process has a running Ray, which is then used as it is."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 def worker_python_path() -> dict[str, str]:
-    """Let worker processes find this package where it runs from a clone that is not installed."""
+    """Return PYTHONPATH for workers, if this package runs from a clone that is not installed."""
     home = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if home in paths or not (Path(home) / "paretoprune").is_dir():
@@ -214,7 +167,11 @@ def worker_python_path() -> dict[str, str]:
 
 
 def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
-    """Start a local Ray, or join the one at `address`."""
+    """Start a local Ray, or join the one at `address`.
+
+    Raises:
+        UserError: there is no cluster at the address, or a token is missing.
+    """
     from ray.exceptions import AuthenticationError
 
     try:
@@ -222,7 +179,7 @@ def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
             start_local_ray(cpus, scratch)
         else:
             join_cluster(address)
-    except AuthenticationError as error:  # raised before anything starts: no token to be had
+    except AuthenticationError as error:  # no token; nothing has started yet
         first = str(error).partition(". ")[0]
         raise UserError(
             f"RAY_AUTH_MODE=token must come with a token, got none ({first}); "
@@ -231,11 +188,11 @@ def connect_ray(address: str | None, cpus: int, scratch: Path) -> None:
 
 
 def start_local_ray(cpus: int, scratch: Path) -> None:
-    """A Ray of our own on this machine, its files in the scratch folder."""
+    """Start a local Ray with its files in the scratch folder."""
     import ray
 
     ray.init(
-        "local",  # without the word, Ray joins any cluster that it finds on this machine
+        "local",  # else Ray joins any cluster that it finds on this machine
         num_cpus=cpus,
         include_dashboard=False,
         log_to_driver=False,
@@ -245,7 +202,7 @@ def start_local_ray(cpus: int, scratch: Path) -> None:
 
 
 def join_cluster(address: str) -> None:
-    """Become a driver of the cluster at `address`."""
+    """Join the cluster at `address` as a driver."""
     import ray
 
     if address.startswith("ray://"):
@@ -253,10 +210,10 @@ def join_cluster(address: str) -> None:
             f"--address must be a cluster that this machine is a node of, got {address}; send the "
             "search there with ray job submit --working-dir . -- python search.py ..."
         )
-    if address in ("", "local"):  # to Ray: one of its own, outside all that we set up for ours
+    if address in ("", "local"):  # Ray would start a local one without our settings
         raise UserError(
             f"--address must be a running Ray cluster, got {address or 'none'}; "
-            "leave it out for a Ray of this search's own"
+            "leave it out to start a local Ray"
         )
     try:
         check_port_open(address)
@@ -270,25 +227,8 @@ def join_cluster(address: str) -> None:
         ) from None
 
 
-def warm_up_workers(workers: int) -> None:
-    """Let the workers import what evidence needs, beside what the driver does meanwhile.
-
-    Trials run in processes of their own: Ray makes no actor of a process that had a task.
-    """
-    import ray
-
-    send = ray.remote(import_remote_calls).options(num_cpus=1)
-    for _ in range(workers):
-        send.remote()
-
-
-def import_remote_calls() -> None:
-    """In a worker: the imports of an errand, the longest part of its start."""
-    importlib.import_module("paretoprune.search.execution.remote_calls")
-
-
 def check_port_open(address: str) -> None:
-    """Raise at once where nobody listens: Ray itself would try for minutes."""
+    """Raise at once if nobody listens; Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()

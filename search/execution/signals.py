@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a ledger entry.
+"""SIGINT and SIGTERM: the driver stops at once, but never in the middle of a journal entry.
 
-A second one, while Ray is being ended, leaves as a kill would: the journal takes that.
+A second signal, while Ray shuts down, ends the process like a kill; the journal survives that.
 """
 
 from __future__ import annotations
@@ -16,17 +16,11 @@ from types import FrameType
 from ..storage.run_folder import RunFolder
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SAME_SIGNAL_SECONDS = (
-    0.5  # seconds: launchers as timeout(1) send the same one to a process and its group
-)
-IMPORT_SYSTEM_FILE = (
-    "<frozen importlib._bootstrap>"  # where an exception may leave the lock of imports taken
-)
-RESEND_DELAY_SECONDS = 0.05  # seconds, until it is over
+SAME_SIGNAL_SECONDS = 0.5  # timeout(1) sends the same signal to a process and to its group
 
 
 class StopRequested(BaseException):
-    """A signal asked the driver to stop; not an Exception, so that nothing on the way eats it."""
+    """A signal asked the driver to stop. Not an Exception, so that no handler swallows it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -35,7 +29,7 @@ class StopRequested(BaseException):
 
 
 class SignalHandler:
-    """Whether a signal has come, and whether it may be raised now."""
+    """Remembers a signal and raises `StopRequested` where that is safe."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
@@ -45,7 +39,7 @@ class SignalHandler:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Raise Stopped in the main thread at a signal; a second signal ends the process."""
+        """Raise `StopRequested` in the main thread at a signal; a second one ends the process."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -58,14 +52,14 @@ class SignalHandler:
                 signal.signal(each, handler)
 
     def reinstall(self) -> None:
-        """Take the signals back from a library that took them (Ray does, when it starts)."""
+        """Install the handlers again after a library replaced them, as Ray does when it starts."""
         if threading.current_thread() is threading.main_thread():
             for each in STOP_SIGNALS:
                 signal.signal(each, self._on_signal)
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Hold a signal back until the block is over."""
+        """Defer a signal until the end of the block."""
         self._shields += 1
         try:
             yield
@@ -75,7 +69,7 @@ class SignalHandler:
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """Raise Stopped if a signal has come: for the safe points within a shield."""
+        """Raise `StopRequested` if a signal has come; for safe points within a shield."""
         if self._signum is not None:
             raise StopRequested(self._signum)
 
@@ -84,14 +78,6 @@ class SignalHandler:
             if time.monotonic() - self._since > SAME_SIGNAL_SECONDS:
                 os._exit(128 + signum)
             return
-        if frame is not None and frame.f_code.co_filename == IMPORT_SYSTEM_FILE:
-            threading.Thread(target=self._send_later, args=(signum,), daemon=True).start()
-            return
         self._signum, self._since = signum, time.monotonic()
         if not self._shields and not self._ended:
             raise StopRequested(signum)
-
-    def _send_later(self, signum: int) -> None:
-        time.sleep(RESEND_DELAY_SECONDS)
-        if not self._ended:
-            os.kill(os.getpid(), signum)

@@ -1,4 +1,4 @@
-"""The function that Ray Tune runs. A worker lives on between trials, with its data resident."""
+"""The trainable of Ray Tune. A worker lives on between trials and keeps the data in memory."""
 
 from __future__ import annotations
 
@@ -18,57 +18,52 @@ from typing import Any
 from ray import tune
 
 from ..config.disk_errors import is_disk_full, one_line_message
-from ..optimizer.plugins import load_plugins
 from ..storage.trial_spec import RungResult, trial_spec_from_json, trial_title
 from ..trial.context import TrialContext
-from ..trial.run import execute_trial
-from .file_sync import fetch_continued_network, store_trial_files
-from .object_cache import cached_object
+from ..trial.execute import execute_trial
+from .object_cache import cached_object, with_plugins_loaded
 from .remote_files import RemoteRunFolder, WorkerInputs
-from .worker_limits import limit_worker_resources
-from .worker_logging import log_to_worker_file
+from .trial_files import fetch_continued_network, store_trial_files
+from .worker_setup import limit_worker_resources, log_to_worker_file
 
-TIMEOUT_FILE = "timeout.txt"  # left in a trial's folder by the worker that it killed
+TIMEOUT_FILE = "timeout.txt"  # in the folder of a trial whose worker was killed at the limit
 
 
 def run_trial(config: dict[str, Any], shared: WorkerInputs) -> None:
-    """Carry out the job in `config` and report its evaluation, or the reason why there is none."""
+    """Run the trial in `config` and report its evaluation, or the reason why there is none."""
     limit_worker_resources()
-    job, judged, home = (
-        trial_spec_from_json(config["job"]),
-        bool(config["judged"]),
-        shared.run_folder,
-    )
-    folder, begin = f"trials/{job.folder}", time.time()
+    spec, run_folder = trial_spec_from_json(config["job"]), shared.run_folder
+    folder, begin = f"trials/{spec.folder}", time.time()
+    on_rung = make_on_rung(begin) if config["judged"] else None
     try:
         with (
-            log_to_worker_file(home),
-            local_context(cached_object(shared.context, with_plugins), home) as context,
+            log_to_worker_file(run_folder),
+            local_context(
+                cached_object(shared.context, with_plugins_loaded), run_folder
+            ) as context,
         ):
-            print(trial_title(job.folder), flush=True)
-            with kill_worker_after(context, home, folder):
-                fetch_continued_network(job, context, home, shared.artifacts)
-                carried = execute_trial(
-                    job, context, on_rung=make_on_rung(begin) if judged else None
-                )
-                store_trial_files(folder, context, home, shared.artifacts)
-        spans = {"begin": carried.begin, "seconds": carried.seconds}
-        tune.report(reported_values(evaluation=carried.evaluation.to_json(), spans=spans))
+            print(trial_title(spec.folder), flush=True)
+            with kill_worker_after(context, run_folder, folder):
+                fetch_continued_network(spec, context, run_folder, shared.artifacts)
+                result = execute_trial(spec, context, on_rung=on_rung)
+                store_trial_files(folder, context, run_folder, shared.artifacts)
+        spans = {"begin": result.begin, "seconds": result.seconds}
+        tune.report(reported_values(evaluation=result.evaluation.to_json(), spans=spans))
     except Exception as error:
         full = {"full": one_line_message(error)} if is_disk_full(error) else {}
         tune.report(reported_values(failure=describe_error(error), **full))
         if not full:
-            home.write(folder, {"error.txt": traceback.format_exc().encode()})
+            run_folder.write(folder, {"error.txt": traceback.format_exc().encode()})
 
 
 def reported_values(**values: Any) -> dict[str, Any]:
-    """What is reported: always the same names, each as JSON, since Tune would flatten a dict."""
+    """Return metrics with fixed names for Tune, each as JSON, since Tune flattens dicts."""
     names = ("evaluation", "spans", "rung", "failure", "full")
     return {name: json.dumps(values[name]) if name in values else None for name in names}
 
 
 def make_on_rung(begin: float) -> Callable[[RungResult], None]:
-    """Shows where the trial stands; Tune ends this thread there if the trial is to stop."""
+    """Return a callback that reports a rung; Tune ends this thread there to stop the trial."""
 
     def report_rung(rung: RungResult) -> None:
         spans = {"begin": begin, "seconds": {"until_rung": round(time.time() - begin, 4)}}
@@ -81,7 +76,7 @@ def make_on_rung(begin: float) -> Callable[[RungResult], None]:
 def kill_worker_after(
     context: TrialContext, run_folder: RemoteRunFolder, folder: str
 ) -> Iterator[None]:
-    """End this whole process if the block takes too long; a file in the folder says so.
+    """Kill this process if the block exceeds the time limit; leave a file that says so.
 
     Nothing gentler ends a thread that hangs in native code. Ray replaces the worker.
     """
@@ -92,8 +87,8 @@ def kill_worker_after(
 
     def end() -> None:
         try:
-            said = f"--trial-timeout of {seconds:g} s exceeded"
-            run_folder.write(folder, {TIMEOUT_FILE: said.encode()})
+            message = f"--trial-timeout of {seconds:g} s exceeded"
+            run_folder.write(folder, {TIMEOUT_FILE: message.encode()})
             if not run_folder.is_visible():
                 shutil.rmtree(context.root, ignore_errors=True)
         finally:
@@ -108,15 +103,9 @@ def kill_worker_after(
         timer.cancel()
 
 
-def with_plugins(context: TrialContext) -> TrialContext:
-    """The context of this run, its plugins loaded."""
-    load_plugins(context.plugins)
-    return context
-
-
 @contextmanager
 def local_context(context: TrialContext, run_folder: RemoteRunFolder) -> Iterator[TrialContext]:
-    """The context with a root that is here: the run's, or one that is gone after the trial."""
+    """Yield the context with a root on this node: the run folder, or a temporary folder."""
     if run_folder.is_visible():
         yield context
         return
@@ -125,6 +114,6 @@ def local_context(context: TrialContext, run_folder: RemoteRunFolder) -> Iterato
 
 
 def describe_error(error: Exception) -> str:
-    """One line for the ledger."""
+    """Return the error as one line for the trial store."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500]

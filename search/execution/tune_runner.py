@@ -1,4 +1,4 @@
-"""Ray Tune: run the ledger's jobs in workers that stay alive between trials."""
+"""Run the trials of a trial store with Ray Tune, in workers that live on between trials."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .tune_searcher import TrialStoreSearcher
 
 
 class StopCallback(tune.Callback):
-    """Tune's seam for stopping at a signal: its loop comes by here several times a second."""
+    """Stops Tune at a signal. Tune's loop calls it several times a second."""
 
     def __init__(self, signals: SignalHandler) -> None:
-        self._stopping = signals
+        self._signals = signals
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Nothing of Ray's or of the ledger's is half done here."""
-        self._stopping.raise_if_requested()
+        """Raise a pending signal: neither Ray nor the store is in the middle of a step here."""
+        self._signals.raise_if_requested()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks to restore them; we never restore."""
+        """Return nothing: Tune pickles its callbacks to restore them, and we never restore."""
         return {}
 
 
@@ -48,17 +48,15 @@ def run_trials_with_tune(
     halving: ParetoHalving,
     run_one_trial: Callable[[dict[str, Any], WorkerInputs], None] = run_trial,
 ) -> None:
-    """Run until the searcher has no job left; `carry_out` does one of them in a worker."""
+    """Run until the searcher has no trial left; `run_one_trial` runs in a worker."""
     artifacts = artifacts_url_of_run(context.root)
     shared = WorkerInputs(ray.put(context), make_remote_run_folder(context.root), artifacts)
     trainable = tune.with_resources(
         tune.with_parameters(run_one_trial, shared=shared),
         {"cpu": settings.cpus_per_trial, "gpu": gpus_for_trial(context, settings)},
     )
-    workers = settings.workers or trial_concurrency(
-        context, settings
-    )  # more than fit wait for nodes
-    for turn in itertools.count():
+    workers = settings.workers or trial_concurrency(context, settings)  # may wait for nodes
+    for attempt in itertools.count():
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
@@ -69,7 +67,7 @@ def run_trials_with_tune(
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=f"tune-{turn}", storage_path=str(scratch), verbose=0, callbacks=[stop]
+                name=f"tune-{attempt}", storage_path=str(scratch), verbose=0, callbacks=[stop]
             ),
         )
         try:
@@ -84,29 +82,29 @@ def run_trials_with_tune(
 
 
 def release_workers(stop: StopRequested) -> None:
-    """Let go of Tune's workers, which a Ray that goes on after us would keep busy.
+    """Release Tune's workers, which a Ray that outlives the search would keep busy.
 
-    Tune frees them where an Exception comes by, which Stopped is not, or where its controller is
-    collected: until then the traceback holds that.
+    Tune releases them at an Exception, which `StopRequested` is not, or when its controller is
+    collected. The frames of the traceback hold the controller until they are cleared.
     """
     traceback.clear_frames(stop.__traceback__)
     gc.collect()
 
 
 def is_ray_out_of_memory(error: RuntimeError) -> bool:
-    """Ray itself ended workers to keep the machine alive; Tune ends with them, unlike at a crash.
+    """Return whether Ray killed workers to free memory; Tune ends then, unlike at a crash.
 
-    Each time costs every running trial one of its attempts, so that this cannot go on for ever.
+    Each such end costs every running trial one attempt, so the loop terminates.
     """
     return isinstance(error.__cause__, ray.exceptions.OutOfMemoryError)
 
 
 def gpus_for_trial(context: TrialContext, settings: SearchSettings) -> float:
-    """The GPUs of one trial: none unasked, where trials run on the CPU."""
-    unasked = settings.gpus_per_trial is None and context.machine.device == "cpu"
-    return 0 if unasked else requested_or_even_gpus(settings)
+    """Return the GPUs of one trial: 0 if trials run on the CPU and none was requested."""
+    on_cpu = settings.gpus_per_trial is None and context.machine.device == "cpu"
+    return 0 if on_cpu else requested_or_even_gpus(settings)
 
 
 def trial_concurrency(context: TrialContext, settings: SearchSettings) -> int:
-    """How many trials run at a time on the nodes that are there now."""
+    """Return how many trials run at a time on the present nodes."""
     return cluster_trial_concurrency(settings, gpus_for_trial(context, settings))

@@ -227,15 +227,15 @@ def shared_ray(
     ours = RunFolder(root)
     cpus = max(local_ray_cpus(entry.settings) for entry in entries)
     address = entries[0].settings.address
-    start = RayRuntime(address=address, cpus=cpus, token=ours.token)
+    runtime = RayRuntime(address=address, cpus=cpus, token=ours.token)
     try:
         with signals.shield(), redirect_output(ours.log):
-            start.wait()
+            runtime.start()
             signals.reinstall()
         yield
     finally:
-        with signals.shield(), redirect_output(ours.log), start:
-            pass  # leaving it ends the Ray that it started
+        with signals.shield(), redirect_output(ours.log):
+            runtime.close()
 
 
 def write_traceback(root: Path, entry: SweepEntry) -> None:

@@ -1,4 +1,4 @@
-"""The context: what every worker needs to carry out trials, shipped once and kept resident."""
+"""The context of trials: sent to each worker once and kept in its memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .budget import TrialBudget
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialContext:
-    """Read-only for workers. `model` is the dense working copy, already in the map's form."""
+    """What a worker needs to run trials; read-only. `model` is the dense working copy."""
 
     model: nn.Module
     data: DataSplits
@@ -31,9 +31,8 @@ class TrialContext:
     root: Path  # the run folder
     budget: TrialBudget
     machine: DeviceConfig
-    teacher: Teacher  # of every trial's fine-tune
-    measurement_limits: MeasurementLimits = (
-        MeasurementLimits()
-    )  # of evidence that a trial measures anew
-    batch_halvings: int = 0  # of all batches, where memory ran out in this trial
+    teacher: Teacher  # for distillation in the fine-tune
+    # limits of measurements that a trial repeats on a pruned model
+    measurement_limits: MeasurementLimits = MeasurementLimits()
+    batch_halvings: int = 0  # of all batch sizes, after this trial ran out of memory
     plugins: tuple[Plugin, ...] = ()

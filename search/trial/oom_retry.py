@@ -1,7 +1,8 @@
-"""How many images a trial runs at once: where memory runs out, it begins again with half as many.
+"""Batch sizes of a trial: it starts again with half of them when it runs out of memory.
 
-All batches of a trial are halved together, whatever it was doing: so its result depends on how
-often that was, not on where. A step size goes with its batch, and the same images are seen.
+All batch sizes of a trial are halved together, whichever step ran out of memory, so the result
+depends only on the number of halvings. The learning rate is halved with the batch size, and the
+trial sees the same images.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ...trainers.training.optimizer import TrainingSettings
 from ..storage.trial_spec import TrialSpec
 from .context import TrialContext
 
-MIN_TRAIN_BATCH_SIZE = 8  # of training
+MIN_TRAIN_BATCH_SIZE = 8
 TRAIN_BATCH_SIZE, RECALIBRATION_BATCH_SIZE, EVALUATION_BATCH_SIZE = 128, 256, 512
 RECALIBRATION_BATCH_COUNT = 16
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 def retry_with_smaller_batches(trial: Callable[[TrialContext], T], context: TrialContext) -> T:
-    """What the trial returns, once its batches are small enough."""
+    """Run the trial, again with halved batch sizes until they fit into memory."""
     while True:
         try:
             return trial(context)
@@ -44,7 +45,7 @@ def retry_with_smaller_batches(trial: Callable[[TrialContext], T], context: Tria
 
 
 def fine_tune_settings(policy: Policy, epochs: float, context: TrialContext) -> TrainingSettings:
-    """The brief fine-tune that the policy asks for."""
+    """Return the training settings of the fine-tune of a policy."""
     return TrainingSettings(
         epochs=epochs,
         learning_rate=policy.learning_rate / 2**context.batch_halvings,
@@ -54,7 +55,7 @@ def fine_tune_settings(policy: Policy, epochs: float, context: TrialContext) -> 
 
 
 def recalibrate_norms(model: nn.Module, context: TrialContext) -> None:
-    """Recalibrate the batch norms of a network that was cut or trained."""
+    """Recalibrate the batch norms of a model that was pruned or trained."""
     halvings = context.batch_halvings
     recalibrate_batch_norm(
         model,
@@ -66,7 +67,7 @@ def recalibrate_norms(model: nn.Module, context: TrialContext) -> None:
 
 
 def refit_to_dense(model: nn.Module, keep: NDArray[np.bool_], context: TrialContext) -> None:
-    """Refit a network that was cut to a mask; its norms are to be settled afterwards."""
+    """Refit a pruned model by least squares; recalibrate its batch norms afterwards."""
     refit_least_squares(
         model,
         context.model,
@@ -79,12 +80,12 @@ def refit_to_dense(model: nn.Module, keep: NDArray[np.bool_], context: TrialCont
 
 
 def validation_metrics(model: nn.Module, context: TrialContext) -> ClassificationMetrics:
-    """How good a network is on validation."""
+    """Evaluate a model on the validation split."""
     data, batch = context.data, EVALUATION_BATCH_SIZE >> context.batch_halvings
     return evaluate(model, data.validation, data, batch_size=batch, machine=context.machine)
 
 
 def checkpoint_path(spec: TrialSpec, context: TrialContext, name: str) -> Path:
-    """Where a schedule keeps its steps; those of other batches are not gone on from."""
-    halved = f"half-{context.batch_halvings}-" if context.batch_halvings else ""
-    return context.root / "trials" / spec.folder / f"{halved}{name}"
+    """Return the path of a schedule's checkpoint; each number of halvings has its own."""
+    prefix = f"half-{context.batch_halvings}-" if context.batch_halvings else ""
+    return context.root / "trials" / spec.folder / f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""How a trial gets from the dense network to the small one: at once, step by step, or by gates."""
+"""Schedules: prune the dense model in one shot, gradually, or by training gates."""
 
 from __future__ import annotations
 
@@ -33,28 +33,26 @@ from .oom_retry import (
     validation_metrics,
 )
 
-GRADUAL_CHECKPOINT, GATES_CHECKPOINT = (
-    "gradual.safetensors",
-    "gates.safetensors",
-)  # in the folder of a trial meanwhile
+GRADUAL_CHECKPOINT = "gradual.safetensors"  # in the folder of a trial, until it ends
+GATES_CHECKPOINT = "gates.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrunedModel:
-    """A small network, recalibrated, and the epochs of training that its schedule has spent."""
+    """A pruned, recalibrated model and the epochs of training that its schedule has used."""
 
     model: nn.Module
     keep: NDArray[np.bool_]
     epochs: float
-    gate_history: GateHistory | None = None  # of gates
+    gate_history: GateHistory | None = None  # of the schedule holistic
 
 
-OnStep = Callable[[PrunedState, float | None], None]  # the accuracy is there if a step needs it
+OnStep = Callable[[PrunedState, float | None], None]  # accuracy: None if no minimum is set
 Schedule = Callable[[TrialSpec, TrialContext, OnStep | None], PrunedModel]
 
 
 def one_shot(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
-    """Decode once, cut once."""
+    """Decode the policy once and prune once."""
     keep = decode_policy(spec.policy, spec.target, context.measurements, context.space)
     small = prune_network(context.model, context.space.channel_map, keep).to(
         context.machine.device
@@ -66,49 +64,47 @@ def one_shot(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = No
 def refit_and_recalibrate(
     small: nn.Module, keep: NDArray[np.bool_], policy: Policy, context: TrialContext
 ) -> None:
-    """What a policy does to a network as soon as it is cut."""
+    """Refit the pruned model if the policy says so, then recalibrate its batch norms."""
     if policy.refit:
         refit_to_dense(small, keep, context)
     recalibrate_norms(small, context)
 
 
 def gradual(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
-    """Cut in steps, each measured anew; they survive a kill in the trial's folder."""
-    policy, space, machine = spec.policy, context.space, context.machine
-    between = policy.step_share * context.budget.epochs / policy.steps
+    """Prune in steps, with new measurements before each; a checkpoint survives a kill."""
+    policy, space, device_config = spec.policy, context.space, context.machine
+    epochs_per_step = policy.step_share * context.budget.epochs / policy.steps
     targets = intermediate_targets(spec.target, space.cost_model.dense, policy.steps)
 
     def choose(model: nn.Module, channel_map: ChannelMap, target: Target) -> NDArray[np.bool_]:
-        evidence = context.measurements
+        measurements = context.measurements
         if channel_map.atoms < space.channel_map.atoms:
             data, limits = context.data, context.measurement_limits
-            measuring = MeasurementContext(model, channel_map, data, spec.seed, limits=limits)
-            evidence = measure_for_policies([policy], measuring)
-        return decode_policy(policy, target, evidence, space_of_pruned(space, channel_map))
+            on_pruned = MeasurementContext(model, channel_map, data, spec.seed, limits=limits)
+            measurements = measure_for_policies([policy], on_pruned)
+        return decode_policy(policy, target, measurements, space_of_pruned(space, channel_map))
 
-    def settle(present: PrunedState) -> None:
-        refit_and_recalibrate(present.model, present.keep, policy, context)
-        if between:
-            tuning = fine_tune_settings(policy, between, context)
-            seed = derive_seed(spec.seed, present.step - 1)
+    def settle(state: PrunedState) -> None:
+        refit_and_recalibrate(state.model, state.keep, policy, context)
+        if epochs_per_step:
             train_model(
-                present.model,
+                state.model,
                 context.data,
-                tuning,
-                seed=seed,
+                fine_tune_settings(policy, epochs_per_step, context),
+                seed=derive_seed(spec.seed, state.step - 1),
                 teacher=context.teacher,
-                machine=machine,
+                machine=device_config,
             )
 
-    def accept(present: PrunedState) -> bool:
+    def accept(state: PrunedState) -> bool:
         accuracy = None
         if spec.min_accuracy is not None:
-            accuracy = validation_metrics(present.model, context).accuracy
+            accuracy = validation_metrics(state.model, context).accuracy
         if on_step is not None:
-            on_step(present, accuracy)
+            on_step(state, accuracy)
         return accuracy is None or spec.min_accuracy is None or accuracy >= spec.min_accuracy
 
-    present = prune_iteratively(
+    state = prune_iteratively(
         context.model,
         space.channel_map,
         targets,
@@ -116,24 +112,21 @@ def gradual(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = Non
         checkpoint=checkpoint_path(spec, context, GRADUAL_CHECKPOINT),
         identity=spec.network_key,
     )
-    small = (
-        present.model
-        if present.step
-        else prune_network(context.model, space.channel_map, present.keep)
-    )
-    return PrunedModel(small.to(machine.device), present.keep, present.step * between)
+    small = state.model
+    if not state.step:
+        small = prune_network(context.model, space.channel_map, state.keep)
+    return PrunedModel(small.to(device_config.device), state.keep, state.step * epochs_per_step)
 
 
 def holistic(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = None) -> PrunedModel:
-    """Train gates and weights together; the policy's score orders the gates at the start."""
+    """Train gates and weights together; the policy's score sets the initial order of the gates."""
     policy, space, data = spec.policy, context.space, context.data
     (scores,) = PolicyScorer(context.measurements, space.channel_map, space.cost_model).scores(
         [policy]
     )
     epochs = policy.gate_share * context.budget.epochs
-    tuning = fine_tune_settings(policy, epochs, context)
     settings = GateSettings(
-        tuning=tuning,
+        tuning=fine_tune_settings(policy, epochs, context),
         variant=policy.gate_variant,
         learning_rate=policy.gate_learning_rate,
         weight=policy.gate_weight,
@@ -153,7 +146,7 @@ def holistic(spec: TrialSpec, context: TrialContext, on_step: OnStep | None = No
 
 
 def space_of_pruned(space: PruningSpace, channel_map: ChannelMap) -> PruningSpace:
-    """The space of a network that is cut already, under the same limits."""
+    """Return the pruning space of a pruned model, with the same limits."""
     return replace(space, channel_map=channel_map, cost_model=CostModel(channel_map))
 
 

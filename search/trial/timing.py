@@ -1,4 +1,4 @@
-"""Where the time of a trial, or of a search before its trials, goes."""
+"""A timer of the phases of a trial, or of a search before its trials."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 
 class Timer:
-    """Where the time goes, from note to note."""
+    """Measures the seconds of each phase."""
 
     def __init__(self) -> None:
         self.begin, self._last = time.time(), time.perf_counter()
         self.seconds: dict[str, float] = {}
 
-    def lap(self, what: str) -> None:
-        """The time since the last note was spent on this."""
+    def lap(self, phase: str) -> None:
+        """Add the time since the last lap to this phase."""
         now = time.perf_counter()
-        self.seconds[what] = round(self.seconds.get(what, 0.0) + now - self._last, 4)
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._last, 4)
         self._last = now
 
     @contextmanager
-    def separately(self, what: str) -> Iterator[None]:
-        """Count the block for itself: not to what is noted next."""
-        begin, before = time.perf_counter(), self.seconds.get(what, 0.0)
+    def separately(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to this phase, and not to the next lap."""
+        begin, before = time.perf_counter(), self.seconds.get(phase, 0.0)
         try:
             yield
         finally:
-            took = time.perf_counter() - begin
-            self.seconds[what] = round(before + took, 4)
-            self._last += took
+            elapsed = time.perf_counter() - begin
+            self.seconds[phase] = round(before + elapsed, 4)
+            self._last += elapsed
 
     def spans(self) -> dict[str, Any]:
-        """As the ledger keeps it."""
+        """Return the times in the format of the trial store."""
         return {"begin": self.begin, "seconds": self.seconds}

@@ -231,7 +231,7 @@ def test_a_finished_run_is_told_again_and_starts_nothing(run, tmp_path):
         (folder / name).unlink()
     done = call("search", "--resume", folder)
     assert done.returncode == 0, done.stderr
-    assert "all of its 8 trials are over, more --trials go on with it" in done.stdout
+    assert "all of its 8 trials; add more --trials to continue it" in done.stdout
     assert table_of(done.stdout) == table_of(run.stdout)
     assert json.loads((folder / "front.json").read_text()) == run.front
     assert (folder / "report.html").exists()

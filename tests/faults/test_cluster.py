@@ -100,7 +100,7 @@ def may_unshare():
 
 
 @pytest.mark.parametrize("stored", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, stored):
+def test_a_worker_that_does_not_see_the_run_folder_delivers_its_files(cluster, tmp_path, stored):
     if not may_unshare():
         pytest.skip("only root may hide a folder from a process")
     hidden = tmp_path / "hidden"
@@ -123,8 +123,8 @@ def test_a_worker_that_does_not_see_the_run_folder_delivers(cluster, tmp_path, s
     assert_settled(folder, 3)
     assert "training the dense network" in out  # there is no CPU for it but the blind node's
     assert list((folder / "evidence").glob("*.npz"))
-    said = "".join(path.read_text() for path in folder.glob("logs/worker-*.log"))
-    assert {"measuring scores", "control uniform", "trial 2"} <= set(said.splitlines())
+    message = "".join(path.read_text() for path in folder.glob("logs/worker-*.log"))
+    assert {"measuring scores", "control uniform", "trial 2"} <= set(message.splitlines())
     assert set(Path(tempfile.gettempdir()).glob("paretoprune-trial*")) <= before
     front = json.loads((folder / "front.json").read_text())
     finals = list(folder.glob("trials/final-*/recipe.json"))
@@ -224,7 +224,7 @@ def addresses_of(process):
     return set(re.findall(r"--gcs-address=(\S+:\d+)", " ".join(words)))
 
 
-def test_who_has_no_token_cannot_join_the_ray_of_a_search(tmp_path):
+def test_without_the_token_nobody_can_join_the_ray_of_a_search(tmp_path):
     folder = tmp_path / "run"
     process = start(folder, "--trials", 300, "--workers", 1)
     try:
@@ -242,13 +242,13 @@ def test_who_has_no_token_cannot_join_the_ray_of_a_search(tmp_path):
     assert_nothing_left(folder, process.pid)
 
 
-def test_a_cluster_that_is_not_there_is_told_in_one_line(tmp_path):
+def test_a_missing_cluster_is_one_line(tmp_path):
     wrong = (("127.0.0.1:1", "ray start --head"), ("ray://host:1", "ray job submit"))
-    for number, (address, said) in enumerate(wrong):
+    for number, (address, message) in enumerate(wrong):
         begin = time.monotonic()
         done = call("search", *NARROW, "--address", address, "--out", tmp_path / str(number))
         assert done.returncode == 2, done.stderr
-        assert said in done.stderr
+        assert message in done.stderr
         assert done.stderr.count("\n") == 1
         assert time.monotonic() - begin < 60
 
@@ -262,7 +262,7 @@ def test_workers_by_default_are_no_more_than_the_cores_that_may_be_used(monkeypa
     assert local_ray_cpus(SearchSettings()) == joblib.cpu_count()
 
 
-def test_the_environment_is_lent_to_ray_and_given_back_on_errors_too(tmp_path, monkeypatch):
+def test_the_environment_is_restored_after_ray_and_after_errors(tmp_path, monkeypatch):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     before, token, lent = dict(os.environ), tmp_path / ".ray-token", {}
@@ -278,7 +278,7 @@ def test_the_environment_is_lent_to_ray_and_given_back_on_errors_too(tmp_path, m
     assert not (tmp_path / "other").exists()
 
 
-def test_a_token_that_is_missing_is_told_in_one_line(tmp_path, monkeypatch):
+def test_a_missing_token_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     with socket.create_server(("127.0.0.1", 0)) as door:

@@ -1,4 +1,4 @@
-"""The disk is full: the search ends in one line, its ledger intact, and goes on with more room."""
+"""The disk is full: the search ends in one line, its journal intact, and can be resumed."""
 
 import resource
 import shutil
@@ -27,12 +27,12 @@ def limit_files(pids, size):
 
 
 def assert_told(folder, process):
-    """It ended in one line that says how to go on, and left nothing but the run."""
+    """It ended in one line that says how to resume, and left only the run."""
     code, out, err = finish(process, 120)
     assert code == 1, err
     assert "Traceback" not in out + err
     assert err.count("\n") == 1
-    assert "no room is left" in err
+    assert "the disk is full" in err
     assert f"paretoprune search --resume {folder}" in err
     assert_nothing_left(folder, process.pid)
 

@@ -33,7 +33,7 @@ def kill_at(folder, process, goal, rng):
 
 
 def assert_survives(folder, trials, goals, rng):
-    """Kill a search at each of the goals, go on with it, and compare the ledger each time."""
+    """Kill a search at each of the goals, go on with it, and compare the trials each time."""
     finished = []
     for goal in goals:
         process = start(folder, "--trials", trials, "--workers", 2)
@@ -48,12 +48,12 @@ def assert_survives(folder, trials, goals, rng):
     after = completed_jobs(folder)
     assert set(finished) <= set(after)
     assert_settled(folder, trials)
-    asked = [
+    planned = [
         json.dumps([t.user_attrs["job"]["policy"], t.user_attrs["job"]["target"]])
         for t in studies(folder)[0].trials
         if t.user_attrs.get("job") and t.user_attrs["job"]["attempt"] == 0
     ]
-    assert len(set(asked)) == len(asked)
+    assert len(set(planned)) == len(planned)
     return after
 
 

@@ -1,4 +1,4 @@
-"""A network that no worker survives: the search ends in one line that says how to go on."""
+"""A network that kills every worker: the search ends in one line that says how to resume."""
 
 from search_process import assert_nothing_left, finish, start
 
@@ -37,6 +37,6 @@ def test_measurements_that_kill_every_worker_end_the_search_in_one_line(tmp_path
     assert code == 1, out + err
     assert "Traceback" not in out + err
     said = err.strip().splitlines()[-1]
-    assert "was killed, often for want of memory (WorkerCrashedError)" in said
-    assert f"go on with paretoprune search --resume {folder}" in said
+    assert "was killed, often for lack of memory (WorkerCrashedError)" in said
+    assert f"then run paretoprune search --resume {folder}" in said
     assert_nothing_left(folder, process.pid)

@@ -8,8 +8,8 @@ from benchmarks.simulation import accuracy_of, ledger_of, simulate, sleeping
 
 
 def test_no_two_simulated_trials_tie(tmp_path):
-    ledger = ledger_of(tmp_path, 20)
-    jobs = [ledger.next_trial().to_json() for _ in range(20)]
+    store = ledger_of(tmp_path, 20)
+    jobs = [store.next_trial().to_json() for _ in range(20)]
     accuracies = [accuracy_of(job["policy"], job["target"]) for job in jobs]
     assert len(set(accuracies)) == 20
     assert all(0 <= accuracy < 1 for accuracy in accuracies)

@@ -1,4 +1,4 @@
-"""Trials that break in every way there is, one after another in one search, each for real."""
+"""Trials that fail in every known way, one after another in one search."""
 
 import itertools
 import subprocess

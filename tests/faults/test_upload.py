@@ -44,6 +44,6 @@ def test_the_program_arrives_and_environments_and_runs_stay(tmp_path):
     code, said, files = json.loads(done.stdout.splitlines()[-1])
     arrived = {os.path.normpath(name) for name in files}
     assert not arrived & set(planted)
-    assert {"mine.py", "search.py", "search/cli.py", "paretoprune/__init__.py"} <= arrived
+    assert {"mine.py", "search.py", "search/cli/app.py", "paretoprune/__init__.py"} <= arrived
     assert code == 2, said
     assert said.startswith("--target-flops must be in (0, 1]")

@@ -1,4 +1,4 @@
-"""What workers print: in the run folder while they print it, and never on the screen."""
+"""Output of workers: in the run folder at once, and never on the screen."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_what_workers_print_is_in_the_run_folder_when_the_driver_is_killed(tmp_p
     out, err = process.communicate()
     assert_nothing_left(folder, process.pid)
     said = said_in(folder)
-    assert "measuring scores" in said  # an errand
+    assert "measuring scores" in said  # a call
     assert "control uniform" in said or "trial 0" in said
     assert "from Python" in said
     assert "from below" not in out + err

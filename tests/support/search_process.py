@@ -1,4 +1,4 @@
-"""A search in a process of its own, as short as one can be: started, watched, cleared away."""
+"""Start, watch and clean up a very short search in its own process."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ STUDIES = ("search", "controls")
 
 
 def start(folder, *words, path=(), **environment):
-    """Begin the search in this folder, or go on with it."""
+    """Start a search in this folder, or resume it."""
     where = ("--out", folder, *NARROW, *words)
     if (folder / "config.json").exists():
         where = ("--resume", folder)
@@ -35,7 +35,7 @@ def start(folder, *words, path=(), **environment):
 
 
 def settled(folder):
-    """How many trials have finished or were stopped on their way."""
+    """Return how many trials have finished or were stopped early."""
     path = folder / "journal.log"
     ends = re.compile(rb'"trial_id":\d+,"state":[12],')
     return len(ends.findall(path.read_bytes())) if path.exists() else 0
@@ -50,7 +50,7 @@ def wait_for(process, condition, seconds=180):
 
 
 def finish(process, seconds=240):
-    """Wait for the end: the exit code, stdout and stderr."""
+    """Wait for the end; return the exit code, stdout and stderr."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
@@ -65,7 +65,7 @@ def trials(folder, *states):
 
 
 def completed_jobs(folder):
-    """The slots that are settled: by a finished trial or by one that was stopped on its way."""
+    """Return the settled slots: their trial has finished or was stopped early."""
     return [
         (study.study_name, t.user_attrs["job"]["slot"], t.datetime_complete)
         for study in studies(folder)
@@ -82,7 +82,7 @@ def assert_settled(folder, count):
 
 
 def processes_of(folder, session):
-    """Everything that still belongs to a search: its session, or its run folder in the words."""
+    """Return all processes of a search: in its session, or with its run folder as an argument."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline"]):
         words = " ".join(process.info["cmdline"] or ())
@@ -95,7 +95,7 @@ def processes_of(folder, session):
 
 
 def workers_of(process):
-    """The processes in which Ray runs the trials of a search."""
+    """Return the worker processes of a search."""
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # one that ended meanwhile

@@ -176,9 +176,9 @@ def test_a_refusal_in_python_names_no_option(settings):
     ("settings", "words"),
     [({"trials": 3}, "prune has no setting 'trials'"),
      ({"sampler": "gp"}, "prune has no setting 'sampler'"),
-     ({"weights": __file__}, "weights must be left out where the model is a network"),
+     ({"weights": __file__}, "weights must be left out if the model is an object"),
      ({"policy": 3}, "policy must be a name or a Policy, got 3"),
-     ({"min_accuracy": 0.5}, "add steps=10, or take policy='gradually-global'"),
+     ({"min_accuracy": 0.5}, "add steps=10, or use policy='gradually-global'"),
      ({"target_flops": 0.0001}, "target_flops must be at least")],
 )  # fmt: skip
 def test_prune_in_python_refuses_what_it_would_not_read(settings, words, tmp_path):
@@ -203,5 +203,5 @@ def test_an_option_that_is_given_twice_is_said(capsys):
     words = ("inspect", "--model", "digits-resnet", "--classes", "10", "--classes", "7")
     code, output = in_process(capsys, *words)
     assert (code, output.err) == (0, "--classes is given more than once; the last one holds\n")
-    assert "--input is taken as 1,8,8" in output.out
+    assert "--input defaults to 1,8,8" in output.out
     assert "--classes is taken" not in output.out

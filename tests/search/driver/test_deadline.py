@@ -10,20 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.driver.calibration_budget import (
-    DEFAULT_ENSEMBLE_IMAGES,
-    MEASUREMENT_TIME_SHARE,
-    MIN_ENSEMBLE_IMAGES,
-    affordable_images,
-    passes_per_image,
-    with_default_images,
-)
 from paretoprune.search.driver.deadline import DENSE, Deadline
 from paretoprune.search.driver.dense_model import (
     DENSE_TRAINING,
     DenseModelInputs,
     DenseTraining,
     train_dense_weights,
+)
+from paretoprune.search.driver.measurement_budget import (
+    DEFAULT_ENSEMBLE_IMAGES,
+    MEASUREMENT_TIME_SHARE,
+    MIN_ENSEMBLE_IMAGES,
+    affordable_images,
+    passes_per_image,
+    with_default_images,
 )
 from paretoprune.search.driver.reuse import link_from_related_runs
 from paretoprune.search.storage.run_folder import create_run_folder
@@ -46,10 +46,10 @@ BUDGET = Policy("taylor", allocation="loss-budget")
     [
         (8.0, ()),
         (15.0, ("15 of the 20 minutes of --max-minutes", "--ensemble-images")),
-        (23.0, ("23 of the 20 minutes of --max-minutes", "no more than one, at the target")),
+        (23.0, ("23 of the 20 minutes of --max-minutes", "only one trial, at the target")),
     ],
 )
-def test_a_long_beginning_says_what_would_shorten_it(passed, said):
+def test_a_late_start_names_what_would_shorten_the_preparation(passed, said):
     limit = Deadline(20.0, begin=time.monotonic() - 60 * passed)
     sentence = limit.late_start_message()
     assert bool(sentence) == bool(said)
@@ -64,7 +64,7 @@ def test_without_a_limit_nothing_is_late():
     assert not limit.late_start_message()
 
 
-def test_evidence_takes_its_share_of_the_minutes_at_most():
+def test_measurements_take_at_most_their_share_of_the_minutes():
     runs = passes_per_image([Policy("ensemble"), Policy("taylor"), BUDGET], groups=32)
     assert runs == 1 + 32 * 7 * 0.5 / 32
     for seconds in (1e-6, 1e-3, 5e-3, 2e-2, 10.0):
@@ -77,7 +77,7 @@ def test_evidence_takes_its_share_of_the_minutes_at_most():
     assert affordable_images(ASKED, 1e-3, 0.0) == DEFAULT_ENSEMBLE_IMAGES  # nothing runs them
 
 
-def test_the_user_and_the_time_decide_before_the_usual_number():
+def test_the_user_or_the_time_limit_overrides_the_default_number_of_images():
     assert (
         with_default_images(replace(ASKED, max_minutes=None)).ensemble_images
         == DEFAULT_ENSEMBLE_IMAGES
@@ -93,8 +93,8 @@ def test_a_short_search_measures_on_fewer_images_and_a_resumed_one_on_as_many(tm
              "--allocations", "global-threshold", "--no-screening", "--out", run)  # fmt: skip
     done = call("search", *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "evidence is measured on 1,024 images instead of 16,384" in done.stdout
-    assert "at the target, is begun" in done.stdout
+    assert "measurements use 1,024 images instead of 16,384" in done.stdout
+    assert "at the target, will start" in done.stdout
     kept = json.loads((run / "config.json").read_text())["settings"]
     assert kept["ensemble_images"] == MIN_ENSEMBLE_IMAGES
     tables = sorted((run / "evidence").glob("*.npz"))
@@ -161,9 +161,9 @@ def test_whatever_the_pace_a_limited_training_ends_about_in_time(seconds, paces,
     session = TrainingSession(
         network(), load_data("digits"), tuning, seed=0, machine=DeviceConfig()
     )
-    asked, passed, longest = session.total, 0.0, 0.0
+    asked, passed, longest = session.total_steps, 0.0, 0.0
     report = within(session, seconds, lambda progress: True)
-    while session.step < session.total:
+    while session.step < session.total_steps:
         goal = report_steps(session)[0]
         took = sum(paces[step % len(paces)] for step in range(session.step, goal))
         passed, longest, session.step = passed + took, max(longest, took), goal
@@ -188,7 +188,7 @@ def test_whatever_the_pace_a_limited_training_ends_about_in_time(seconds, paces,
         (None, 0.5, False),
     ],
 )
-def test_a_shortened_dense_network_is_not_taken_for_a_full_one(tmp_path, trained, minutes, taken):
+def test_a_shortened_dense_training_is_not_reused_as_a_full_one(tmp_path, trained, minutes, taken):
     other, own = create_run_folder(tmp_path / "other"), create_run_folder(tmp_path / "own")
     write_json_atomic(other.config, {} if trained is None else {DENSE_TRAINING: asdict(trained)})
     write_json_atomic(own.config, {})

@@ -180,7 +180,7 @@ def test_gradual_steps_look_at_the_network_that_is_left(dense):
     counts = [atoms for atoms, _ in seen]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == channel_map.atoms > counts[1]
-    assert (whole.of(present.keep) == CostModel(present.channel_map).dense).all()
+    assert (whole.cost_of(present.keep) == CostModel(present.channel_map).dense).all()
     images = torch.randn(4, *data.input_shape)
     at_once = prune_network(copy, channel_map, present.keep).eval()
     torch.testing.assert_close(present.model.eval()(images), at_once(images))
@@ -242,7 +242,7 @@ def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):
             break
     rest = process.stdout.read()
     assert process.wait() == 130
-    assert "the same command goes on" in rest
+    assert "the same command continues" in rest
     done = call("prune", *words, "--target-flops", "0.5")
     assert done.returncode == 2
     assert "another settings" in done.stderr
@@ -251,7 +251,7 @@ def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--policy", "uniform"), "a size or an accuracy must be asked for"),
+        (("--policy", "uniform"), "a target size or a minimum accuracy must be given"),
         (("--policy", "nosuch", "--target-flops", "0.4"), "--policy must be one of"),
         (("--policy", "nosuch.json", "--target-flops", "0.4"), "--policy must be a JSON file"),
         (("--policy", "uniform", "--min-accuracy", "0.9"), "--min-accuracy needs a schedule"),

@@ -80,8 +80,10 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
     plan = make_plan(10, Target(flops=0.5), space)
     also = [Proposal(Policy("l2", distill=d), f"transfer:{d}") for d in (0.1, 0.2)]
     policies = PolicySpace(("l2", "mean-abs-weight", "taylor"))
-    make = partial(make_proposer, policy_space=policies, blind=on, rehearse=None, seed=0)
-    proposer = make(plan, sampler="tpe", also=also)
+    make = partial(
+        make_proposer, policy_space=policies, unfitted=on, evaluate_untrained=None, seed=0
+    )
+    proposer = make(plan, sampler="tpe", warm_start=also)
     origins = {place: one.origin for place, one in sorted(proposer.initial.items())}
     presets = [f"preset:{name}" for name in policies.presets]
     assert list(origins) == [0, 2, 4, 6, 8]  # those at the target
@@ -90,7 +92,7 @@ def test_transferred_policies_take_the_first_places_at_the_target_and_presets_th
         3:
     ]
     again = [Proposal(policies.presets["taylor-by-price"], "transfer:7")]
-    opening = make(plan, sampler="tpe", also=again).initial
+    opening = make(plan, sampler="tpe", warm_start=again).initial
     assert [one.origin for one in opening.values()] == ["transfer:7", *presets[1:5]]
     assert not untried_presets(policies, opening)
 
@@ -104,7 +106,9 @@ def test_transferred_policies_open_the_search_even_after_a_stop_without_the_old_
     begun = call("transfer", old, "--target-flops", 0.5, "--trials", 3, *SMALL, "--scores", "l2",
                  "--max-minutes", 1e-6, "--out", new)  # fmt: skip
     assert "transfer:" in begun.stdout  # those that rank by taylor are named
-    assert "of the 1e-06 minutes of --max-minutes are over before the first trial" in begun.stdout
+    assert (
+        "of the 1e-06 minutes of --max-minutes have passed before the first trial" in begun.stdout
+    )
     assert [job["slot"] for job in jobs_of(new)] == [0]
     shutil.rmtree(old)
     done = call("search", "--resume", new, "--max-minutes", 10)

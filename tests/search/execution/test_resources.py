@@ -1,4 +1,4 @@
-"""What a trial gets of a cluster: the arithmetic, and a real Ray that counts GPUs nobody has."""
+"""Resources of a trial: the arithmetic, and a real Ray with GPUs in name only."""
 
 import os
 import shutil
@@ -9,14 +9,14 @@ import threading
 from itertools import accumulate
 
 import pytest
-from command_line import ROOT, call
+from command_line import ROOT
 from ray.cluster_utils import Cluster
-from search_process import NARROW, assert_settled, finish, settled, start, studies, wait_for
+from search_process import assert_settled, finish, settled, start, studies, wait_for
 
 from paretoprune.search.execution.resources import even_gpu_share, trials_fitting_node
 
 
-def test_what_is_scarcest_says_how_many_trials_fit_into_a_node():
+def test_the_scarcest_resource_limits_the_trials_of_a_node():
     assert trials_fitting_node({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.5) == 2
     assert trials_fitting_node({"CPU": 16, "GPU": 1}, cpus=1, gpus=0.1) == 10
     assert trials_fitting_node({"CPU": 4, "GPU": 8}, cpus=2, gpus=1) == 2
@@ -30,19 +30,13 @@ def test_gpus_are_shared_evenly_and_never_beyond_what_there_is():
     assert even_gpu_share(0, 3) == 0
 
 
-def test_more_than_this_machine_has_is_told_in_one_line(tmp_path):
-    words = ("--trials", 2, "--gpus-per-trial", 99, "--out", tmp_path / "run")
-    done = call("search", *NARROW, *words)
-    assert done.returncode == 2, done.stderr
-    assert "lower --cpus-per-trial or --gpus-per-trial" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 SHARES = """
 import ray, sys, torch
 from pathlib import Path
 from ray import tune
-from paretoprune.search.execution.worker_limits import limit_worker_resources, assigned_gpu_fraction
+from paretoprune.search.execution.worker_setup import (
+    assigned_gpu_fraction, limit_worker_resources,
+)
 
 def part(config):
     limit_worker_resources()
@@ -59,8 +53,8 @@ for gpus in (0.25, 2, 0):
 """
 
 
-def test_a_worker_knows_its_part_of_a_gpu_that_it_shares(tmp_path):
-    """In a task, as an errand is, and in the thread of a trial of Tune's."""
+def test_a_worker_knows_its_fraction_of_a_shared_gpu(tmp_path):
+    """In a task, as for a call, and in the thread of a Tune trial."""
     done = subprocess.run(
         [sys.executable, "-c", SHARES, str(tmp_path)],
         env={**os.environ, "RAY_AUTH_MODE": "disabled"},  # else Ray leaves a token in $HOME
@@ -102,7 +96,7 @@ def begin(folder, cluster, *words):
     )  # fmt: skip
 
 
-def test_trials_get_the_shares_that_they_ask_for(cluster, tmp_path):
+def test_trials_get_the_shares_that_they_request(cluster, tmp_path):
     folder = tmp_path / "run"
     code, out, err = finish(begin(folder, cluster, "--trials", 3))
     assert code == 0, err
@@ -112,7 +106,7 @@ def test_trials_get_the_shares_that_they_ask_for(cluster, tmp_path):
     assert_settled(folder, 3)
 
 
-def test_waiting_for_a_node_that_is_large_enough_is_said_once(cluster, tmp_path):
+def test_waiting_for_a_large_enough_node_is_logged_once(cluster, tmp_path):
     folder = tmp_path / "run"
     words = ("--address", cluster.address, "--cpus-per-trial", 5, "--gpus-per-trial", 0)
     process = start(folder, "--trials", 1, *words)
@@ -129,7 +123,7 @@ def test_waiting_for_a_node_that_is_large_enough_is_said_once(cluster, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_node_that_comes_later_is_used(cluster, tmp_path):
+def test_a_node_that_joins_later_is_used(cluster, tmp_path):
     """Where trials take longer than a worker's start: a shorter one is not waited for."""
     folder = tmp_path / "run"
     process = begin(folder, cluster, "--trials", 5, "--epochs", 100)

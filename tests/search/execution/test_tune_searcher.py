@@ -1,4 +1,4 @@
-"""The searcher by itself: what it asks the ledger for, and when it stops asking."""
+"""The searcher by itself: what it asks the store for, and when it stops asking."""
 
 import time
 
@@ -10,8 +10,8 @@ from paretoprune.search.execution.tune_searcher import TrialStoreSearcher
 
 def test_no_trial_is_started_that_would_end_too_late(tmp_path):
     """Not even while there is time left, if a trial before it took longer than what is left."""
-    ledger = open_ledger(tmp_path / "journal.log")
-    searcher = TrialStoreSearcher(ledger, tmp_path, lambda *_: None, until=time.monotonic() + 1.0)
+    store = open_ledger(tmp_path / "journal.log")
+    searcher = TrialStoreSearcher(store, tmp_path, lambda *_: None, until=time.monotonic() + 1.0)
     first = searcher.suggest("a")
     complete(searcher, "a", first, seconds=0.3)
     second = searcher.suggest("b")
@@ -22,25 +22,25 @@ def test_no_trial_is_started_that_would_end_too_late(tmp_path):
         late.append(config["job"])
         complete(searcher, "c", config, seconds=0.0)
     assert config == "FINISHED"
-    assert ledger.is_finished
+    assert store.is_finished
     assert [job["slot"] for job in late if job["control"] is None] == [0]  # without it: no result
 
 
-def test_one_trial_at_the_target_is_run_though_time_was_over_before_it(tmp_path):
-    ledger = open_ledger(tmp_path / "journal.log")
-    searcher = TrialStoreSearcher(ledger, tmp_path, lambda *_: None, until=time.monotonic() - 1.0)
+def test_one_trial_at_the_target_runs_even_if_time_is_over_before_it(tmp_path):
+    store = open_ledger(tmp_path / "journal.log")
+    searcher = TrialStoreSearcher(store, tmp_path, lambda *_: None, until=time.monotonic() - 1.0)
     jobs = []
     while isinstance(config := searcher.suggest("a"), dict):
         jobs.append(config["job"])
         complete(searcher, "a", config, seconds=0.0)
     assert [job["slot"] for job in jobs if job["control"] is None] == [0]
-    assert ledger.is_finished
-    assert ledger.front().at_target is not None
+    assert store.is_finished
+    assert store.front().at_target is not None
 
 
-def test_waiting_for_a_worker_is_no_part_of_a_trials_length(tmp_path):
-    ledger = open_ledger(tmp_path / "journal.log")
-    searcher = TrialStoreSearcher(ledger, tmp_path, lambda *_: None, until=time.monotonic() + 1.0)
+def test_the_wait_for_a_worker_is_not_part_of_a_trials_duration(tmp_path):
+    store = open_ledger(tmp_path / "journal.log")
+    searcher = TrialStoreSearcher(store, tmp_path, lambda *_: None, until=time.monotonic() + 1.0)
     complete(searcher, "a", searcher.suggest("a"), seconds=0.05, waited=0.6)
     complete(searcher, "b", searcher.suggest("b"), seconds=0.05)
     config = searcher.suggest("c")
@@ -49,10 +49,10 @@ def test_waiting_for_a_worker_is_no_part_of_a_trials_length(tmp_path):
 
 def test_without_a_limit_the_whole_plan_is_run(tmp_path):
     """However long its trials take."""
-    ledger = open_ledger(tmp_path / "journal.log")
-    searcher = TrialStoreSearcher(ledger, tmp_path, lambda *_: None)
+    store = open_ledger(tmp_path / "journal.log")
+    searcher = TrialStoreSearcher(store, tmp_path, lambda *_: None)
     started = 0
     while isinstance(config := searcher.suggest(str(started)), dict):
         complete(searcher, str(started), config, seconds=0.0)
         started += 1
-    assert started == ledger.total
+    assert started == store.total

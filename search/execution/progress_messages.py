@@ -1,4 +1,4 @@
-"""How far a long measurement is, in lines."""
+"""Log lines about the progress of long measurements."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ COUNT = re.compile(r"  (?P<what>[^,]+).*: (?P<done>[0-9,]+) of [0-9,]+")
 
 
 def log_starts_once(log: LogFunction) -> LogFunction:
-    """The same, but of a measurement that is made in rounds the beginning is said once, and no
-    count that is not above those before it: work that is done again counts from the start.
+    """Wrap a logger so that each measurement starts once and its count only rises.
+
+    Workers that share a measurement, or repeat it, each report a start and counts of their own.
     """
-    begun: set[str] = set()
+    started: set[str] = set()
     most: dict[str, int] = {}
 
-    def said(line: str) -> None:
-        if line in begun:
+    def log_new(line: str) -> None:
+        if line in started:
             return
         if line.startswith(START_PREFIX):
-            begun.add(line)
+            started.add(line)
         elif count := COUNT.fullmatch(line):
             done = int(count["done"].replace(",", ""))
             if done <= most.get(count["what"], 0):
@@ -34,27 +35,29 @@ def log_starts_once(log: LogFunction) -> LogFunction:
             most[count["what"]] = done
         log(line)
 
-    return said
+    return log_new
 
 
 def progress_logger(log: LogFunction) -> OnMeasurementProgress:
-    """Say how far a measurement is: at its start and, if it takes long, every ten seconds.
+    """Return a progress callback that logs the start and then a count every ten seconds.
 
-    The count that is said rises from line to line, up to the total.
+    The logged count rises from line to line, up to the total.
     """
-    said: dict[str, float] = {}
+    logged_at: dict[str, float] = {}
     most: dict[str, int] = {}
 
-    def tell(what: str, done: int, total: int) -> None:
+    def on_progress(what: str, done: int, total: int) -> None:
         kind = what.partition(",")[0]
         now = time.monotonic()
-        if kind not in said:
+        if kind not in logged_at:
             log(f"{START_PREFIX}{kind}")
-        elif now - said[kind] < PROGRESS_INTERVAL_SECONDS or min(done, total) <= most.get(kind, 0):
+        elif now - logged_at[kind] < PROGRESS_INTERVAL_SECONDS or min(done, total) <= most.get(
+            kind, 0
+        ):
             return
         else:
             most[kind] = min(done, total)
             log(f"  {what}: {most[kind]:,} of {total:,}")
-        said[kind] = now
+        logged_at[kind] = now
 
-    return tell
+    return on_progress

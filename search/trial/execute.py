@@ -1,4 +1,4 @@
-"""One trial: decode, cut, recalibrate, fine-tune, evaluate, save. Runs in a worker."""
+"""Execute one trial in a worker: prune, fine-tune, evaluate, save."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from .oom_retry import fine_tune_settings, retry_with_smaller_batches, validatio
 from .schedules import GATES_CHECKPOINT, GRADUAL_CHECKPOINT, SCHEDULES, OnStep, PrunedModel
 from .timing import Timer
 
-OnRung = Callable[[RungResult], None]  # does not come back if the trial is to stop
+OnRung = Callable[[RungResult], None]  # does not return if halving stops the trial
 
 
 @dataclass(frozen=True, slots=True)
 class TrialResult:
-    """What came of a trial, and where its time went."""
+    """The evaluation of a trial and the seconds of its phases."""
 
     evaluation: Evaluation
     begin: float  # seconds since the epoch
-    seconds: dict[str, float]  # by what was done: schedule, training, evaluation, saving
+    seconds: dict[str, float]  # by phase: schedule, training, evaluation, saving
 
 
 def execute_trial(
@@ -47,31 +47,45 @@ def execute_trial(
     on_step: OnStep | None = None,
     on_rung: OnRung | None = None,
 ) -> TrialResult:
-    """Do the job; when this returns, its weights and recipe are on disk."""
-    watch, judged = Timer(), RungReporter(spec.policy.schedule, context, on_rung)
+    """Run the trial; on return, its weights and recipe are on disk.
+
+    Args:
+        spec: The policy, target and seed of the trial.
+        context: The dense model, the data and the measurements.
+        on_step: Called after each step of a gradual schedule.
+        on_rung: Called at each rung with the accuracy so far; does not return to stop the trial.
+
+    Returns:
+        The evaluation on validation and the seconds of each phase.
+
+    Raises:
+        ArithmeticError: the accuracy or the loss is not finite.
+        RuntimeError: memory runs out with the smallest batch size too.
+    """
+    timer, reporter = Timer(), RungReporter(spec.policy.schedule, context, on_rung)
 
     def attempt(context: TrialContext) -> Evaluation:
         pruned, epochs = prune_or_load(spec, context, on_step)
-        watch.lap("schedule")
-        judged.start_from(pruned, context)
+        timer.lap("schedule")
+        reporter.start_from(pruned, context)
         if pruned.epochs < epochs:
-            pruned = fine_tune(spec, context, judged, epochs)
-        watch.lap("training")
+            pruned = fine_tune(spec, context, reporter, epochs)
+        timer.lap("training")
         evaluation = evaluate_trial(spec, context, pruned)
-        watch.lap("evaluation")
+        timer.lap("evaluation")
         save_trial(pruned, spec, context)
-        watch.lap("saving")
+        timer.lap("saving")
         return evaluation
 
     evaluation = retry_with_smaller_batches(attempt, context)
-    seconds = round(sum(watch.seconds.values()), 3)
-    return TrialResult(replace(evaluation, seconds=seconds), watch.begin, watch.seconds)
+    seconds = round(sum(timer.seconds.values()), 3)
+    return TrialResult(replace(evaluation, seconds=seconds), timer.begin, timer.seconds)
 
 
 def prune_or_load(
     spec: TrialSpec, context: TrialContext, on_step: OnStep | None
 ) -> tuple[PrunedModel, float]:
-    """The network that is fine-tuned, and up to how many epochs in all."""
+    """Return the pruned model and the total of its epochs, from a schedule or from a trial."""
     if spec.continues is None:
         return SCHEDULES[spec.policy.schedule](spec, context, on_step), context.budget.epochs
     folder = context.root / spec.continues
@@ -81,32 +95,31 @@ def prune_or_load(
 
 
 class RungReporter:
-    """A network on its way up the rungs: at each, its accuracy is shown to who may stop it.
+    """Reports the best accuracy so far at each rung of halving, which may stop the trial.
 
-    It is the best until then: while the learning rate is high a network may be worse for a while
-    than before any training, and by how much is chance.
+    The best so far, since a model may be worse for a while when the learning rate is high, by an
+    amount that is chance.
     """
 
     def __init__(self, schedule: str, context: TrialContext, on_rung: OnRung | None) -> None:
-        effort, self._schedule = context.budget, schedule
-        self.pending_rungs = (
-            [] if on_rung is None else [share * effort.epochs for share in effort.rung_shares]
-        )
+        budget, self._schedule = context.budget, schedule
+        shares = () if on_rung is None else budget.rung_shares
+        self.pending_rungs = [share * budget.epochs for share in shares]
         self._on_rung = on_rung
         self._best = 0.0
 
     def start_from(self, pruned: PrunedModel, context: TrialContext) -> None:
-        """This is the network; begun again, it is not judged twice at a rung."""
+        """Set the model; a trial that starts again does not report a rung twice."""
         self.pruned, self._context = pruned, context
         self._at_rung(pruned.epochs)
 
     def on_report(self, progress: TrainingProgress) -> bool:
-        """Called by the training loop."""
+        """Report rungs during training; always continue."""
         self._at_rung(self.pruned.epochs + progress.epoch)
         return True
 
     def _at_rung(self, epochs: float) -> None:
-        """Be judged at the highest rung that this many epochs reach, if it is a new one."""
+        """Report the highest rung that this many epochs reach, if it is pending."""
         passed = [index for index, goal in enumerate(self.pending_rungs) if goal <= epochs + 1e-6]
         if not passed or self._on_rung is None:
             return
@@ -123,7 +136,7 @@ class RungReporter:
 def fine_tune(
     spec: TrialSpec, context: TrialContext, reporter: RungReporter, epochs: float
 ) -> PrunedModel:
-    """Train to the end of the epochs."""
+    """Train until the total of epochs is reached."""
     pruned = reporter.pruned
     reports = tuple(goal - pruned.epochs for goal in reporter.pending_rungs if goal < epochs)
     tuning = fine_tune_settings(spec.policy, epochs - pruned.epochs, context)
@@ -140,12 +153,12 @@ def fine_tune(
 
 
 def evaluate_trial(spec: TrialSpec, context: TrialContext, pruned: PrunedModel) -> Evaluation:
-    """The figures of the network as it is now, on validation."""
+    """Evaluate the model on validation."""
     space = context.space
-    score = validation_metrics(pruned.model, context)
+    metrics = validation_metrics(pruned.model, context)
     for name in ("accuracy", "loss"):
-        value = getattr(score, name)
-        if not np.isfinite(value):  # Optuna must never see such numbers
+        value = getattr(metrics, name)
+        if not np.isfinite(value):  # Optuna must never see such values
             raise ArithmeticError(f"{name} must be finite, got {value}; lower the learning rate")
     milliseconds = None
     if context.budget.measures_latency:
@@ -156,8 +169,8 @@ def evaluate_trial(spec: TrialSpec, context: TrialContext, pruned: PrunedModel) 
     before = context.budget.epochs if spec.continues else 0.0
     return Evaluation(
         trial=spec.number,
-        accuracy=score.accuracy,
-        loss=score.loss,
+        accuracy=metrics.accuracy,
+        loss=metrics.loss,
         macs=macs,
         params=params,
         flops_fraction=macs / space.cost_model.dense[0],
@@ -174,7 +187,7 @@ def evaluate_trial(spec: TrialSpec, context: TrialContext, pruned: PrunedModel) 
 
 
 def save_trial(pruned: PrunedModel, spec: TrialSpec, context: TrialContext) -> None:
-    """Write weights, then recipe: a recipe on disk vouches for what lies beside it."""
+    """Write the weights, then the recipe, so that a recipe on disk implies its weights."""
     small, keep = pruned.model, pruned.keep
     folder = context.root / "trials" / spec.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What a trial needs and makes, brought to where its worker is and from there to where it belongs.
+"""Files of a trial: fetch its inputs to the worker, store its outputs in the run folder.
 
-A worker that sees the run folder works in it. One that does not works in a folder of its own.
+A worker that sees the run folder works in it. Another one works in a temporary folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .remote_files import RemoteRunFolder, read_files, write_files
 def fetch_continued_network(
     spec: TrialSpec, context: TrialContext, run_folder: RemoteRunFolder, artifacts: str | None
 ) -> None:
-    """Bring here what is trained on, if the job goes on with another's network."""
+    """Fetch the network that the trial trains further, if it continues another trial."""
     if spec.continues is None:
         return
     folder = context.root / spec.continues
@@ -28,12 +28,12 @@ def fetch_continued_network(
 def store_trial_files(
     folder: str, context: TrialContext, run_folder: RemoteRunFolder, artifacts: str | None
 ) -> None:
-    """Take the trial's files to where they belong: on return they are there, durably."""
-    here = context.root / folder
+    """Store the files of a trial in the run folder; weights at the artifacts URL if given."""
+    local = context.root / folder
     if artifacts is not None:
         upload_file(
-            artifacts, f"{folder}/{TRIAL_WEIGHTS_FILE}", (here / TRIAL_WEIGHTS_FILE).read_bytes()
+            artifacts, f"{folder}/{TRIAL_WEIGHTS_FILE}", (local / TRIAL_WEIGHTS_FILE).read_bytes()
         )
-        (here / TRIAL_WEIGHTS_FILE).unlink()
+        (local / TRIAL_WEIGHTS_FILE).unlink()
     if not run_folder.is_visible():
-        run_folder.write(folder, read_files(here))
+        run_folder.write(folder, read_files(local))
