@@ -15,9 +15,9 @@ from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
 from paretoprune.analysis.untrained_loss import LOSS_IMAGES
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.proposer import MAX_SCREENED_TRIALS, assign_strategies
 from paretoprune.search.optimizer.screening import EVALUATED_PER_GENERATION, FIRST, GENERATIONS
-from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.search.storage.trial_records import TrialRecords, read_trial_records
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES

@@ -16,10 +16,10 @@ import numpy as np
 
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import non_dominated
+from .plan import PlannedTrial
 from .screening import PolicyPredictor, Proposal, is_one_shot
 from .search_space import PolicySpace
 from .suggesters import MutatingSuggester
-from .target_plan import PlannedTrial
 
 MIN_FINISHED_TRIALS = 4  # finished trials, before any is worth a variation
 MAX_PARENT_SIZE_RATIO = 0.95  # of the next better parent's size, at most, has a parent

@@ -15,14 +15,11 @@ We differ in: the order is of fronts, not of one number; a trial is only held ag
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import FIFOScheduler
 
 from ...spaces.records.hypervolume import hypervolume_contributions, non_domination_ranks
 from ..storage.trial_spec import RungResult
@@ -89,35 +86,3 @@ def is_among_best(peers: list[RungResult], kept: int) -> bool:
     beside = goals[ranks == ranks[-1]]  # the last of these is the one in question
     worth = hypervolume_contributions(beside, goals.min(axis=0) - 1e-3)
     return bool((ranks < ranks[-1]).sum() + (worth[:-1] >= worth[-1]).sum() < kept)
-
-
-class ParetoHalvingScheduler(FIFOScheduler):
-    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on.
-
-    A worker that has become free goes to the trial that was just added. Tune would give it to the
-    oldest that still waits for a worker of its own to start, and kill that worker: where trials
-    end more often than a worker takes to start, none ever would again.
-    """
-
-    def __init__(self, halving: ParetoHalving) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._halving = halving
-        self._added: Any = None
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing starts for it yet."""
-        self._added = trial
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The trial that was just added; Tune itself starts workers for all that lack one."""
-        added, self._added = self._added, None
-        return added
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Go on or stop."""
-        text = result.get("rung")
-        if not text:
-            return str(self.CONTINUE)
-        goes_on = self._halving.should_continue(RungResult(**json.loads(text)))
-        exempt = bool(trial.config["exempt"])
-        return str(self.CONTINUE if goes_on or exempt else self.STOP)

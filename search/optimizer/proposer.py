@@ -20,6 +20,7 @@ import optuna
 from ...spaces.cost.target import Target
 from ...spaces.policy.policy import Policy
 from .mutation import FinishedTrials, propose_mutation
+from .plan import PlannedTrial, derive_seed
 from .samplers import make_sampler
 from .screening import (
     EvaluateUntrained,
@@ -31,7 +32,6 @@ from .screening import (
     with_default_recipe,
 )
 from .search_space import PolicySpace, own_scores
-from .target_plan import PlannedTrial, derive_seed
 
 PROPOSAL_CYCLE = ("screened", "screened", "refined", "refined", "refined", "sampled")
 MAX_SCREENED_TRIALS = 48  # slots at most; by then, variations of what is known are worth more

@@ -19,7 +19,7 @@ from ..storage.trial_records import (
     next_attempt,
 )
 from ..storage.trial_spec import TrialSpec
-from .target_plan import PlannedTrial
+from .plan import PlannedTrial
 
 
 def fail_unfinished_trials(records: TrialRecords) -> list[tuple[TrialSpec, Mapping[str, Any]]]:

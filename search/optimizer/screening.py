@@ -23,9 +23,9 @@ from ...spaces.cost.target import Target
 from ...spaces.policy.layer_scores import combine_layers
 from ...spaces.policy.measurements import Measurements
 from ...spaces.policy.policy import Policy
+from .plan import PlannedTrial
 from .search_space import PolicySpace
 from .suggesters import MutatingSuggester, RandomSuggester
-from .target_plan import PlannedTrial
 
 CANDIDATES_IN_ALL = 2048  # decoded in all
 MIN_CANDIDATES_PER_TARGET = 64  # for one target

@@ -22,8 +22,8 @@ from optuna.trial import TrialState
 from ...spaces.policy.policy import CONTROL_POLICIES
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVE_SIGNS, DenseMetrics, Front
-from ..storage.deduplication import KnownNetworks
-from ..storage.journal_repair import malformed_records_as_user_error, open_journal
+from ..storage.journal import malformed_records_as_user_error, open_journal
+from ..storage.known_networks import KnownNetworks
 from ..storage.trial_records import (
     STOPPED_BY_USER,
     STUDY_NAMES,
@@ -37,12 +37,12 @@ from ..storage.trial_records import (
     trial_spec_of,
 )
 from ..storage.trial_spec import TrialSpec, trial_spec_from_json
+from .plan import PlannedTrial, trial_seed
 from .proposer import Proposer
 from .recovery import fail_unfinished_trials, unfinished_specs, unstarted_trials
 from .samplers import make_sampler
 from .screening import Proposal
-from .target_plan import PlannedTrial, trial_seed
-from .trial_queue import SearchSpec, control_specs, final_specs, front_before_finals
+from .search_spec import SearchSpec, control_specs, final_specs, front_before_finals
 
 MAX_DRAWS_PER_TRIAL = 8  # of one slot, until a network is new
 

@@ -22,7 +22,7 @@ from ...spaces.records.pareto_front import (
     best_at_target,
     non_dominated,
 )
-from .journal_repair import MAX_JOURNAL_BYTES, journal_storage, malformed_records_as_user_error
+from .journal import MAX_JOURNAL_BYTES, journal_storage, malformed_records_as_user_error
 from .trial_spec import RungResult, TrialSpec, trial_spec_from_json
 
 STOPPED_BY_USER = "stopped: the user ended the search before this trial did"

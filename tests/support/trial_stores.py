@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from paretoprune.search.optimizer.plan import PlannedTrial, derive_seed
 from paretoprune.search.optimizer.proposer import Proposer, never_mutate
 from paretoprune.search.optimizer.search_space import PolicySpace
-from paretoprune.search.optimizer.target_plan import PlannedTrial, derive_seed
-from paretoprune.search.optimizer.trial_queue import SearchSpec
+from paretoprune.search.optimizer.search_spec import SearchSpec
 from paretoprune.search.optimizer.trial_store import TrialStore
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.records.evaluation import Evaluation

@@ -28,6 +28,7 @@ from paretoprune.analysis.untrained_loss import (
 )
 from paretoprune.search.optimizer import screening
 from paretoprune.search.optimizer.mutation import MIN_FINISHED_TRIALS, propose_mutation, thin_front
+from paretoprune.search.optimizer.plan import PlannedTrial, make_plan
 from paretoprune.search.optimizer.screening import (
     EVALUATED_PER_GENERATION,
     FIRST,
@@ -37,7 +38,6 @@ from paretoprune.search.optimizer.screening import (
 )
 from paretoprune.search.optimizer.search_space import build_policy_space
 from paretoprune.search.optimizer.suggesters import MutatingSuggester
-from paretoprune.search.optimizer.target_plan import PlannedTrial, make_plan
 from paretoprune.search.results.screening_quality import describe_screening, screening_correlation
 from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
 from paretoprune.spaces.cost.cost import CostModel

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from trial_stores import measured, open_ledger, run_to_the_end
 
-from paretoprune.search.storage.journal_repair import truncate_torn_tail
+from paretoprune.search.storage.journal import truncate_torn_tail
 from paretoprune.search.storage.trial_records import DRIVER_ENDED, MAX_ATTEMPTS, front_from_journal
 from paretoprune.spaces.errors import UserError
 

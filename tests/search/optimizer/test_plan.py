@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretoprune.search.optimizer.proposer import PROPOSAL_CYCLE, assign_strategies
-from paretoprune.search.optimizer.target_plan import (
+from paretoprune.search.optimizer.plan import (
     DEFAULT_SPREAD,
     PlannedTrial,
     order_coarse_first,
     round_grid_step,
     target_factors,
 )
+from paretoprune.search.optimizer.proposer import PROPOSAL_CYCLE, assign_strategies
 from paretoprune.spaces.cost.target import Target
 
 DENSE = (41_000_000, 270_000)

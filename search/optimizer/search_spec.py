@@ -13,7 +13,7 @@ from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVES
 from ..storage.trial_records import TrialRecords, build_front
 from ..storage.trial_spec import TrialSpec
-from .target_plan import PlannedTrial, derive_seed, trial_seed
+from .plan import PlannedTrial, derive_seed, trial_seed
 
 ConstraintsFunc = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
 
