@@ -1,8 +1,7 @@
-"""The plan: how many trials, and which target each of them aims at. A function of the settings.
+"""The plan: the number of trials and the target of each, derived from the settings alone.
 
-A slot is one planned trial. Half of the slots aim at the user's target, the other half are spread
-over round shares of the dense network around it, so that the front is a curve, the answer at the
-target is strong, and so is the one at other sizes that people ask for; then over those between.
+Half of the planned trials have the user's target. The other half have targets around it, at round
+fractions of the dense network first, so that the front covers sizes that users often ask for.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 from ...spaces.allocations.decode import PruningSpace
 from ...spaces.cost.target import Target
 
-DEFAULT_SPREAD = (0.5, 2.0)  # factors of the target
-MIN_GRID_STEPS = 8  # at least, of round shares between nothing and the target
+DEFAULT_SPREAD = (0.5, 2.0)  # smallest and largest target, as factors of the user's
+MIN_GRID_STEPS = 8  # grid steps between zero and the target, at least
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTrial:
-    """One planned trial."""
+    """One planned trial: its index in the plan and its target."""
 
     index: int
     target: Target
@@ -32,11 +31,11 @@ def make_plan(
     *,
     spread: tuple[float, float] = DEFAULT_SPREAD,
 ) -> tuple[PlannedTrial, ...]:
-    """`trials` slots: even ones at the target, odd ones spread."""
+    """Plan the trials: even indices have the target, odd ones targets around it."""
     dense = space.cost_model.dense
-    between = reachable_spread(target, space, spread)
-    factors = order_coarse_first(target_factors(target, dense, between))
-    factors += order_coarse_first(target_factors(target, dense, between, finer=2), known=factors)
+    limits = reachable_spread(target, space, spread)
+    factors = order_coarse_first(target_factors(target, dense, limits))
+    factors += order_coarse_first(target_factors(target, dense, limits, finer=2), known=factors)
 
     def target_of(index: int) -> Target:
         if index % 2 == 0:
@@ -47,51 +46,51 @@ def make_plan(
 
 
 def target_factors(
-    target: Target, dense: tuple[int, int], between: tuple[float, float], *, finer: int = 1
+    target: Target, dense: tuple[int, int], limits: tuple[float, float], *, finer: int = 1
 ) -> tuple[float, ...]:
-    """What makes round shares of the target's first part, the target itself left out."""
+    """Return the factors that turn the target's first size into round fractions, except 1."""
     part = target.first_fraction(dense)
-    grain = round_grid_step(part / MIN_GRID_STEPS) / finer
-    first, last = (round(bound * part / grain, 6) for bound in between)
-    shares = [number * grain for number in range(math.ceil(first), math.floor(last) + 1)]
-    around = [share / part for share in shares if not math.isclose(share, part)]
-    return tuple(around) or (between[1],)
+    step = round_grid_step(part / MIN_GRID_STEPS) / finer
+    first, last = (round(limit * part / step, 6) for limit in limits)
+    fractions = [number * step for number in range(math.ceil(first), math.floor(last) + 1)]
+    factors = [fraction / part for fraction in fractions if not math.isclose(fraction, part)]
+    return tuple(factors) or (limits[1],)
 
 
 def order_coarse_first(
     factors: tuple[float, ...], known: tuple[float, ...] = ()
 ) -> tuple[float, ...]:
-    """The ends first, then the widest gaps: each as far as can be from all before and the target.
+    """Order factors so that each is farthest from 1 and from all factors before it.
 
-    However few trials there are, the front reaches over the whole of the spread. Of gaps alike the
-    smaller size comes first: there the front is steep. Those known have had their turn.
+    Even a few trials then cover the whole spread. Among equal distances, the smaller size comes
+    first, because the front is steep there. Factors in `known` come before and are left out.
     """
-    before, left = [1.0, *known], [factor for factor in factors if factor not in known]
-    while left:
-        gaps = {factor: min(abs(factor - one) for one in before) for factor in left}
-        widest = max(left, key=lambda factor: (round(gaps[factor], 9), -factor))
-        before.append(widest)
-        left.remove(widest)
-    return tuple(before[1 + len(known) :])
+    ordered, remaining = [1.0, *known], [factor for factor in factors if factor not in known]
+    while remaining:
+        gaps = {factor: min(abs(factor - one) for one in ordered) for factor in remaining}
+        widest = max(remaining, key=lambda factor: (round(gaps[factor], 9), -factor))
+        ordered.append(widest)
+        remaining.remove(widest)
+    return tuple(ordered[1 + len(known) :])
 
 
-def round_grid_step(most: float) -> float:
-    """The largest of 1, 2 and 5 times a power of ten that is at most this."""
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(digit * power for digit in (1, 2, 5) if digit * power <= most * (1 + 1e-9))
+def round_grid_step(limit: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is at most the limit."""
+    power = 10.0 ** math.floor(math.log10(limit))
+    return max(digit * power for digit in (1, 2, 5) if digit * power <= limit * (1 + 1e-9))
 
 
 def reachable_spread(
     target: Target, space: PruningSpace, spread: tuple[float, float] = DEFAULT_SPREAD
 ) -> tuple[float, float]:
-    """The factors between which the target is reachable and its first part below the dense size.
+    """Limit the spread to reachable targets whose first size is below the dense network's.
 
-    A second part that the factor would take beyond the dense size asks for nothing there.
+    A second size that a factor would raise above the dense network's is no restriction.
     """
     dense = space.cost_model.dense
     parts = [
-        (part, small / whole)
-        for part, small, whole in zip(
+        (part, minimum / whole)
+        for part, minimum, whole in zip(
             target.fractions(dense), space.min_cost(), dense, strict=True
         )
         if part is not None
@@ -102,14 +101,16 @@ def reachable_spread(
 
 
 def trial_seed(seed: int) -> int:
-    """One for all trials of a search: they differ in their policies alone, see the same batches in
-    the same order, and a teacher need not look at a batch twice.
+    """Return the seed that all trials of a search share.
+
+    Trials then differ in their policies alone, and see the same batches in the same order, so the
+    teacher's outputs can be reused.
     """
     return derive_seed(seed, 0)
 
 
 def derive_seed(*parts: int) -> int:
-    """A seed from several numbers, the same on every machine."""
+    """Return a seed derived from several numbers, the same on every machine."""
     state = 0x9E3779B97F4A7C15
     for part in parts:
         state = ((state ^ (part & (2**64 - 1))) * 0xBF58476D1CE4E5B9 + 1) % 2**64

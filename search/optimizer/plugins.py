@@ -128,7 +128,7 @@ def load_plugin(plugin: Plugin) -> None:
         added = RegistryAdditions.snapshot().added_since(before)
         if not added.scores and not added.spaces:
             raise UserError(
-                f"--plugin must register a score or a policy space, got {plugin.path} with neither; "
+                f"--plugin must add a score or a policy space, got {plugin.path} that adds none; "
                 "decorate a function with @pp.score(NAME), @pp.batch_score or @pp.policy_space"
             )
         _ADDITIONS_BY_HASH[key] = added
