@@ -104,7 +104,7 @@ def plugins_loaded(plugins: Sequence[Plugin]) -> Iterator[None]:
 
 
 def load_plugins(plugins: Sequence[Plugin]) -> None:
-    """Load the installed entry points and these plugins. The driver and each worker call this."""
+    """Load the entry points and these plugins, in the driver and in every worker."""
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         entry.load()
     for plugin in plugins:

@@ -31,7 +31,7 @@ from paretoprune.search.optimizer.mutation import MIN_FINISHED_TRIALS, propose_m
 from paretoprune.search.optimizer.plan import PlannedTrial, make_plan
 from paretoprune.search.optimizer.screening import (
     EVALUATED_PER_GENERATION,
-    FIRST,
+    INITIAL_EVALUATIONS,
     PolicyPredictor,
     Proposal,
     screen_policies,
@@ -183,7 +183,7 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
     assert (
         len(seen)
         == len(set(seen))
-        <= 1 + FIRST + targets * (1 + EVALUATED_PER_GENERATION * (1 + rounds))
+        <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION * (1 + rounds))
     )
     assert sorted(found) == [slot.index for slot in plan]
     masks = [
@@ -205,12 +205,12 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
     hasty, _ = screen_policies(
         plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0), late=lambda: True
     )
-    assert len(seen) <= 1 + FIRST + targets * (1 + EVALUATED_PER_GENERATION)
+    assert len(seen) <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION)
     assert sorted(hasty) == sorted(found)
 
 
 def test_what_is_tried_in_any_case_is_not_screened(measuring, blind, monkeypatch):
-    monkeypatch.setattr(screening, "FIRST", 24)
+    monkeypatch.setattr(screening, "INITIAL_EVALUATIONS", 24)
     monkeypatch.setattr(screening, "GENERATIONS", 1)
     (slot,) = make_plan(1, Target(flops=0.5), blind.space)
 
