@@ -149,5 +149,6 @@ def run_plugin_file(plugin: Plugin) -> None:
     except Exception as error:
         sys.modules.pop(name)
         raise UserError(
-            f"--plugin must import, got {type(error).__name__}: {error} in {plugin.path}; correct it"
+            f"--plugin must import, got {type(error).__name__}: {error} in {plugin.path}; "
+            "correct it"
         ) from error
