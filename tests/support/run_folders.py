@@ -54,7 +54,7 @@ class RunWriter:
     def __init__(self, folder: Path, network, *, planned=14, space=True):
         silence_optuna()
         self.folder, self.channel_map = folder, network.channel_map
-        self.price = CostModel(network.channel_map)
+        self.cost_model = CostModel(network.channel_map)
         self.rng = np.random.default_rng(0)
         folder.mkdir(parents=True)
         settings = {"target_flops": "0.5", "model": "evil:build", "data": "evil:data",
@@ -73,7 +73,7 @@ class RunWriter:
             )
             for name in STUDY_NAMES
         )
-        macs, params = self.price.dense
+        macs, params = self.cost_model.dense
         self.search.set_user_attr(
             "summary",
             {"seed": 0, "requested": TARGET.to_json(), "dense": dense_json(0.95, macs, params)},
@@ -105,7 +105,7 @@ class RunWriter:
         for _ in range(10_000):
             keep = self.rng.random(self.channel_map.atoms) < self.rng.uniform(0.3, 1.0)
             keep[[group.first for group in build_layout(self.channel_map).groups]] = True
-            share = self.price.cost_of(keep)[0] / self.price.dense[0]
+            share = self.cost_model.cost_of(keep)[0] / self.cost_model.dense[0]
             if near is None or near - 0.02 < share <= near:
                 return keep
         raise AssertionError("no mask is near the target")
@@ -113,8 +113,8 @@ class RunWriter:
     def evaluate(self, job, keep):
         """The true price, an accuracy that grows with it; the recipe is written."""
         atoms = len(keep)
-        macs, params = (int(n) for n in self.price.cost_of(keep))
-        shares = macs / self.price.dense[0], params / self.price.dense[1]
+        macs, params = (int(n) for n in self.cost_model.cost_of(keep))
+        shares = macs / self.cost_model.dense[0], params / self.cost_model.dense[1]
         recipe = Recipe(
             ModelSource("evil:build", 3, (2, 6, 6)), atoms, tuple(np.flatnonzero(~keep).tolist()),
             "m", "w", job.policy, TARGET, 0,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from torch.nn import functional
-from trial_stores import SPACE as LEDGER_SPACE
+from trial_stores import SPACE as STORE_SPACE
 from trial_stores import measured, open_ledger, run_to_the_end
 
 from paretoprune.analysis.mask_ensembles.masked_loss import batch_norm_on_batches
@@ -68,12 +68,13 @@ def measuring():
 
 
 @pytest.fixture(scope="module")
-def blind(measuring):
-    evidence = measure_for_policies(
-        POLICIES.read, replace(measuring, limits=MeasurementLimits(curve_images=256))
+def unfitted(measuring):
+    measurements = measure_for_policies(
+        POLICIES.policies_to_measure,
+        replace(measuring, limits=MeasurementLimits(curve_images=256)),
     )
     return PolicyPredictor(
-        PruningSpace(measuring.channel_map, CostModel(measuring.channel_map)), evidence
+        PruningSpace(measuring.channel_map, CostModel(measuring.channel_map)), measurements
     )
 
 
@@ -167,18 +168,18 @@ def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
 
 
 def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
-    measuring, blind, monkeypatch
+    measuring, unfitted, monkeypatch
 ):
     monkeypatch.setattr(screening, "GENERATIONS", rounds := 2)
-    plan = make_plan(6, Target(flops=0.5), blind.space)
+    plan = make_plan(6, Target(flops=0.5), unfitted.space)
     seen = []
 
-    def rehearsed(masks):
+    def evaluate(masks):
         seen.extend(mask.tobytes() for mask in masks)
         return evaluate_untrained(masks, measuring, ignore_progress)
 
     rng = np.random.default_rng(0)
-    found, seeing = screen_policies(plan, POLICIES, blind, rehearsed, rng=rng)
+    found, seeing = screen_policies(plan, POLICIES, unfitted, evaluate, rng=rng)
     targets = len({slot.target for slot in plan})
     assert (
         len(seen)
@@ -187,7 +188,7 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
     )
     assert sorted(found) == [slot.index for slot in plan]
     masks = [
-        decode_policy(found[s.index].policy, s.target, blind.measurements, blind.space)
+        decode_policy(found[s.index].policy, s.target, unfitted.measurements, unfitted.space)
         for s in plan
     ]
     assert len({mask.tobytes() for mask in masks}) == len(plan)
@@ -196,51 +197,51 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
         one = found[slot.index]
         assert (one.origin, one.policy.schedule) == ("screened", "one-shot")
         preset = decode_policy(
-            POLICY_PRESETS["taylor-by-price"], slot.target, blind.measurements, blind.space
+            POLICY_PRESETS["taylor-by-price"], slot.target, unfitted.measurements, unfitted.space
         )
         assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
-    again, _ = screen_policies(plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0))
+    again, _ = screen_policies(plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0))
     assert again == found
     seen.clear()
     hasty, _ = screen_policies(
-        plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0), late=lambda: True
+        plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0), is_late=lambda: True
     )
     assert len(seen) <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION)
     assert sorted(hasty) == sorted(found)
 
 
-def test_what_is_tried_in_any_case_is_not_screened(measuring, blind, monkeypatch):
+def test_what_is_tried_in_any_case_is_not_screened(measuring, unfitted, monkeypatch):
     monkeypatch.setattr(screening, "INITIAL_EVALUATIONS", 24)
     monkeypatch.setattr(screening, "GENERATIONS", 1)
-    (slot,) = make_plan(1, Target(flops=0.5), blind.space)
+    (slot,) = make_plan(1, Target(flops=0.5), unfitted.space)
 
-    def screened(opening):
+    def screened(initial):
         found, _ = screen_policies(
-            [slot], POLICIES, blind, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
-            rng=np.random.default_rng(0), opening=opening,
+            [slot], POLICIES, unfitted, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            rng=np.random.default_rng(0), initial=initial,
         )  # fmt: skip
         return found[slot.index].policy
 
-    opening = []
+    initial = []
     for _ in range(4):  # the best, the next best, ...
-        opening.append((screened(opening), slot.target))
+        initial.append((screened(initial), slot.target))
     masks = [
-        decode_policy(policy, target, blind.measurements, blind.space)
-        for policy, target in opening
+        decode_policy(policy, target, unfitted.measurements, unfitted.space)
+        for policy, target in initial
     ]
     assert len({mask.tobytes() for mask in masks}) == 4
-    best = opening[0][0]
+    best = initial[0][0]
     gradual = replace(POLICY_PRESETS["taylor-by-price"], schedule="gradual", steps=2)
     assert screened([(gradual, slot.target)]) == best  # nobody knows its mask
 
 
-def test_variations_of_the_best_are_at_least_as_good(measuring, blind, monkeypatch):
-    (slot,) = make_plan(1, Target(flops=0.4), blind.space)
+def test_variations_of_the_best_are_at_least_as_good(measuring, unfitted, monkeypatch):
+    (slot,) = make_plan(1, Target(flops=0.4), unfitted.space)
 
     def best(generations):
         monkeypatch.setattr(screening, "GENERATIONS", generations)
         found, _ = screen_policies(
-            [slot], POLICIES, blind, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            [slot], POLICIES, unfitted, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
             rng=np.random.default_rng(0),
         )  # fmt: skip
         return found[slot.index].predicted
@@ -253,14 +254,14 @@ def rise(mask, seeing, measuring):
     return evaluate_untrained(mask[None], measuring, ignore_progress)[0] - seeing.dense_loss
 
 
-def test_masks_without_a_finite_loss_are_not_proposed(blind):
-    plan = make_plan(4, Target(flops=0.5), blind.space)
+def test_masks_without_a_finite_loss_are_not_proposed(unfitted):
+    plan = make_plan(4, Target(flops=0.5), unfitted.space)
     nowhere = screen_policies(
-        plan, POLICIES, blind, lambda masks: np.full(len(masks), np.nan),
+        plan, POLICIES, unfitted, lambda masks: np.full(len(masks), np.nan),
         rng=np.random.default_rng(0),
     )  # fmt: skip
     assert nowhere[0] == {}
-    assert nowhere[1].known is None
+    assert nowhere[1].loss_predictor is None
 
 
 def finished_trials(policies):
@@ -275,12 +276,14 @@ def finished_trials(policies):
     return [(point, POLICIES.params_of(point.policy)) for point in points]
 
 
-def test_a_variation_keeps_most_of_its_parents_choices(blind):
-    slot = make_plan(1, Target(flops=0.4), blind.space)[0]
+def test_a_variation_keeps_most_of_its_parents_choices(unfitted):
+    slot = make_plan(1, Target(flops=0.4), unfitted.space)[0]
     parents = finished_trials([POLICY_PRESETS["taylor-by-price"]] * MIN_FINISHED_TRIALS)
-    assert propose_mutation(slot, parents[:-1], POLICIES, blind, np.random.default_rng(0)) is None
+    assert (
+        propose_mutation(slot, parents[:-1], POLICIES, unfitted, np.random.default_rng(0)) is None
+    )
     found = [
-        propose_mutation(slot, parents, POLICIES, blind, np.random.default_rng(n))
+        propose_mutation(slot, parents, POLICIES, unfitted, np.random.default_rng(n))
         for n in range(40)
     ]
     assert {one.origin for one in found} == {"refined:1", "refined:2"}  # the nearest in size
@@ -300,7 +303,7 @@ def test_who_saves_next_to_nothing_is_no_parent():
     assert thin_front(found, "flops_fraction") == list(reversed(points))
 
 
-def test_parents_of_a_target_in_params_are_on_the_front_of_params(blind):
+def test_parents_of_a_target_in_params_are_on_the_front_of_params(unfitted):
     """The best at the target is one, whatever its FLOPs."""
     policies = [POLICY_PRESETS["taylor-by-price"]] * 4
     (first, params), *others = finished_trials(policies)
@@ -308,7 +311,9 @@ def test_parents_of_a_target_in_params_are_on_the_front_of_params(blind):
     rest = [(replace(e, accuracy=0.5, params_fraction=0.6), p) for e, p in others]
     slot = PlannedTrial(0, Target(params=0.3))
     found = [
-        propose_mutation(slot, [(small, params), *rest], POLICIES, blind, np.random.default_rng(n))
+        propose_mutation(
+            slot, [(small, params), *rest], POLICIES, unfitted, np.random.default_rng(n)
+        )
         for n in range(8)
     ]
     assert "refined:7" in {one.origin for one in found}
@@ -330,41 +335,41 @@ def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
             return None
         rng = np.random.default_rng([slot.index, draw])
         varied = MutatingSuggester(finished[0][1], rng)
-        return Proposal(LEDGER_SPACE.sample(varied), "refined:0", params=varied.params)
+        return Proposal(STORE_SPACE.sample(varied), "refined:0", params=varied.params)
 
-    ledger = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
-    jobs = [job for job in run_to_the_end(ledger) if not job.control]
-    assert [job.origin for job in jobs] == ["sampled"] * 3 + ["refined:0"] * 3
-    for trial in ledger.records.trials("search", TrialState.COMPLETE)[3:]:
-        assert trial.params == LEDGER_SPACE.params_of(jobs[trial.number].policy)
+    store = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
+    specs = [spec for spec in run_to_the_end(store) if not spec.control]
+    assert [spec.origin for spec in specs] == ["sampled"] * 3 + ["refined:0"] * 3
+    for trial in store.records.trials("search", TrialState.COMPLETE)[3:]:
+        assert trial.params == STORE_SPACE.params_of(specs[trial.number].policy)
 
 
 def test_a_search_says_where_its_front_came_from(tmp_path):
-    opening = {1: Proposal(Policy("l2"), "screened")}
-    ledger = open_ledger(tmp_path / "journal.log", opening=opening)
-    run_to_the_end(ledger)
-    front = ledger.front()
-    line = describe_screening(ledger.records, front)
+    initial = {1: Proposal(Policy("l2"), "screened")}
+    store = open_ledger(tmp_path / "journal.log", initial=initial)
+    run_to_the_end(store)
+    front = store.front()
+    line = describe_screening(store.records, front)
     assert line.startswith("the front's points came from ")
     for origin, name in (("screened", "screening"), ("sampled", "the sampler")):
         count = sum(point.origin == origin for point in front.points)
         assert (f"{name} {count}" in line) == (count > 0)
     assert line.endswith("finished trials that were foretold: 0, too few to correlate")
-    blind = open_ledger(tmp_path / "blind.log")
-    run_to_the_end(blind)
-    assert describe_screening(blind.records, blind.front()) == ""
+    unfitted = open_ledger(tmp_path / "unfitted.log")
+    run_to_the_end(unfitted)
+    assert describe_screening(unfitted.records, unfitted.front()) == ""
 
 
 def test_what_a_size_explains_is_no_foresight(tmp_path):
     """Foretold and fine-tuned both rise with the size, and within a size one against the other."""
     signs = {0: 1, 1: -1}
     for way, sign in signs.items():
-        ledger = open_ledger(tmp_path / f"{way}.log", slots=20)
+        store = open_ledger(tmp_path / f"{way}.log", slots=20)
         rng = np.random.default_rng(way)
-        while job := ledger.next_trial():
-            flops, apart = float(job.target.flops), float(rng.random())
-            found = replace(measured(job), accuracy=flops + apart / 100, flops_fraction=flops)
-            ledger.finish(job, replace(found, predicted=-flops - sign * apart / 100), {})
-        correlation, count = screening_correlation(ledger.records)
+        while spec := store.next_trial():
+            flops, apart = float(spec.target.flops), float(rng.random())
+            found = replace(measured(spec), accuracy=flops + apart / 100, flops_fraction=flops)
+            store.finish(spec, replace(found, predicted=-flops - sign * apart / 100), {})
+        correlation, count = screening_correlation(store.records)
         assert count == 20
         assert correlation * sign > 0.6

@@ -168,12 +168,14 @@ def test_loss_curves_are_in_the_order_of_the_scores_that_the_user_names_for_them
 def test_the_evidence_of_a_space_serves_every_policy_of_it(tiny_measuring):
     names = ("taylor", "l2", "weight-gradient-rank")
     space = build_policy_space(names, ("global-threshold", "loss-budget"), (), stages=2)
-    evidence = measure_for_policies(space.read, tiny_measuring)
+    measurements = measure_for_policies(space.policies_to_measure, tiny_measuring)
     limits = PruningSpace(tiny_measuring.channel_map, CostModel(tiny_measuring.channel_map))
     policies = [p for p in drawn(space, 3, 200) if p.schedule != "holistic"]
-    masks, reachable = decode_policies(policies, [Target(0.5)] * len(policies), evidence, limits)
+    masks, reachable = decode_policies(
+        policies, [Target(0.5)] * len(policies), measurements, limits
+    )
     assert reachable.all()
-    sizes = limits.price.of(masks)[:, 0] / limits.price.dense[0]
+    sizes = limits.cost_model.cost_of(masks)[:, 0] / limits.cost_model.dense[0]
     assert (sizes <= 0.5).all()
     capped = np.array([p.has_loss_threshold for p in policies])
     assert (sizes[~capped] > 0.4).all()
@@ -255,7 +257,9 @@ def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
 
     try:
         space = build_policy_space(("taylor",), (), ("one-shot",), stages=1)
-        read = {(p.score, p.probe) for p in space.read if p.allocation == "loss-budget"}
+        read = {
+            (p.score, p.probe) for p in space.policies_to_measure if p.allocation == "loss-budget"
+        }
         assert {("l2", probe) for probe in PROBE_MODES} <= read
     finally:
         unregister_space(mine)
@@ -265,7 +269,7 @@ def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
     ("made", "fault"),
     [
         (lambda asked: {"score": "l2"}, "must return a paretoprune.Policy, got dict"),
-        (lambda asked: 1 / 0, "got ZeroDivisionError: division by zero; mend it"),
+        (lambda asked: 1 / 0, "got ZeroDivisionError: division by zero; correct it"),
     ],
 )
 def test_a_users_space_at_fault_is_one_line(made, fault):

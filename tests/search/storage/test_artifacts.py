@@ -10,7 +10,12 @@ import pytest
 from command_line import call
 from search_process import NARROW
 
-from paretoprune.search.storage.artifacts import absolute_url, check_artifacts_url, upload_file
+from paretoprune.search.storage.artifacts import (
+    absolute_url,
+    check_artifacts_url,
+    local_path_of_url,
+    upload_file,
+)
 from paretoprune.spaces.errors import UserError
 
 
@@ -33,7 +38,7 @@ def test_a_free_place_is_left_as_it_was(url, tmp_path):
 def test_the_place_of_another_run_of_the_same_name_is_refused(url, tmp_path):
     """Two of one name in one bucket: neither may overwrite the weights of the other."""
     upload_file(f"{url}/mine", "trials/0/weights.safetensors", b"theirs")
-    with pytest.raises(UserError, match=r"^artifacts must have nothing yet .* got files in"):
+    with pytest.raises(UserError, match=r"^artifacts must hold no files .* got files in"):
         check_artifacts_url(url, tmp_path / "elsewhere" / "mine")
     assert len(files_below(url)) == 1
     check_artifacts_url(url, tmp_path / "other")
@@ -73,3 +78,9 @@ def test_relative_places_hold_for_workers_and_for_readers_elsewhere(tmp_path):
     picked = call("pick", "mine", "--knee", "--out", "picked", cwd=tmp_path)
     assert picked.returncode == 0, picked.stderr
     assert (tmp_path / "picked" / "model.safetensors").exists()
+
+
+def test_the_private_method_that_reads_file_urls_is_there_in_this_fsspec():
+    """Checked with fsspec 2026.9: `LocalFileSystem._strip_protocol` is not public."""
+    assert local_path_of_url("file:///some/store") == "/some/store", fsspec.__version__
+    assert local_path_of_url("/some/store/") == "/some/store", fsspec.__version__

@@ -51,7 +51,7 @@ def test_settings_hold_for_all_for_an_entry_and_for_a_match(tmp_path):
     assert trials["resnet56-cifar10-flops-0.6"] == 50
     plain = found["resnet20-flowers-flops-0.4"]
     assert (plain.epochs, plain.weights, plain.max_flops) == (3.0, None, "0.9")
-    assert plain.words("scores") == ("taylor", "l2")
+    assert plain.names_in("scores") == ("taylor", "l2")
     assert (plain.screening, plain.keep) == (False, ("conv1",))
     assert str(found["resnet56-flowers-flops-0.4"].weights) == "w.safetensors"
 
