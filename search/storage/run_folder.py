@@ -226,7 +226,8 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     for name, kind in CONFIG_FIELDS.items():
         if not isinstance(config.get(name), kind):
             raise UserError(
-                f"{run.config} must have a valid {name!r}, got {config.get(name)!r}; start a new search"
+                f"{run.config} must have a valid {name!r}, got {config.get(name)!r}; "
+                "start a new search"
             )
     for record in config["plugins"]:
         if not isinstance(record, dict) or not is_plugin_record(record):

@@ -266,7 +266,7 @@ def is_duplicate(trial: FrozenTrial) -> bool:
 def evaluation_of(trial: FrozenTrial) -> Evaluation | None:
     """The evaluation of a finished trial; None for others.
 
-    A duplicate has one only if a control produced its network; a network of the search counts once.
+    A duplicate has one only if a control produced its network: networks of the search count once.
     """
     counted_elsewhere = is_duplicate(trial) and "evaluation" not in trial.user_attrs
     if trial.state != TrialState.COMPLETE or counted_elsewhere:

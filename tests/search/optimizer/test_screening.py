@@ -1,4 +1,4 @@
-"""Rehearsed masks, what they foretell, which policies are tried because of it, and variations."""
+"""Untrained losses, their prediction, screening by them, and mutations."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def random_masks(channel_map, count, seed=0):
     return masks
 
 
-def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics(measuring):
+def test_the_untrained_loss_is_that_of_the_masked_network_on_batch_statistics(measuring):
     masks = random_masks(measuring.channel_map, 3)
     split = fixed_subset(measuring.data.train, 512)
     for mask, loss in zip(
@@ -108,7 +108,7 @@ def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics
         )
 
 
-def test_the_loss_of_a_rehearsal_is_that_at_the_best_temperature():
+def test_the_untrained_loss_is_that_at_the_best_temperature():
     torch.manual_seed(0)
     logits, labels = torch.randn(400, 10), torch.randint(10, (400,))
     logits[torch.arange(400), labels] += 1.5
@@ -117,15 +117,13 @@ def test_the_loss_of_a_rehearsal_is_that_at_the_best_temperature():
     assert best <= best_temperature_loss(logits, labels) + 1e-6 < best + 0.004
     assert best_temperature_loss(logits * 20, labels) == pytest.approx(
         best, abs=0.004
-    )  # the scale is nothing
-    assert (
-        best_temperature_loss(logits.roll(1, 0), labels) <= np.log(10) + 1e-6
-    )  # who tells nothing apart
+    )  # the scale does not matter
+    assert best_temperature_loss(logits.roll(1, 0), labels) <= np.log(10) + 1e-6  # wrong logits
     assert best_temperature_loss(torch.zeros(400, 10), labels) == pytest.approx(np.log(10))
     assert np.isnan(best_temperature_loss(logits * np.inf, labels))
 
 
-def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring, tmp_path):
+def test_untrained_losses_are_cached_and_do_not_depend_on_how_masks_are_split(measuring, tmp_path):
     masks, on = random_masks(measuring.channel_map, 4), replace(measuring, folder=tmp_path)
     whole = evaluate_untrained(masks, on, ignore_progress)
     (file,) = tmp_path.glob("*.npz")
@@ -138,36 +136,38 @@ def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring,
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_what_groups_lose_foretells_masks_that_were_not_seen(measuring):
+def test_removed_weights_by_group_predict_the_losses_of_unseen_masks(measuring):
     rng, channel_map = np.random.default_rng(1), measuring.channel_map
-    worth = rng.random(channel_map.atoms)
+    weights = rng.random(channel_map.atoms)
     keep = rng.random((260, int(channel_map.group_of.max()) + 1))  # each group its own share
     masks = rng.random((260, channel_map.atoms)) < keep[:, channel_map.group_of]
     losses = (
         1
         / (
             1.1
-            - removed_worth_by_group(masks, worth_shares(worth, channel_map), channel_map.group_of)
+            - removed_worth_by_group(
+                masks, worth_shares(weights, channel_map), channel_map.group_of
+            )
         )
     ).sum(1)
-    known = fit_untrained_loss_predictor(masks[:130], losses[:130], worth, channel_map)
-    assert spearman_correlation(known.means(masks[130:]), losses[130:]) > 0.9
+    known = fit_untrained_loss_predictor(masks[:130], losses[:130], weights, channel_map)
+    assert spearman_correlation(known.predict(masks[130:]), losses[130:]) > 0.9
 
 
-def worth_shares(worth, channel_map):
-    return worth / np.bincount(channel_map.group_of, weights=worth)[channel_map.group_of]
+def worth_shares(weights, channel_map):
+    return weights / np.bincount(channel_map.group_of, weights=weights)[channel_map.group_of]
 
 
-def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
+def test_too_few_finite_losses_fit_no_predictor(measuring):
     masks = random_masks(measuring.channel_map, 30)
-    worth = np.ones(measuring.channel_map.atoms)
+    weights = np.ones(measuring.channel_map.atoms)
     few = np.where(np.arange(30) < 5, 1.0, np.nan)
-    assert fit_untrained_loss_predictor(masks, few, worth, measuring.channel_map) is None
-    same = fit_untrained_loss_predictor(masks, np.ones(30), worth * 0, measuring.channel_map)
-    assert np.isfinite(same.means(masks)).all()
+    assert fit_untrained_loss_predictor(masks, few, weights, measuring.channel_map) is None
+    same = fit_untrained_loss_predictor(masks, np.ones(30), weights * 0, measuring.channel_map)
+    assert np.isfinite(same.predict(masks)).all()
 
 
-def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
+def test_every_screened_trial_gets_a_policy_that_ties_with_the_best(
     measuring, unfitted, monkeypatch
 ):
     monkeypatch.setattr(screening, "GENERATIONS", rounds := 2)
@@ -179,7 +179,7 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
         return evaluate_untrained(masks, measuring, ignore_progress)
 
     rng = np.random.default_rng(0)
-    found, seeing = screen_policies(plan, POLICIES, unfitted, evaluate, rng=rng)
+    found, predictor = screen_policies(plan, POLICIES, unfitted, evaluate, rng=rng)
     targets = len({slot.target for slot in plan})
     assert (
         len(seen)
@@ -199,27 +199,33 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
         preset = decode_policy(
             POLICY_PRESETS["taylor-by-price"], slot.target, unfitted.measurements, unfitted.space
         )
-        assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
+        assert one.predicted <= rise(preset, predictor, measuring) + 0.02 + 1e-9
     again, _ = screen_policies(plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0))
     assert again == found
     seen.clear()
-    hasty, _ = screen_policies(
+    shorter, _ = screen_policies(
         plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0), is_late=lambda: True
     )
     assert len(seen) <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION)
-    assert sorted(hasty) == sorted(found)
+    assert sorted(shorter) == sorted(found)
 
 
-def test_what_is_tried_in_any_case_is_not_screened(measuring, unfitted, monkeypatch):
+def test_screening_never_proposes_the_network_of_an_initial_trial(
+    measuring, unfitted, monkeypatch
+):
     monkeypatch.setattr(screening, "INITIAL_EVALUATIONS", 24)
     monkeypatch.setattr(screening, "GENERATIONS", 1)
     (slot,) = make_plan(1, Target(flops=0.5), unfitted.space)
 
     def screened(initial):
         found, _ = screen_policies(
-            [slot], POLICIES, unfitted, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
-            rng=np.random.default_rng(0), initial=initial,
-        )  # fmt: skip
+            [slot],
+            POLICIES,
+            unfitted,
+            lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            rng=np.random.default_rng(0),
+            initial=initial,
+        )
         return found[slot.index].policy
 
     initial = []
@@ -232,36 +238,39 @@ def test_what_is_tried_in_any_case_is_not_screened(measuring, unfitted, monkeypa
     assert len({mask.tobytes() for mask in masks}) == 4
     best = initial[0][0]
     gradual = replace(POLICY_PRESETS["taylor-by-price"], schedule="gradual", steps=2)
-    assert screened([(gradual, slot.target)]) == best  # nobody knows its mask
+    assert screened([(gradual, slot.target)]) == best  # its mask is not known
 
 
-def test_variations_of_the_best_are_at_least_as_good(measuring, unfitted, monkeypatch):
+def test_generations_of_mutations_never_worsen_the_best(measuring, unfitted, monkeypatch):
     (slot,) = make_plan(1, Target(flops=0.4), unfitted.space)
 
     def best(generations):
         monkeypatch.setattr(screening, "GENERATIONS", generations)
         found, _ = screen_policies(
-            [slot], POLICIES, unfitted, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            [slot],
+            POLICIES,
+            unfitted,
+            lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
             rng=np.random.default_rng(0),
-        )  # fmt: skip
+        )
         return found[slot.index].predicted
 
     alone = best(0)
     assert best(6) <= alone
 
 
-def rise(mask, seeing, measuring):
-    return evaluate_untrained(mask[None], measuring, ignore_progress)[0] - seeing.dense_loss
+def rise(mask, predictor, measuring):
+    return evaluate_untrained(mask[None], measuring, ignore_progress)[0] - predictor.dense_loss
 
 
 def test_masks_without_a_finite_loss_are_not_proposed(unfitted):
     plan = make_plan(4, Target(flops=0.5), unfitted.space)
-    nowhere = screen_policies(
+    screened = screen_policies(
         plan, POLICIES, unfitted, lambda masks: np.full(len(masks), np.nan),
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    assert nowhere[0] == {}
-    assert nowhere[1].loss_predictor is None
+    assert screened[0] == {}
+    assert screened[1].loss_predictor is None
 
 
 def finished_trials(policies):
@@ -276,7 +285,7 @@ def finished_trials(policies):
     return [(point, POLICIES.params_of(point.policy)) for point in points]
 
 
-def test_a_variation_keeps_most_of_its_parents_choices(unfitted):
+def test_a_mutation_keeps_most_of_its_parents_parameters(unfitted):
     slot = make_plan(1, Target(flops=0.4), unfitted.space)[0]
     parents = finished_trials([POLICY_PRESETS["taylor-by-price"]] * MIN_FINISHED_TRIALS)
     assert (
@@ -295,7 +304,7 @@ def test_a_variation_keeps_most_of_its_parents_choices(unfitted):
         assert POLICIES.params_of(one.policy) == one.params
 
 
-def test_who_saves_next_to_nothing_is_no_parent():
+def test_a_point_hardly_smaller_than_a_more_accurate_one_is_no_parent():
     (best, params), *others = reversed(finished_trials([POLICY_PRESETS["taylor-by-price"]] * 4))
     near = replace(best, trial=9, accuracy=best.accuracy - 0.01, flops_fraction=0.599)
     points = sorted((e for e, _ in [(best, params), *others]), key=lambda e: e.flops_fraction)
@@ -319,23 +328,23 @@ def test_parents_of_a_target_in_params_are_on_the_front_of_params(unfitted):
     assert "refined:7" in {one.origin for one in found}
 
 
-def test_varied_answers_stay_within_their_ranges():
+def test_mutated_parameters_stay_in_their_ranges():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        varied = MutatingSuggester({"a": 0.99, "b": 3, "c": "x", "rate": 0.09}, rng)
-        assert 0 <= varied.suggest_float("a", 0.0, 1.0) <= 1
-        assert 0.005 <= varied.suggest_float("rate", 0.005, 0.1, log=True) <= 0.1
-        assert 1 <= varied.suggest_int("b", 1, 2) <= 2
-        assert varied.suggest_categorical("c", ("y", "z")) in ("y", "z")
+        mutation = MutatingSuggester({"a": 0.99, "b": 3, "c": "x", "rate": 0.09}, rng)
+        assert 0 <= mutation.suggest_float("a", 0.0, 1.0) <= 1
+        assert 0.005 <= mutation.suggest_float("rate", 0.005, 0.1, log=True) <= 0.1
+        assert 1 <= mutation.suggest_int("b", 1, 2) <= 2
+        assert mutation.suggest_categorical("c", ("y", "z")) in ("y", "z")
 
 
-def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
+def test_the_trial_store_starts_mutations_of_finished_trials(tmp_path):
     def vary(slot, draw, finished):
         if slot.index < 3 or not finished:
             return None
         rng = np.random.default_rng([slot.index, draw])
-        varied = MutatingSuggester(finished[0][1], rng)
-        return Proposal(STORE_SPACE.sample(varied), "refined:0", params=varied.params)
+        mutation = MutatingSuggester(finished[0][1], rng)
+        return Proposal(STORE_SPACE.sample(mutation), "refined:0", params=mutation.params)
 
     store = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
     specs = [spec for spec in run_to_the_end(store) if not spec.control]
@@ -344,7 +353,7 @@ def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
         assert trial.params == STORE_SPACE.params_of(specs[trial.number].policy)
 
 
-def test_a_search_says_where_its_front_came_from(tmp_path):
+def test_the_origins_of_the_front_are_described(tmp_path):
     initial = {1: Proposal(Policy("l2"), "screened")}
     store = open_ledger(tmp_path / "journal.log", initial=initial)
     run_to_the_end(store)
@@ -360,8 +369,8 @@ def test_a_search_says_where_its_front_came_from(tmp_path):
     assert describe_screening(unfitted.records, unfitted.front()) == ""
 
 
-def test_what_a_size_explains_is_no_foresight(tmp_path):
-    """Foretold and fine-tuned both rise with the size, and within a size one against the other."""
+def test_a_correlation_that_the_size_explains_does_not_count(tmp_path):
+    """Predicted and final losses correlate over sizes; within a size they correlate or oppose."""
     signs = {0: 1, 1: -1}
     for way, sign in signs.items():
         store = open_ledger(tmp_path / f"{way}.log", slots=20)

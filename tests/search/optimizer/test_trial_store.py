@@ -18,16 +18,16 @@ from paretoprune.spaces.records.pareto_front import front_hypervolume, non_domin
 
 
 def by_score(policy, target):
-    """As if the mask followed from the score alone: three masks a size in all."""
+    """Predict a mask that depends on the score alone: three masks at each size."""
     text = f"{policy.score} {target.flops}"
     return hashlib.sha256(text.encode()).hexdigest()[:16], 0.5
 
 
-def of_search(store, *states):
+def search_trials(store, *states):
     return store.records.trials("search", *states)
 
 
-def test_proposed_policies_come_first_and_say_where_they_come_from(tmp_path):
+def test_initial_proposals_come_first_and_keep_their_origin(tmp_path):
     initial = {
         0: Proposal(Policy("taylor"), "preset:taylor"),
         1: Proposal(Policy("l2"), "screened"),
@@ -36,7 +36,7 @@ def test_proposed_policies_come_first_and_say_where_they_come_from(tmp_path):
     specs = [spec for spec in run_to_the_end(store) if not spec.control]
     assert [spec.origin for spec in specs] == ["preset:taylor", "screened", "sampled", "sampled"]
     assert specs[0].policy == Policy("taylor")
-    assert of_search(store)[0].params["score"] == "taylor"
+    assert search_trials(store)[0].params["score"] == "taylor"
 
 
 def test_no_network_is_trained_twice(tmp_path):
@@ -47,7 +47,7 @@ def test_no_network_is_trained_twice(tmp_path):
     )  # three scores at two sizes; random
     assert store.settled == store.total == 14
     assert store.records.count_duplicates() == 6  # one is a control's
-    repeats = [t for t in of_search(store) if "repeat_of" in t.user_attrs]
+    repeats = [t for t in search_trials(store) if "repeat_of" in t.user_attrs]
     assert len(repeats) > 6  # each slot draws several times before it takes what is known
     made = {t.user_attrs["job"]["mask"]: t for study in ("controls", "search")
             for t in store.records.trials(study)
@@ -55,13 +55,13 @@ def test_no_network_is_trained_twice(tmp_path):
     names = set()
     for trial in repeats:
         names.add(trial.user_attrs["repeat_of"])
-        assert trial.values in [twin.values for twin in made.values()]
+        assert trial.values in [original.values for original in made.values()]
     assert "control-uniform" in names  # a control's network is known as well
     assert len(store.records.evaluations()) == 6
 
 
-def test_a_network_that_a_control_has_made_may_be_the_answer(tmp_path):
-    """Else a search whose space has the uniform cut could not give it, however good it is."""
+def test_a_network_that_a_control_produced_can_be_the_best_at_the_target(tmp_path):
+    """Otherwise a search could never return the uniform policy of its own space."""
 
     def all_one(policy, target):
         return f"one at {target.flops}", None
@@ -79,19 +79,17 @@ def test_a_network_that_a_control_has_made_may_be_the_answer(tmp_path):
     assert len(again.records.evaluations()) == 1
 
 
-def test_a_proposal_that_is_known_leaves_its_slot_to_the_sampler(tmp_path):
+def test_the_sampler_replaces_a_proposal_that_is_a_duplicate(tmp_path):
     initial = {n: Proposal(Policy("taylor"), f"preset:{n}") for n in (0, 2)}
     store = open_ledger(tmp_path / "journal.log", slots=4, initial=initial, look=by_score)
     specs = [spec for spec in run_to_the_end(store) if not spec.control]
     assert next(spec.origin for spec in specs if spec.policy.score == "taylor") == "preset:0"
-    assert (
-        store.records.count_duplicates() == 0
-    )  # no slot is settled by what another slot's trial made
+    assert store.records.count_duplicates() == 0  # none settles a trial
     assert len(store.records.evaluations()) == 4
     assert store.settled == store.total
 
 
-def test_a_network_whose_trial_failed_is_not_known(tmp_path):
+def test_a_network_whose_trial_failed_can_be_proposed_again(tmp_path):
     initial = {n: Proposal(Policy("taylor"), f"preset:{n}") for n in (0, 2)}
     store = open_ledger(tmp_path / "journal.log", slots=4, initial=initial, look=by_score)
     origins = []
@@ -104,8 +102,8 @@ def test_a_network_whose_trial_failed_is_not_known(tmp_path):
     assert {"preset:0", "preset:2"} <= set(origins)
 
 
-def test_a_kill_while_a_repeat_is_told_settles_it(tmp_path, monkeypatch):
-    """It had nothing to carry out, so it is not carried out after the kill either."""
+def test_a_kill_while_a_duplicate_is_told_settles_it(tmp_path, monkeypatch):
+    """A duplicate runs nothing, so it is not run after the kill either."""
     path = tmp_path / "journal.log"
     store = open_ledger(path, slots=6, look=by_score)
     told = optuna.Study.tell
@@ -129,20 +127,20 @@ def test_a_kill_while_a_repeat_is_told_settles_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp"])
-def test_a_repeat_breaks_the_limits_as_its_twin_does(tmp_path, sampler):
+def test_a_duplicate_has_the_constraint_values_of_its_network(tmp_path, sampler):
     def limits(evaluation):
         return {"accuracy": 0.5 - evaluation.accuracy}
 
     path = tmp_path / "journal.log"
     store = open_ledger(path, slots=9, look=by_score, constraints_func=limits, sampler=sampler)
     run_to_the_end(store)
-    done = of_search(store, TrialState.COMPLETE)
+    done = search_trials(store, TrialState.COMPLETE)
     assert any("repeat_of" in t.user_attrs for t in done)
     for trial in done:
         assert trial.constraints["accuracy"] == 0.5 - trial.values[0]
 
 
-def test_a_repeat_of_a_network_that_was_tried_again_is_told_what_came_of_it(tmp_path):
+def test_a_duplicate_of_a_retried_network_has_its_final_result(tmp_path):
     store = open_ledger(tmp_path / "journal.log", slots=12, look=by_score)
     died = set()
     while spec := store.next_trial():
@@ -152,15 +150,15 @@ def test_a_repeat_of_a_network_that_was_tried_again_is_told_what_came_of_it(tmp_
         else:
             store.finish(spec, measured(spec), {})
     assert len(died) == 5
-    repeats = [t for t in of_search(store) if "repeat_of" in t.user_attrs]
+    repeats = [t for t in search_trials(store) if "repeat_of" in t.user_attrs]
     assert repeats
     assert {t.state for t in repeats} == {TrialState.COMPLETE}
     assert store.settled == store.total
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_a_repeat_of_a_stopped_network_is_stopped_as_well(tmp_path, sampler):
-    """So the sampler learns of it: told FAIL, which it forgets, it was drawn again and again."""
+def test_a_duplicate_of_a_stopped_network_is_pruned(tmp_path, sampler):
+    """The sampler ignores failed trials and would draw the same policy again and again."""
     path = tmp_path / "journal.log"
     store = open_ledger(path, slots=12, look=by_score, sampler=sampler)
     stopped = set()
@@ -170,13 +168,13 @@ def test_a_repeat_of_a_stopped_network_is_stopped_as_well(tmp_path, sampler):
         else:
             store.stop(spec, {"begin": 0.0, "seconds": {}, "rungs": []})
             stopped.add(spec.folder)
-    repeats = [t for t in of_search(store) if t.user_attrs.get("repeat_of") in stopped]
+    repeats = [t for t in search_trials(store) if t.user_attrs.get("repeat_of") in stopped]
     assert {t.state for t in repeats} == {TrialState.PRUNED}
     assert store.records.count_stopped() == len(stopped)
     assert store.settled == store.total
 
 
-def test_a_resumed_ledger_knows_the_networks_of_the_first(tmp_path):
+def test_a_resumed_store_knows_the_networks_of_the_first(tmp_path):
     path = tmp_path / "journal.log"
     first = open_ledger(path, slots=12, look=by_score)
     seen = set()
@@ -203,12 +201,12 @@ def test_a_stopped_trial_is_pruned_and_never_on_the_front(tmp_path):
             store.finish(spec, measured(spec), {})
     assert store.settled == store.total
     assert store.records.count_stopped() == 1
-    (pruned,) = of_search(store, TrialState.PRUNED)
+    (pruned,) = search_trials(store, TrialState.PRUNED)
     assert pruned.number not in {point.trial for point in store.front().points}
     assert [rung.accuracy for rung in store.records.rungs()] == [1.0]
 
 
-def test_a_trial_whose_worker_died_is_tried_once_more(tmp_path):
+def test_a_trial_whose_worker_died_is_retried_once(tmp_path):
     store = open_ledger(tmp_path / "journal.log")
     attempts = []
     while spec := store.next_trial():
@@ -223,20 +221,20 @@ def test_a_trial_whose_worker_died_is_tried_once_more(tmp_path):
     assert list(store.records.failures().values()) == [WORKER_DIED, WORKER_DIED]
 
 
-def test_limits_become_constraints_and_leave_the_front_whole(tmp_path):
+def test_constraints_do_not_remove_points_from_the_front(tmp_path):
     def limits(evaluation):
         return {"accuracy": 0.5 - evaluation.accuracy}
 
     store = open_ledger(tmp_path / "journal.log", slots=8, constraints_func=limits)
     run_to_the_end(store)
-    broken = [t for t in of_search(store) if t.constraints["accuracy"] > 0]
+    broken = [t for t in search_trials(store) if t.constraints["accuracy"] > 0]
     assert 0 < len(broken) < 8
     assert store.front().points == non_dominated(store.records.evaluations())
     study = store.records.study("search")
     assert not {t.number for t in study.best_trials} & {t.number for t in broken}
 
 
-def test_the_front_and_the_controls_are_trained_on_at_the_end(tmp_path):
+def test_the_front_and_the_controls_get_longer_fine_tunes_at_the_end(tmp_path):
     path = tmp_path / "journal.log"
     store = open_ledger(path, final_epochs=10.0)
     specs = run_to_the_end(store)
@@ -253,7 +251,7 @@ def test_the_front_and_the_controls_are_trained_on_at_the_end(tmp_path):
     assert again.is_finished
 
 
-def test_after_longer_fine_tunes_a_resumed_plan_gets_only_those_that_are_missing(tmp_path):
+def test_a_resumed_plan_runs_only_the_longer_fine_tunes_that_are_missing(tmp_path):
     path = tmp_path / "journal.log"
     store = open_ledger(path, slots=12, final_epochs=10.0)
     for _ in range(6):
@@ -280,7 +278,7 @@ def test_after_longer_fine_tunes_a_resumed_plan_gets_only_those_that_are_missing
     assert resumed.settled == resumed.total
 
 
-def test_when_time_is_up_nothing_more_of_the_plan_is_started(tmp_path):
+def test_dropped_trials_do_not_start_until_the_search_is_resumed(tmp_path):
     store = open_ledger(tmp_path / "journal.log", slots=8)
     for _ in range(4):
         spec = store.next_trial()
@@ -297,14 +295,14 @@ def test_latency_can_be_an_objective(tmp_path):
     store = open_ledger(tmp_path / "journal.log", objectives=names)
     while spec := store.next_trial():
         store.finish(spec, replace(measured(spec), latency_ms=10.0 - spec.slot), {})
-    assert of_search(store)[0].values[3] == pytest.approx(10.0)
+    assert search_trials(store)[0].values[3] == pytest.approx(10.0)
     assert store.front().objectives == names
     assert len(store.records.study("search").directions) == 4
     assert store.records.study("search").directions[3] == optuna.study.StudyDirection.MINIMIZE
 
 
-def test_a_network_that_was_trained_on_is_as_fast_as_before(tmp_path):
-    """Whatever the noise of its second timing: one of the two is on the front, the better one."""
+def test_a_longer_fine_tune_has_the_latency_of_its_trial(tmp_path):
+    """Timing noise must not put both on the front."""
     names = ("accuracy", "flops_fraction", "params_fraction", "latency_ms")
     store = open_ledger(tmp_path / "journal.log", slots=1, final_epochs=2.0, objectives=names)
     while spec := store.next_trial():
@@ -315,10 +313,10 @@ def test_a_network_that_was_trained_on_is_as_fast_as_before(tmp_path):
     (point,) = front.points
     assert point.path == "trials/final-0"
     assert point.latency_ms == 5.0
-    heads = [column.header for column in front_table(front).columns]
-    assert heads == ["accuracy", "test", "FLOPs %", "params %", "ms", "trial", "from", "policy"]
+    headers = [column.header for column in front_table(front).columns]
+    assert headers == ["accuracy", "test", "FLOPs %", "params %", "ms", "trial", "from", "policy"]
 
 
-def test_a_front_of_nothing_is_empty():
+def test_the_front_of_no_trials_is_empty():
     assert non_dominated([]) == ()
     assert front_hypervolume([]) == 0.0

@@ -1,4 +1,4 @@
-"""The journal after a kill: torn at any byte, locked by the dead, and still the whole truth."""
+"""The journal after a kill: torn lines, stale locks, retries and resumed plans."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def finished_slots(store):
     )
 
 
-def test_every_slot_and_control_is_run_once(tmp_path):
+def test_every_planned_trial_and_control_runs_once(tmp_path):
     store = open_ledger(tmp_path / "journal.log")
     specs = run_to_the_end(store)
     assert len(specs) == store.total == store.settled == 6
@@ -28,7 +28,7 @@ def test_every_slot_and_control_is_run_once(tmp_path):
     assert set(store.records.controls()) == {"uniform", "random"}
 
 
-def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
+def test_a_reopened_finished_store_starts_nothing(tmp_path):
     run_to_the_end(open_ledger(tmp_path / "journal.log"))
     store = open_ledger(tmp_path / "journal.log")
     assert store.next_trial() is None
@@ -71,7 +71,7 @@ def is_whole(line):
         return False
 
 
-def test_what_is_cut_off_is_kept_beside(tmp_path):
+def test_a_torn_tail_is_kept_in_a_second_file(tmp_path):
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
     kept = truncate_torn_tail(path)
@@ -80,7 +80,7 @@ def test_what_is_cut_off_is_kept_beside(tmp_path):
     assert truncate_torn_tail(path) is None
 
 
-def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
+def test_a_broken_line_in_the_middle_raises_and_the_file_is_unchanged(tmp_path):
     path = tmp_path / "journal.log"
     content = b'{"a": 1}\n{"b"\n{"c": 3}\n{"d": 4}\n'
     path.write_bytes(content)
@@ -89,7 +89,7 @@ def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_an_interrupted_policy_is_queued_again_under_a_new_number(tmp_path):
+def test_an_interrupted_trial_is_retried_under_a_new_number(tmp_path):
     first = open_ledger(tmp_path / "journal.log")
     for _ in range(3):  # both controls, then trial 0
         spec = first.next_trial()
@@ -109,7 +109,7 @@ def test_an_interrupted_control_runs_again(tmp_path):
     assert (again.control, again.attempt) == (lost.control, 1)
 
 
-def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
+def test_trials_that_the_user_stops_are_always_retried(tmp_path):
     path = tmp_path / "journal.log"
     for control in (True, True, False):
         for _ in range(MAX_ATTEMPTS[DRIVER_ENDED] + 1):
@@ -124,7 +124,7 @@ def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
     assert store.records.failures() == {}
 
 
-def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
+def test_a_policy_that_kills_every_driver_fails_in_the_end(tmp_path):
     path = tmp_path / "journal.log"
     store = open_ledger(path, slots=1)
     for _ in range(2):
@@ -138,21 +138,21 @@ def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
     assert store.settled == store.total
 
 
-def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
+def test_a_resumed_search_proposes_no_network_twice(tmp_path):
     path = tmp_path / "journal.log"
-    identities = []
+    network_keys = []
     for _ in range(6):
         store = open_ledger(path, slots=22)
         for _ in range(4):
             spec = store.next_trial()
             store.finish(spec, measured(spec), {})
             if not spec.control:
-                identities.append(spec.network_key)
+                network_keys.append(spec.network_key)
     assert store.next_trial() is None
-    assert len(set(identities)) == len(identities) == 22
+    assert len(set(network_keys)) == len(network_keys) == 22
 
 
-def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_path):
+def test_a_finished_store_continues_with_a_longer_plan_and_keeps_its_trials(tmp_path):
     path = tmp_path / "journal.log"
     first = [(spec.slot, spec.network_key) for spec in run_to_the_end(open_ledger(path, slots=4))]
     before = open_ledger(path, slots=4).records.evaluations()
@@ -160,12 +160,12 @@ def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_
     assert not longer.is_finished
     more = [(spec.slot, spec.network_key) for spec in run_to_the_end(longer)]
     assert [slot for slot, _ in more] == [4, 5, 6, 7, 8, 9]
-    assert not {identity for _, identity in first} & {identity for _, identity in more}
+    assert not {key for _, key in first} & {key for _, key in more}
     assert longer.records.evaluations()[:4] == before
     assert longer.is_finished
 
 
-def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
+def test_an_unbroken_and_a_resumed_store_propose_the_same(tmp_path):
     unbroken = [spec.network_key for spec in run_to_the_end(open_ledger(tmp_path / "a.log", 12))]
     broken = []
     for _ in range(7):
