@@ -1,4 +1,4 @@
-"""The store beyond kills: presets first, equal networks once, stops, limits, the end."""
+"""The trial store: initial trials, duplicates, stops, constraints, longer fine-tunes."""
 
 from __future__ import annotations
 
