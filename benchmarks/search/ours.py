@@ -19,8 +19,8 @@ from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.proposer import MAX_SCREENED_TRIALS, assign_strategies
 from paretoprune.search.optimizer.screening import (
     EVALUATED_PER_GENERATION,
-    INITIAL_EVALUATIONS,
     GENERATIONS,
+    INITIAL_EVALUATIONS,
 )
 from paretoprune.search.storage.trial_records import TrialRecords, read_trial_records
 from paretoprune.spaces.cost.target import Target
