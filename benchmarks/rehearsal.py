@@ -38,6 +38,7 @@ from paretoprune.analysis.measure import (
 from paretoprune.analysis.untrained_loss import evaluate_untrained, fit_untrained_loss_predictor
 from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.open_store import policy_space_for
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.screening import (
     PolicyPredictor,
     draw_candidates,
@@ -45,7 +46,6 @@ from paretoprune.search.optimizer.screening import (
     screen_policies,
 )
 from paretoprune.search.optimizer.search_space import PolicySpace
-from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.spaces.allocations.decode import decode_policies, decode_policy
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.layer_scores import combine_layers

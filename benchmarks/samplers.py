@@ -25,9 +25,9 @@ from benchmarks.scene import baseline
 from paretoprune.analysis.measure import ignore_progress
 from paretoprune.analysis.untrained_loss import evaluate_untrained
 from paretoprune.search.config.settings import SAMPLER_NAMES
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.proposer import Proposer, predict_policy
-from paretoprune.search.optimizer.target_plan import make_plan
-from paretoprune.search.optimizer.trial_queue import SearchSpec
+from paretoprune.search.optimizer.search_spec import SearchSpec
 from paretoprune.search.optimizer.trial_store import TrialStore
 from paretoprune.search.storage.trial_spec import TrialSpec
 from paretoprune.spaces.allocations.decode import decode_policy

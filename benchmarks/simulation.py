@@ -29,10 +29,10 @@ from paretoprune.search.execution.signals import SignalHandler
 from paretoprune.search.execution.tune_runner import StopCallback, run_trials_with_tune
 from paretoprune.search.execution.tune_searcher import TrialStoreSearcher
 from paretoprune.search.optimizer.pareto_halving import ParetoHalving
+from paretoprune.search.optimizer.plan import PlannedTrial
 from paretoprune.search.optimizer.proposer import Proposer
 from paretoprune.search.optimizer.search_space import PolicySpace
-from paretoprune.search.optimizer.target_plan import PlannedTrial
-from paretoprune.search.optimizer.trial_queue import SearchSpec
+from paretoprune.search.optimizer.search_spec import SearchSpec
 from paretoprune.search.optimizer.trial_store import TrialStore
 from paretoprune.search.results.utilization import utilization_from_spans
 from paretoprune.search.trial.context import TrialContext

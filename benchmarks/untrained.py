@@ -45,8 +45,8 @@ from benchmarks.search.rules import Rules
 from benchmarks.search.with_fastnas import searched
 from benchmarks.search.with_torch_pruning import SETTINGS, cut_to, take_gradients
 from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
+from paretoprune.search.optimizer.plan import PlannedTrial
 from paretoprune.search.optimizer.screening import screen_policies
-from paretoprune.search.optimizer.target_plan import PlannedTrial
 from paretoprune.spaces.allocations.decode import decode_policy
 from paretoprune.spaces.cost.target import Target, intermediate_targets
 from paretoprune.spaces.policy.policy import POLICY_PRESETS, Policy

@@ -17,7 +17,7 @@ from benchmarks.search.figures import Point, front_of
 from benchmarks.search.rows import counting
 from benchmarks.search.rules import Rules
 from benchmarks.search.worker import Task, Tuned, settle, tune
-from paretoprune.search.optimizer.target_plan import trial_seed
+from paretoprune.search.optimizer.plan import trial_seed
 from paretoprune.trainers.metrics.evaluate import evaluate
 
 

@@ -15,9 +15,13 @@ from benchmarks.search.figures import Point
 from benchmarks.search.policies import MOST_TRIALS, evidence_of, space_of
 from benchmarks.search.rules import SIZES
 from paretoprune.analysis.untrained_loss import LOSS_IMAGES
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.proposer import MAX_SCREENED_TRIALS, assign_strategies
-from paretoprune.search.optimizer.screening import EVALUATED_PER_GENERATION, FIRST, GENERATIONS
-from paretoprune.search.optimizer.target_plan import make_plan
+from paretoprune.search.optimizer.screening import (
+    EVALUATED_PER_GENERATION,
+    GENERATIONS,
+    INITIAL_EVALUATIONS,
+)
 from paretoprune.search.storage.trial_records import TrialRecords, read_trial_records
 from paretoprune.spaces.cost.target import Target
 from paretoprune.spaces.policy.policy import CONTROL_POLICIES
@@ -98,7 +102,8 @@ def screening_of(trials: int, bench: Bench) -> int:
     turns = [*assign_strategies(plan[::2]).values(), *assign_strategies(plan[1::2]).values()]
     slots = min(MAX_SCREENED_TRIALS, turns.count("screened"))
     return images_of(
-        1 + max(FIRST, slots) + slots * EVALUATED_PER_GENERATION * (1 + GENERATIONS), bench
+        1 + max(INITIAL_EVALUATIONS, slots) + slots * EVALUATED_PER_GENERATION * (1 + GENERATIONS),
+        bench,
     )
 
 

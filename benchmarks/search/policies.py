@@ -17,9 +17,9 @@ from paretoprune.search.driver.measurement_budget import (
     measurement_limits,
 )
 from paretoprune.search.driver.open_store import policy_space_for
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.search_space import PolicySpace
 from paretoprune.search.optimizer.suggesters import RandomSuggester
-from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.search.storage.trial_spec import TrialSpec
 from paretoprune.search.trial.budget import TrialBudget
 from paretoprune.search.trial.context import TrialContext

@@ -25,11 +25,11 @@ from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVES
 from ..config.settings import SearchSettings
 from ..execution.progress_messages import LogFunction, progress_logger
+from ..optimizer.plan import DEFAULT_SPREAD, make_plan, reachable_spread
 from ..optimizer.proposer import make_proposer, untried_presets
 from ..optimizer.screening import EvaluateUntrained, FloatArray, Masks, PolicyPredictor
 from ..optimizer.search_space import PolicySpace, build_policy_space
-from ..optimizer.target_plan import DEFAULT_SPREAD, make_plan, reachable_spread
-from ..optimizer.trial_queue import ConstraintsFunc, SearchSpec
+from ..optimizer.search_spec import ConstraintsFunc, SearchSpec
 from ..optimizer.trial_store import TrialStore
 from ..storage.run_folder import RunFolder
 from .prepare import PreparedSearch

@@ -35,7 +35,7 @@ from ..optimizer.screening import GROUP_WEIGHT_SCORE, Proposal
 from ..optimizer.trial_store import TrialStore
 from ..results.utilization import worker_utilization
 from ..storage.artifacts import absolute_url, check_artifacts_url
-from ..storage.journal_repair import repair_journal
+from ..storage.journal import repair_journal
 from ..storage.run_folder import (
     CONFIG_SCHEMA,
     RunFolder,

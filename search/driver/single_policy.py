@@ -23,8 +23,8 @@ from ..config.settings import SearchSettings
 from ..execution.executor import LocalExecutor, local_executors
 from ..execution.progress_messages import LogFunction
 from ..execution.signals import SignalHandler, StopRequested
+from ..optimizer.plan import trial_seed
 from ..optimizer.plugins import Plugin, plugins_loaded, read_plugin
-from ..optimizer.target_plan import trial_seed
 from ..results.formatting import describe_policy, make_console, show_pruned
 from ..results.model_folder import copy_network
 from ..results.report_builder import read_gate_history

@@ -13,7 +13,7 @@ import ray
 from ray import tune
 
 from ..config.settings import SearchSettings
-from ..optimizer.pareto_halving import ParetoHalving, ParetoHalvingScheduler
+from ..optimizer.pareto_halving import ParetoHalving
 from ..storage.artifacts import artifacts_url_of_run
 from ..storage.trial_records import OUT_OF_MEMORY
 from ..trial.context import TrialContext
@@ -21,6 +21,7 @@ from .remote_files import WorkerInputs, make_remote_run_folder
 from .resources import cluster_trial_concurrency, requested_or_even_gpus
 from .signals import SignalHandler, StopRequested
 from .trainable import run_trial
+from .tune_scheduler import ParetoHalvingScheduler
 from .tune_searcher import TrialStoreSearcher
 
 

@@ -1,1 +1,1 @@
-"""What to try next: search space, proposer, screening, samplers, halving, trial store."""
+"""What to try next: `PolicySpace`, `Proposer`, screening, samplers, halving, `TrialStore`."""

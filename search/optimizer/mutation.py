@@ -1,9 +1,9 @@
-"""Refining: policies near the best that is known, carried to the size of a slot.
+"""Mutation of finished trials: policies near the front, decoded for a planned trial's target.
 
-The parent is one of the trials on the front that are nearest in size; one that saves next to
-nothing against a more accurate one is none. Most of the parent's choices stay, a few are drawn
-anew or, if numbers, moved a little; of two dozen such variations the one that is foretold best is
-tried.
+The parent is one of the trials on the front that are nearest in size. A trial that is hardly
+smaller than a more accurate one is no parent. Each mutation keeps most of the parent's parameters,
+redraws a few and perturbs a few numbers. Of `MUTATIONS_PER_PROPOSAL` mutations, the one with the
+least predicted loss is proposed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import numpy as np
 
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import non_dominated
+from .plan import PlannedTrial
 from .screening import PolicyPredictor, Proposal, is_one_shot
 from .search_space import PolicySpace
 from .suggesters import MutatingSuggester
-from .target_plan import PlannedTrial
 
-MIN_FINISHED_TRIALS = 4  # finished trials, before any is worth a variation
-MAX_PARENT_SIZE_RATIO = 0.95  # of the next better parent's size, at most, has a parent
-PARENT_CANDIDATES = 2  # points of the front, of which one is the parent
+MIN_FINISHED_TRIALS = 4  # before the first mutation
+MAX_PARENT_SIZE_RATIO = 0.95  # to the next more accurate parent's size
+PARENT_CANDIDATES = 2  # points of the front from which the parent is drawn
 MUTATIONS_PER_PROPOSAL = 24
 
-FinishedTrials = Sequence[
-    tuple[Evaluation, Mapping[str, Any]]
-]  # and the parameters of their policies
+# Finished trials with the Optuna parameters of their policies.
+FinishedTrials = Sequence[tuple[Evaluation, Mapping[str, Any]]]
 
 
 def propose_mutation(
@@ -38,18 +37,18 @@ def propose_mutation(
     predictor: PolicyPredictor,
     rng: np.random.Generator,
 ) -> Proposal | None:
-    """A variation of one of the finished trials; None while they are too few."""
+    """Propose a mutation of one of the finished trials; None while there are too few."""
     if len(finished) < MIN_FINISHED_TRIALS:
         return None
-    parent, known = choose_parent(planned, finished, predictor, rng)
-    varied = [MutatingSuggester(known, rng) for _ in range(MUTATIONS_PER_PROPOSAL)]
-    policies = [policy_space.sample(one) for one in varied]
+    parent, params = choose_parent(planned, finished, predictor, rng)
+    mutations = [MutatingSuggester(params, rng) for _ in range(MUTATIONS_PER_PROPOSAL)]
+    policies = [policy_space.sample(mutation) for mutation in mutations]
     best = 0
     if predictor.loss_predictor is not None and is_one_shot(policies[0]):
-        alike = [i for i, policy in enumerate(policies) if is_one_shot(policy)]
-        _, rises = predictor.predict([policies[i] for i in alike], planned.target)
-        best = alike[int(np.argmin(rises))]
-    return Proposal(policies[best], f"refined:{parent.trial}", params=varied[best].params)
+        one_shot = [i for i, policy in enumerate(policies) if is_one_shot(policy)]
+        _, rises = predictor.predict([policies[i] for i in one_shot], planned.target)
+        best = one_shot[int(np.argmin(rises))]
+    return Proposal(policies[best], f"refined:{parent.trial}", params=mutations[best].params)
 
 
 def choose_parent(
@@ -58,30 +57,31 @@ def choose_parent(
     predictor: PolicyPredictor,
     rng: np.random.Generator,
 ) -> tuple[Evaluation, Mapping[str, Any]]:
-    """One of the front's points nearest in size."""
-    params = {evaluation.trial: known for evaluation, known in finished}
+    """Draw one of the points of the front that are nearest in size, with its parameters."""
+    params_by_trial = {evaluation.trial: params for evaluation, params in finished}
     size = "params_fraction" if planned.target.flops is None else "flops_fraction"
     front = thin_front([evaluation for evaluation, _ in finished], size)
-    wanted = planned.target.fractions(predictor.space.cost_model.dense)
-    away = [
+    target = planned.target.fractions(predictor.space.cost_model.dense)
+    distances = [
         max(
-            abs(math.log(size / part))
-            for size, part in zip((p.flops_fraction, p.params_fraction), wanted, strict=True)
+            abs(math.log(fraction / part))
+            for fraction, part in zip((p.flops_fraction, p.params_fraction), target, strict=True)
             if part is not None
         )
         for p in front
     ]
-    near = np.argsort(away, kind="stable")[:PARENT_CANDIDATES]
-    parent = front[int(rng.choice(near))]
-    return parent, params[parent.trial]
+    nearest = np.argsort(distances, kind="stable")[:PARENT_CANDIDATES]
+    parent = front[int(rng.choice(nearest))]
+    return parent, params_by_trial[parent.trial]
 
 
-def thin_front(found: Sequence[Evaluation], size: str) -> list[Evaluation]:
-    """Their front of accuracy and one size, best first, without those that save next to nothing
-    against the next better.
+def thin_front(evaluations: Sequence[Evaluation], size: str) -> list[Evaluation]:
+    """Return the front of accuracy and one size, most accurate first.
+
+    Drops each point that is larger than MAX_PARENT_SIZE_RATIO times the point before it.
     """
     kept: list[Evaluation] = []
-    front = non_dominated(found, ("accuracy", size))
+    front = non_dominated(evaluations, ("accuracy", size))
     for point in sorted(front, key=lambda point: -float(getattr(point, size))):
         if not kept or getattr(point, size) <= MAX_PARENT_SIZE_RATIO * getattr(kept[-1], size):
             kept.append(point)

@@ -1,123 +1,87 @@
-"""Successive halving with several objectives: stop a trial that its like leave behind.
+"""Successive halving with several objectives: stop trials that comparable trials outperform.
 
-At each rung a trial is compared with the latest of its schedule and of like FLOPs that have come
-as far: who is cut late has been trained at its size for less. Of n of them, the best
-ceil(KEPT * n) go on, in the order of
+At each rung, a trial is compared with its peers: the latest trials at the rung with the same
+schedule and similar FLOPs. The schedule matters because late-pruned networks have trained less at
+their final size. Of n peers, the best ceil(KEEP_FRACTION * n) continue, ordered by
 
-    non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume
+    non-dominated rank of (accuracy, -FLOPs, -params), then contribution to the hypervolume.
 
-and so does the most accurate of those that cost no more FLOPs: good trials lie close together and
-contribute little each, so that a handful of odd ones would crowd out the best.
+A trial that is more accurate than every peer with at most its FLOPs also continues. Without this
+rule, a few unusual trials displace the best ones, which lie close together and so contribute
+little hypervolume each.
 
-Asynchronous, as in ASHA (Li et al. 2020): nobody waits for a rung to fill; the first few pass.
-We differ in: the order is of fronts, not of one number; a trial is only held against its like.
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): asynchronous, no
+trial waits for a rung to fill. We differ in: the order is by fronts, not by one number; a trial is
+compared with its peers only; the first MIN_RUNG_TRIALS - 1 peers at a rung always continue.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import FIFOScheduler
 
 from ...spaces.records.hypervolume import hypervolume_contributions, non_domination_ranks
 from ..storage.trial_spec import RungResult
 
 KEEP_FRACTION = 1 / 3
-SIMILAR_FLOPS_FACTOR = 1.25  # like FLOPs: apart at most by this factor
-EQUAL_SIZE_TOLERANCE = 0.01  # the same size: apart by no more, as two trials at one target are
-MIN_RUNG_TRIALS, MAX_RUNG_TRIALS = (
-    3,
-    64,
-)  # trials at a rung: before it stops any, and that one is held against
+SIMILAR_FLOPS_FACTOR = 1.25  # FLOPs within this factor are similar
+EQUAL_SIZE_TOLERANCE = 0.01  # relative; trials at one target differ by less
+MIN_RUNG_TRIALS = 3  # peers at a rung, including the trial, before it stops any
+MAX_RUNG_TRIALS = 64  # latest peers that a trial is compared with
 
 
 class ParetoHalving:
-    """Who has come to which rung, and who may go on."""
+    """The results at each rung; decides which trials continue."""
 
     def __init__(self, seen: Iterable[RungResult] = (), *, kept: float = KEEP_FRACTION) -> None:
+        """Start from the results of an earlier launch, `seen`; `kept` is the share to keep."""
         self._kept = kept
         self._rungs: dict[int, list[RungResult]] = {}
         for rung in seen:
             self._rungs.setdefault(rung.index, []).append(rung)
 
     def should_continue(self, rung: RungResult) -> bool:
-        """Enter a trial's standing; False if it is to stop."""
-        others = self._rungs.setdefault(rung.index, [])
-        others.append(rung)
-        like = [align_sizes(rung, one) for one in others if is_comparable(one, rung)][
-            -MAX_RUNG_TRIALS:
-        ]
-        if len(like) < MIN_RUNG_TRIALS:
+        """Record a trial's result at a rung; False if the trial should stop."""
+        results = self._rungs.setdefault(rung.index, [])
+        results.append(rung)
+        peers = [align_sizes(rung, result) for result in results if is_comparable(result, rung)]
+        peers = peers[-MAX_RUNG_TRIALS:]
+        if len(peers) < MIN_RUNG_TRIALS:
             return True
-        return is_most_accurate(like) or is_among_best(like, math.ceil(self._kept * len(like)))
+        return is_most_accurate(peers) or is_among_best(peers, math.ceil(self._kept * len(peers)))
 
 
 def is_comparable(one: RungResult, other: RungResult) -> bool:
-    """Whether they came by the same schedule to about the same FLOPs."""
-    apart = max(one.flops / other.flops, other.flops / one.flops)
-    return one.schedule == other.schedule and apart <= SIMILAR_FLOPS_FACTOR
+    """Whether both have the same schedule and similar FLOPs."""
+    ratio = max(one.flops / other.flops, other.flops / one.flops)
+    return one.schedule == other.schedule and ratio <= SIMILAR_FLOPS_FACTOR
 
 
 def align_sizes(rung: RungResult, one: RungResult) -> RungResult:
-    """The other with the rung's own sizes where they are the same: a hair less is no merit."""
+    """Return `one` with the sizes of `rung` where they are equal within the tolerance."""
     return replace(
         one, flops=snap_size(one.flops, rung.flops), params=snap_size(one.params, rung.params)
     )
 
 
 def snap_size(size: float, to: float) -> float:
-    """The second size if they are the same."""
+    """Return `to` if both sizes are equal within the tolerance, else `size`."""
     return to if math.isclose(size, to, rel_tol=EQUAL_SIZE_TOLERANCE) else size
 
 
 def is_most_accurate(peers: list[RungResult]) -> bool:
-    """True if the last of these is more accurate than all others that cost no more FLOPs."""
+    """Whether the last peer is more accurate than all others with at most its FLOPs."""
     *others, last = peers
-    rivals = [one.accuracy for one in others if one.flops <= last.flops]
-    return all(last.accuracy > accuracy for accuracy in rivals)
+    return all(last.accuracy > one.accuracy for one in others if one.flops <= last.flops)
 
 
 def is_among_best(peers: list[RungResult], kept: int) -> bool:
-    """True if the last of these is one of the `kept` best; of equals, the earlier are better."""
+    """Whether the last peer is one of the `kept` best; among equals, earlier ones are better."""
     goals = np.array([(one.accuracy, -one.flops, -one.params) for one in peers])
     ranks = non_domination_ranks(goals)
-    beside = goals[ranks == ranks[-1]]  # the last of these is the one in question
-    worth = hypervolume_contributions(beside, goals.min(axis=0) - 1e-3)
-    return bool((ranks < ranks[-1]).sum() + (worth[:-1] >= worth[-1]).sum() < kept)
-
-
-class ParetoHalvingScheduler(FIFOScheduler):
-    """Tune's seam: every report of a rung is judged; whoever is exempt always goes on.
-
-    A worker that has become free goes to the trial that was just added. Tune would give it to the
-    oldest that still waits for a worker of its own to start, and kill that worker: where trials
-    end more often than a worker takes to start, none ever would again.
-    """
-
-    def __init__(self, halving: ParetoHalving) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._halving = halving
-        self._added: Any = None
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing starts for it yet."""
-        self._added = trial
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The trial that was just added; Tune itself starts workers for all that lack one."""
-        added, self._added = self._added, None
-        return added
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Go on or stop."""
-        text = result.get("rung")
-        if not text:
-            return str(self.CONTINUE)
-        goes_on = self._halving.should_continue(RungResult(**json.loads(text)))
-        exempt = bool(trial.config["exempt"])
-        return str(self.CONTINUE if goes_on or exempt else self.STOP)
+    same_rank = goals[ranks == ranks[-1]]  # the last row is the trial in question
+    volumes = hypervolume_contributions(same_rank, goals.min(axis=0) - 1e-3)
+    return bool((ranks < ranks[-1]).sum() + (volumes[:-1] >= volumes[-1]).sum() < kept)

@@ -1,6 +1,6 @@
-"""Plugins: Python files and entry points whose decorated functions extend the registries.
+"""Plugins: Python files and entry points that register scores and policy spaces.
 
-A file's content travels to the workers, so that their nodes need not have it.
+The content of a plugin file is sent to the workers, so their nodes need no copy of the file.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ ENTRY_POINT_GROUP = "paretoprune.plugins"
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A file that a user named, as it was read: another content is another plugin."""
+    """A plugin file's path and content. Different content makes a different plugin."""
 
     path: str
     content: bytes = field(repr=False)
 
     @property
     def sha256(self) -> str:
-        """The content's hash."""
+        """Hash of the content."""
         return hashlib.sha256(self.content).hexdigest()
 
 
 def read_plugin(path: Path) -> Plugin:
-    """The record of a plugin file."""
+    """Read a plugin file."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -55,45 +55,44 @@ def read_plugin(path: Path) -> Plugin:
 
 @dataclass(frozen=True, slots=True)
 class RegistryAdditions:
-    """What a plugin adds to the registries."""
+    """Scores and policy spaces that a plugin registers."""
 
     scores: Mapping[str, ScoreFunction | BatchScore]
     spaces: tuple[Callable[[Asked], Policy], ...]
 
     @classmethod
     def snapshot(cls) -> RegistryAdditions:
-        """All that is registered."""
+        """Return everything that is registered now."""
         return cls(all_scores(), registered_spaces())
 
     def added_since(self, before: RegistryAdditions) -> RegistryAdditions:
-        """What of this was not there before."""
+        """Return what this has and `before` lacks."""
         scores = {n: method for n, method in self.scores.items() if n not in before.scores}
         return RegistryAdditions(scores, self.spaces[len(before.spaces) :])
 
     def register(self) -> None:
-        """Register it."""
+        """Add these to the registries."""
         for name, method in self.scores.items():
             register_score(name, method)
         for function in self.spaces:
             policy_space(function)
 
     def unregister(self) -> None:
-        """Take it out of the registries."""
+        """Remove these from the registries."""
         for name in self.scores:
             unregister_score(name)
         for function in self.spaces:
             unregister_space(function)
 
 
-_ADDITIONS_BY_HASH: dict[
-    str, RegistryAdditions
-] = {}  # by a plugin's hash: its module is run once a process
-_ACTIVE_HASHES: list[str] = []  # hashes of those that hold now
+# What each plugin registers, by its hash: a plugin's module runs once in a process.
+_ADDITIONS_BY_HASH: dict[str, RegistryAdditions] = {}
+_ACTIVE_HASHES: list[str] = []  # of the plugins that are registered now
 
 
 @contextmanager
 def plugins_loaded(plugins: Sequence[Plugin]) -> Iterator[None]:
-    """Load plugins for one search: what they add holds until its end."""
+    """Register plugins until the block ends."""
     before = tuple(_ACTIVE_HASHES)
     try:
         load_plugins(plugins)
@@ -105,7 +104,7 @@ def plugins_loaded(plugins: Sequence[Plugin]) -> Iterator[None]:
 
 
 def load_plugins(plugins: Sequence[Plugin]) -> None:
-    """Run the named files and the installed entry points, in the driver and in every worker."""
+    """Load the entry points and these plugins, in the driver and in every worker."""
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         entry.load()
     for plugin in plugins:
@@ -113,7 +112,7 @@ def load_plugins(plugins: Sequence[Plugin]) -> None:
 
 
 def load_plugin(plugin: Plugin) -> None:
-    """Let a plugin add what it has, unless it has done so."""
+    """Register a plugin, unless it is registered already."""
     key = plugin.sha256
     if key in _ACTIVE_HASHES:
         return
@@ -137,7 +136,7 @@ def load_plugin(plugin: Plugin) -> None:
 
 
 def run_plugin_file(plugin: Plugin) -> None:
-    """Import what was read of a plugin's file, under a name of its own."""
+    """Run the plugin's content as a module with a unique name."""
     name = f"paretoprune_plugin_{plugin.sha256[:16]}"
     module = ModuleType(name)
     module.__file__ = plugin.path
@@ -150,5 +149,6 @@ def run_plugin_file(plugin: Plugin) -> None:
     except Exception as error:
         sys.modules.pop(name)
         raise UserError(
-            f"--plugin must import, got {type(error).__name__}: {error} in {plugin.path}; mend it"
+            f"--plugin must import, got {type(error).__name__}: {error} in {plugin.path}; "
+            "correct it"
         ) from error

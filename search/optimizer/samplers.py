@@ -1,4 +1,7 @@
-"""Optuna's samplers, by name: each is fresh for each trial, so that the ledger alone decides."""
+"""Optuna's samplers by name.
+
+Each trial gets a new sampler, so its proposal depends only on the seed and the stored trials.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from collections.abc import Callable
 
 import optuna
 
-STARTUP_TRIALS = 8  # finished ones, before a model of them is trusted
+STARTUP_TRIALS = 8  # finished trials before the sampler uses its model
 POPULATION_SIZE = 16
 
 
 def make_tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """Tree-structured Parzen estimators, jointly over parameters that occur together."""
+    """Make a multivariate tree-structured Parzen estimator."""
     return optuna.samplers.TPESampler(
         seed=seed,
         multivariate=True,
@@ -23,19 +26,19 @@ def make_tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def make_nsga2_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """A genetic algorithm by non-dominated sorting."""
+    """Make NSGA-II, a genetic algorithm with non-dominated sorting."""
     return optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION_SIZE)
 
 
 def make_gp_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """Gaussian processes; parameters that only some policies have are sampled at random."""
+    """Make a Gaussian-process sampler; conditional parameters are sampled at random."""
     return optuna.samplers.GPSampler(
         seed=seed, n_startup_trials=STARTUP_TRIALS, warn_independent_sampling=False
     )
 
 
 def make_random_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """No model: the baseline of the others."""
+    """Make a random sampler, the baseline of the others."""
     return optuna.samplers.RandomSampler(seed=seed)
 
 
@@ -48,7 +51,7 @@ SAMPLER_FACTORIES: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 
 def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A fresh sampler: its choices follow from the seed and the ledger alone."""
+    """Make a new sampler by name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return SAMPLER_FACTORIES[name](seed)

@@ -1,10 +1,11 @@
-"""Screening: thousands of policies are decoded, priced and foretold before the first trial.
+"""Screening: rank thousands of policies by their predicted untrained loss before the first trial.
 
-Every target of the slots that are to be screened gets candidates. Some of all are rehearsed: cut
-and looked at, untrained. What comes of it foretells the others; each target's few with the least
-foretold loss are rehearsed too, then, generation by generation, the most promising variations of
-those that did best. Of those that are level with a target's best, the one farthest (in atoms) from
-what was taken before is tried, so that the trials are not all of the same network.
+1. Decode random candidates and presets to masks, for each target.
+2. Evaluate some of the masks untrained: prune the network and measure its loss.
+3. Fit a predictor to these losses. Evaluate the candidates with the least predicted loss.
+4. For some generations, mutate the best candidates and repeat step 3.
+5. Of the candidates whose loss ties with a target's best, choose the mask that differs in most
+   atoms from the masks chosen before, so that trials are of different networks.
 """
 
 from __future__ import annotations
@@ -23,63 +24,55 @@ from ...spaces.cost.target import Target
 from ...spaces.policy.layer_scores import combine_layers
 from ...spaces.policy.measurements import Measurements
 from ...spaces.policy.policy import Policy
+from .plan import PlannedTrial
 from .search_space import PolicySpace
 from .suggesters import MutatingSuggester, RandomSuggester
-from .target_plan import PlannedTrial
 
-CANDIDATES_IN_ALL = 2048  # decoded in all
-MIN_CANDIDATES_PER_TARGET = 64  # for one target
-FIRST = 96  # masks that are rehearsed before any is foretold
-EVALUATED_PER_GENERATION = (
-    4  # of a target's candidates are rehearsed at a time because of what is foretold of them
-)
-GENERATIONS = 4  # of variations
-PARENTS_PER_TARGET, MUTATIONS_PER_PARENT = 3, 24  # of a target, and of each of them
-MAX_DRAWS_PER_POLICY = 6  # at most, for each policy whose mask is known beforehand
-LOSS_TIE_TOLERANCE = (
-    0.04  # rehearsed losses closer than this are level: about their standard error
-)
-GROUP_WEIGHT_SCORE = "taylor"  # the score by which the shares that groups lose are weighed
+CANDIDATES_IN_ALL = 2048  # over all targets
+MIN_CANDIDATES_PER_TARGET = 64
+INITIAL_EVALUATIONS = 96  # masks evaluated before the predictor is fitted
+EVALUATED_PER_GENERATION = 4  # candidates of a target
+GENERATIONS = 4  # of mutations
+PARENTS_PER_TARGET, MUTATIONS_PER_PARENT = 3, 24
+MAX_DRAWS_PER_POLICY = 6  # random draws for each one-shot policy wanted
+LOSS_TIE_TOLERANCE = 0.04  # about the standard error of an untrained loss
+GROUP_WEIGHT_SCORE = "taylor"  # weighs the atoms that a mask removes from a group
 
 Masks = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 SuggestedParams = Mapping[str, Any]
-PolicyWithParams = tuple[Policy, SuggestedParams]  # a policy and the answers that make it
+PolicyWithParams = tuple[Policy, SuggestedParams]  # a policy and its Optuna parameters
 EvaluateUntrained = Callable[[Masks], FloatArray]
 
 
 def never_late() -> bool:
-    """There is time enough."""
+    """Return False: no time limit."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A policy for one slot, where it comes from, and what is foretold of it."""
+    """A policy for one planned trial, its origin and its predicted loss."""
 
     policy: Policy
     origin: str  # transfer:TRIAL, preset:NAME, own:SCORE, screened, refined:TRIAL or sampled
-    predicted: float | None = None  # rise of the loss
-    params: SuggestedParams | None = (
-        None  # the answers that make the policy; None: its space tells
-    )
+    predicted: float | None = None  # increase of the loss over the dense network's
+    params: SuggestedParams | None = None  # None: derive them with `PolicySpace.params_of`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PolicyPredictor:
-    """What can be told of policies before they are carried out."""
+    """Decodes policies to masks, and predicts their untrained loss once it is fitted."""
 
     space: PruningSpace
     measurements: Measurements
-    loss_predictor: UntrainedLossPredictor | None = (
-        None  # None: nothing is foretold, masks are only told apart
-    )
+    loss_predictor: UntrainedLossPredictor | None = None  # None: predicts no loss
     dense_loss: float = 0.0
 
     def predict(self, policies: Sequence[Policy], target: Target) -> tuple[Masks, FloatArray]:
-        """Masks [n, A] of the policies, and the rises [n] of the loss that are foretold.
+        """Return masks [n, A] of the policies and predicted increases [n] of the loss.
 
-        Policies that cannot reach the target have a rise of infinity.
+        The increase is infinite for policies that cannot reach the target.
         """
         masks, reachable = self.decode_masks(policies, target)
         return masks, np.where(reachable, self.predict_rises(masks), np.inf)
@@ -87,34 +80,27 @@ class PolicyPredictor:
     def decode_masks(
         self, policies: Sequence[Policy], target: Target
     ) -> tuple[Masks, NDArray[np.bool_]]:
-        """Masks [n, A] of the policies, and which of them [n] reach the target."""
+        """Return masks [n, A] of the policies, and which of them [n] reach the target."""
         return decode_policies(policies, [target] * len(policies), self.measurements, self.space)
 
     def masks_from_keys(self, keys: Iterable[bytes]) -> Masks:
-        """Masks [n, A] from their bytes."""
+        """Return masks [n, A] from their bytes."""
         atoms = self.space.channel_map.atoms
         return np.frombuffer(b"".join(keys), dtype=bool).reshape(-1, atoms)
 
     def fit(self, evaluated: UntrainedLosses) -> PolicyPredictor:
-        """The same, fitted to all rehearsals so far."""
-        masks, losses = (
-            self.masks_from_keys(evaluated.losses),
-            np.array(list(evaluated.losses.values())),
-        )
-        worth = np.ones(masks.shape[1])
+        """Return a copy that is fitted to all evaluated losses."""
+        masks = self.masks_from_keys(evaluated.losses)
+        losses = np.array(list(evaluated.losses.values()))
+        channel_map, weights = self.space.channel_map, np.ones(masks.shape[1])
         if GROUP_WEIGHT_SCORE in self.measurements.scores:
-            worth = combine_layers(
-                self.measurements.scores[GROUP_WEIGHT_SCORE], self.space.channel_map, "sum"
-            )
-        return replace(
-            self,
-            loss_predictor=fit_untrained_loss_predictor(
-                masks, losses, worth, self.space.channel_map
-            ),
-        )
+            scores = self.measurements.scores[GROUP_WEIGHT_SCORE]
+            weights = combine_layers(scores, channel_map, "sum")
+        fitted = fit_untrained_loss_predictor(masks, losses, weights, channel_map)
+        return replace(self, loss_predictor=fitted)
 
     def predict_rises(self, masks: Masks) -> FloatArray:
-        """The foretold rises of the loss; 0 where nothing is foretold."""
+        """Return predicted increases [n] of the loss; zeros if not fitted."""
         if self.loss_predictor is None or not len(masks):
             return np.zeros(len(masks))
         return self.loss_predictor.predict(masks) - self.dense_loss
@@ -122,13 +108,13 @@ class PolicyPredictor:
 
 @dataclass(slots=True, eq=False)
 class UntrainedLosses:
-    """What rehearsals have shown so far; no mask is rehearsed twice."""
+    """Untrained losses by mask; evaluates each mask once."""
 
     evaluate_untrained: EvaluateUntrained
     losses: dict[bytes, float] = field(default_factory=dict)
 
     def losses_of(self, masks: Masks) -> FloatArray:
-        """Losses of masks [n, A]: [n]; infinite where there is no number."""
+        """Return losses [n] of masks [n, A]; infinite where the loss is not finite."""
         new = {mask.tobytes(): mask for mask in masks if mask.tobytes() not in self.losses}
         if new:
             found = self.evaluate_untrained(np.stack(list(new.values())))
@@ -138,29 +124,27 @@ class UntrainedLosses:
 
 @dataclass(slots=True, eq=False)
 class TargetCandidates:
-    """Policies that reach one target, by their masks: no two alike."""
+    """Policies that reach one target, by mask, without duplicates."""
 
     target: Target
     policies: dict[bytes, PolicyWithParams] = field(default_factory=dict)
 
     def add(self, policies: Sequence[PolicyWithParams], predictor: PolicyPredictor) -> None:
-        """Those whose masks are new."""
+        """Add the policies that reach the target and whose masks are new."""
         if policies:
             masks, reachable = predictor.decode_masks(
                 [policy for policy, _ in policies], self.target
             )
-            for one, mask, reaches in zip(policies, masks, reachable, strict=True):
+            for policy, mask, reaches in zip(policies, masks, reachable, strict=True):
                 if reaches:
-                    self.policies.setdefault(mask.tobytes(), one)
+                    self.policies.setdefault(mask.tobytes(), policy)
 
     def most_promising(self, predictor: PolicyPredictor, evaluated: UntrainedLosses) -> Masks:
-        """The few of which most is foretold, of those that were not rehearsed."""
-        masks = predictor.masks_from_keys(
-            key for key in self.policies if key not in evaluated.losses
-        )
-        return masks[
-            np.argsort(predictor.predict_rises(masks), kind="stable")[:EVALUATED_PER_GENERATION]
-        ]
+        """Return the unevaluated masks with the least predicted loss."""
+        keys = (key for key in self.policies if key not in evaluated.losses)
+        masks = predictor.masks_from_keys(keys)
+        order = np.argsort(predictor.predict_rises(masks), kind="stable")
+        return masks[order[:EVALUATED_PER_GENERATION]]
 
     def add_mutations(
         self,
@@ -169,16 +153,16 @@ class TargetCandidates:
         predictor: PolicyPredictor,
         rng: np.random.Generator,
     ) -> None:
-        """Add variations of those whose rehearsals went best."""
-        rehearsed = [key for key in self.policies if key in evaluated.losses]
-        parents = sorted(rehearsed, key=lambda key: evaluated.losses[key])[:PARENTS_PER_TARGET]
-        varied = [
+        """Add mutations of the policies with the least untrained loss."""
+        keys = [key for key in self.policies if key in evaluated.losses]
+        parents = sorted(keys, key=lambda key: evaluated.losses[key])[:PARENTS_PER_TARGET]
+        mutations = [
             MutatingSuggester(self.policies[key][1], rng)
             for key in parents
             for _ in range(MUTATIONS_PER_PARENT)
         ]
-        answered = [(policy_space.sample(one), one.params) for one in varied]
-        self.add([one for one in answered if is_one_shot(one[0])], predictor)
+        policies = [(policy_space.sample(mutation), mutation.params) for mutation in mutations]
+        self.add([one for one in policies if is_one_shot(one[0])], predictor)
 
 
 def screen_policies(
@@ -191,35 +175,46 @@ def screen_policies(
     initial: Sequence[tuple[Policy, Target]] = (),
     is_late: Callable[[], bool] = never_late,
 ) -> tuple[dict[int, Proposal], PolicyPredictor]:
-    """The best diverse policy for each of the slots, by index, and a screen that foretells.
+    """Choose a good policy for each planned trial, such that their masks differ.
 
-    None makes a network that one of the `opening` makes: those are tried in any case. There are
-    fewer generations of variations where it gets `late`.
+    Args:
+        planned_trials: The planned trials to screen for.
+        policy_space: The policies to choose from.
+        unfitted: A predictor that decodes masks but predicts no loss yet.
+        evaluate_untrained: Measures untrained losses; None turns screening off.
+        rng: Source of the random candidates and mutations.
+        initial: Policies of initial trials; screening never proposes a network that one of them
+            already produces.
+        is_late: Whether to stop after the current generation.
+
+    Returns:
+        The proposals by index in the plan, and the fitted predictor.
     """
     if not planned_trials or evaluate_untrained is None:
         return {}, unfitted
-    drawn = draw_candidates([slot.target for slot in planned_trials], policy_space, unfitted, rng)
-    if not drawn:
+    targets = [planned.target for planned in planned_trials]
+    candidates = draw_candidates(targets, policy_space, unfitted, rng)
+    if not candidates:
         return {}, unfitted
-    shown = UntrainedLosses(evaluate_untrained)
-    whole = np.ones((1, unfitted.space.channel_map.atoms), dtype=bool)
-    each = -(-FIRST // len(drawn))  # at least one
-    first = [unfitted.masks_from_keys(islice(one.policies, each)) for one in drawn.values()]
-    shown.losses_of(np.concatenate([whole, *first]))
-    screen = replace(unfitted, dense_loss=float(shown.losses_of(whole)[0])).fit(shown)
+    evaluated = UntrainedLosses(evaluate_untrained)
+    dense = np.ones((1, unfitted.space.channel_map.atoms), dtype=bool)
+    count = -(-INITIAL_EVALUATIONS // len(candidates))  # at least one
+    first = [unfitted.masks_from_keys(islice(c.policies, count)) for c in candidates.values()]
+    evaluated.losses_of(np.concatenate([dense, *first]))
+    dense_loss = float(evaluated.losses_of(dense)[0])
+    predictor = replace(unfitted, dense_loss=dense_loss).fit(evaluated)
     for generation in range(1 + GENERATIONS):
         if generation and is_late():
             break
         if generation:
-            for one in drawn.values():
-                one.add_mutations(policy_space, shown, screen, rng)
-        shown.losses_of(
-            np.concatenate([one.most_promising(screen, shown) for one in drawn.values()])
-        )
-        screen = screen.fit(shown)
-    return choose_diverse(
-        planned_trials, drawn, shown, screen, mask_keys(initial, unfitted), policy_space
-    ), screen
+            for of_target in candidates.values():
+                of_target.add_mutations(policy_space, evaluated, predictor, rng)
+        promising = [c.most_promising(predictor, evaluated) for c in candidates.values()]
+        evaluated.losses_of(np.concatenate(promising))
+        predictor = predictor.fit(evaluated)
+    used = mask_keys(initial, unfitted)
+    chosen = choose_diverse(planned_trials, candidates, evaluated, predictor, used, policy_space)
+    return chosen, predictor
 
 
 def draw_candidates(
@@ -228,86 +223,90 @@ def draw_candidates(
     predictor: PolicyPredictor,
     rng: np.random.Generator,
 ) -> dict[Target, TargetCandidates]:
-    """Presets and random policies for each of the targets that any of them reaches."""
+    """Draw presets and random policies for each target that at least one of them reaches."""
     presets = [
         (policy, params)
         for policy in policy_space.presets.values()
         if is_one_shot(policy) and (params := policy_space.params_of(policy)) is not None
     ]
-    drawn = {target: TargetCandidates(target) for target in targets}
-    count = max(MIN_CANDIDATES_PER_TARGET, CANDIDATES_IN_ALL // len(drawn))
-    for one in drawn.values():
-        one.add([*presets, *draw_one_shot_policies(policy_space, count, rng)], predictor)
-    return {target: one for target, one in drawn.items() if one.policies}
+    candidates = {target: TargetCandidates(target) for target in targets}
+    count = max(MIN_CANDIDATES_PER_TARGET, CANDIDATES_IN_ALL // len(candidates))
+    for of_target in candidates.values():
+        of_target.add([*presets, *draw_one_shot_policies(policy_space, count, rng)], predictor)
+    return {target: of_target for target, of_target in candidates.items() if of_target.policies}
 
 
 def mask_keys(initial: Sequence[tuple[Policy, Target]], predictor: PolicyPredictor) -> set[bytes]:
-    """Masks of the policies whose mask is known before they are carried out."""
-    known = [(policy, target) for policy, target in initial if is_one_shot(policy)]
-    return {predictor.decode_masks([policy], target)[0][0].tobytes() for policy, target in known}
+    """Return the masks, as bytes, of the one-shot policies among these."""
+    one_shot = [(policy, target) for policy, target in initial if is_one_shot(policy)]
+    return {predictor.decode_masks([p], target)[0][0].tobytes() for p, target in one_shot}
 
 
 def choose_diverse(
     planned_trials: Sequence[PlannedTrial],
     candidates: Mapping[Target, TargetCandidates],
     evaluated: UntrainedLosses,
-    screen: PolicyPredictor,
+    predictor: PolicyPredictor,
     used: set[bytes],
     policy_space: PolicySpace,
 ) -> dict[int, Proposal]:
-    """For each slot a rehearsed candidate that is level with the best, unlike those before."""
-    taken: list[NDArray[np.bool_]] = []
-    found = {}
-    for slot in (slot for slot in planned_trials if slot.target in candidates):
-        policies = candidates[slot.target].policies
+    """Choose, for each planned trial, an evaluated candidate that ties with the best."""
+    chosen: list[NDArray[np.bool_]] = []
+    proposals = {}
+    for planned in (planned for planned in planned_trials if planned.target in candidates):
+        policies = candidates[planned.target].policies
         keys = [key for key in policies if key in evaluated.losses and key not in used]
-        masks = screen.masks_from_keys(keys)
+        masks = predictor.masks_from_keys(keys)
         losses = evaluated.losses_of(masks)
         if not np.isfinite(losses).any():
-            continue  # none is left, or none has a number
-        level = np.flatnonzero(losses <= losses.min() + LOSS_TIE_TOLERANCE)
-        best = int(level[most_different_mask(masks[level], losses[level], taken)])
-        taken.append(masks[best])
+            continue  # no candidate is left, or none has a finite loss
+        ties = np.flatnonzero(losses <= losses.min() + LOSS_TIE_TOLERANCE)
+        best = int(ties[most_different_mask(masks[ties], losses[ties], chosen)])
+        chosen.append(masks[best])
         used.add(keys[best])
-        rise = float(losses[best]) - screen.dense_loss
-        policy, answers = policies[keys[best]]
+        rise = float(losses[best]) - predictor.dense_loss
+        policy, params = policies[keys[best]]
         tuned = with_default_recipe(policy, policy_space)
-        found[slot.index] = Proposal(tuned, "screened", rise, answers if tuned == policy else None)
-    return found
+        known_params = params if tuned == policy else None
+        proposals[planned.index] = Proposal(tuned, "screened", rise, known_params)
+    return proposals
 
 
 def most_different_mask(
     masks: Masks, losses: FloatArray, already_chosen: Sequence[NDArray[np.bool_]]
 ) -> int:
-    """The mask that differs most from those that were taken; if none were, the best."""
+    """Return the index of the mask farthest from those chosen; of the best one if none are."""
     if not already_chosen:
         return int(np.argmin(losses))
     return int(np.argmax((masks[:, None, :] != np.stack(already_chosen)).sum(axis=2).min(axis=1)))
 
 
 def with_default_recipe(policy: Policy, policy_space: PolicySpace) -> Policy:
-    """One that is cut at once with the usual recipe after it, if the space has that: nothing
-    foretells which is best.
+    """Return a one-shot policy with the default training recipe, if the space contains it.
+
+    Untrained losses say nothing about recipes. Other policies are returned unchanged.
     """
     if not is_one_shot(policy):
         return policy
-    usual = Policy(policy.score)
-    tuned = replace(policy, refit=True, learning_rate=usual.learning_rate, distill=usual.distill)
+    default = Policy(policy.score)
+    tuned = replace(
+        policy, refit=True, learning_rate=default.learning_rate, distill=default.distill
+    )
     return policy if policy_space.params_of(tuned) is None else tuned
 
 
 def is_one_shot(policy: Policy) -> bool:
-    """Whether its mask is known before it is carried out."""
+    """Whether the policy prunes once, so that its mask is known before the trial."""
     return policy.schedule == "one-shot"
 
 
 def draw_one_shot_policies(
     policy_space: PolicySpace, count: int, rng: np.random.Generator
 ) -> list[PolicyWithParams]:
-    """Random policies whose mask is known, `count` at most; uniform cuts are a control."""
+    """Draw up to `count` random one-shot policies, without uniform ones, which are a control."""
     if "one-shot" not in policy_space.schedules:
         return []
-    drawn = (RandomSuggester(rng) for _ in range(MAX_DRAWS_PER_POLICY * count))
-    answered = ((policy_space.sample(one), one.params) for one in drawn)
-    known = (one for one in answered if is_one_shot(one[0]) and one[0].allocation != "uniform")
-    return list(islice(known, count))
+    draws = (RandomSuggester(rng) for _ in range(MAX_DRAWS_PER_POLICY * count))
+    policies = ((policy_space.sample(draw), draw.params) for draw in draws)
+    usable = (one for one in policies if is_one_shot(one[0]) and one[0].allocation != "uniform")
+    return list(islice(usable, count))

@@ -39,7 +39,7 @@ def write_model_folder(run: Path, point: Evaluation, dense: DenseMetrics, out: P
         raise UserError(unwritable_folder_message(out, error)) from None
     if busy:
         raise UserError(f"--out must be an empty folder, got {out}; name a new one")
-    with as_it_was(out, whatever=True):
+    with as_it_was(out, any_error=True):
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,1 +1,1 @@
-"""The durable record of a run: run folder, journal, trial records, artifacts."""
+"""The durable record of a run: `RunFolder`, the Optuna journal, `TrialRecords`, artifacts."""

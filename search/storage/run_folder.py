@@ -1,4 +1,4 @@
-"""The run folder: where its files are, who may write to it, and whether it is a run at all."""
+"""The run folder: its paths, its lock, its config, and how to create, open and clean it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...spaces.errors import UserError
 from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.io.bounded_read import read_json
 
-STARTUP_FILES = (".lock", "ray.log", ".ray-token")  # what is there before a run has its config
+STARTUP_FILES = (".lock", "ray.log", ".ray-token")  # files that exist before config.json does
 CONFIG_SCHEMA = 1
 CONFIG_FIELDS = {
     "settings": dict,
@@ -29,67 +29,67 @@ CONFIG_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of one run."""
+    """The paths of one run's files."""
 
     root: Path
 
     @property
     def config(self) -> Path:
-        """The settings of the run, and the choices made once by its driver."""
+        """Settings of the run, and choices that its driver makes once."""
         return self.root / "config.json"
 
     @property
     def journal(self) -> Path:
-        """The ledger: Optuna's journal."""
+        """Optuna's journal, which holds all trials."""
         return self.root / "journal.log"
 
     @property
     def dense(self) -> Path:
-        """The dense network's weights."""
+        """Weights of the dense network."""
         return self.root / "dense.safetensors"
 
     @property
     def dense_checkpoint(self) -> Path:
-        """Where its training stands, until it is over."""
+        """Checkpoint of the dense network's training; deleted when the training ends."""
         return self.root / "dense.checkpoint"
 
     @property
     def measurements(self) -> Path:
-        """The tables measured once."""
+        """Folder of the measurements."""
         return self.root / "evidence"
 
     @property
     def space(self) -> Path:
-        """Names and widths of the network's groups, and the versions that made the run."""
+        """Names and widths of the network's groups, and the versions of the software."""
         return self.root / "space.json"
 
     @property
     def front(self) -> Path:
-        """The result, derived from the ledger."""
+        """The front, derived from the journal."""
         return self.root / "front.json"
 
     @property
     def report(self) -> Path:
-        """The result as one page, derived from the ledger."""
+        """The report page, derived from the journal."""
         return self.root / "report.html"
 
     @property
     def log(self) -> Path:
-        """What Ray's own processes print."""
+        """Output of Ray's own processes."""
         return self.root / "ray.log"
 
     @property
     def token(self) -> Path:
-        """The secret of the local Ray, mode 600."""
+        """Authentication token of the local Ray, mode 600."""
         return self.root / ".ray-token"
 
     def trial_folder(self, name: int | str) -> Path:
-        """The folder of one trial, by number, or of a control, by name."""
+        """The folder of a trial, by number, or of a control, by name."""
         return self.root / "trials" / str(name)
 
 
 def default_run_folder(data: str, model: str) -> Path:
-    """A new name under runs/: data, model and the time."""
+    """Return an unused path under runs/, named by data, model and time."""
     words = [part.replace(":", "-").replace("/", "-").strip("-.") for part in (data, model)]
     stem = "-".join(word[-24:] for word in words if word)
     root = Path("runs") / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -100,13 +100,13 @@ def default_run_folder(data: str, model: str) -> Path:
 
 
 def create_run_folder(path: Path) -> RunFolder:
-    """Make an empty run folder; nothing that exists is ever overwritten."""
+    """Create an empty run folder. Existing files are never overwritten."""
     check_local_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         busy = any(
             entry.name not in STARTUP_FILES for entry in path.iterdir()
-        )  # a start killed at once
+        )  # a driver killed at its start leaves only these
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written, got {path} ({error.strerror}); "
@@ -115,7 +115,7 @@ def create_run_folder(path: Path) -> RunFolder:
     if busy:
         remedy = "name a new one"
         if (path / "config.json").exists():
-            remedy = f"go on with --resume {path}, or name a new one"
+            remedy = f"continue it with --resume {path}, or name a new one"
         raise UserError(f"--out must be an empty folder, got {path}; {remedy}")
     if not os.access(path, os.W_OK):
         raise UserError(f"--out must be writable, got {path}; name another folder")
@@ -123,25 +123,27 @@ def create_run_folder(path: Path) -> RunFolder:
 
 
 def check_local_path(path: Path) -> None:
-    """Refuse a URL, of which a path would make a folder `s3:` here."""
+    """Raise UserError for a URL, which `Path` would turn into a local folder `s3:`."""
     if path.parts and path.parts[0].endswith(":"):
         url = str(path).replace(":/", "://", 1)
         raise UserError(
-            f"--out must be a folder of a file system, got {url}; --artifacts takes URLs, for the "
-            "trials' weights"
+            f"--out must be a local folder, got {url}; to store the trials' weights at a URL, "
+            "pass --artifacts"
         )
 
 
 def not_there(path: Path) -> tuple[Path, ...]:
-    """The folders that making this one makes, the inner ones first."""
+    """Return the folders that creating this one would create, innermost first."""
     return tuple(one for one in (path, *path.parents) if not os.path.lexists(one))
 
 
 @contextmanager
 def remove_if_unstarted(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator[None]:
-    """Leave nothing of a run that is refused before its first trial, or ends without a config.
+    """Remove the files of a run that raises UserError before its first trial or has no config.
 
-    The caller holds the run, which was empty before; `made`: the folders that were not there.
+    Args:
+        run: A run folder that was empty before. The caller holds its lock.
+        made: The folders that were created for it; they are removed if they are empty.
     """
     refused = False
     try:
@@ -157,12 +159,12 @@ def remove_if_unstarted(run: RunFolder, made: tuple[Path, ...] = ()) -> Iterator
 
 
 def take_back(
-    root: Path, *, names: Collection[str] | None = None, but: Collection[str] = ()
+    root: Path, *, names: Collection[str] | None = None, keep: Collection[str] = ()
 ) -> None:
-    """Delete the entries of a folder: those of these names, or all but some."""
+    """Delete the folder's entries with these names, or all except those in `keep`."""
     with suppress(OSError):
         for entry in list(root.iterdir()):
-            if entry.name in but or (names is not None and entry.name not in names):
+            if entry.name in keep or (names is not None and entry.name not in names):
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
@@ -171,38 +173,50 @@ def take_back(
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Delete those of the folders that hold nothing."""
+    """Delete those of the folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 @contextmanager
-def as_it_was(folder: Path, *, whatever: bool = False) -> Iterator[None]:
-    """If the block refuses what was asked, the folder has what it had before and no more.
+def as_it_was(folder: Path, *, any_error: bool = False) -> Iterator[None]:
+    """Remove what the block added to the folder if the block raises UserError.
 
-    `whatever`: so too if the block ends in any other way than well.
+    Args:
+        folder: The folder; it need not exist before.
+        any_error: Do the same for every other exception.
     """
     made = not_there(folder)
     before = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     try:
         yield
     except BaseException as error:
-        if whatever or isinstance(error, UserError):
-            take_back(folder, but=before)
+        if any_error or isinstance(error, UserError):
+            take_back(folder, keep=before)
             remove_empty(made)
         raise
 
 
 def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
-    """An existing run and its config; one line if it is none."""
+    """Open an existing run folder.
+
+    Args:
+        path: The folder of a search.
+
+    Returns:
+        The run folder and the content of its config.json.
+
+    Raises:
+        UserError: The folder has no valid config.json.
+    """
     run = RunFolder(path)
     try:
         config = read_json(run.config)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"RUN must be the folder of a search, got {path} without config.json; "
-            "searches write to runs/ or --out"
+            "a search creates it under runs/ or at --out"
         ) from None
     schema = config.get("schema") if isinstance(config, dict) else None
     if schema != CONFIG_SCHEMA:
@@ -212,48 +226,49 @@ def open_run(path: Path) -> tuple[RunFolder, dict[str, Any]]:
     for name, kind in CONFIG_FIELDS.items():
         if not isinstance(config.get(name), kind):
             raise UserError(
-                f"{run.config} must hold {name!r}, got {config.get(name)!r}; start a new search"
+                f"{run.config} must have a valid {name!r}, got {config.get(name)!r}; "
+                "start a new search"
             )
     for record in config["plugins"]:
         if not isinstance(record, dict) or not is_plugin_record(record):
             raise UserError(
-                f"{run.config} must name each plugin's path and sha256, got {record!r}; "
+                f"{run.config} must have the path and sha256 of each plugin, got {record!r}; "
                 "start a new search"
             )
     return run, config
 
 
 def update_config_settings(run: RunFolder, **values: Any) -> None:
-    """Let later launches find these of the settings in config.json."""
+    """Replace some of the settings in config.json."""
     update_config(run, settings=read_json(run.config)["settings"] | values)
 
 
 def update_config(run: RunFolder, **values: Any) -> None:
-    """Let later launches find these in config.json."""
+    """Replace some of the values in config.json."""
     write_json_atomic(run.config, {**read_json(run.config), **values})
 
 
 def is_plugin_record(record: dict[str, Any]) -> bool:
-    """True for what a config says of a plugin."""
+    """Whether this is a plugin's record as a config holds it."""
     return isinstance(record.get("path"), str) and isinstance(record.get("sha256"), str)
 
 
 @contextmanager
 def lock_run(run: RunFolder, what: str = "search") -> Iterator[None]:
-    """Hold the run for one driver; the kernel frees the lock when the driver dies."""
+    """Lock the run for one driver. The kernel releases the lock when the driver dies."""
     try:
         file = os.open(run.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(
-            f"the run folder must be writable, got {run.root} ({error.strerror}); copy it"
+            f"the run folder must be writable, got {run.root} ({error.strerror}); use a copy of it"
         ) from None
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"a run folder serves one {what} at a time, got {run.root}, which is running; "
-                "wait for it or stop it"
+                f"a run folder must be used by one {what} at a time, got {run.root}, which is in "
+                "use; wait until it ends or stop it"
             ) from None
         yield
     finally:

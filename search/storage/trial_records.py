@@ -1,4 +1,4 @@
-"""Reading the ledger: what the trials in Optuna's journal say. Nothing here writes."""
+"""Read-only view of the trials in Optuna's journal."""
 
 from __future__ import annotations
 
@@ -22,34 +22,31 @@ from ...spaces.records.pareto_front import (
     best_at_target,
     non_dominated,
 )
-from .journal_repair import MAX_JOURNAL_BYTES, journal_storage, malformed_records_as_user_error
+from .journal import MAX_JOURNAL_BYTES, journal_storage, malformed_records_as_user_error
 from .trial_spec import RungResult, TrialSpec, trial_spec_from_json
 
 STOPPED_BY_USER = "stopped: the user ended the search before this trial did"
 DRIVER_ENDED = "interrupted: the search ended before this trial did"
 WORKER_DIED = "the worker process died"
 OUT_OF_MEMORY = "Ray ended the worker: the machine was short of memory"
-MAX_ATTEMPTS = {
-    DRIVER_ENDED: 6,
-    WORKER_DIED: 2,
-    OUT_OF_MEMORY: 2,
-}  # attempts at one policy that such an end allows
+# Attempts at one policy, by the reason of the failure; 1 for any other reason.
+MAX_ATTEMPTS = {DRIVER_ENDED: 6, WORKER_DIED: 2, OUT_OF_MEMORY: 2}
 MetricsByPath = Mapping[str, Mapping[str, Any]]
 NO_METRICS: MetricsByPath = {}
-DENSE_PATH = ""  # the path of the dense network among figures
+DENSE_PATH = ""  # the dense network's key in MetricsByPath
 MeasuredT = TypeVar("MeasuredT", Evaluation, DenseMetrics)
 STUDY_NAMES = ("search", "controls", "finals")
 
 
 class TrialRecords:
-    """What a journal holds: the studies and what their trials say."""
+    """The studies of a journal, and what their trials hold."""
 
     def __init__(self, studies: dict[str, optuna.Study]) -> None:
         self._studies = studies
-        self._read: dict[tuple[str, int], Evaluation] = {}  # what is finished never changes
+        self._read: dict[tuple[str, int], Evaluation] = {}  # finished trials never change
 
     def check(self) -> None:
-        """Read all that anybody asks for: what a stranger wrote may have any shape."""
+        """Parse everything that readers use, so that malformed records raise here."""
         self.front()
         self.rungs()
         self.count_settled()
@@ -60,12 +57,12 @@ class TrialRecords:
                     check_spans(trial.user_attrs.get(key))
 
     def evaluations(self) -> list[Evaluation]:
-        """The finished sampled trials in order, then what longer fine-tuning made of some."""
+        """Finished trials of the search in order, then their longer fine-tunes."""
         finals = [e for e in self.evaluations_of("finals") if e.trial is not None]
         return self.evaluations_of("search") + finals
 
     def evaluations_of(self, study: str) -> list[Evaluation]:
-        """The finished trials of one study, in the order of their numbers."""
+        """Finished trials of one study, ordered by number."""
         found = []
         for trial in self.trials(study, TrialState.COMPLETE):
             key = (study, trial.number)
@@ -76,42 +73,42 @@ class TrialRecords:
         return found
 
     def finished_with_params(self) -> list[tuple[Evaluation, dict[str, Any]]]:
-        """The finished sampled trials with the parameters of their policies."""
+        """Finished trials of the search with the Optuna parameters of their policies."""
         params = {t.number: t.params for t in self.trials("search", TrialState.COMPLETE)}
         found = self.evaluations_of("search")
         return [(one, params[one.trial]) for one in found if one.trial is not None]
 
     def controls(self) -> dict[str, Evaluation]:
-        """The finished controls by name, fine-tuned as long as the front if that is done."""
+        """Finished controls by name; a longer fine-tune replaces the first result."""
         found = [*self.evaluations_of("controls"), *self.evaluations_of("finals")]
         return {e.path.rpartition("control-")[2]: e for e in found if e.trial is None}
 
     def failures(self) -> dict[str, str]:
-        """The reasons of the trials that failed for good, by the trial's folder name."""
+        """Reasons of the trials that failed and are not retried, by folder name."""
         reasons = {}
         for study in STUDY_NAMES:
-            for job, trial in latest_attempts(self.trials(study)).values():
+            for spec, trial in latest_attempts(self.trials(study)).values():
                 reason = failure_reason(trial)
-                if reason and not next_attempt(job, reason):
-                    reasons[job.folder] = reason
+                if reason and not next_attempt(spec, reason):
+                    reasons[spec.folder] = reason
         return reasons
 
     def count_stopped(self) -> int:
-        """How many trials were stopped on their way, being hopeless."""
+        """Number of trials that halving stopped."""
         return sum(not is_duplicate(trial) for trial in self.trials("search", TrialState.PRUNED))
 
     def count_duplicates(self) -> int:
-        """How many slots were settled by a network that another slot's trial had made."""
-        known = [t for t in self.trials("search") if is_duplicate(t) and trial_spec_of(t)]
-        return sum(evaluation_of(trial) is None for trial in known)
+        """Number of planned trials that were duplicates of another planned trial."""
+        duplicates = [t for t in self.trials("search") if is_duplicate(t) and trial_spec_of(t)]
+        return sum(evaluation_of(trial) is None for trial in duplicates)
 
     def count_settled(self) -> int:
-        """How many planned trials are over, controls and longer fine-tunes included."""
+        """Number of planned trials that are over, including controls and longer fine-tunes."""
         finished = sum(len(self.evaluations_of(study)) for study in STUDY_NAMES)
         return finished + len(self.failures()) + self.count_stopped() + self.count_duplicates()
 
     def rungs(self) -> list[RungResult]:
-        """Where the trials stood at their rungs, in the order of their ends."""
+        """Results at rungs, ordered by the end of their trials."""
         ended = [t for t in self.trials("search") if t.datetime_complete and t.state.is_finished()]
         ended.sort(key=lambda t: t.datetime_complete or datetime.min)
         return [
@@ -122,7 +119,7 @@ class TrialRecords:
         ]
 
     def front(self) -> Front | None:
-        """The front of what is finished; None before the first finished trial."""
+        """Front of the finished trials; None before the first."""
         evaluations, summary = self.evaluations(), self.summary
         if not evaluations or summary is None:
             return None
@@ -130,33 +127,33 @@ class TrialRecords:
 
     @property
     def final_metrics(self) -> MetricsByPath:
-        """What was measured at the ends of searches, by path; DENSE is the dense network's."""
+        """Metrics measured at the end of the search, by path; DENSE_PATH is the dense network."""
         found: MetricsByPath = self._studies["search"].user_attrs.get("figures", NO_METRICS)
         return found
 
     @property
     def concluded(self) -> int | None:
-        """How many planned trials were seen through to the search's end; None before it."""
+        """Number of planned trials at the end of the search; None before the end."""
         found: int | None = self._studies["search"].user_attrs.get("concluded")
         return found
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What the front is derived from besides the trials."""
+        """Values besides the trials that the front is derived from."""
         found: dict[str, Any] | None = self._studies["search"].user_attrs.get("summary")
         return found
 
     def study(self, name: str) -> optuna.Study:
-        """One of the studies."""
+        """Return one of the studies."""
         return self._studies[name]
 
     def trials(self, study: str, *states: TrialState) -> list[FrozenTrial]:
-        """The trials of one study, in the order of their numbers."""
+        """Trials of one study in these states (default: all), ordered by number."""
         return self._studies[study].get_trials(deepcopy=False, states=states or None)
 
 
 def read_trial_records(journal: Path) -> TrialRecords | None:
-    """What a journal holds now; None where no search has begun in it."""
+    """Read a journal; None if no search has started in it."""
     if not journal.exists():
         return None
     silence_optuna()
@@ -165,21 +162,21 @@ def read_trial_records(journal: Path) -> TrialRecords | None:
         storage = journal_storage(journal)
         if not set(STUDY_NAMES) <= set(optuna.get_all_study_names(storage)):
             return None
-        record = TrialRecords(
+        records = TrialRecords(
             {n: optuna.load_study(study_name=n, storage=storage) for n in STUDY_NAMES}
         )
-        record.check()
-    return record
+        records.check()
+    return records
 
 
 def front_from_journal(journal: Path) -> Front | None:
-    """The front of what the journal holds now; None before the first finished trial."""
-    record = read_trial_records(journal)
-    return record.front() if record else None
+    """Front of the finished trials in a journal; None before the first."""
+    records = read_trial_records(journal)
+    return records.front() if records else None
 
 
 def silence_optuna() -> None:
-    """Neither a line a trial, nor a warning for an interface that Optuna calls experimental."""
+    """Turn off Optuna's line per trial and its warnings about experimental features."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -190,10 +187,20 @@ def build_front(
     summary: dict[str, Any],
     metrics: MetricsByPath = NO_METRICS,
 ) -> Front:
-    """The front of these evaluations; `summary` and `figures` as the ledger keeps them.
+    """Build the front of these evaluations.
 
-    Where latency is an objective, a network may leave the front by its figures: the trials were
-    timed while others were running, they are timed alone. None enters, since its weights are gone.
+    If latency is an objective, the final metrics can remove a network from the front: trials are
+    timed while others run, final metrics are timed alone. They add none, because the weights of
+    networks off the front are deleted.
+
+    Args:
+        evaluations: The finished trials.
+        controls: The finished controls by name.
+        summary: See `TrialRecords.summary`.
+        metrics: See `TrialRecords.final_metrics`.
+
+    Returns:
+        The front with test metrics where they are known.
     """
     evaluations = with_first_latency(evaluations)
     dense = with_test_metrics(DenseMetrics(**summary["dense"]), metrics)
@@ -215,8 +222,9 @@ def build_front(
 
 
 def with_first_latency(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """A network that was trained on has its trial's latency: it was cut once, and the noise of two
-    timings must not put both on a front.
+    """Give a longer fine-tune the latency of its trial, because both are the same network.
+
+    Otherwise the noise of two timings could put both on the front.
     """
     first: dict[int | None, float | None] = {}
     return [
@@ -225,11 +233,11 @@ def with_first_latency(evaluations: list[Evaluation]) -> list[Evaluation]:
 
 
 def with_test_metrics(measured: MeasuredT, metrics: MetricsByPath) -> MeasuredT:
-    """The same with test accuracy and latency, where an end of a search has measured them."""
+    """Return a copy with test accuracy and latency, if they are among the metrics."""
     own = metrics.get(DENSE_PATH if isinstance(measured, DenseMetrics) else measured.path)
     if own is None:
         return measured
-    test, latency = (own[name] for name in ("test_accuracy", "latency_ms"))
+    test, latency = own["test_accuracy"], own["latency_ms"]
     return replace(
         measured,
         test_accuracy=None if test is None else float(test),
@@ -238,35 +246,36 @@ def with_test_metrics(measured: MeasuredT, metrics: MetricsByPath) -> MeasuredT:
 
 
 def check_spans(spans: Any) -> None:
-    """Raise unless these are the times that a trial leaves, or none."""
+    """Raise if these are not the times of a trial's phases."""
     if spans is not None and "begin" in spans:
         float(spans["begin"])
         sum(float(seconds) for seconds in spans["seconds"].values())
 
 
 def trial_spec_of(trial: FrozenTrial) -> TrialSpec | None:
-    """The job that a trial carries; None if it was cut short before it was given one."""
+    """The spec of a trial; None if the trial ended before it got one."""
     values = trial.user_attrs.get("job")
     return trial_spec_from_json(values) if values else None
 
 
 def is_duplicate(trial: FrozenTrial) -> bool:
-    """True for a policy whose network another trial has made; it was not carried out."""
+    """Whether the trial was not run because another trial produces the same network."""
     return "repeat_of" in trial.user_attrs
 
 
 def evaluation_of(trial: FrozenTrial) -> Evaluation | None:
-    """The evaluation of a finished trial. A repeat has one only where a control made its network:
-    a sampled trial's counts once.
+    """The evaluation of a finished trial; None for others.
+
+    A duplicate has one only if a control produced its network: networks of the search count once.
     """
-    known = is_duplicate(trial) and "evaluation" not in trial.user_attrs
-    if trial.state != TrialState.COMPLETE or known:
+    counted_elsewhere = is_duplicate(trial) and "evaluation" not in trial.user_attrs
+    if trial.state != TrialState.COMPLETE or counted_elsewhere:
         return None
     return evaluation_from_json(trial.user_attrs["evaluation"])
 
 
 def failure_reason(trial: FrozenTrial) -> str | None:
-    """The reason of a failed trial."""
+    """The reason of a failed trial; None for others."""
     if trial.state != TrialState.FAIL:
         return None
     reason = trial.user_attrs.get("failure")
@@ -274,18 +283,18 @@ def failure_reason(trial: FrozenTrial) -> str | None:
 
 
 def next_attempt(spec: TrialSpec, reason: str) -> TrialSpec | None:
-    """What an end of this kind leaves to do, if anything: a stop by the user costs no attempt."""
+    """The spec of the retry after a failure, or None. A stop by the user uses up no attempt."""
     if reason == STOPPED_BY_USER:
         return spec
-    again = replace(spec, attempt=spec.attempt + 1)
-    return again if again.attempt < MAX_ATTEMPTS.get(reason, 1) else None
+    retry = replace(spec, attempt=spec.attempt + 1)
+    return retry if retry.attempt < MAX_ATTEMPTS.get(reason, 1) else None
 
 
 def latest_attempts(trials: list[FrozenTrial]) -> dict[int | str, tuple[TrialSpec, FrozenTrial]]:
-    """The newest trial of all that any was started for, by what it settles."""
+    """The newest attempt of each planned trial, by `TrialSpec.plan_key`."""
     latest = {}
     for trial in trials:
-        job = trial_spec_of(trial)
-        if job:
-            latest[job.plan_key] = (job, trial)
+        spec = trial_spec_of(trial)
+        if spec:
+            latest[spec.plan_key] = (spec, trial)
     return latest

@@ -1,1 +1,1 @@
-"""Many searches: the file that describes them, the runner, its state."""
+"""Many searches: `read_sweep_file`, `sweep_command` and `SweepState`."""

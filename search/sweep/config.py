@@ -1,4 +1,4 @@
-"""The file of a sweep: models x data x seeds x targets, and what is set for all or for some."""
+"""The TOML file of a sweep: models x data x seeds x targets, common settings and overrides."""
 
 from __future__ import annotations
 
@@ -20,12 +20,8 @@ AXIS_SETTINGS = {"models": "model", "data": "data", "seeds": "seed", "targets": 
 SEARCH_KEY, OVERRIDE_KEY, MATCH_KEY = "search", "override", "match"
 TOP_LEVEL_KEYS = (*AXIS_SETTINGS, SEARCH_KEY, OVERRIDE_KEY)
 MATCHABLE_SETTINGS = ("model", "data", "seed", "target_flops", "target_params")
-EXCLUDED_SETTINGS = ("out", "quiet", "json")  # the sweep's own
-SHARED_SETTINGS = (
-    "address",
-    "workers",
-    "plugin",
-)  # one Ray, one process: for all runs or for none
+EXCLUDED_SETTINGS = ("out", "quiet", "json")  # the sweep sets these
+SHARED_SETTINGS = ("address", "workers", "plugin")  # the same in all runs, which share Ray
 SWEEP_SETTINGS = tuple(
     field.name for field in fields(SearchSettings) if field.name not in EXCLUDED_SETTINGS
 )
@@ -36,14 +32,14 @@ TomlTable = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class SweepEntry:
-    """One search of a sweep; its name is that of its folder."""
+    """One search of a sweep, named like its folder."""
 
     name: str
     settings: SearchSettings
 
     @property
     def dense_key(self) -> tuple[object, ...]:
-        """Equal for entries of the same dense network and data."""
+        """Equal for entries with the same dense network and data."""
         s = self.settings
         images = s.mean, s.std, s.augment
         on_cpu = s.gpus_per_trial == 0
@@ -51,7 +47,17 @@ class SweepEntry:
 
 
 def read_sweep_file(path: Path) -> tuple[SweepEntry, ...]:
-    """The searches that the file asks for, in its order; one line if it is wrong."""
+    """Read the searches of a sweep from a TOML file.
+
+    Args:
+        path: The file; docs/sweeps.md describes its format.
+
+    Returns:
+        The searches in the order of the file.
+
+    Raises:
+        UserError: The file is not valid.
+    """
     try:
         return build_entries(read_toml(path))
     except UserError as error:
@@ -59,7 +65,7 @@ def read_sweep_file(path: Path) -> tuple[SweepEntry, ...]:
 
 
 def read_toml(path: Path) -> TomlTable:
-    """The values of a TOML file."""
+    """Read a TOML file."""
     try:
         return tomllib.loads(read_bounded(path, MAX_SWEEP_FILE_BYTES).decode())
     except FileNotFoundError:
@@ -71,13 +77,13 @@ def read_toml(path: Path) -> TomlTable:
 
 
 def build_entries(values: TomlTable) -> tuple[SweepEntry, ...]:
-    """The product of the axes, each with the settings that hold for it."""
+    """Build the product of the axes, with the settings and overrides of each search."""
     check_keys("the file", values, TOP_LEVEL_KEYS)
-    for_all = parse_settings_table(values.get(SEARCH_KEY, {}), f"[{SEARCH_KEY}]", SWEEP_SETTINGS)
+    common = parse_settings_table(values.get(SEARCH_KEY, {}), f"[{SEARCH_KEY}]", SWEEP_SETTINGS)
     axes = [
         read_axis(values[key], key, name) for key, name in AXIS_SETTINGS.items() if key in values
     ]
-    check_once(for_all, values)
+    check_set_once(common, values)
     overrides = [
         SweepOverride.from_table(table)
         for table in check_override_tables(values.get(OVERRIDE_KEY, []))
@@ -85,39 +91,40 @@ def build_entries(values: TomlTable) -> tuple[SweepEntry, ...]:
     entries: dict[str, SweepEntry] = {}
     seen: dict[tuple[object, ...], str] = {}
     for parts in itertools.product(*axes):
-        chosen = merge_tables((for_all, *parts))
+        chosen = merge_tables((common, *parts))
         chosen = merge_tables((chosen, *(o.settings for o in overrides if o.matches(chosen))))
         settings = SearchSettings(**chosen)
         settings.check()
         identity = run_identity(settings)
         if identity in seen:
-            raise UserError(f"runs must differ, got {seen[identity]} twice; drop one of the two")
+            raise UserError(f"runs must differ, got {seen[identity]} twice; remove one of the two")
         name = unique_run_name(settings, identity, entries)
         seen[identity] = name
         entries[name] = SweepEntry(name, settings)
     for override in overrides:
         if not any(override.matches(settings_as_dict(e.settings)) for e in entries.values()):
             raise UserError(
-                f"[[{OVERRIDE_KEY}]] must match a run, got {MATCH_KEY} = {override.match}; mend it"
+                f"[[{OVERRIDE_KEY}]] must match a run, got {MATCH_KEY} = {override.match}; "
+                "correct it"
             )
     return tuple(entries.values())
 
 
 @dataclass(frozen=True, slots=True)
 class SweepOverride:
-    """Settings for those runs that have all the values of `match`."""
+    """Settings for the runs that have all the values of `match`."""
 
     match: TomlTable
     settings: TomlTable
 
     @classmethod
     def from_table(cls, table: TomlTable) -> SweepOverride:
-        """A table of the file."""
+        """Parse one [[override]] table."""
         where = f"[[{OVERRIDE_KEY}]]"
         match = table.get(MATCH_KEY)
         if not isinstance(match, dict) or not match:
             raise UserError(
-                f"{where} must say which runs it is for, got {MATCH_KEY} = {match}; "
+                f"{where} must name which runs it is for, got {MATCH_KEY} = {match}; "
                 f'write {MATCH_KEY} = {{model = "resnet56"}}'
             )
         rest = {name: value for name, value in table.items() if name != MATCH_KEY}
@@ -128,7 +135,7 @@ class SweepOverride:
         )
 
     def matches(self, chosen: Mapping[str, Any]) -> bool:
-        """True if the run has all the values."""
+        """Whether a run with these settings has all the values of `match`."""
         defaults = SearchSettings()
         return all(
             is_same_value(chosen.get(name, getattr(defaults, name)), value)
@@ -137,7 +144,7 @@ class SweepOverride:
 
 
 def is_same_value(one: object, other: object) -> bool:
-    """Equal, where 40% is 0.4."""
+    """Whether both values are equal, as sizes too: 40% is 0.4."""
     from ...spaces.cost.target import parse_size
 
     if one == other:
@@ -149,51 +156,53 @@ def is_same_value(one: object, other: object) -> bool:
 
 
 def settings_as_dict(settings: SearchSettings) -> TomlTable:
-    """The record's fields by name."""
+    """Return the settings by name."""
     return {field.name: getattr(settings, field.name) for field in fields(SearchSettings)}
 
 
 def merge_tables(parts: Iterable[TomlTable]) -> TomlTable:
-    """All of them; the later one holds."""
-    found: TomlTable = {}
+    """Merge tables; later values replace earlier ones."""
+    merged: TomlTable = {}
     for part in parts:
-        found |= part
-    return found
+        merged |= part
+    return merged
 
 
-def check_once(for_all: TomlTable, values: TomlTable) -> None:
-    """Refuse a setting for all runs that a list would replace in each of them."""
+def check_set_once(common: TomlTable, values: TomlTable) -> None:
+    """Raise UserError for a common setting that an axis replaces in every run."""
     for key, name in AXIS_SETTINGS.items():
         names = ("target_flops", "target_params") if key == "targets" else (name,)
         for one in names if key in values else ():
-            if one in for_all:
+            if one in common:
                 raise UserError(
-                    f"[{SEARCH_KEY}] must not have {one!r} where there is a list of {key}, got both; "
-                    "leave one out"
+                    f"[{SEARCH_KEY}] must not have {one!r} if there is a list of {key}, got both; "
+                    "remove one of them"
                 )
 
 
 def read_axis(values: object, key: str, name: str) -> list[TomlTable]:
-    """The settings of each place of an axis: a bare value, or a table with more settings."""
+    """Parse an axis: each entry is a value, or a table that adds more settings."""
     listed = values if isinstance(values, list) else [values]
     if not listed:
-        raise UserError(f"{key} must have an entry, got none; leave it out for the default")
+        raise UserError(f"{key} must have an entry, got none; remove the key for the default")
     allowed = [n for n in SWEEP_SETTINGS if n not in SHARED_SETTINGS]
-    needs = ("target_flops", "target_params") if key == "targets" else (name,)
-    places = []
+    required = ("target_flops", "target_params") if key == "targets" else (name,)
+    entries = []
     for number, value in enumerate(listed, start=1):
         table = value if isinstance(value, dict) else {name: value}
-        found = parse_settings_table(table, f"{key}, entry {number}", allowed)
-        if not any(one in found for one in needs):
-            raise UserError(f"{key}, entry {number} must have {' or '.join(needs)}, got none")
+        settings = parse_settings_table(table, f"{key}, entry {number}", allowed)
+        if not any(one in settings for one in required):
+            raise UserError(
+                f"{key}, entry {number} must have {' or '.join(required)}, got none; add one"
+            )
         if key == "targets":
-            found = {"target_flops": None, "target_params": None} | found
-        places.append(found)
-    return places
+            settings = {"target_flops": None, "target_params": None} | settings
+        entries.append(settings)
+    return entries
 
 
 def check_override_tables(values: object) -> list[TomlTable]:
-    """The tables of [[override]]."""
+    """Return the [[override]] tables; raise UserError if they are not tables."""
     if isinstance(values, list) and all(isinstance(one, dict) for one in values):
         return values
     raise UserError(
@@ -202,25 +211,31 @@ def check_override_tables(values: object) -> list[TomlTable]:
 
 
 def parse_settings_table(table: object, where: str, allowed: Sequence[str]) -> TomlTable:
-    """A table's settings in the types that the record has; `max-flops` is max_flops too."""
+    """Convert a table to settings; names may have hyphens in place of underscores."""
     if not isinstance(table, dict):
-        raise UserError(f"{where} must be a table of settings, got {table!r}")
+        raise UserError(
+            f"{where} must be a table of settings, got {table!r}; write NAME = VALUE lines"
+        )
     named = {name.replace("-", "_"): value for name, value in table.items()}
     check_keys(where, named, allowed)
     return {name: parse_setting(name, value, where) for name, value in named.items()}
 
 
 def check_keys(where: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse a key that nobody would read."""
+    """Raise UserError for a key that is not allowed."""
     for name in values:
         if name in SHARED_SETTINGS and name not in allowed:
-            raise UserError(f"{where} cannot have {name!r}: one for all runs; put it in [search]")
+            raise UserError(
+                f"{name!r} must be the same in all runs, got it in {where}; move it to [search]"
+            )
         if name not in allowed:
-            raise UserError(f"{where} has no key {name!r}; its keys are {', '.join(allowed)}")
+            raise UserError(
+                f"{where} must have known keys, got {name!r}; its keys are {', '.join(allowed)}"
+            )
 
 
 def run_identity(settings: SearchSettings) -> tuple[object, ...]:
-    """What tells the runs of a sweep apart."""
+    """Return the values by which the runs of a sweep must differ."""
     target = settings.target()
     return settings.model, settings.data, target.flops, target.params, settings.seed
 
@@ -228,7 +243,7 @@ def run_identity(settings: SearchSettings) -> tuple[object, ...]:
 def unique_run_name(
     settings: SearchSettings, identity: tuple[object, ...], taken: Mapping[str, object]
 ) -> str:
-    """A speaking name, and of two alike the later one with a hash: names stay as lists grow."""
+    """Name a run by its settings; a hash makes a repeated name unique and stable."""
     target = settings.target()
     sizes = (("flops", target.flops), ("params", target.params))
     parts = [source_slug(settings.model), source_slug(settings.data)]
@@ -241,13 +256,13 @@ def unique_run_name(
 
 
 def source_slug(source: str) -> str:
-    """A model's or a data set's name as a part of a file's name, without its directory."""
+    """Return the name of a model or a data set for use in a file name, without its directory."""
     kind, _, where = source.partition(":")
-    if "/" in where:  # a directory: its own name tells more than "folder" does
+    if "/" in where:  # the directory's name says more than "folder"
         kind, where = (Path(where).name, "") if kind == "folder" else (kind, "")
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{kind} {where}").strip("-.")[-40:]
 
 
 def size_slug(size: float | int) -> str:
-    """0.4, or 50M."""
+    """Format a size for use in a file name: 0.4, or 50M."""
     return f"{size / 1e6:g}M" if isinstance(size, int) else f"{size:g}"

@@ -1,7 +1,7 @@
-"""A sweep: several searches one after another on one Ray, each in a folder of its own.
+"""A sweep: several searches in sequence on one Ray, each in its own run folder.
 
-Run it again and it goes on: finished runs are left alone, an interrupted one is resumed. Runs of
-one dense network and data train and measure it once.
+The same command resumes a sweep: it skips finished runs and resumes interrupted ones. Runs with
+the same dense network and data train and measure it once.
 """
 
 from __future__ import annotations
@@ -51,19 +51,28 @@ from ..storage.run_folder import (
 from .config import SweepEntry
 from .state import FAILED, FINISHED, RUNNING, SweepState, unwritable_sweep_error
 
-REPEATED_SETTINGS = (
-    *CHANGEABLE_SETTINGS,
-    "trials",
-    "model",
-    "data",
-    "plugin",
-)  # of a run that goes on
+# Settings that are passed on to a resumed run.
+REPEATED_SETTINGS = (*CHANGEABLE_SETTINGS, "trials", "model", "data", "plugin")
 
 
 def sweep_command(
     entries: Sequence[SweepEntry], root: Path, resume_command: str, *, dry_run: bool, quiet: bool
 ) -> int:
-    """`paretoprune sweep`: the exit code, 1 if a run failed; `again` is the line that goes on."""
+    """Run or resume a sweep; the implementation of `paretoprune sweep`.
+
+    Args:
+        entries: The searches.
+        root: The folder of the sweep.
+        resume_command: The command line that resumes the sweep, for messages.
+        dry_run: Whether to print the searches and run none.
+        quiet: Whether to print no progress.
+
+    Returns:
+        The exit code: 1 if a run failed.
+
+    Raises:
+        UserError: An entry is not valid, or the folder cannot be used.
+    """
     check_entries(entries)
     check_local_path(root)
     console = make_console()
@@ -90,43 +99,44 @@ def sweep_command(
 
 
 def check_entries(entries: Sequence[SweepEntry]) -> None:
-    """Refuse what no run could begin with: names and files, before anything is spent."""
+    """Raise UserError for unknown names and missing files before any run starts."""
     for entry in entries:
         settings = entry.settings
         check_weights_file(settings.weights)
         check_images(settings.images(), settings.data, None)
-        words = settings.names_in
+        names = settings.names_in
         with plugins_loaded([read_plugin(path) for path in settings.plugin]):
-            build_policy_space(words("scores"), words("allocations"), words("schedules"), stages=1)
+            build_policy_space(names("scores"), names("allocations"), names("schedules"), stages=1)
         for what, name, known in (
             ("model", settings.model, (*ZOO_BUILDERS, "torchvision:NAME")),
             ("data", settings.data, ("digits", *(f"{n}:DIR" for n in SOURCES if n != "digits"))),
         ):
             if name not in known and ":" not in name:
                 raise UserError(
-                    f"{what} must be one of {', '.join(known)} or module:function, got {name!r}"
+                    f"{what} must be one of {', '.join(known)} or module:function, got {name!r}; "
+                    "check the spelling"
                 )
 
 
 def run_sweep(state: SweepState, console: Console, resume_command: str, *, quiet: bool) -> int:
-    """Run what is not finished, then show the table."""
+    """Run the unfinished searches, then print the table; return the exit code."""
     check_started_runs(state)
-    stopping = SignalHandler()
+    signals = SignalHandler()
     try:
-        with stopping.installed():
-            run_unfinished(state, console, stopping, quiet=quiet)
+        with signals.installed():
+            run_unfinished(state, console, signals, quiet=quiet)
     except StopRequested as stop:
         state.interrupt()
         show_sweep(state, console)
         print_line(f"stopped; to go on: {resume_command}", console)
         return stop.exit_code
     except DiskFullError as full:
-        raise DiskFullError(f"{full}, or with all of the sweep: {resume_command}") from full
+        raise DiskFullError(f"{full}, or resume the whole sweep: {resume_command}") from full
     show_sweep(state, console)
     failed = len(state.failed())
     if failed:
         print_line(
-            f"{failed} of {len(state.entries)} runs failed; to try them again: {resume_command}",
+            f"{failed} of {len(state.entries)} runs failed; to run them again: {resume_command}",
             console,
         )
     return 1 if failed else 0
@@ -135,7 +145,7 @@ def run_sweep(state: SweepState, console: Console, resume_command: str, *, quiet
 def run_unfinished(
     state: SweepState, console: Console, signals: SignalHandler, *, quiet: bool
 ) -> None:
-    """What is not finished, one after another."""
+    """Run the unfinished searches in sequence."""
     state.write()
     entries = state.unfinished()
     if not entries:
@@ -149,42 +159,42 @@ def run_unfinished(
 
 
 def run_entry(entry: SweepEntry, state: SweepState, *, quiet: bool) -> None:
-    """One search from its start or from where it stopped; its failure is its own."""
+    """Start or resume one search; record a failure without stopping the sweep."""
     begin = time.monotonic()
     state.set_state(entry, RUNNING)
-    ended, reason = FINISHED, ""
+    outcome, reason = FINISHED, ""
     try:
         search_entry(entry, state, quiet=quiet)
     except StopRequested:
         state.set_state(entry, RUNNING, seconds=time.monotonic() - begin)
         raise
     except DiskFullError:
-        raise  # neither the others nor sweep.json have room
+        raise  # the other runs and sweep.json need disk space too
     except (UserError, AllTrialsFailedError) as error:
-        ended, reason = FAILED, str(error)
+        outcome, reason = FAILED, str(error)
     except Exception as error:
-        ended, reason = FAILED, f"{type(error).__name__}: {error}"
+        outcome, reason = FAILED, f"{type(error).__name__}: {error}"
         write_traceback(state.root, entry)
     reason = " ".join(reason.split())
-    state.set_state(entry, ended, reason=reason, seconds=time.monotonic() - begin)
+    state.set_state(entry, outcome, reason=reason, seconds=time.monotonic() - begin)
 
 
 def search_entry(entry: SweepEntry, state: SweepState, *, quiet: bool) -> None:
-    """The search itself."""
+    """Start or resume the search of an entry."""
     run = state.run_folder(entry)
     if run.config.exists():
         settings = entry.settings
         repeated = {name: getattr(settings, name) for name in REPEATED_SETTINGS}
         resume_search(run.root, RunInputs(SearchProgress(quiet=quiet)), repeated)
         return
-    kin = [e for e in state.entries if e != entry and e.dense_key == entry.dense_key]
-    relatives = tuple(state.run_folder(one).root for one in kin)
-    given = RunInputs(SearchProgress(quiet=quiet), related_runs=relatives)
-    new_search(replace(entry.settings, out=run.root), given)
+    related = [e for e in state.entries if e != entry and e.dense_key == entry.dense_key]
+    related_runs = tuple(state.run_folder(one).root for one in related)
+    inputs = RunInputs(SearchProgress(quiet=quiet), related_runs=related_runs)
+    new_search(replace(entry.settings, out=run.root), inputs)
 
 
 def check_started_runs(state: SweepState) -> None:
-    """Refuse a file that has changed for a run that has begun; more trials reopen it."""
+    """Raise UserError if the settings of a started run changed; reopen runs with more trials."""
     for entry in state.entries:
         run = state.run_folder(entry)
         if run.config.exists():
@@ -197,25 +207,24 @@ def check_started_runs(state: SweepState) -> None:
 def check_settings_unchanged(
     run: RunFolder, kept: SearchSettings, requested: SearchSettings
 ) -> None:
-    """A run that has begun keeps its settings, but that its trials may grow."""
+    """Raise UserError if the settings of a started run differ, except more trials."""
     requested = replace(
         requested,
         ensemble_images=requested.ensemble_images or kept.ensemble_images,
         artifacts=absolute_url(requested.artifacts),
     )
-    as_many_or_more = requested.trials >= kept.trials
+    trials_not_reduced = requested.trials >= kept.trials
     for field in fields(SearchSettings):
         name, before, now = field.name, getattr(kept, field.name), getattr(requested, field.name)
         if (
             name in (*CHANGEABLE_SETTINGS, "out")
-            or (name == "trials" and as_many_or_more)
+            or (name == "trials" and trials_not_reduced)
             or before == now
         ):
             continue
         raise UserError(
-            f"{run.root} must go on with its own settings, got {name} = {now} "
-            f"instead of {before}; change it back, "
-            "delete that folder to begin anew, or name another --out"
+            f"{run.root} must keep its settings, got {name} = {now} instead of {before}; "
+            "change it back, delete that folder to start again, or name another --out"
         )
 
 
@@ -223,30 +232,30 @@ def check_settings_unchanged(
 def shared_ray(
     entries: Sequence[SweepEntry], root: Path, signals: SignalHandler
 ) -> Iterator[None]:
-    """The Ray that all runs use: each finds it running, and leaves it so."""
-    ours = RunFolder(root)
+    """Run one Ray for all searches; each uses it and leaves it running."""
+    folder = RunFolder(root)
     cpus = max(local_ray_cpus(entry.settings) for entry in entries)
     address = entries[0].settings.address
-    runtime = RayRuntime(address=address, cpus=cpus, token=ours.token)
+    runtime = RayRuntime(address=address, cpus=cpus, token=folder.token)
     try:
-        with signals.shield(), redirect_output(ours.log):
+        with signals.shield(), redirect_output(folder.log):
             runtime.start()
             signals.reinstall()
         yield
     finally:
-        with signals.shield(), redirect_output(ours.log):
+        with signals.shield(), redirect_output(folder.log):
             runtime.close()
 
 
 def write_traceback(root: Path, entry: SweepEntry) -> None:
-    """The whole traceback of an error that is not the user's."""
+    """Write the traceback of an unexpected error to a file in the sweep's folder."""
     folder = root / "errors"
     folder.mkdir(exist_ok=True)
     write_bytes_atomic(folder / f"{entry.name}.txt", traceback.format_exc().encode())
 
 
 def show_sweep(state: SweepState, console: Console) -> None:
-    """The joint table, why runs failed, and where the rest is."""
+    """Print the table of all runs, the reasons of failures and the paths of the results."""
     rows = state.rows()
     console.print(sweep_table(rows))
     for row in state.failed():
@@ -259,7 +268,7 @@ def show_sweep(state: SweepState, console: Console) -> None:
 
 
 def sweep_table(rows: Sequence[SweepRow]) -> Table:
-    """One row a run."""
+    """Build the table with one row for each run."""
     table = Table(title="Sweep (accuracy: validation; FLOPs: MACs)", box=box.SIMPLE)
     for head in SWEEP_COLUMNS:
         number = head in ("dense", "at target", "front", "hypervolume", "min")
@@ -270,6 +279,6 @@ def sweep_table(rows: Sequence[SweepRow]) -> Table:
 
 
 def describe_entry(row: SweepRow, entry: SweepEntry) -> str:
-    """One run in one line, before it is run."""
-    what = f"{row.name}: {row.model} on {row.data}, {row.target}"
-    return f"{what}, {entry.settings.trials} trials: {row.state}"
+    """Describe a run in one line."""
+    summary = f"{row.name}: {row.model} on {row.data}, {row.target}"
+    return f"{summary}, {entry.settings.trials} trials: {row.state}"

@@ -1,4 +1,4 @@
-"""Where a sweep stands: the states of its runs, kept in sweep.json, and the joint report."""
+"""The state of a sweep: the states of its runs in sweep.json, and the report of all runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FINISHED, FAILED = "finished", "failed"
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """How far one run is, the reason if it failed, and what it took in all its launches."""
+    """State of one run, the reason of a failure, and the seconds of all launches."""
 
     state: str = WAITING
     reason: str = ""
@@ -33,7 +33,7 @@ class RunStatus:
 
 
 class SweepState:
-    """The runs of a sweep by name. Every change is in sweep.json and the page before it counts."""
+    """The runs of a sweep by name. Each change of a state is written to sweep.json at once."""
 
     def __init__(self, root: Path, entries: Sequence[SweepEntry]) -> None:
         self.root, self.entries = root, tuple(entries)
@@ -41,43 +41,43 @@ class SweepState:
         self._statuses |= self._saved()
 
     def run_folder(self, entry: SweepEntry) -> RunFolder:
-        """The folder of one run."""
+        """Return the folder of a run."""
         return RunFolder(self.root / entry.name)
 
     def unfinished(self) -> list[SweepEntry]:
-        """The runs that still have to be run, in order."""
+        """Return the runs that are not finished, in order."""
         return [e for e in self.entries if self._statuses[e.name].state != FINISHED]
 
     def failed(self) -> list[SweepRow]:
-        """The runs that failed."""
+        """Return the runs that failed."""
         return [row for row in self.rows() if row.state == FAILED]
 
     def reopen(self, entry: SweepEntry) -> None:
-        """A finished run is asked for more trials."""
+        """Mark a run as waiting again, because it has more trials now."""
         before = self._statuses[entry.name]
         self._statuses[entry.name] = RunStatus(seconds=before.seconds)
 
     def set_state(
         self, entry: SweepEntry, state: str, *, reason: str = "", seconds: float = 0.0
     ) -> None:
-        """A run has come to another state; `seconds` are added to what it took before."""
+        """Set the state of a run, add to its seconds, and write the files."""
         before = self._statuses[entry.name]
         self._statuses[entry.name] = RunStatus(state, reason, before.seconds + seconds)
         self.write()
 
     def interrupt(self) -> None:
-        """What runs is stopped."""
+        """Mark the running runs as interrupted."""
         for name, status in self._statuses.items():
             if status.state == RUNNING:
                 self._statuses[name] = replace(status, state=INTERRUPTED)
         self.write()
 
     def rows(self) -> list[SweepRow]:
-        """What the table shows."""
+        """Return the rows of the table."""
         return [self._row(entry) for entry in self.entries]
 
     def write(self) -> None:
-        """sweep.json and the page: both are derived, but for the states."""
+        """Write sweep.json and the report page."""
         rows = self.rows()
         values = [self._json(row, entry) for row, entry in zip(rows, self.entries, strict=True)]
         page = sweep_page(self.root.resolve().name, rows)
@@ -105,10 +105,10 @@ class SweepState:
 
     def _json(self, row: SweepRow, entry: SweepEntry) -> dict[str, Any]:
         front, status = row.front, self._statuses[row.name]
-        figures: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         if front is not None:
             answer = front.at_target
-            figures = {
+            metrics = {
                 "dense": asdict(front.dense),
                 "at_target": answer.to_json() if answer else None,
                 "controls": {name: c.to_json() for name, c in sorted(front.controls.items())},
@@ -123,11 +123,11 @@ class SweepState:
             "seed": settings.seed,
             "target": settings.target().to_json(),
             **asdict(status),
-            **figures,
+            **metrics,
         }
 
     def _saved(self) -> dict[str, RunStatus]:
-        """The states of an earlier launch; a finished run without its front is run again."""
+        """Read the states of an earlier launch. A finished run without a front waits again."""
         try:
             values = read_json(self.root / "sweep.json")
         except FileNotFoundError:
@@ -142,7 +142,7 @@ class SweepState:
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(
                 f"{self.root / 'sweep.json'} must hold the runs of a sweep, got {error!r}; "
-                "delete it: finished runs end at once"
+                "delete it: the sweep then reads the run folders again"
             ) from None
 
     def _checked_statuses(self, runs: Sequence[dict[str, Any]]) -> Iterable[tuple[str, RunStatus]]:
@@ -151,7 +151,7 @@ class SweepState:
             status = RunStatus(
                 str(values["state"]), str(values["reason"]), float(values["seconds"])
             )
-            if status.state == RUNNING:  # its driver was killed
+            if status.state == RUNNING:  # the sweep was killed
                 status = replace(status, state=INTERRUPTED)
             elif status.state == FINISHED and not RunFolder(self.root / name).front.exists():
                 status = RunStatus()
@@ -160,8 +160,8 @@ class SweepState:
 
 
 def unwritable_sweep_error(root: Path, error: OSError) -> UserError:
-    """The folder of the sweep cannot be made, or its disk is full."""
+    """Return the error for a sweep folder that cannot be created or written."""
     return UserError(
-        f"--out must be a folder that can be written, got {root} ({error.strerror}); make room, "
-        "or name another folder"
+        f"--out must be a folder that can be written, got {root} ({error.strerror}); "
+        "free disk space, or name another folder"
     )

@@ -22,7 +22,7 @@ from ...trainers.pruning.gates.trainer import train_gates
 from ...trainers.pruning.iterative import PrunedState, StepCallbacks, prune_iteratively
 from ...trainers.pruning.surgery import prune_network
 from ...trainers.training.loop import train_model
-from ..optimizer.target_plan import derive_seed
+from ..optimizer.plan import derive_seed
 from ..storage.trial_spec import TrialSpec
 from .context import TrialContext
 from .oom_retry import (

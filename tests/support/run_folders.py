@@ -1,4 +1,4 @@
-"""A run folder as a search leaves it, without the training: real journal, recipes and evidence."""
+"""Write a run folder without training: a real journal, recipes and measurements."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ EVIDENCE = [Policy("taylor", allocation="loss-budget"), Policy("ensemble"), Poli
 
 
 def hostile_network():
-    """A tiny network whose layers a stranger named."""
+    """A tiny network with hostile layer names."""
     layers = nn.Sequential()
     layers.add_module(HOSTILE.replace(".", ""), nn.Conv2d(2, 16, 3, padding=1))
     layers.add_module("act", nn.ReLU())
@@ -49,12 +49,12 @@ def hostile_network():
 
 
 class RunWriter:
-    """Writes a run trial by trial; the same seed, the same run."""
+    """Writes a run trial by trial, with a fixed seed."""
 
     def __init__(self, folder: Path, network, *, planned=14, space=True):
         silence_optuna()
         self.folder, self.channel_map = folder, network.channel_map
-        self.price = CostModel(network.channel_map)
+        self.cost_model = CostModel(network.channel_map)
         self.rng = np.random.default_rng(0)
         folder.mkdir(parents=True)
         settings = {"target_flops": "0.5", "model": "evil:build", "data": "evil:data",
@@ -73,14 +73,14 @@ class RunWriter:
             )
             for name in STUDY_NAMES
         )
-        macs, params = self.price.dense
+        macs, params = self.cost_model.dense
         self.search.set_user_attr(
             "summary",
             {"seed": 0, "requested": TARGET.to_json(), "dense": dense_json(0.95, macs, params)},
         )
 
     def policy(self):
-        """A policy like those that are sampled."""
+        """Draw a policy."""
         return Policy(
             score=str(self.rng.choice(["l2", "taylor"])),
             normalisation=str(self.rng.choice(["none", "max", "rank"])),
@@ -88,56 +88,56 @@ class RunWriter:
         )
 
     def add(self, policy=None, control=None, near=None):
-        """One finished trial, or a control; `near`: of at most this share of the FLOPs."""
+        """Add a finished trial or a control; its FLOPs are just below the share `near`."""
         study = self.controls if control else self.search
         trial = study.ask()
-        job = TrialSpec(trial.number, policy or self.policy(), TARGET, 0, number=trial.number)
+        spec = TrialSpec(trial.number, policy or self.policy(), TARGET, 0, number=trial.number)
         if control:
-            job = replace(job, number=None, control=control, policy=CONTROL_POLICIES[control])
-        trial.set_user_attr("job", job.to_json())
-        evaluation = self.evaluate(job, self.mask(near))
+            spec = replace(spec, number=None, control=control, policy=CONTROL_POLICIES[control])
+        trial.set_user_attr("job", spec.to_json())
+        evaluation = self.evaluate(spec, self.mask(near))
         trial.set_user_attr("evaluation", evaluation.to_json())
         study.tell(trial, list(evaluation.objectives))
         return evaluation
 
     def mask(self, near):
-        """A random one; with `near`, one whose FLOPs are within 0.02 below it."""
+        """Draw a mask, with FLOPs within 0.02 below the share `near` if it is given."""
         for _ in range(10_000):
             keep = self.rng.random(self.channel_map.atoms) < self.rng.uniform(0.3, 1.0)
             keep[[group.first for group in build_layout(self.channel_map).groups]] = True
-            share = self.price.cost_of(keep)[0] / self.price.dense[0]
+            share = self.cost_model.cost_of(keep)[0] / self.cost_model.dense[0]
             if near is None or near - 0.02 < share <= near:
                 return keep
         raise AssertionError("no mask is near the target")
 
-    def evaluate(self, job, keep):
-        """The true price, an accuracy that grows with it; the recipe is written."""
+    def evaluate(self, spec, keep):
+        """Evaluate with the true cost and an accuracy that grows with it; write the recipe."""
         atoms = len(keep)
-        macs, params = (int(n) for n in self.price.cost_of(keep))
-        shares = macs / self.price.dense[0], params / self.price.dense[1]
+        macs, params = (int(n) for n in self.cost_model.cost_of(keep))
+        shares = macs / self.cost_model.dense[0], params / self.cost_model.dense[1]
         recipe = Recipe(
             ModelSource("evil:build", 3, (2, 6, 6)), atoms, tuple(np.flatnonzero(~keep).tolist()),
-            "m", "w", job.policy, TARGET, 0,
+            "m", "w", spec.policy, TARGET, 0,
         )  # fmt: skip
-        (self.folder / "trials" / job.folder).mkdir(parents=True)
-        write_json_atomic(self.folder / "trials" / job.folder / "recipe.json", recipe.to_json())
+        (self.folder / "trials" / spec.folder).mkdir(parents=True)
+        write_json_atomic(self.folder / "trials" / spec.folder / "recipe.json", recipe.to_json())
         accuracy = round(0.6 + 0.3 * shares[0] + 0.05 * float(self.rng.random()), 4)
         return Evaluation(
-            trial=job.number, accuracy=accuracy, loss=1 - accuracy, macs=macs, params=params,
+            trial=spec.number, accuracy=accuracy, loss=1 - accuracy, macs=macs, params=params,
             flops_fraction=shares[0], params_fraction=shares[1], epochs=1.0, seconds=2.0,
-            policy=job.policy, target=TARGET, path=f"trials/{job.folder}",
+            policy=spec.policy, target=TARGET, path=f"trials/{spec.folder}",
         )  # fmt: skip
 
     def fail(self, reason):
-        """One failed trial."""
+        """Add a failed trial."""
         trial = self.search.ask()
-        job = TrialSpec(trial.number, self.policy(), TARGET, 0, number=trial.number)
-        trial.set_user_attr("job", job.to_json())
+        spec = TrialSpec(trial.number, self.policy(), TARGET, 0, number=trial.number)
+        trial.set_user_attr("job", spec.to_json())
         trial.set_user_attr("failure", reason)
         self.search.tell(trial, state=TrialState.FAIL)
 
     def conclude(self):
-        """front.json, with the test figures that the end of a search adds."""
+        """Write front.json with test metrics, as the end of a search does."""
         front = front_from_journal(self.folder / "journal.log")
         figures = {
             point.path: {"test_accuracy": point.accuracy - 0.01, "latency_ms": 1.0 + k / 8}
@@ -157,13 +157,13 @@ def dense_json(accuracy, macs, params):
 
 
 def falling_course():
-    """Gates that closed evenly."""
+    """A history of gates that close evenly."""
     sizes = tuple(np.linspace(1.0, 0.5, 8).round(4).tolist())
     return GateHistory(tuple(range(1, 9)), sizes, (*sizes[:-1], 0.4), 0.5, None, moved=2, atoms=40)
 
 
 def write_run(folder, *, trials=12, space=True, evidence=False):
-    """A finished run of a network with hostile names, and its front.json."""
+    """Write a finished run of a network with hostile names; return the writer and the front."""
     network = hostile_network()
     writer = RunWriter(folder, network, planned=trials + 1, space=space)
     writer.add(near=TARGET.flops)

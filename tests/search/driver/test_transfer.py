@@ -15,10 +15,10 @@ from run_folders import hostile_network, write_run
 import paretoprune as pp
 from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
 from paretoprune.search.driver.warm_start import proposals_from_run, proposals_in_space
+from paretoprune.search.optimizer.plan import make_plan
 from paretoprune.search.optimizer.proposer import make_proposer, untried_presets
 from paretoprune.search.optimizer.screening import PolicyPredictor, Proposal
 from paretoprune.search.optimizer.search_space import PolicySpace
-from paretoprune.search.optimizer.target_plan import make_plan
 from paretoprune.spaces.allocations.decode import PruningSpace
 from paretoprune.spaces.cost.cost import CostModel
 from paretoprune.spaces.cost.target import Target

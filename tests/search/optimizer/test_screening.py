@@ -1,4 +1,4 @@
-"""Rehearsed masks, what they foretell, which policies are tried because of it, and variations."""
+"""Untrained losses, their prediction, screening by them, and mutations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 from torch.nn import functional
-from trial_stores import SPACE as LEDGER_SPACE
+from trial_stores import SPACE as STORE_SPACE
 from trial_stores import measured, open_ledger, run_to_the_end
 
 from paretoprune.analysis.mask_ensembles.masked_loss import batch_norm_on_batches
@@ -28,16 +28,16 @@ from paretoprune.analysis.untrained_loss import (
 )
 from paretoprune.search.optimizer import screening
 from paretoprune.search.optimizer.mutation import MIN_FINISHED_TRIALS, propose_mutation, thin_front
+from paretoprune.search.optimizer.plan import PlannedTrial, make_plan
 from paretoprune.search.optimizer.screening import (
     EVALUATED_PER_GENERATION,
-    FIRST,
+    INITIAL_EVALUATIONS,
     PolicyPredictor,
     Proposal,
     screen_policies,
 )
 from paretoprune.search.optimizer.search_space import build_policy_space
 from paretoprune.search.optimizer.suggesters import MutatingSuggester
-from paretoprune.search.optimizer.target_plan import PlannedTrial, make_plan
 from paretoprune.search.results.screening_quality import describe_screening, screening_correlation
 from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
 from paretoprune.spaces.cost.cost import CostModel
@@ -68,12 +68,13 @@ def measuring():
 
 
 @pytest.fixture(scope="module")
-def blind(measuring):
-    evidence = measure_for_policies(
-        POLICIES.read, replace(measuring, limits=MeasurementLimits(curve_images=256))
+def unfitted(measuring):
+    measurements = measure_for_policies(
+        POLICIES.policies_to_measure,
+        replace(measuring, limits=MeasurementLimits(curve_images=256)),
     )
     return PolicyPredictor(
-        PruningSpace(measuring.channel_map, CostModel(measuring.channel_map)), evidence
+        PruningSpace(measuring.channel_map, CostModel(measuring.channel_map)), measurements
     )
 
 
@@ -84,7 +85,7 @@ def random_masks(channel_map, count, seed=0):
     return masks
 
 
-def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics(measuring):
+def test_the_untrained_loss_is_that_of_the_masked_network_on_batch_statistics(measuring):
     masks = random_masks(measuring.channel_map, 3)
     split = fixed_subset(measuring.data.train, 512)
     for mask, loss in zip(
@@ -107,7 +108,7 @@ def test_a_rehearsal_is_the_loss_of_the_masked_network_on_its_batches_statistics
         )
 
 
-def test_the_loss_of_a_rehearsal_is_that_at_the_best_temperature():
+def test_the_untrained_loss_is_that_at_the_best_temperature():
     torch.manual_seed(0)
     logits, labels = torch.randn(400, 10), torch.randint(10, (400,))
     logits[torch.arange(400), labels] += 1.5
@@ -116,15 +117,13 @@ def test_the_loss_of_a_rehearsal_is_that_at_the_best_temperature():
     assert best <= best_temperature_loss(logits, labels) + 1e-6 < best + 0.004
     assert best_temperature_loss(logits * 20, labels) == pytest.approx(
         best, abs=0.004
-    )  # the scale is nothing
-    assert (
-        best_temperature_loss(logits.roll(1, 0), labels) <= np.log(10) + 1e-6
-    )  # who tells nothing apart
+    )  # the scale does not matter
+    assert best_temperature_loss(logits.roll(1, 0), labels) <= np.log(10) + 1e-6  # wrong logits
     assert best_temperature_loss(torch.zeros(400, 10), labels) == pytest.approx(np.log(10))
     assert np.isnan(best_temperature_loss(logits * np.inf, labels))
 
 
-def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring, tmp_path):
+def test_untrained_losses_are_cached_and_do_not_depend_on_how_masks_are_split(measuring, tmp_path):
     masks, on = random_masks(measuring.channel_map, 4), replace(measuring, folder=tmp_path)
     whole = evaluate_untrained(masks, on, ignore_progress)
     (file,) = tmp_path.glob("*.npz")
@@ -137,57 +136,59 @@ def test_rehearsed_masks_are_read_again_and_their_parts_do_not_matter(measuring,
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_what_groups_lose_foretells_masks_that_were_not_seen(measuring):
+def test_removed_weights_by_group_predict_the_losses_of_unseen_masks(measuring):
     rng, channel_map = np.random.default_rng(1), measuring.channel_map
-    worth = rng.random(channel_map.atoms)
+    weights = rng.random(channel_map.atoms)
     keep = rng.random((260, int(channel_map.group_of.max()) + 1))  # each group its own share
     masks = rng.random((260, channel_map.atoms)) < keep[:, channel_map.group_of]
     losses = (
         1
         / (
             1.1
-            - removed_worth_by_group(masks, worth_shares(worth, channel_map), channel_map.group_of)
+            - removed_worth_by_group(
+                masks, worth_shares(weights, channel_map), channel_map.group_of
+            )
         )
     ).sum(1)
-    known = fit_untrained_loss_predictor(masks[:130], losses[:130], worth, channel_map)
-    assert spearman_correlation(known.means(masks[130:]), losses[130:]) > 0.9
+    known = fit_untrained_loss_predictor(masks[:130], losses[:130], weights, channel_map)
+    assert spearman_correlation(known.predict(masks[130:]), losses[130:]) > 0.9
 
 
-def worth_shares(worth, channel_map):
-    return worth / np.bincount(channel_map.group_of, weights=worth)[channel_map.group_of]
+def worth_shares(weights, channel_map):
+    return weights / np.bincount(channel_map.group_of, weights=weights)[channel_map.group_of]
 
 
-def test_nothing_is_foretold_from_a_handful_or_from_no_numbers(measuring):
+def test_too_few_finite_losses_fit_no_predictor(measuring):
     masks = random_masks(measuring.channel_map, 30)
-    worth = np.ones(measuring.channel_map.atoms)
+    weights = np.ones(measuring.channel_map.atoms)
     few = np.where(np.arange(30) < 5, 1.0, np.nan)
-    assert fit_untrained_loss_predictor(masks, few, worth, measuring.channel_map) is None
-    same = fit_untrained_loss_predictor(masks, np.ones(30), worth * 0, measuring.channel_map)
-    assert np.isfinite(same.means(masks)).all()
+    assert fit_untrained_loss_predictor(masks, few, weights, measuring.channel_map) is None
+    same = fit_untrained_loss_predictor(masks, np.ones(30), weights * 0, measuring.channel_map)
+    assert np.isfinite(same.predict(masks)).all()
 
 
-def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
-    measuring, blind, monkeypatch
+def test_every_screened_trial_gets_a_policy_that_ties_with_the_best(
+    measuring, unfitted, monkeypatch
 ):
     monkeypatch.setattr(screening, "GENERATIONS", rounds := 2)
-    plan = make_plan(6, Target(flops=0.5), blind.space)
+    plan = make_plan(6, Target(flops=0.5), unfitted.space)
     seen = []
 
-    def rehearsed(masks):
+    def evaluate(masks):
         seen.extend(mask.tobytes() for mask in masks)
         return evaluate_untrained(masks, measuring, ignore_progress)
 
     rng = np.random.default_rng(0)
-    found, seeing = screen_policies(plan, POLICIES, blind, rehearsed, rng=rng)
+    found, predictor = screen_policies(plan, POLICIES, unfitted, evaluate, rng=rng)
     targets = len({slot.target for slot in plan})
     assert (
         len(seen)
         == len(set(seen))
-        <= 1 + FIRST + targets * (1 + EVALUATED_PER_GENERATION * (1 + rounds))
+        <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION * (1 + rounds))
     )
     assert sorted(found) == [slot.index for slot in plan]
     masks = [
-        decode_policy(found[s.index].policy, s.target, blind.measurements, blind.space)
+        decode_policy(found[s.index].policy, s.target, unfitted.measurements, unfitted.space)
         for s in plan
     ]
     assert len({mask.tobytes() for mask in masks}) == len(plan)
@@ -196,71 +197,80 @@ def test_every_screened_slot_gets_its_best_or_one_that_is_level_with_it(
         one = found[slot.index]
         assert (one.origin, one.policy.schedule) == ("screened", "one-shot")
         preset = decode_policy(
-            POLICY_PRESETS["taylor-by-price"], slot.target, blind.measurements, blind.space
+            POLICY_PRESETS["taylor-by-price"], slot.target, unfitted.measurements, unfitted.space
         )
-        assert one.predicted <= rise(preset, seeing, measuring) + 0.02 + 1e-9
-    again, _ = screen_policies(plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0))
+        assert one.predicted <= rise(preset, predictor, measuring) + 0.02 + 1e-9
+    again, _ = screen_policies(plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0))
     assert again == found
     seen.clear()
-    hasty, _ = screen_policies(
-        plan, POLICIES, blind, rehearsed, rng=np.random.default_rng(0), late=lambda: True
+    shorter, _ = screen_policies(
+        plan, POLICIES, unfitted, evaluate, rng=np.random.default_rng(0), is_late=lambda: True
     )
-    assert len(seen) <= 1 + FIRST + targets * (1 + EVALUATED_PER_GENERATION)
-    assert sorted(hasty) == sorted(found)
+    assert len(seen) <= 1 + INITIAL_EVALUATIONS + targets * (1 + EVALUATED_PER_GENERATION)
+    assert sorted(shorter) == sorted(found)
 
 
-def test_what_is_tried_in_any_case_is_not_screened(measuring, blind, monkeypatch):
-    monkeypatch.setattr(screening, "FIRST", 24)
+def test_screening_never_proposes_the_network_of_an_initial_trial(
+    measuring, unfitted, monkeypatch
+):
+    monkeypatch.setattr(screening, "INITIAL_EVALUATIONS", 24)
     monkeypatch.setattr(screening, "GENERATIONS", 1)
-    (slot,) = make_plan(1, Target(flops=0.5), blind.space)
+    (slot,) = make_plan(1, Target(flops=0.5), unfitted.space)
 
-    def screened(opening):
+    def screened(initial):
         found, _ = screen_policies(
-            [slot], POLICIES, blind, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
-            rng=np.random.default_rng(0), opening=opening,
-        )  # fmt: skip
+            [slot],
+            POLICIES,
+            unfitted,
+            lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            rng=np.random.default_rng(0),
+            initial=initial,
+        )
         return found[slot.index].policy
 
-    opening = []
+    initial = []
     for _ in range(4):  # the best, the next best, ...
-        opening.append((screened(opening), slot.target))
+        initial.append((screened(initial), slot.target))
     masks = [
-        decode_policy(policy, target, blind.measurements, blind.space)
-        for policy, target in opening
+        decode_policy(policy, target, unfitted.measurements, unfitted.space)
+        for policy, target in initial
     ]
     assert len({mask.tobytes() for mask in masks}) == 4
-    best = opening[0][0]
+    best = initial[0][0]
     gradual = replace(POLICY_PRESETS["taylor-by-price"], schedule="gradual", steps=2)
-    assert screened([(gradual, slot.target)]) == best  # nobody knows its mask
+    assert screened([(gradual, slot.target)]) == best  # its mask is not known
 
 
-def test_variations_of_the_best_are_at_least_as_good(measuring, blind, monkeypatch):
-    (slot,) = make_plan(1, Target(flops=0.4), blind.space)
+def test_generations_of_mutations_never_worsen_the_best(measuring, unfitted, monkeypatch):
+    (slot,) = make_plan(1, Target(flops=0.4), unfitted.space)
 
     def best(generations):
         monkeypatch.setattr(screening, "GENERATIONS", generations)
         found, _ = screen_policies(
-            [slot], POLICIES, blind, lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
+            [slot],
+            POLICIES,
+            unfitted,
+            lambda masks: evaluate_untrained(masks, measuring, ignore_progress),
             rng=np.random.default_rng(0),
-        )  # fmt: skip
+        )
         return found[slot.index].predicted
 
     alone = best(0)
     assert best(6) <= alone
 
 
-def rise(mask, seeing, measuring):
-    return evaluate_untrained(mask[None], measuring, ignore_progress)[0] - seeing.dense_loss
+def rise(mask, predictor, measuring):
+    return evaluate_untrained(mask[None], measuring, ignore_progress)[0] - predictor.dense_loss
 
 
-def test_masks_without_a_finite_loss_are_not_proposed(blind):
-    plan = make_plan(4, Target(flops=0.5), blind.space)
-    nowhere = screen_policies(
-        plan, POLICIES, blind, lambda masks: np.full(len(masks), np.nan),
+def test_masks_without_a_finite_loss_are_not_proposed(unfitted):
+    plan = make_plan(4, Target(flops=0.5), unfitted.space)
+    screened = screen_policies(
+        plan, POLICIES, unfitted, lambda masks: np.full(len(masks), np.nan),
         rng=np.random.default_rng(0),
     )  # fmt: skip
-    assert nowhere[0] == {}
-    assert nowhere[1].known is None
+    assert screened[0] == {}
+    assert screened[1].loss_predictor is None
 
 
 def finished_trials(policies):
@@ -275,12 +285,14 @@ def finished_trials(policies):
     return [(point, POLICIES.params_of(point.policy)) for point in points]
 
 
-def test_a_variation_keeps_most_of_its_parents_choices(blind):
-    slot = make_plan(1, Target(flops=0.4), blind.space)[0]
+def test_a_mutation_keeps_most_of_its_parents_parameters(unfitted):
+    slot = make_plan(1, Target(flops=0.4), unfitted.space)[0]
     parents = finished_trials([POLICY_PRESETS["taylor-by-price"]] * MIN_FINISHED_TRIALS)
-    assert propose_mutation(slot, parents[:-1], POLICIES, blind, np.random.default_rng(0)) is None
+    assert (
+        propose_mutation(slot, parents[:-1], POLICIES, unfitted, np.random.default_rng(0)) is None
+    )
     found = [
-        propose_mutation(slot, parents, POLICIES, blind, np.random.default_rng(n))
+        propose_mutation(slot, parents, POLICIES, unfitted, np.random.default_rng(n))
         for n in range(40)
     ]
     assert {one.origin for one in found} == {"refined:1", "refined:2"}  # the nearest in size
@@ -292,7 +304,7 @@ def test_a_variation_keeps_most_of_its_parents_choices(blind):
         assert POLICIES.params_of(one.policy) == one.params
 
 
-def test_who_saves_next_to_nothing_is_no_parent():
+def test_a_point_hardly_smaller_than_a_more_accurate_one_is_no_parent():
     (best, params), *others = reversed(finished_trials([POLICY_PRESETS["taylor-by-price"]] * 4))
     near = replace(best, trial=9, accuracy=best.accuracy - 0.01, flops_fraction=0.599)
     points = sorted((e for e, _ in [(best, params), *others]), key=lambda e: e.flops_fraction)
@@ -300,7 +312,7 @@ def test_who_saves_next_to_nothing_is_no_parent():
     assert thin_front(found, "flops_fraction") == list(reversed(points))
 
 
-def test_parents_of_a_target_in_params_are_on_the_front_of_params(blind):
+def test_parents_of_a_target_in_params_are_on_the_front_of_params(unfitted):
     """The best at the target is one, whatever its FLOPs."""
     policies = [POLICY_PRESETS["taylor-by-price"]] * 4
     (first, params), *others = finished_trials(policies)
@@ -308,63 +320,65 @@ def test_parents_of_a_target_in_params_are_on_the_front_of_params(blind):
     rest = [(replace(e, accuracy=0.5, params_fraction=0.6), p) for e, p in others]
     slot = PlannedTrial(0, Target(params=0.3))
     found = [
-        propose_mutation(slot, [(small, params), *rest], POLICIES, blind, np.random.default_rng(n))
+        propose_mutation(
+            slot, [(small, params), *rest], POLICIES, unfitted, np.random.default_rng(n)
+        )
         for n in range(8)
     ]
     assert "refined:7" in {one.origin for one in found}
 
 
-def test_varied_answers_stay_within_their_ranges():
+def test_mutated_parameters_stay_in_their_ranges():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        varied = MutatingSuggester({"a": 0.99, "b": 3, "c": "x", "rate": 0.09}, rng)
-        assert 0 <= varied.suggest_float("a", 0.0, 1.0) <= 1
-        assert 0.005 <= varied.suggest_float("rate", 0.005, 0.1, log=True) <= 0.1
-        assert 1 <= varied.suggest_int("b", 1, 2) <= 2
-        assert varied.suggest_categorical("c", ("y", "z")) in ("y", "z")
+        mutation = MutatingSuggester({"a": 0.99, "b": 3, "c": "x", "rate": 0.09}, rng)
+        assert 0 <= mutation.suggest_float("a", 0.0, 1.0) <= 1
+        assert 0.005 <= mutation.suggest_float("rate", 0.005, 0.1, log=True) <= 0.1
+        assert 1 <= mutation.suggest_int("b", 1, 2) <= 2
+        assert mutation.suggest_categorical("c", ("y", "z")) in ("y", "z")
 
 
-def test_the_ledger_tries_variations_of_what_is_finished(tmp_path):
+def test_the_trial_store_starts_mutations_of_finished_trials(tmp_path):
     def vary(slot, draw, finished):
         if slot.index < 3 or not finished:
             return None
         rng = np.random.default_rng([slot.index, draw])
-        varied = MutatingSuggester(finished[0][1], rng)
-        return Proposal(LEDGER_SPACE.sample(varied), "refined:0", params=varied.params)
+        mutation = MutatingSuggester(finished[0][1], rng)
+        return Proposal(STORE_SPACE.sample(mutation), "refined:0", params=mutation.params)
 
-    ledger = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
-    jobs = [job for job in run_to_the_end(ledger) if not job.control]
-    assert [job.origin for job in jobs] == ["sampled"] * 3 + ["refined:0"] * 3
-    for trial in ledger.records.trials("search", TrialState.COMPLETE)[3:]:
-        assert trial.params == LEDGER_SPACE.params_of(jobs[trial.number].policy)
+    store = open_ledger(tmp_path / "journal.log", slots=6, vary=vary)
+    specs = [spec for spec in run_to_the_end(store) if not spec.control]
+    assert [spec.origin for spec in specs] == ["sampled"] * 3 + ["refined:0"] * 3
+    for trial in store.records.trials("search", TrialState.COMPLETE)[3:]:
+        assert trial.params == STORE_SPACE.params_of(specs[trial.number].policy)
 
 
-def test_a_search_says_where_its_front_came_from(tmp_path):
-    opening = {1: Proposal(Policy("l2"), "screened")}
-    ledger = open_ledger(tmp_path / "journal.log", opening=opening)
-    run_to_the_end(ledger)
-    front = ledger.front()
-    line = describe_screening(ledger.records, front)
+def test_the_origins_of_the_front_are_described(tmp_path):
+    initial = {1: Proposal(Policy("l2"), "screened")}
+    store = open_ledger(tmp_path / "journal.log", initial=initial)
+    run_to_the_end(store)
+    front = store.front()
+    line = describe_screening(store.records, front)
     assert line.startswith("the front's points came from ")
     for origin, name in (("screened", "screening"), ("sampled", "the sampler")):
         count = sum(point.origin == origin for point in front.points)
         assert (f"{name} {count}" in line) == (count > 0)
     assert line.endswith("finished trials that were foretold: 0, too few to correlate")
-    blind = open_ledger(tmp_path / "blind.log")
-    run_to_the_end(blind)
-    assert describe_screening(blind.records, blind.front()) == ""
+    unfitted = open_ledger(tmp_path / "unfitted.log")
+    run_to_the_end(unfitted)
+    assert describe_screening(unfitted.records, unfitted.front()) == ""
 
 
-def test_what_a_size_explains_is_no_foresight(tmp_path):
-    """Foretold and fine-tuned both rise with the size, and within a size one against the other."""
+def test_a_correlation_that_the_size_explains_does_not_count(tmp_path):
+    """Predicted and final losses correlate over sizes; within a size they correlate or oppose."""
     signs = {0: 1, 1: -1}
     for way, sign in signs.items():
-        ledger = open_ledger(tmp_path / f"{way}.log", slots=20)
+        store = open_ledger(tmp_path / f"{way}.log", slots=20)
         rng = np.random.default_rng(way)
-        while job := ledger.next_trial():
-            flops, apart = float(job.target.flops), float(rng.random())
-            found = replace(measured(job), accuracy=flops + apart / 100, flops_fraction=flops)
-            ledger.finish(job, replace(found, predicted=-flops - sign * apart / 100), {})
-        correlation, count = screening_correlation(ledger.records)
+        while spec := store.next_trial():
+            flops, apart = float(spec.target.flops), float(rng.random())
+            found = replace(measured(spec), accuracy=flops + apart / 100, flops_fraction=flops)
+            store.finish(spec, replace(found, predicted=-flops - sign * apart / 100), {})
+        correlation, count = screening_correlation(store.records)
         assert count == 20
         assert correlation * sign > 0.6

@@ -1,4 +1,4 @@
-"""The policy space: what it contains, what narrows it, and who answers its questions."""
+"""The policy space: its policies, its restriction, and its suggesters."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_preset_is_a_point_of_the_space():
     assert WHOLE.presets == POLICY_PRESETS
 
 
-def test_presets_divide_by_both_prices_where_params_are_asked():
+def test_presets_divide_by_both_costs_if_the_target_has_params():
     names = {name for name, policy in POLICY_PRESETS.items() if policy.price_power}
     assert names
     for params, flops, blend in ((0.4, None, 0.5), (0.4, 0.5, 0.5), (None, 0.5, 0.0)):
@@ -86,7 +86,7 @@ def test_the_uniform_control_is_a_point_and_the_random_one_is_not():
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=200, deadline=None)
-def test_the_parameters_of_a_policy_lead_back_to_it(seed):
+def test_the_parameters_of_a_policy_reproduce_it(seed):
     (policy,) = drawn(WHOLE, seed)
     params = WHOLE.params_of(policy)
     assert params is not None
@@ -106,7 +106,7 @@ def test_every_part_of_the_space_is_drawn():
     assert {p.has_loss_threshold for p in policies if p.curves == "threshold"} == {True, False}
 
 
-def test_choices_that_do_not_matter_are_not_asked_for():
+def test_parameters_without_effect_are_not_suggested():
     for policy in drawn(WHOLE, 1, 500):
         params = WHOLE.params_of(policy)
         assert ("price_blend" in params) == (
@@ -145,14 +145,14 @@ def test_allocations_hold_for_every_schedule(allocation):
         ((), ("uniform",), ("gradual",), "needs global-threshold among allocations"),
     ],
 )
-def test_a_wrong_choice_is_told_in_one_line(scores, allocations, schedules, fault):
+def test_an_unknown_name_raises_an_error_of_one_line(scores, allocations, schedules, fault):
     with pytest.raises(UserError, match=fault) as error:
         build_policy_space(scores, allocations, schedules, stages=1)
     assert "\n" not in str(error.value)
 
 
-def test_loss_curves_are_in_the_order_of_the_scores_that_the_user_names_for_them():
-    """Each order costs dozens of evaluations, so two are enough for who names none."""
+def test_loss_curves_follow_the_scores_that_the_user_names_for_them():
+    """Each order costs dozens of evaluations, so the default is two."""
     everything = build_policy_space((), (), (), stages=1)
     unasked = build_policy_space(("l2", "taylor"), (), (), stages=1)
     asked = build_policy_space(
@@ -165,25 +165,27 @@ def test_loss_curves_are_in_the_order_of_the_scores_that_the_user_names_for_them
     assert {p.score for p in budgets} == {"l2", "ensemble"}
 
 
-def test_the_evidence_of_a_space_serves_every_policy_of_it(tiny_measuring):
+def test_the_measurements_of_a_space_serve_all_its_policies(tiny_measuring):
     names = ("taylor", "l2", "weight-gradient-rank")
     space = build_policy_space(names, ("global-threshold", "loss-budget"), (), stages=2)
-    evidence = measure_for_policies(space.read, tiny_measuring)
+    measurements = measure_for_policies(space.policies_to_measure, tiny_measuring)
     limits = PruningSpace(tiny_measuring.channel_map, CostModel(tiny_measuring.channel_map))
     policies = [p for p in drawn(space, 3, 200) if p.schedule != "holistic"]
-    masks, reachable = decode_policies(policies, [Target(0.5)] * len(policies), evidence, limits)
+    masks, reachable = decode_policies(
+        policies, [Target(0.5)] * len(policies), measurements, limits
+    )
     assert reachable.all()
-    sizes = limits.price.of(masks)[:, 0] / limits.price.dense[0]
+    sizes = limits.cost_model.cost_of(masks)[:, 0] / limits.cost_model.dense[0]
     assert (sizes <= 0.5).all()
     capped = np.array([p.has_loss_threshold for p in policies])
     assert (sizes[~capped] > 0.4).all()
     assert (sizes[capped] < 0.4).any()
 
 
-def test_a_function_of_the_users_own_is_the_space():
+def test_a_users_function_replaces_the_space():
     @policy_space
-    def mine(asked):
-        return Policy("l2", floor=asked.suggest_int("least", 1, 4))
+    def mine(trial):
+        return Policy("l2", floor=trial.suggest_int("least", 1, 4))
 
     try:
         space = build_policy_space((), (), (), stages=1)
@@ -195,41 +197,41 @@ def test_a_function_of_the_users_own_is_the_space():
 
 @pytest.fixture
 def own_space():
-    """A user's space whose questions have names and steps of its own."""
+    """A user's space with its own parameter names and steps."""
 
     @policy_space
-    def mine(asked):
+    def mine(trial):
         return Policy(
-            asked.suggest_categorical("which", ("l2", "taylor")),
-            price_power=asked.suggest_float("power", 0.0, 1.0, step=0.25),
-            learning_rate=asked.suggest_float("rate", 0.01, 0.04, log=True),
-            floor=2 ** asked.suggest_int("least", 0, 2, log=False),
-            steps=asked.suggest_int("steps", 1, 9, step=4),
+            trial.suggest_categorical("which", ("l2", "taylor")),
+            price_power=trial.suggest_float("power", 0.0, 1.0, step=0.25),
+            learning_rate=trial.suggest_float("rate", 0.01, 0.04, log=True),
+            floor=2 ** trial.suggest_int("least", 0, 2, log=False),
+            steps=trial.suggest_int("steps", 1, 9, step=4),
         )
 
     yield build_policy_space((), (), (), stages=1)
     unregister_space(mine)
 
 
-def test_everybody_answers_as_an_optuna_trial_does(own_space):
+def test_suggesters_behave_like_an_optuna_trial(own_space):
     for policy in drawn(own_space, 5, 60):
         assert policy.price_power in (0, 0.25, 0.5, 0.75, 1)
         assert policy.steps in (1, 5, 9)
         assert own_space.params_of(policy) is None  # its names are not a policy's
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     assert own_space.sample(study.ask()).price_power in (0, 0.25, 0.5, 0.75, 1)
-    told = FixedSuggester(Policy("l2", price_power=0.3, threshold=None))
+    fixed = FixedSuggester(Policy("l2", price_power=0.3, threshold=None))
     for ask in (
-        lambda: told.suggest_float("price_power", 0.0, 1.0, step=0.25),
-        lambda: told.suggest_float("threshold", 0.0, 1.0),
-        lambda: told.suggest_int("score", 0, 3),
+        lambda: fixed.suggest_float("price_power", 0.0, 1.0, step=0.25),
+        lambda: fixed.suggest_float("threshold", 0.0, 1.0),
+        lambda: fixed.suggest_int("score", 0, 3),
     ):
         with pytest.raises(OutsideSpaceError):
             ask()
 
 
-def test_what_is_drawn_and_varied_is_what_the_ledger_is_told(own_space):
-    """Else Optuna learns from parameters that nobody carried out."""
+def test_the_recorded_parameters_reproduce_the_policy(own_space):
+    """Otherwise Optuna would learn from parameters that no trial used."""
     rng = np.random.default_rng(0)
     for asked in (
         RandomSuggester(rng),
@@ -240,22 +242,24 @@ def test_what_is_drawn_and_varied_is_what_the_ledger_is_told(own_space):
 
 
 class Never:
-    """Chance that changes nothing."""
+    """A random generator with which no parameter changes."""
 
     def random(self):
         return 1.0
 
 
-def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
+def test_the_measurements_of_a_users_space_are_those_of_its_policies():
     @policy_space
-    def mine(asked):
+    def mine(trial):
         return Policy(
-            "l2", allocation="loss-budget", probe=asked.suggest_categorical("p", PROBE_MODES)
+            "l2", allocation="loss-budget", probe=trial.suggest_categorical("p", PROBE_MODES)
         )
 
     try:
         space = build_policy_space(("taylor",), (), ("one-shot",), stages=1)
-        read = {(p.score, p.probe) for p in space.read if p.allocation == "loss-budget"}
+        read = {
+            (p.score, p.probe) for p in space.policies_to_measure if p.allocation == "loss-budget"
+        }
         assert {("l2", probe) for probe in PROBE_MODES} <= read
     finally:
         unregister_space(mine)
@@ -264,11 +268,11 @@ def test_the_evidence_of_a_users_space_is_that_of_what_it_makes():
 @pytest.mark.parametrize(
     ("made", "fault"),
     [
-        (lambda asked: {"score": "l2"}, "must return a paretoprune.Policy, got dict"),
-        (lambda asked: 1 / 0, "got ZeroDivisionError: division by zero; mend it"),
+        (lambda trial: {"score": "l2"}, "must return a paretoprune.Policy, got dict"),
+        (lambda trial: 1 / 0, "got ZeroDivisionError: division by zero; correct it"),
     ],
 )
-def test_a_users_space_at_fault_is_one_line(made, fault):
+def test_a_failing_users_space_raises_an_error_of_one_line(made, fault):
     policy_space(made)
     try:
         with pytest.raises(UserError, match=fault):
@@ -277,7 +281,7 @@ def test_a_users_space_at_fault_is_one_line(made, fault):
         unregister_space(made)
 
 
-def test_a_space_without_stages_asks_for_none():
+def test_a_space_of_one_stage_suggests_no_stages():
     space = PolicySpace(("l2",), stages=1)
     assert not any(policy.stages for policy in drawn(space, 5, 200))
 
@@ -295,6 +299,6 @@ def test_a_space_without_stages_asks_for_none():
         ({"learning_rate": 10.0}, r"learning_rate must be in \(0, 10\), got 10.0; 0.02 is usual"),
     ],
 )
-def test_values_that_no_trial_could_carry_out_are_refused(values, message):
+def test_a_policy_refuses_invalid_values(values, message):
     with pytest.raises(UserError, match=message):
         Policy("l2", **values)

@@ -1,4 +1,4 @@
-"""Where trials' weights are kept elsewhere: a place of the run's own, the same for all."""
+"""Artifact URLs: one folder for each run, valid in every process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import pytest
 from command_line import call
 from search_process import NARROW
 
-from paretoprune.search.storage.artifacts import absolute_url, check_artifacts_url, upload_file
+from paretoprune.search.storage.artifacts import (
+    absolute_url,
+    check_artifacts_url,
+    local_path_of_url,
+    upload_file,
+)
 from paretoprune.spaces.errors import UserError
 
 
@@ -24,29 +29,29 @@ def files_below(url):
     return files.find(path)
 
 
-def test_a_free_place_is_left_as_it_was(url, tmp_path):
+def test_the_check_leaves_no_files_at_the_url(url, tmp_path):
     check_artifacts_url(url, tmp_path / "mine")
     check_artifacts_url(url, tmp_path / "mine")
     assert not files_below(url)
 
 
-def test_the_place_of_another_run_of_the_same_name_is_refused(url, tmp_path):
-    """Two of one name in one bucket: neither may overwrite the weights of the other."""
+def test_a_url_with_files_under_the_runs_name_is_refused(url, tmp_path):
+    """Two runs with one name must not overwrite each other's weights."""
     upload_file(f"{url}/mine", "trials/0/weights.safetensors", b"theirs")
-    with pytest.raises(UserError, match=r"^artifacts must have nothing yet .* got files in"):
+    with pytest.raises(UserError, match=r"^artifacts must hold no files .* got files in"):
         check_artifacts_url(url, tmp_path / "elsewhere" / "mine")
     assert len(files_below(url)) == 1
     check_artifacts_url(url, tmp_path / "other")
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+def test_a_url_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for url in (f"file://{tmp_path}/file", "nosuch://bucket"):
         with pytest.raises(UserError, match=r"^artifacts must be a URL that can be written"):
             check_artifacts_url(url, tmp_path / "run")
 
 
-def test_a_folder_is_the_same_place_in_every_process(tmp_path, monkeypatch):
+def test_a_local_folder_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     for written in ("store", "./store", "store/", "file://store", f"file://{tmp_path}/store"):
@@ -59,8 +64,8 @@ def test_a_folder_is_the_same_place_in_every_process(tmp_path, monkeypatch):
         absolute_url("")
 
 
-def test_relative_places_hold_for_workers_and_for_readers_elsewhere(tmp_path):
-    """Workers run in folders of Ray's, and `pick` anywhere; `.` is another folder in each."""
+def test_relative_folders_are_valid_for_workers_and_other_working_folders(tmp_path):
+    """Workers run in Ray's folders, and `pick` anywhere."""
     folder = tmp_path / "mine"
     folder.mkdir()
     words = ("--trials", 1, "--workers", 1, "--out", ".", "--artifacts", "../store")
@@ -73,3 +78,9 @@ def test_relative_places_hold_for_workers_and_for_readers_elsewhere(tmp_path):
     picked = call("pick", "mine", "--knee", "--out", "picked", cwd=tmp_path)
     assert picked.returncode == 0, picked.stderr
     assert (tmp_path / "picked" / "model.safetensors").exists()
+
+
+def test_the_private_method_that_reads_file_urls_is_there_in_this_fsspec():
+    """Checked with fsspec 2026.9: `LocalFileSystem._strip_protocol` is not public."""
+    assert local_path_of_url("file:///some/store") == "/some/store", fsspec.__version__
+    assert local_path_of_url("/some/store/") == "/some/store", fsspec.__version__

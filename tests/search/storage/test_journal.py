@@ -1,4 +1,4 @@
-"""The journal after a kill: torn at any byte, locked by the dead, and still the whole truth."""
+"""The journal after a kill: torn lines, stale locks, retries and resumed plans."""
 
 import json
 import os
@@ -7,39 +7,40 @@ import optuna
 import pytest
 from trial_stores import measured, open_ledger, run_to_the_end
 
-from paretoprune.search.storage.journal_repair import truncate_torn_tail
+from paretoprune.search.optimizer.recovery import reopen_trial
+from paretoprune.search.storage.journal import truncate_torn_tail
 from paretoprune.search.storage.trial_records import DRIVER_ENDED, MAX_ATTEMPTS, front_from_journal
 from paretoprune.spaces.errors import UserError
 
 
-def finished_slots(ledger):
+def finished_slots(store):
     return sorted(
         t.user_attrs["job"]["slot"]
-        for t in ledger.records.trials("search", optuna.trial.TrialState.COMPLETE)
+        for t in store.records.trials("search", optuna.trial.TrialState.COMPLETE)
     )
 
 
-def test_every_slot_and_control_is_run_once(tmp_path):
-    ledger = open_ledger(tmp_path / "journal.log")
-    jobs = run_to_the_end(ledger)
-    assert len(jobs) == ledger.total == ledger.settled == 6
-    assert finished_slots(ledger) == [0, 1, 2, 3]
-    assert set(ledger.records.controls()) == {"uniform", "random"}
+def test_every_planned_trial_and_control_runs_once(tmp_path):
+    store = open_ledger(tmp_path / "journal.log")
+    specs = run_to_the_end(store)
+    assert len(specs) == store.total == store.settled == 6
+    assert finished_slots(store) == [0, 1, 2, 3]
+    assert set(store.records.controls()) == {"uniform", "random"}
 
 
-def test_reopening_a_finished_ledger_asks_for_nothing(tmp_path):
+def test_a_reopened_finished_store_starts_nothing(tmp_path):
     run_to_the_end(open_ledger(tmp_path / "journal.log"))
-    ledger = open_ledger(tmp_path / "journal.log")
-    assert ledger.next_trial() is None
-    assert ledger.settled == ledger.total
+    store = open_ledger(tmp_path / "journal.log")
+    assert store.next_trial() is None
+    assert store.settled == store.total
 
 
 def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
     whole = tmp_path / "whole.log"
-    ledger = open_ledger(whole, slots=3)
+    store = open_ledger(whole, slots=3)
     for _ in range(4):
-        job = ledger.next_trial()
-        ledger.finish(job, measured(job), {})
+        spec = store.next_trial()
+        store.finish(spec, measured(spec), {})
     content = whole.read_bytes()
     starts = [0, *(i + 1 for i, byte in enumerate(content) if byte == 10)]
     ends = {*range(starts[-4], len(content), 149), *range(len(content) - 40, len(content) + 1)}
@@ -56,10 +57,10 @@ def test_the_journal_cut_within_its_last_three_lines_is_resumed(tmp_path):
             and "values" in json.loads(line)
         }
         resumed = open_ledger(path, slots=3)
-        jobs = run_to_the_end(resumed)
+        specs = run_to_the_end(resumed)
         assert resumed.settled == resumed.total == 5
         assert finished_slots(resumed) == [0, 1, 2]
-        assert len(jobs) == 5 - len(before), (end, before)
+        assert len(specs) == 5 - len(before), (end, before)
         assert not resumed.records.trials("search", optuna.trial.TrialState.RUNNING)
 
 
@@ -70,7 +71,7 @@ def is_whole(line):
         return False
 
 
-def test_what_is_cut_off_is_kept_beside(tmp_path):
+def test_a_torn_tail_is_kept_in_a_second_file(tmp_path):
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
     kept = truncate_torn_tail(path)
@@ -79,7 +80,7 @@ def test_what_is_cut_off_is_kept_beside(tmp_path):
     assert truncate_torn_tail(path) is None
 
 
-def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
+def test_a_broken_line_in_the_middle_raises_and_the_file_is_unchanged(tmp_path):
     path = tmp_path / "journal.log"
     content = b'{"a": 1}\n{"b"\n{"c": 3}\n{"d": 4}\n'
     path.write_bytes(content)
@@ -88,15 +89,15 @@ def test_a_broken_line_in_the_middle_is_refused_and_nothing_is_cut(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_an_interrupted_policy_is_queued_again_under_a_new_number(tmp_path):
+def test_an_interrupted_trial_is_retried_under_a_new_number(tmp_path):
     first = open_ledger(tmp_path / "journal.log")
     for _ in range(3):  # both controls, then trial 0
-        job = first.next_trial()
-        first.finish(job, measured(job), {})
+        spec = first.next_trial()
+        first.finish(spec, measured(spec), {})
     lost = first.next_trial()
     second = open_ledger(tmp_path / "journal.log")
     again = second.next_trial()
-    assert (again.slot, again.identity) == (lost.slot, lost.identity)
+    assert (again.slot, again.network_key) == (lost.slot, lost.network_key)
     assert again.number != lost.number
     assert again.attempt == 1
 
@@ -108,90 +109,90 @@ def test_an_interrupted_control_runs_again(tmp_path):
     assert (again.control, again.attempt) == (lost.control, 1)
 
 
-def test_what_the_user_stops_is_tried_again_however_often(tmp_path):
+def test_trials_that_the_user_stops_are_always_retried(tmp_path):
     path = tmp_path / "journal.log"
     for control in (True, True, False):
         for _ in range(MAX_ATTEMPTS[DRIVER_ENDED] + 1):
-            ledger = open_ledger(path, slots=1)
-            job = ledger.next_trial()
-            assert (job.control is not None, job.attempt) == (control, 0)
-            ledger.leave()
-        ledger = open_ledger(path, slots=1)
-        job = ledger.next_trial()
-        ledger.finish(job, measured(job), {})
-    assert ledger.is_finished
-    assert ledger.records.failures() == {}
+            store = open_ledger(path, slots=1)
+            spec = store.next_trial()
+            assert (spec.control is not None, spec.attempt) == (control, 0)
+            store.interrupt_running()
+        store = open_ledger(path, slots=1)
+        spec = store.next_trial()
+        store.finish(spec, measured(spec), {})
+    assert store.is_finished
+    assert store.records.failures() == {}
 
 
-def test_a_policy_that_kills_every_driver_is_given_up(tmp_path):
+def test_a_policy_that_kills_every_driver_fails_in_the_end(tmp_path):
     path = tmp_path / "journal.log"
-    ledger = open_ledger(path, slots=1)
+    store = open_ledger(path, slots=1)
     for _ in range(2):
-        job = ledger.next_trial()
-        ledger.finish(job, measured(job), {})
+        spec = store.next_trial()
+        store.finish(spec, measured(spec), {})
     for _ in range(MAX_ATTEMPTS[DRIVER_ENDED]):
-        assert ledger.next_trial() is not None
-        ledger = open_ledger(path, slots=1)
-    assert ledger.next_trial() is None
-    assert len(ledger.records.failures()) == 1
-    assert ledger.settled == ledger.total
+        assert store.next_trial() is not None
+        store = open_ledger(path, slots=1)
+    assert store.next_trial() is None
+    assert len(store.records.failures()) == 1
+    assert store.settled == store.total
 
 
-def test_a_resumed_search_proposes_nothing_that_was_proposed_before(tmp_path):
+def test_a_resumed_search_proposes_no_network_twice(tmp_path):
     path = tmp_path / "journal.log"
-    identities = []
+    network_keys = []
     for _ in range(6):
-        ledger = open_ledger(path, slots=22)
+        store = open_ledger(path, slots=22)
         for _ in range(4):
-            job = ledger.next_trial()
-            ledger.finish(job, measured(job), {})
-            if not job.control:
-                identities.append(job.identity)
-    assert ledger.next_trial() is None
-    assert len(set(identities)) == len(identities) == 22
+            spec = store.next_trial()
+            store.finish(spec, measured(spec), {})
+            if not spec.control:
+                network_keys.append(spec.network_key)
+    assert store.next_trial() is None
+    assert len(set(network_keys)) == len(network_keys) == 22
 
 
-def test_a_finished_ledger_goes_on_with_a_longer_plan_and_keeps_what_it_has(tmp_path):
+def test_a_finished_store_continues_with_a_longer_plan_and_keeps_its_trials(tmp_path):
     path = tmp_path / "journal.log"
-    first = [(job.slot, job.identity) for job in run_to_the_end(open_ledger(path, slots=4))]
+    first = [(spec.slot, spec.network_key) for spec in run_to_the_end(open_ledger(path, slots=4))]
     before = open_ledger(path, slots=4).records.evaluations()
     longer = open_ledger(path, slots=10)
     assert not longer.is_finished
-    more = [(job.slot, job.identity) for job in run_to_the_end(longer)]
+    more = [(spec.slot, spec.network_key) for spec in run_to_the_end(longer)]
     assert [slot for slot, _ in more] == [4, 5, 6, 7, 8, 9]
-    assert not {identity for _, identity in first} & {identity for _, identity in more}
+    assert not {key for _, key in first} & {key for _, key in more}
     assert longer.records.evaluations()[:4] == before
     assert longer.is_finished
 
 
-def test_an_unbroken_and_a_resumed_ledger_propose_the_same(tmp_path):
-    unbroken = [job.identity for job in run_to_the_end(open_ledger(tmp_path / "a.log", 12))]
+def test_an_unbroken_and_a_resumed_store_propose_the_same(tmp_path):
+    unbroken = [spec.network_key for spec in run_to_the_end(open_ledger(tmp_path / "a.log", 12))]
     broken = []
     for _ in range(7):
-        ledger = open_ledger(tmp_path / "b.log", 12)
+        store = open_ledger(tmp_path / "b.log", 12)
         for _ in range(2):
-            job = ledger.next_trial()
-            ledger.finish(job, measured(job), {})
-            broken.append(job.identity)
+            spec = store.next_trial()
+            store.finish(spec, measured(spec), {})
+            broken.append(spec.network_key)
     assert broken == unbroken
 
 
 def test_a_failed_trial_keeps_its_reason_and_is_not_run_again(tmp_path):
-    ledger = open_ledger(tmp_path / "journal.log")
-    job = ledger.next_trial()
-    ledger.fail(job, "ArithmeticError: loss must be finite")
-    assert ledger.records.failures() == {job.folder: "ArithmeticError: loss must be finite"}
-    run_to_the_end(ledger)
+    store = open_ledger(tmp_path / "journal.log")
+    spec = store.next_trial()
+    store.fail(spec, "ArithmeticError: loss must be finite")
+    assert store.records.failures() == {spec.folder: "ArithmeticError: loss must be finite"}
+    run_to_the_end(store)
     reopened = open_ledger(tmp_path / "journal.log")
     assert reopened.next_trial() is None
-    assert reopened.records.failures() == {job.folder: "ArithmeticError: loss must be finite"}
+    assert reopened.records.failures() == {spec.folder: "ArithmeticError: loss must be finite"}
 
 
 def test_the_front_is_rebuilt_from_the_journal_alone(tmp_path):
     path = tmp_path / "journal.log"
-    ledger = open_ledger(path)
-    run_to_the_end(ledger)
-    assert front_from_journal(path) == ledger.front()
+    store = open_ledger(path)
+    run_to_the_end(store)
+    assert front_from_journal(path) == store.front()
     os.truncate(path, path.stat().st_size - 3)
     assert (
         front_from_journal(path) is not None
@@ -202,3 +203,11 @@ def test_a_journal_without_a_finished_trial_has_no_front(tmp_path):
     assert front_from_journal(tmp_path / "journal.log") is None
     open_ledger(tmp_path / "journal.log")
     assert front_from_journal(tmp_path / "journal.log") is None
+
+
+def test_the_private_attribute_that_reopens_a_trial_is_there_in_this_optuna():
+    """Checked with Optuna 5.0: `FrozenTrial._trial_id` is not public."""
+    study = optuna.create_study()
+    study.ask()
+    reopen_trial(study, study.trials[0]).set_user_attr("failure", "x")
+    assert study.trials[0].user_attrs == {"failure": "x"}, optuna.__version__

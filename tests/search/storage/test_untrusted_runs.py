@@ -1,4 +1,4 @@
-"""Run folders of strangers: whatever their files hold, the answer is one line, and soon."""
+"""Untrusted run folders: any damage ends with an error of one line, and soon."""
 
 import json
 import os
@@ -32,21 +32,21 @@ def run(made, tmp_path):
     return shutil.copytree(made, tmp_path / "run")
 
 
-def answered(run, capsys):
-    """Every command that reads a run ends soon, with a result or with one line."""
+def check_readers(run, capsys):
+    """Every command that reads a run ends soon, with a result or an error of one line."""
     for reader in READERS:
         start = time.monotonic()
         out = ["--out", str(run.parent / f"{reader}.out")] if reader != "front" else []
         with pytest.raises(SystemExit) as exit_:
             main([reader, str(run), *out])
-        said = capsys.readouterr().err
-        assert exit_.value.code in (0, 2), (reader, said)
-        assert said.count("\n") == (exit_.value.code == 2), (reader, said)
+        error = capsys.readouterr().err
+        assert exit_.value.code in (0, 2), (reader, error)
+        assert error.count("\n") == (exit_.value.code == 2), (reader, error)
         assert time.monotonic() - start < 30
 
 
 def without_front(run, line):
-    """The run before its end, with a line in the middle of its journal."""
+    """An unfinished run with an inserted line in its journal."""
     (run / "front.json").unlink()
     insert(run, line)
     return run
@@ -67,16 +67,16 @@ LINES = (
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_line_that_no_search_wrote_is_told(line, ended, run, capsys):
+def test_a_malformed_line_is_an_error_of_one_line(line, ended, run, capsys):
     insert(run, line) if ended else without_front(run, line)
-    answered(run, capsys)
+    check_readers(run, capsys)
     with pytest.raises(UserError, match=r"journal\.log must be"):
         build_report(run)
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "terabyte", "nothing", "loop"])
-def test_a_file_that_is_none_neither_hangs_nor_fills_memory(name, kind, run, capsys):
+def test_a_special_or_huge_file_neither_hangs_nor_fills_memory(name, kind, run, capsys):
     path = run / name
     path.unlink()
     if kind == "pipe":
@@ -90,11 +90,11 @@ def test_a_file_that_is_none_neither_hangs_nor_fills_memory(name, kind, run, cap
     else:
         path.touch()
         os.truncate(path, 2**40 if kind == "terabyte" else 0)
-    answered(run, capsys)
+    check_readers(run, capsys)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "terabyte", "bytes", "packed"])
-def test_evidence_of_strangers_neither_hangs_nor_fills_memory(kind, run, capsys):
+def test_untrusted_measurements_neither_hang_nor_fill_memory(kind, run, capsys):
     import numpy as np
 
     for path in (run / "evidence").glob("*.npz"):
@@ -109,14 +109,14 @@ def test_evidence_of_strangers_neither_hangs_nor_fills_memory(kind, run, capsys)
         else:
             path.write_bytes(b"PK\x03\x04" * 9)
             os.truncate(path, 2**40 if kind == "terabyte" else 36)
-    answered(run, capsys)
+    check_readers(run, capsys)
 
 
 CASES = [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
 
 
 @pytest.mark.parametrize("cases", CASES)
-def test_no_damage_to_a_journal_is_more_than_one_line(cases, made, tmp_path):
+def test_any_damage_to_a_journal_is_an_error_of_one_line(cases, made, tmp_path):
     run = shutil.copytree(made, tmp_path / "run")
     (run / "front.json").unlink()
     records = [json.loads(line) for line in (made / "journal.log").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""A sweep carried out: its folders, what runs share, what is run again, its table and page."""
+"""Running a sweep: its folders, shared work, resuming, its table and page."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def swept(tmp_path_factory):
     return Swept(file, folder, call("sweep", file, "--out", folder))
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(swept):
+def test_a_failed_run_is_reported_and_the_others_run(swept):
     assert swept.done.returncode == 1, swept.done.stderr
     assert {k: run["state"] for k, run in swept.runs.items()} == {
         "0.5": "finished",
@@ -62,7 +62,7 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(swept):
     assert "Traceback" not in swept.done.stdout + swept.done.stderr
 
 
-def test_runs_of_one_network_train_and_measure_it_once(swept):
+def test_runs_of_one_dense_network_train_and_measure_it_once(swept):
     first, second = (swept.folder / f"{NAME}{target}" for target in ("0.5", "0.4"))
     assert (first / "dense.safetensors").samefile(second / "dense.safetensors")
     tables = {path.name for path in (first / "evidence").glob("*.npz")}
@@ -73,7 +73,7 @@ def test_runs_of_one_network_train_and_measure_it_once(swept):
     assert swept.done.stdout.count("measuring scores") == 1
 
 
-def test_each_run_is_a_run_folder_of_its_own(swept):
+def test_each_run_has_its_own_run_folder(swept):
     done = call("front", swept.folder / f"{NAME}0.4", "--json")
     assert done.returncode == 0, done.stderr
     front = json.loads(done.stdout)
@@ -101,7 +101,7 @@ def test_the_table_and_the_page_show_every_run(swept):
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
 
 
-def test_a_sweep_that_is_over_runs_nothing_again(swept):
+def test_a_finished_sweep_runs_nothing_again(swept):
     file = swept.file.with_name("reachable.toml")
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     journal = swept.folder / f"{NAME}0.5" / "journal.log"
@@ -122,7 +122,7 @@ def test_a_sweep_that_is_over_runs_nothing_again(swept):
     ],
     ids=["failed", "finished", "finished, of another option"],
 )
-def test_a_run_that_has_begun_keeps_its_settings(swept, target, setting, other, told):
+def test_a_started_run_keeps_its_settings(swept, target, setting, other, told):
     file = swept.file.with_name("changed.toml")
     file.write_text(f"targets = [{target}]" + SETTINGS.replace(setting, other))
     for more in ((), ("--dry-run",)):
@@ -132,8 +132,8 @@ def test_a_run_that_has_begun_keeps_its_settings(swept, target, setting, other, 
         assert done.stderr.count("\n") == 1
 
 
-def test_a_finished_run_goes_on_to_more_trials_and_never_to_fewer(swept):
-    """The last test of this folder: it changes one of its runs."""
+def test_a_finished_run_continues_with_more_trials_and_refuses_fewer(swept):
+    """The last test of this sweep, because it changes one of its runs."""
     file = swept.file.with_name("more.toml")
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     text = file.read_text()
@@ -177,7 +177,7 @@ def stopped_in_the_second_run(file, folder, number):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, number, code):
+def test_a_stopped_sweep_is_resumed(tmp_path, number, code):
     file, folder = tmp_path / "s.toml", tmp_path / "out"
     file.write_text("targets = [0.5, 0.4]" + SETTINGS.replace("trials = 1", "trials = 6"))
     returncode, printed, family = stopped_in_the_second_run(file, folder, number)

@@ -1,4 +1,4 @@
-"""The file of a sweep: which searches it asks for, and what is said of a wrong one."""
+"""The file of a sweep: its searches, and the errors of an invalid file."""
 
 import pytest
 from command_line import call
@@ -30,7 +30,7 @@ def entries(tmp_path, text):
     return read_sweep_file(file)
 
 
-def test_the_runs_are_the_product_of_the_lists_with_speaking_names(tmp_path):
+def test_the_runs_are_the_product_of_the_lists_named_by_their_settings(tmp_path):
     found = entries(tmp_path, WHOLE)
     assert len(found) == 2 * 2 * 3
     assert [e.name for e in found[:4]] == [
@@ -42,7 +42,7 @@ def test_the_runs_are_the_product_of_the_lists_with_speaking_names(tmp_path):
     assert len({e.name for e in found}) == len(found)
 
 
-def test_settings_hold_for_all_for_an_entry_and_for_a_match(tmp_path):
+def test_settings_can_be_common_of_an_entry_or_of_an_override(tmp_path):
     found = {e.name: e.settings for e in entries(tmp_path, WHOLE)}
     trials = {name: one.trials for name, one in found.items()}
     assert trials["resnet20-cifar10-flops-0.6"] == 50
@@ -51,7 +51,7 @@ def test_settings_hold_for_all_for_an_entry_and_for_a_match(tmp_path):
     assert trials["resnet56-cifar10-flops-0.6"] == 50
     plain = found["resnet20-flowers-flops-0.4"]
     assert (plain.epochs, plain.weights, plain.max_flops) == (3.0, None, "0.9")
-    assert plain.words("scores") == ("taylor", "l2")
+    assert plain.names_in("scores") == ("taylor", "l2")
     assert (plain.screening, plain.keep) == (False, ("conv1",))
     assert str(found["resnet56-flowers-flops-0.4"].weights) == "w.safetensors"
 
@@ -65,7 +65,7 @@ def test_runs_that_differ_in_the_target_alone_share_their_dense_network(tmp_path
     assert ["fc-digits-flops-0.5-seed-1", "fc-digits-flops-0.4-seed-1"] in groups.values()
 
 
-def test_two_data_sets_of_one_kind_get_names_of_their_own_that_stay(tmp_path):
+def test_run_names_are_unique_and_stay_as_lists_grow(tmp_path):
     one = entries(tmp_path, 'data = ["cifar10:a/x"]\ntargets = 0.5')
     two = entries(tmp_path, 'data = ["cifar10:a/x", "cifar10:b/x"]\ntargets = 0.5')
     assert two[0].name == one[0].name
@@ -101,7 +101,7 @@ def test_two_data_sets_of_one_kind_get_names_of_their_own_that_stay(tmp_path):
         ("targets = 0.5\n[[override]]\nmatch = {model = 'fc'}\ntrials = 3", ["match a run", "fc"]),
     ],
 )
-def test_a_wrong_file_is_told_with_its_key_and_the_allowed_ones(tmp_path, text, words):
+def test_an_error_names_the_key_and_the_allowed_ones(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         entries(tmp_path, text)
     assert str(caught.value).startswith(str(tmp_path / "s.toml"))
@@ -109,7 +109,7 @@ def test_a_wrong_file_is_told_with_its_key_and_the_allowed_ones(tmp_path, text, 
         assert word in str(caught.value)
 
 
-def test_a_wrong_word_ends_the_command_in_one_line_before_anything_is_made(tmp_path):
+def test_an_unknown_model_is_an_error_of_one_line_and_creates_nothing(tmp_path):
     (tmp_path / "s.toml").write_text("models = ['resent20']\ntargets = 0.5")
     done = call("sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
@@ -122,7 +122,7 @@ def test_a_wrong_word_ends_the_command_in_one_line_before_anything_is_made(tmp_p
     assert "none.toml" in missing.stderr
 
 
-def test_a_dry_run_lists_the_runs_and_makes_nothing(tmp_path):
+def test_a_dry_run_lists_the_runs_and_creates_nothing(tmp_path):
     (tmp_path / "s.toml").write_text("targets = [0.5, 0.4]\n[search]\ntrials = 3")
     done = call("sweep", tmp_path / "s.toml", "--out", tmp_path / "out", "--dry-run")
     assert done.returncode == 0, done.stderr

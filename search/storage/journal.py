@@ -1,7 +1,8 @@
-"""Optuna's journal after a kill: cut a torn tail off, clear a dead writer's lock, then open it.
+"""Optuna's journal file: repair after a kill, then open.
 
-Only the holder of the run lock may call this: Optuna itself cannot tell a dead writer from a slow
-one, and one torn line makes every later open of the journal fail.
+The repair truncates a torn last line and removes the lock of a dead writer. Only the holder of the
+run lock may call it: Optuna cannot tell a dead writer from a slow one, and one torn line makes
+every later opening of the journal fail.
 """
 
 from __future__ import annotations
@@ -20,19 +21,27 @@ from ...spaces.errors import UserError
 from ...spaces.io.bounded_read import open_regular_file
 
 MAX_JOURNAL_BYTES = 1 << 30
-# What Optuna's replay, or the reading of a trial's own values, raises at records of another shape.
-MALFORMED_RECORD_ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
-          RecursionError, OptunaError)  # fmt: skip
+# Errors that Optuna's replay, or parsing a trial's attributes, raises at malformed records.
+MALFORMED_RECORD_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RecursionError,
+    OptunaError,
+)
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in `path`, mended first."""
+    """Repair the journal, then open it as an Optuna storage."""
     repair_journal(path)
     return journal_storage(path)
 
 
 def repair_journal(path: Path) -> None:
-    """Undo what a kill did to a journal: its last line torn, or locked."""
+    """Remove stale locks and a torn last line, which a killed driver leaves behind."""
     clear_stale_locks(path)
     if path.exists():
         open_regular_file(path, MAX_JOURNAL_BYTES).close()
@@ -40,13 +49,13 @@ def repair_journal(path: Path) -> None:
 
 
 def journal_storage(path: Path) -> JournalStorage:
-    """The storage in `path` as it is."""
+    """Open the journal as an Optuna storage without repairing it."""
     return JournalStorage(JournalFileBackend(str(path)))
 
 
 @contextmanager
 def malformed_records_as_user_error(path: Path) -> Iterator[None]:
-    """Records that no search has written are told in one line; whatever they raise."""
+    """Convert any error that malformed records raise to a UserError of one line."""
     try:
         yield
     except UserError:
@@ -54,31 +63,41 @@ def malformed_records_as_user_error(path: Path) -> Iterator[None]:
     except MALFORMED_RECORD_ERRORS as error:
         what = " ".join(str(error).split())[:80]
         raise UserError(
-            f"{path} must be the journal that a search wrote, got records that are not its own "
+            f"{path} must be the journal of a search, got malformed records "
             f"({type(error).__name__}: {what}); restore the file from a copy"
         ) from None
 
 
 def clear_stale_locks(path: Path) -> None:
-    """Remove what Optuna's lock leaves behind when its holder was killed."""
+    """Remove the lock files that Optuna leaves when the lock's holder is killed."""
     for lock in path.parent.glob(f"{path.name}.lock*"):
         lock.unlink(missing_ok=True)
 
 
 def truncate_torn_tail(path: Path) -> Path | None:
-    """Cut the journal after its last whole line; keep what was cut beside it."""
+    """Truncate the journal after its last complete line.
+
+    Args:
+        path: The journal file.
+
+    Returns:
+        The file that keeps the removed bytes, or None if nothing was removed.
+
+    Raises:
+        UserError: A line other than the last is broken.
+    """
     content = path.read_bytes()
     whole = complete_length(content)
     if whole == len(content):
         return None
-    if is_json_object(content[whole:]):  # only its line end was lost: the record itself counts
+    if is_json_object(content[whole:]):  # only the newline is missing; the record is complete
         append_durably(path, b"\n")
         return None
     if b"\n" in content[whole:].rstrip(b"\n"):
         line = content[:whole].count(b"\n") + 1
         raise UserError(
-            f"only the last line of a journal can be mended, got a broken line {line} in {path}; "
-            "restore the file from a copy, or cut that line out by hand"
+            "a journal may be broken in its last line only, got a broken line "
+            f"{line} in {path}; restore the file from a copy, or delete that line by hand"
         )
     number = 1
     while (kept := path.with_name(f"{path.name}.torn-{number}")).exists():
@@ -92,7 +111,7 @@ def truncate_torn_tail(path: Path) -> Path | None:
 
 
 def complete_length(content: bytes) -> int:
-    """Length of the leading lines that are complete JSON records."""
+    """Return the length of the leading lines that are complete JSON records."""
     length = 0
     for line in content.splitlines(keepends=True):
         if not line.endswith(b"\n") or not is_json_object(line):
@@ -102,7 +121,7 @@ def complete_length(content: bytes) -> int:
 
 
 def is_json_object(line: bytes) -> bool:
-    """True for a whole JSON object."""
+    """Whether the line is one complete JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
@@ -110,7 +129,7 @@ def is_json_object(line: bytes) -> bool:
 
 
 def append_durably(path: Path, content: bytes) -> None:
-    """Add to a file, durably."""
+    """Append to a file and sync it to disk."""
     with open(path, "ab") as file:
         file.write(content)
         file.flush()

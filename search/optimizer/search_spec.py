@@ -1,4 +1,4 @@
-"""What a search has to see through besides the sampled trials: controls, and longer fine-tunes."""
+"""`SearchSpec`: what a search has to run: the plan, the controls and the longer fine-tunes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import OBJECTIVES
 from ..storage.trial_records import TrialRecords, build_front
 from ..storage.trial_spec import TrialSpec
-from .target_plan import PlannedTrial, derive_seed, trial_seed
+from .plan import PlannedTrial, derive_seed, trial_seed
 
-ConstraintsFunc = Callable[[Evaluation], Mapping[str, float]]  # above 0: broken by so much
+ConstraintsFunc = Callable[[Evaluation], Mapping[str, float]]  # violations: above 0 if violated
 
 
 def no_constraints(evaluation: Evaluation) -> Mapping[str, float]:
-    """The user has set none."""
+    """Return no constraints."""
     return {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchSpec:
-    """What a ledger is to see through."""
+    """The trials that a trial store has to run, and the objectives of the search."""
 
     plan: Sequence[PlannedTrial]
     target: Target
@@ -36,7 +36,7 @@ class SearchSpec:
 
 
 def control_specs(search_spec: SearchSpec) -> list[TrialSpec]:
-    """The controls: they differ from trials in their policies alone."""
+    """Return the controls, which differ from trials in their policies alone."""
     seed = trial_seed(search_spec.seed)
     return [
         TrialSpec(index, policy, search_spec.target, seed, control=name, origin="control")
@@ -45,22 +45,22 @@ def control_specs(search_spec: SearchSpec) -> list[TrialSpec]:
 
 
 def final_specs(records: TrialRecords, search_spec: SearchSpec) -> list[TrialSpec]:
-    """Longer fine-tunes of the front that the plan's trials make, and of the controls.
+    """Return longer fine-tunes of the front and of the controls.
 
-    None before every trial of the plan is over: the front is not known.
+    Empty until all planned trials are over, because the front is not known before.
     """
     if not search_spec.final_epochs:
         return []
     open_states = (TrialState.RUNNING, TrialState.WAITING)
     if any(records.trials(name, *open_states) for name in ("search", "controls")):
         return []
-    chosen = front_before_finals(records)
-    sources = [*chosen, *records.evaluations_of("controls")] if chosen else []
+    front = front_before_finals(records)
+    sources = [*front, *records.evaluations_of("controls")] if front else []
     return [final_spec(index, source, search_spec) for index, source in enumerate(sources)]
 
 
 def front_before_finals(records: TrialRecords) -> list[Evaluation]:
-    """The front, and the answer at the target, of the plan's trials alone."""
+    """Return the front and the best network at the target, without longer fine-tunes."""
     trials = records.evaluations_of("search")
     if not trials:
         return []
@@ -68,13 +68,15 @@ def front_before_finals(records: TrialRecords) -> list[Evaluation]:
 
 
 def final_spec(index: int, source: Evaluation, search_spec: SearchSpec) -> TrialSpec:
-    """The longer fine-tune of one network."""
+    """Return the longer fine-tune of one network."""
     name = source.path.rpartition("/")[2]
     return TrialSpec(
         index,
         source.policy,
         source.target,
-        derive_seed(search_spec.seed, -2),  # other batches than before, the same for all
+        derive_seed(
+            search_spec.seed, -2
+        ),  # batches differ from those of the trials, and are the same for all
         number=source.trial,
         control=name.removeprefix("control-") if source.trial is None else None,
         origin=source.origin or "sampled",

@@ -1,6 +1,6 @@
-"""The networks that the journal's trials have made: none is trained twice.
+"""Index of the networks that trials have produced, so that no network is trained twice.
 
-One whose trial failed was not made: another recipe may succeed.
+A network whose trial failed does not count: another recipe may succeed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from .trial_spec import TrialSpec
 
 
 class KnownNetworks:
-    """The newest trial of each network: of one mask, or where that is not known, of one policy."""
+    """The newest trial of each network, by `TrialSpec.network_key`."""
 
     def __init__(self, records: TrialRecords) -> None:
-        self._record = records
-        self._newest: dict[str, tuple[str, int]] = {}  # a study and a number
+        self._records = records
+        self._newest: dict[str, tuple[str, int]] = {}  # study name and trial number
         for study in ("controls", "search"):
             for trial in records.trials(study):
-                job = trial_spec_of(trial)
-                if job and not (is_duplicate(trial) and evaluation_of(trial) is None):
-                    self.add(study, job, trial.number)
+                spec = trial_spec_of(trial)
+                if spec and not (is_duplicate(trial) and evaluation_of(trial) is None):
+                    self.add(study, spec, trial.number)
 
     def add(self, study: str, spec: TrialSpec, number: int) -> None:
-        """This trial makes the job's network."""
+        """Record that this trial produces the network of the spec."""
         self._newest[spec.network_key] = (study, number)
 
     def __contains__(self, spec: TrialSpec) -> bool:
@@ -33,6 +33,6 @@ class KnownNetworks:
         )
 
     def find_duplicate(self, spec: TrialSpec) -> FrozenTrial:
-        """The trial that makes, or has made, the same network."""
+        """Return the trial that produces, or has produced, the same network."""
         study, number = self._newest[spec.network_key]
-        return self._record.trials(study)[number]
+        return self._records.trials(study)[number]
