@@ -16,9 +16,8 @@ import typer
 
 from ...spaces.errors import UserError, on_command_line
 from ...trainers.data.image_options import AUGMENT_HELP, MEAN_HELP, STD_HELP
-from ..config.disk_errors import DiskFullError, is_disk_full
+from ..config.errors import DiskFullError, WorkersDiedError, is_disk_full
 from ..config.settings import SearchSettings
-from ..config.worker_errors import WorkersDiedError
 from .deploy_commands import add_deploy_commands
 from .options import (
     LIST_OPTION_TYPES,
@@ -195,7 +194,7 @@ def train(
     """Train a dense baseline; run the same command again to go on after an interruption."""
     from ...trainers.data.image_options import image_options
     from ...trainers.training.train_dense import DenseTrainingSpec
-    from ..deploy.train_dense import train_command
+    from ..deploy.train_command import train_command
 
     images = image_options(mean, std, augment)
     job = DenseTrainingSpec(

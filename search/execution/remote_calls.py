@@ -19,8 +19,8 @@ from ray.exceptions import (
 )
 
 from ...analysis.staged_jobs import PendingCall, StagedJob, StageQueue
+from ..config.errors import WorkersDiedError
 from ..config.settings import SearchSettings
-from ..config.worker_errors import WorkersDiedError
 from ..optimizer.plugins import Plugin, load_plugins
 from .executor import RemoteCall, RemoteMeasurement
 from .message_queue import MessageQueue
