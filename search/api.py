@@ -20,7 +20,6 @@ from ..spaces.records.recipe import read_recipe
 from ..trainers.data.sources.user import ACCEPTED_FORMS, convert_user_data
 from ..trainers.data.types import DataSplits
 from ..trainers.pruning.serialization import RECIPE_FILE, load_network
-from .cli.handlers import read_run_front
 from .cli.options import SINGLE_POLICY_SETTINGS
 from .config.settings import SearchSettings
 from .config.settings_parsing import parse_setting
@@ -34,6 +33,7 @@ from .execution.signals import StopRequested
 from .results.formatting import describe_target_result
 from .results.model_folder import check_path_inside, write_model_folder
 from .results.notebook import front_dataframe, front_figure, front_html
+from .results.run_summary import read_run_front
 from .results.selection import SelectionCriteria, format_metrics_with_latency, select_point
 from .storage.artifacts import fetch_trial_folder
 from .storage.run_folder import RunFolder, default_run_folder

@@ -35,8 +35,8 @@ SAMPLER_NAMES = ("tpe", "nsga2", "gp", "random")
 MODEL_HELP = "Use this network: a zoo name, torchvision:NAME or module:function."
 DATA_HELP = "Use these data: digits, cifar10:DIR, folder:DIR, ... or module:function."
 OUTPUTS_HELP = "State what the network returns: scores (unnormalised) or probabilities."
-MEAN_OF_DATA_HELP = f"{MEAN_HELP}; default: depends on the data."
-AUGMENT_OF_DATA_HELP = f"{AUGMENT_HELP}; default: depends on the data."
+MEAN_OF_DATA_HELP = f"{MEAN_HELP} Default: depends on the data."
+AUGMENT_OF_DATA_HELP = f"{AUGMENT_HELP} Default: depends on the data."
 KEEP_HELP = "Never prune the layers whose name matches this pattern. May be repeated."
 MIN_CHANNELS_HELP = "Keep at least this many channels in every group."
 ROUND_TO_HELP = "Round kept widths to multiples of this."
@@ -144,9 +144,7 @@ class SearchSettings:
         "Draw the sizes of half of the trials between these two, written LOW,HIGH. Default: from "
         "half the target to twice the target.",
     )
-    objective: tuple[str, ...] = setting_field(
-        (), "Add this objective to the front: latency."
-    )
+    objective: tuple[str, ...] = setting_field((), "Add this objective to the front: latency.")
     max_flops: str | None = setting_field(
         None, "Steer the sampler to networks of at most these FLOPs: 0.6, 60% or 50M."
     )

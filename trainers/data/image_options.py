@@ -25,11 +25,11 @@ PRESETS: dict[str, tuple[Values, Values]] = {
     "none": ((0.0,), (1.0,)),
 }
 MEAN_HELP = (
-    "Normalisation that the weights were trained with, of images scaled to 0..1: one number, one "
-    f"a channel (0.485,0.456,0.406), or {', '.join(PRESETS)}, which set --std too"
+    "Mean of the normalisation that the weights were trained with, for images scaled to 0..1: one "
+    f"number, one per channel (0.485,0.456,0.406), or {', '.join(PRESETS)}, which also set --std."
 )
-STD_HELP = "Standard deviation for --mean: one number, or one a channel."
-AUGMENT_HELP = f"Training augmentation: {', '.join(AUGMENTATIONS)}"
+STD_HELP = "Standard deviation that belongs to --mean: one number, or one per channel."
+AUGMENT_HELP = f"Training augmentation: {', '.join(AUGMENTATIONS)}."
 CHANNELS = {
     "digits": (1,),
     "mnist": (1,),
