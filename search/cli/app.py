@@ -35,16 +35,24 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def show_version(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Run before every command; the help text of the program is in `app`."""
-    if version:
+def print_version(requested: bool) -> None:
+    """Print the version and exit if --version is given."""
+    if requested:
         print(f"paretoprune {VERSION}")
         raise typer.Exit()
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version", is_eager=True, callback=print_version, help="Print the version and exit."
+    ),
+]
+
+
+@app.callback()
+def program(version: VersionOption = False) -> None:
+    """Declare the options of the program itself; its help text is in `app`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -60,12 +60,10 @@ def test_version_prints_the_version():
     assert (done.returncode, done.stdout) == (0, f"paretoprune {VERSION}\n")
 
 
-def test_no_text_of_the_help_is_cut_off():
-    for name in ("", *COMMANDS):
-        text = call(*name.split(), "--help").stdout
-        assert "..." not in text.replace(", ...", "").replace("DIR ...", "").replace(
-            "[ARGS]...", ""
-        )
+def test_no_summary_in_the_list_of_commands_is_cut_off():
+    text = call("--help").stdout
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert all(f"  {name} " in text for name in COMMANDS)
 
 
 def test_every_option_of_the_contract_exists_and_flops_are_explained():

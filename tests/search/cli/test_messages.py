@@ -107,7 +107,7 @@ def test_every_argument_that_a_message_recommends_exists_in_python():
 
 def test_every_option_of_a_search_is_an_argument_of_the_same_name_in_python():
     known = arguments()
-    only_here = {"--help", "--resume", "--json"}
+    only_here = {"--help", "--version", "--resume", "--json"}
     for option in OPTIONS["search"] - only_here:
         shown = as_called(f"write {option}").removeprefix("write ").removesuffix("=False")
         assert shown in known, option
