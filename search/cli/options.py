@@ -26,29 +26,6 @@ from ..config.settings import (
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 LIST_OPTION_TYPES = {"keep": list[str], "objective": list[str], "plugin": list[Path]}
 LIST_METAVARS = {"keep": "<str>", "objective": "<str>", "plugin": "<path>"}
-SINGLE_POLICY_SETTINGS = (
-    "target_flops",
-    "target_params",
-    "model",
-    "data",
-    "download",
-    "mean",
-    "std",
-    "augment",
-    "weights",
-    "outputs",
-    "seed",
-    "epochs",
-    "dense_epochs",
-    "ensemble_images",
-    "ensemble_samples",
-    "ensemble_seconds",
-    "keep",
-    "min_channels",
-    "round_to",
-    "plugin",
-    "quiet",
-)
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Read the run in this folder of a search.")

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config.settings import SearchSettings
+from ..config.settings import SINGLE_POLICY_SETTINGS, SearchSettings
 from .options import (
-    SINGLE_POLICY_SETTINGS,
     NetworkFolderOption,
     RunArgument,
     add_settings_options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +308,35 @@ class SearchSettings:
         for name in ("weights", "out"):
             values[name] = None if values[name] is None else str(values[name])
         return values
+
+
+COMMAND_LINE_SETTINGS = ("json",)  # they have no meaning in a call from Python
+PYTHON_SETTINGS = tuple(
+    field.name for field in fields(SearchSettings) if field.name not in COMMAND_LINE_SETTINGS
+)
+SINGLE_POLICY_SETTINGS = (  # those that pruning by one policy uses
+    "target_flops",
+    "target_params",
+    "model",
+    "data",
+    "download",
+    "mean",
+    "std",
+    "augment",
+    "weights",
+    "outputs",
+    "seed",
+    "epochs",
+    "dense_epochs",
+    "ensemble_images",
+    "ensemble_samples",
+    "ensemble_seconds",
+    "keep",
+    "min_channels",
+    "round_to",
+    "plugin",
+    "quiet",
+)
 
 
 def check_at_least(name: str, value: int, low: int) -> None:
