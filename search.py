@@ -1,4 +1,4 @@
-"""The front door: `python search.py --target-flops 0.4`."""
+"""Run `paretoprune search` from a clone: `python search.py --target-flops 0.4`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""ParetoPrune: the Pareto front of accuracy against FLOPs and parameters, for any network.
+"""ParetoPrune: AutoML that prunes PyTorch networks to a Pareto front of accuracy and size.
 
     import paretoprune as pp
-    front = pp.search(model, data, target_flops=0.4)
-    small = front.pick(max_flops=0.4).model
+    result = pp.search(model, data, target_flops=0.4)
+    small = result.pick(max_flops=0.4).model
 
-Names are looked up on first use: importing the package costs nothing.
+The package imports each public name on its first use, so that importing the package is fast.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _MODULE_OF_NAME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's home on first use. `search` is the folder, which can be called."""
+    """Import a public name on its first use. `search` is a package that can be called."""
     if name == "search":
         return import_module(".search", __name__)
     if name in _MODULE_OF_NAME:
@@ -76,5 +76,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """Return the public names."""
     return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""`python -m paretoprune`: the command line; `torchrun -m paretoprune` starts it many times."""
+"""The command line: `python -m paretoprune`, or `torchrun -m paretoprune` in several processes."""
 
 from __future__ import annotations
 

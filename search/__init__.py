@@ -1,7 +1,7 @@
-"""Who decides: sampling, trials, Ray Tune, the ledger, the command line.
+"""The search: driver, optimizer, Ray execution, storage, results, command line, Python interface.
 
-The folder's name is also the library's first verb: `paretoprune.search(model, data, ...)` has to
-work whether or not a module of this folder was imported before, so the module can be called.
+The package is callable, since `paretoprune.search(model, data, ...)` must work whether or not a
+module of this package was imported before.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class CallablePackage(ModuleType):
-    """This module, with the call of `api.search`."""
+    """A package that calls `api.search` if it is called."""
 
     def __call__(self, model: Any, data: Any, **settings: Any) -> Any:
-        """See `paretoprune.search.api.search`."""
+        """Call `paretoprune.search.api.search`."""
         from .api import search
 
         return search(model, data, **settings)

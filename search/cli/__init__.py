@@ -1,1 +1,1 @@
-"""The command line, one module per group of commands: parse options, call the library, print."""
+"""The command line: one module per group of commands. `app.main` is the entry point."""

@@ -1,1 +1,1 @@
-"""Settings of a search, how they are read and checked, and the errors that a user sees."""
+"""Settings of a search and errors that end it: `SearchSettings`, `parse_setting`."""

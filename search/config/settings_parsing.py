@@ -1,4 +1,4 @@
-"""A setting as Python or TOML writes it, in the type that the record has."""
+"""Convert settings from Python or TOML to the types of `SearchSettings`."""
 
 from __future__ import annotations
 
@@ -21,22 +21,32 @@ TYPE_DESCRIPTIONS = {
 
 
 def parse_setting(name: str, value: object, where: str) -> Any:
-    """A value in the type of its setting; lists stand for words between commas."""
+    """Convert a value to the type of its setting.
+
+    Args:
+        name: a field of `SearchSettings`.
+        value: the value; a list stands for text separated by commas.
+        where: what an error message names as the place, such as "search".
+
+    Raises:
+        UserError: the value has the wrong type.
+    """
     hint = get_type_hints(SearchSettings)[name]
     if value is None and NoneType in get_args(hint):
         return None
-    several, kind = get_origin(hint) is tuple, (*get_args(hint), hint)[0]
-    found = convert_all(kind, value) if several else convert_to_type(kind, value)
-    if found is None:
-        wanted = "text, or a list of texts" if several else TYPE_DESCRIPTIONS[kind]
+    is_list, kind = get_origin(hint) is tuple, (*get_args(hint), hint)[0]
+    converted = convert_all(kind, value) if is_list else convert_to_type(kind, value)
+    if converted is None:
+        expected = "text, or a list of texts" if is_list else TYPE_DESCRIPTIONS[kind]
         raise UserError(
-            f"{where}: {name} must be {wanted}, got {short_repr(value)}; see paretoprune search --help"
+            f"{where}: {name} must be {expected}, got {short_repr(value)}; "
+            "see paretoprune search --help"
         )
-    return found
+    return converted
 
 
 def convert_all(kind: Any, value: object) -> tuple[Any, ...] | None:
-    """Texts or paths, of one or of a list; None where one is neither."""
+    """Convert one text or path, or a list of them. Return None if an item is neither."""
     words = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(word, str | Path) for word in words):
         return None
@@ -44,7 +54,7 @@ def convert_all(kind: Any, value: object) -> tuple[Any, ...] | None:
 
 
 def convert_to_type(kind: Any, value: object) -> Any:
-    """The value as one of this type; None where it is none."""
+    """Convert a value to this type. Return None if it cannot be converted."""
     value = to_builtin_number(value)
     if kind is bool or isinstance(value, bool):
         return value if kind is bool and isinstance(value, bool) else None
@@ -62,7 +72,7 @@ def convert_to_type(kind: Any, value: object) -> Any:
 
 
 def to_builtin_number(value: object) -> object:
-    """Numbers of other libraries, as NumPy's, as Python's own."""
+    """Convert a number of another library, such as NumPy, to int or float."""
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):

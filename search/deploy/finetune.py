@@ -62,7 +62,7 @@ from .finetune_request import (
     finished_recipe,
     recorded_images,
 )
-from .train_dense import training_progress_bar
+from .train_command import training_progress_bar
 
 DEFAULT_DISTILL_WEIGHT = 0.7  # where the dense network is there to teach
 

@@ -22,9 +22,13 @@ from ...spaces.records.pareto_front import Front
 from ...trainers.data.image_options import options_in
 from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig, thread_limit
-from ..config.disk_errors import DiskFullError, DiskFullInterrupt, interrupt_on_full_disk
+from ..config.errors import (
+    DiskFullError,
+    DiskFullInterrupt,
+    WorkersDiedError,
+    interrupt_on_full_disk,
+)
 from ..config.settings import SearchSettings
-from ..config.worker_errors import WorkersDiedError
 from ..execution.executor import Executors, LocalExecutor
 from ..execution.fd_redirect import redirect_output
 from ..execution.progress_messages import log_starts_once

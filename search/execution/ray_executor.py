@@ -20,8 +20,8 @@ from ray.exceptions import (
 from ray.util.queue import Queue
 
 from ...analysis.staged_jobs import PendingCall, StagedJob, StageQueue
+from ..config.errors import WorkersDiedError
 from ..config.settings import SearchSettings
-from ..config.worker_errors import WorkersDiedError
 from ..optimizer.plugins import Plugin
 from .executor import RemoteCall
 from .object_cache import cached_object, with_plugins_loaded

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray import tune
 
-from ..config.disk_errors import is_disk_full, one_line_message
+from ..config.errors import is_disk_full, one_line_message
 from ..storage.trial_spec import RungResult, trial_spec_from_json, trial_title
 from ..trial.context import TrialContext
 from ..trial.execute import execute_trial

@@ -16,7 +16,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from ...spaces.records.evaluation import Evaluation, evaluation_from_json
-from ..config.disk_errors import DiskFullInterrupt, interrupt_on_full_disk
+from ..config.errors import DiskFullInterrupt, interrupt_on_full_disk
 from ..optimizer.trial_store import TrialStore
 from ..storage.trial_records import WORKER_DIED
 from ..storage.trial_spec import RungResult, TrialSpec

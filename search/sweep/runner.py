@@ -24,7 +24,7 @@ from ...spaces.errors import UserError
 from ...spaces.io.atomic_write import write_bytes_atomic
 from ...trainers.data.sources.load import SOURCES
 from ...trainers.models.build import ZOO_BUILDERS
-from ..config.disk_errors import DiskFullError
+from ..config.errors import DiskFullError
 from ..config.settings import SearchSettings, settings_from_json
 from ..driver.prepare import check_images, check_weights_file
 from ..driver.progress import SearchProgress

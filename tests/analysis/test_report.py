@@ -17,8 +17,9 @@ from run_folders import HOSTILE, TARGET, hostile_network, write_run
 from paretoprune.analysis.report import MeasurementPlots, Report, ReportedTrial, render_page
 from paretoprune.analysis.report.hypervolume_history import hypervolume_history
 from paretoprune.analysis.report.measurements import score_plot
-from paretoprune.search.cli.handlers import print_front, read_run_front
+from paretoprune.search.cli.handlers import print_front
 from paretoprune.search.results.report_builder import build_report, report_command, write_report
+from paretoprune.search.results.run_summary import read_run_front
 from paretoprune.search.storage.trial_records import build_front
 from paretoprune.spaces.errors import UserError
 from paretoprune.spaces.graph.layout import GroupLayout, Layout, build_layout, layout_from_json

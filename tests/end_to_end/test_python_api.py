@@ -121,7 +121,7 @@ def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
      ({"target_flops": 0.4, "objective": "speed"}, "one of latency, got 'speed'"),
      ({"target_flops": 0.4, "allocations": ("uniform", "even")}, "got 'even'"),
      ({"target_flops": 0.4, "spread": (0.2,)}, "spread must be LOW,HIGH, got 0.2"),
-     ({"target_flops": 0.4, "spread": (0.8, 0.2)}, "spread must be a LOW below a HIGH"),
+     ({"target_flops": 0.4, "spread": (0.8, 0.2)}, "spread must have LOW below HIGH"),
      ({"target_flops": 0.4, "json": True}, "search has no setting 'json'"),
      ({"target_flops": 0.4, "like": 3}, "like must be a result or its folder, got 3"),
      ({"target_flops": 0.4, "download": True}, "download is for data by name"),

@@ -193,7 +193,7 @@ def test_a_worker_that_ray_ends_to_save_the_machine_has_its_trial_retried(tmp_pa
 def test_if_every_trial_fails_the_first_reason_is_told(tmp_path):
     code, said, folder = fragile_search(tmp_path, "raises " * 9, "--trials", 2)
     assert code == 1
-    assert "all trials failed; the first one: RuntimeError: too thin for me" in said
+    assert "all trials failed; the first error: RuntimeError: too thin for me" in said
     assert "Traceback" not in said
     errors = list(folder.glob("trials/*/error.txt"))
     assert len(errors) == 4

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from paretoprune.search.config.settings import SearchSettings
-from paretoprune.search.deploy.train_dense import train_command
+from paretoprune.search.deploy.train_command import train_command
 from paretoprune.search.driver import dense_model as search_dense
 from paretoprune.search.driver.dense_model import DenseModelInputs
 from paretoprune.spaces.errors import UserError

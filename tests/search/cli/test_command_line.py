@@ -1,4 +1,4 @@
-"""The door: quick help; every wrong input one line with rule, value and remedy, exit code 2."""
+"""The command line: fast help; a wrong input is one line with rule, value and remedy, exit 2."""
 
 import fcntl
 import os
@@ -12,12 +12,15 @@ import torch
 from command_line import ROOT, call, command
 from safetensors.torch import save_file
 
-from paretoprune.search.cli.app import main
+from paretoprune.search.cli.app import app, main
 from paretoprune.search.config.settings import SearchSettings
 from paretoprune.search.driver.prepare import load_inputs, resolve_model
 from paretoprune.search.driver.resume import check_trials_not_reduced
 from paretoprune.search.storage.run_folder import RunFolder, create_run_folder
 from paretoprune.spaces.errors import UserError
+from paretoprune.spaces.version import VERSION
+
+COMMANDS = [command.name for command in app.registered_commands]
 
 
 def run_in_process(capsys, *words):
@@ -26,9 +29,9 @@ def run_in_process(capsys, *words):
     return exit_.value.code, capsys.readouterr()
 
 
-def test_help_answers_in_under_half_a_second():
+def test_help_takes_less_than_half_a_second():
     times = [1.0]
-    while min(times) >= 0.5 and len(times) < 12:  # what else the machine does is not the door's
+    while min(times) >= 0.5 and len(times) < 12:  # other load on the machine does not count
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "search.py", "--help"], capture_output=True, text=True, cwd=ROOT
@@ -42,14 +45,25 @@ def test_help_answers_in_under_half_a_second():
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("cli", {"torch", "torchvision", "ray", "optuna", "sklearn", "numpy", "pandas"}),
-        ("errands", {"ray.tune", "pandas", "torchvision", "sklearn"}),  # workers wait for it
+        ("cli.app", {"torch", "torchvision", "ray", "optuna", "sklearn", "numpy", "pandas"}),
+        ("execution.remote_calls", {"ray.tune", "pandas", "torchvision", "sklearn"}),
     ],
 )
-def test_what_is_waited_for_imports_nothing_heavy(module, heavy):
+def test_modules_that_users_and_workers_wait_for_import_nothing_heavy(module, heavy):
     code = f"import sys, paretoprune.search.{module}\nprint(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_version_prints_the_version():
+    done = call("--version")
+    assert (done.returncode, done.stdout) == (0, f"paretoprune {VERSION}\n")
+
+
+def test_no_summary_in_the_list_of_commands_is_cut_off():
+    text = call("--help").stdout
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert all(f"  {name} " in text for name in COMMANDS)
 
 
 def test_every_option_of_the_contract_exists_and_flops_are_explained():
@@ -81,11 +95,11 @@ WRONG = [
     (("--target-flops", "0.4", "--epochs", "inf"), "must be finite and above 0, got inf"),
     (("--target-flops", "0.4", "--schedules", ","), "--schedules must name at least one, got"),
     (("--target-flops", "0.4", "--allocations", ""), "--allocations must name at least one"),
-    (("--target-flops", "0.4", "--scores", " "), "write all for every one"),
+    (("--target-flops", "0.4", "--scores", " "), "write all to use every one"),
     (("--target-flops", "0.4", "--scores", "tayler"), "--scores must be one of activation-mean"),
     (("--target-flops", "0.4", "--gpus-per-trial", "-1"), "--gpus-per-trial must be at least 0"),
     (("--target-flops", "0.4", "--gpus-per-trial", "1.5"),
-     "--gpus-per-trial must be whole above 1, got 1.5; write 2"),
+     "--gpus-per-trial must be a whole number above 1, got 1.5; write 2"),
     (("--target-flops", "0.4", "--address", "local"),
      "--address must be a running Ray cluster, got local"),
     (("--target-flops", "0.4", "--artifacts", " "), "--artifacts must be a URL or a folder"),
@@ -126,7 +140,7 @@ def test_a_wrong_input_is_one_line_and_exit_2(words, message, capsys, tmp_path, 
               ("pick", "/no/such/run", "--out", "x"), ("inspect", "--model", "resnet21"),
               ("inspect", "--model", "resnet20", "--input", "a,b")],
 )  # fmt: skip
-def test_other_commands_answer_wrong_input_alike(words, capsys):
+def test_wrong_input_to_other_commands_is_one_line_and_exit_2(words, capsys):
     code, output = run_in_process(capsys, *words)
     assert code == 2
     assert output.err.count("\n") == 1
@@ -151,7 +165,7 @@ def test_weights_of_another_architecture_are_refused(capsys, tmp_path):
     assert "features.0.weight" in output.err or "weights" in output.err
 
 
-def test_a_run_that_has_its_weights_reads_them_from_no_other_file(tmp_path):
+def test_a_run_with_dense_weights_does_not_read_the_weights_file_again(tmp_path):
     settings = SearchSettings(weights=Path("moved.safetensors"))
     inputs, run = load_inputs(settings, model=None, data=None), RunFolder(tmp_path)
     with pytest.raises(UserError, match="moved"):
@@ -168,12 +182,12 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(capsys, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def without_rights(folder, mode):
-    """A folder of these rights; skips where they bind nobody, as they do not bind root."""
+def folder_with_mode(folder, mode):
+    """Make a folder with these permissions; skip for a user, such as root, who ignores them."""
     folder.mkdir()
     folder.chmod(mode)
     if os.access(folder, os.W_OK):
-        pytest.skip("rights of files do not bind this user")
+        pytest.skip("file permissions do not apply to this user")
     return folder
 
 
@@ -182,7 +196,7 @@ def without_rights(folder, mode):
               ("search", "--target-flops", "0.4", "--weights"), ("pick",), ("sweep",),
               ("sensitivity", "--model", "digits-resnet", "--data", "digits", "--out")],
 )  # fmt: skip
-def test_a_path_that_no_system_takes_is_one_line(words, capsys, tmp_path, monkeypatch):
+def test_a_path_that_is_too_long_is_one_line(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, output = run_in_process(capsys, *words, "9" * 400)
     assert code == 2
@@ -192,20 +206,20 @@ def test_a_path_that_no_system_takes_is_one_line(words, capsys, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_path_that_this_user_may_not_use_is_one_line(capsys, tmp_path):
-    locked = without_rights(tmp_path / "locked", 0)
+def test_a_path_without_permission_is_one_line(capsys, tmp_path):
+    locked = folder_with_mode(tmp_path / "locked", 0)
     code, output = run_in_process(
         capsys, "search", "--target-flops", "0.4", "--data", f"folder:{locked / 'images'}"
     )
     assert code == 2
     assert output.err == (
-        f"a path must be one that you may use, got {locked}/images (Permission denied); mend its "
-        "permissions, or name another\n"
+        f"a path must be accessible to you, got {locked}/images (Permission denied); change its "
+        "permissions, or use another path\n"
     )
 
 
 def test_a_folder_that_cannot_be_written_is_refused(capsys, tmp_path):
-    locked = without_rights(tmp_path / "locked", 0o500)
+    locked = folder_with_mode(tmp_path / "locked", 0o500)
     code, output = run_in_process(
         capsys, "search", "--target-flops", "0.4", "--out", locked / "run"
     )
@@ -221,7 +235,7 @@ def test_the_folder_of_a_running_search_is_locked(run, capsys):
     assert "one search at a time" in output.err
 
 
-def test_a_folder_whose_search_was_killed_at_once_is_as_good_as_empty(tmp_path):
+def test_a_folder_with_only_a_lock_file_counts_as_empty(tmp_path):
     (tmp_path / ".lock").touch()
     assert create_run_folder(tmp_path).root == tmp_path
 
@@ -250,7 +264,7 @@ def test_a_broken_front_is_one_line(content, capsys, tmp_path, run):
     assert output.err.count("\n") == 1
 
 
-def test_another_option_than_the_runs_own_is_refused_on_resume(run, capsys):
+def test_a_changed_option_is_refused_on_resume(run, capsys):
     code, output = run_in_process(capsys, "search", "--resume", run.folder, "--seed", 9)
     assert code == 2
     assert "--seed" in output.err
@@ -263,7 +277,7 @@ def test_trials_of_a_resumed_run_may_only_grow():
         check_trials_not_reduced(7, kept)
 
 
-def test_inspect_shows_groups_price_and_what_is_lowest():
+def test_inspect_shows_groups_cost_and_the_lowest_reachable_size():
     done = call("inspect", "--model", "digits-resnet")
     assert done.returncode == 0, done.stderr
     for word in ("groups", "atoms", "FLOPs %", "lowest reachable", "protected"):

@@ -1,15 +1,14 @@
-"""Messages: they name what the user called, and nothing that does not exist."""
+"""Messages name options on the command line and arguments in Python, and only existing ones."""
 
 import ast
 import inspect
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import torch
 import typer.main
-from command_line import in_process
+from command_line import ROOT, in_process
 from torch import nn
 
 import paretoprune as pp
@@ -21,12 +20,14 @@ from paretoprune.search.results.selection import SelectionCriteria
 from paretoprune.spaces.errors import UserError, as_called, on_command_line
 from paretoprune.spaces.policy.loss_curves import CurveSettings
 
-ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands
 OPTIONS = {
-    name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    | {"--help", "--version"}
     for name, command in COMMANDS.items()
 }
+MESSAGE_CALLS = {"UserError", "TrainingDivergedError", "DiskFullError", "WorkersDiedError", "log",
+                 "print", "warn"}  # fmt: skip
 FOREIGN = {"--working-dir", "--head", "--nproc-per-node"}  # of ray and torchrun
 CALLS = (
     pp.search.search if hasattr(pp.search, "search") else pp.search,
@@ -50,7 +51,7 @@ def arguments():
 
 
 def texts(tree):
-    """The text of every literal but docstrings; what an f-string fills in is a gap."""
+    """The text of every literal except docstrings; values in f-strings are gaps."""
     held = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
             for part in ast.walk(node) if part is not node}  # fmt: skip
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -65,19 +66,11 @@ def texts(tree):
 
 
 def messages(tree):
-    """The text of each user error, warning, and line that is said or printed."""
+    """The text of each error, warning and printed line that a user sees."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "id", None) or getattr(node.func, "attr", "")
-            if name in (
-                "UserError",
-                "Diverged",
-                "say",
-                "print",
-                "warn",
-                "DiskFull",
-                "WorkersDied",
-            ):
+            if name in MESSAGE_CALLS:
                 yield from texts(ast.Module([ast.Return(a) for a in node.args], []))
 
 
@@ -114,7 +107,7 @@ def test_every_argument_that_a_message_recommends_exists_in_python():
 
 def test_every_option_of_a_search_is_an_argument_of_the_same_name_in_python():
     known = arguments()
-    only_here = {"--help", "--resume", "--json"}
+    only_here = {"--help", "--version", "--resume", "--json"}
     for option in OPTIONS["search"] - only_here:
         shown = as_called(f"write {option}").removeprefix("write ").removesuffix("=False")
         assert shown in known, option
@@ -181,7 +174,7 @@ def test_a_refusal_in_python_names_no_option(settings):
      ({"min_accuracy": 0.5}, "add steps=10, or use policy='gradually-global'"),
      ({"target_flops": 0.0001}, "target_flops must be at least")],
 )  # fmt: skip
-def test_prune_in_python_refuses_what_it_would_not_read(settings, words, tmp_path):
+def test_prune_in_python_refuses_settings_that_it_does_not_use(settings, words, tmp_path):
     asked = {"policy": "taylor-by-price", "target_flops": 0.5, **settings}
     with pytest.raises(pp.UserError, match=re.escape(words)):
         pp.prune(network(), digits(), out=tmp_path / "a" / "out", quiet=True, **asked)
@@ -194,14 +187,13 @@ def test_prune_in_python_refuses_what_it_would_not_read(settings, words, tmp_pat
      ({"seed": "1"}, "seed must be a whole number, got '1'"),
      ({"model": "fc"}, "model must be the dense network itself, got 'fc'")],
 )  # fmt: skip
-def test_finetune_in_python_refuses_what_it_would_take_for_something_else(settings, words):
+def test_finetune_in_python_refuses_arguments_of_the_wrong_type(settings, words):
     with pytest.raises(pp.UserError, match=re.escape(words)):
         pp.finetune("nowhere", digits(), **settings)
 
 
-def test_an_option_that_is_given_twice_is_said(capsys):
+def test_an_option_that_is_given_twice_is_refused(capsys):
     words = ("inspect", "--model", "digits-resnet", "--classes", "10", "--classes", "7")
     code, output = in_process(capsys, *words)
-    assert (code, output.err) == (0, "--classes is given more than once; the last one holds\n")
-    assert "--input defaults to 1,8,8" in output.out
-    assert "--classes is taken" not in output.out
+    assert (code, output.out) == (2, "")
+    assert output.err == "--classes must be given once, got it 2 times; leave out all but one\n"

@@ -22,7 +22,7 @@ def resumed(repeated, **settings):
         ("cpus_per_trial", 0.0, "cpus_per_trial must be finite and above 0, got 0"),
         ("workers", -3, "workers must be at least 1, got -3"),
         ("gpus_per_trial", -1.0, "gpus_per_trial must be at least 0, got -1"),
-        ("gpus_per_trial", 1.5, "gpus_per_trial must be whole above 1, got 1.5"),
+        ("gpus_per_trial", 1.5, "gpus_per_trial must be a whole number above 1, got 1.5"),
         ("max_minutes", float("nan"), "max_minutes must be finite and above 0, got nan"),
         ("trial_timeout", -1.0, "trial_timeout must be finite and above 0, got -1"),
     ],

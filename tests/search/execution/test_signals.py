@@ -88,7 +88,7 @@ def test_a_stopped_search_prints_json_alone_where_json_is_asked_for(writer, caps
     writer.add()
     printed = stop_in(writer, capsys, as_json=True, quiet=True)
     assert json.loads(printed.out) == json.loads((writer.folder / "front.json").read_text())
-    assert printed.err.startswith("stopped; to go on: paretoprune search --resume")
+    assert printed.err.startswith("stopped; to continue: paretoprune search --resume")
 
 
 def test_a_stopped_quiet_search_prints_its_result_alone(writer, capsys):
@@ -98,7 +98,7 @@ def test_a_stopped_quiet_search_prints_its_result_alone(writer, capsys):
     assert loud.err == ""
     assert loud.out == quiet.out + quiet.err
     assert "to pick:" in quiet.out
-    assert "to go on" not in quiet.out
+    assert "to continue" not in quiet.out
 
 
 def test_a_stop_keeps_what_was_measured_of_the_front_before(writer, capsys):

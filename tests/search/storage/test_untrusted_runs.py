@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from run_folders import write_run
 
 from paretoprune.search.cli.app import main
-from paretoprune.search.cli.handlers import read_run_front
 from paretoprune.search.results.report_builder import build_report
+from paretoprune.search.results.run_summary import read_run_front
 from paretoprune.spaces.errors import UserError
 
 READERS = ("front", "report", "pick")

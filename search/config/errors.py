@@ -1,4 +1,4 @@
-"""No room left on the disk: a search ends in one line, and goes on where it was."""
+"""Errors that end a search in one line: a full disk, and workers that die."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from contextlib import contextmanager
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
-class DiskFullInterrupt(BaseException):
-    """Nothing more can be written; not an Exception, which Tune would lay to a trial's charge."""
+class WorkersDiedError(RuntimeError):
+    """Every worker that ran one call died of it. The text is one line for the user."""
 
 
 class DiskFullError(RuntimeError):
-    """The same for who called: the text is the one line."""
+    """The disk is full. The text is one line for the user."""
+
+
+class DiskFullInterrupt(BaseException):
+    """The disk is full. Not an Exception: Ray Tune would count it as a failed trial."""
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """True if this error, or one that it came from, is of a full disk."""
+    """Return whether a full disk caused this error, directly or through its causes."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             return True
-        if any(
-            f"(os error {code})" in str(error) for code in DISK_FULL_ERRNOS
-        ):  # as safetensors says it
+        # safetensors gives the error number in its text only
+        if any(f"(os error {code})" in str(error) for code in DISK_FULL_ERRNOS):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -32,7 +35,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def interrupt_on_full_disk() -> Iterator[None]:
-    """What fails in this block for want of room ends the search, whoever catches exceptions."""
+    """Turn every exception that a full disk caused in this block into `DiskFullInterrupt`."""
     try:
         yield
     except Exception as error:
@@ -42,5 +45,5 @@ def interrupt_on_full_disk() -> Iterator[None]:
 
 
 def one_line_message(error: BaseException) -> str:
-    """What the system said."""
+    """Return the text of an error on one line of at most 300 characters."""
     return " ".join(str(error).split())[:300]
