@@ -102,6 +102,7 @@ def begin(folder, cluster, *words):
     )  # fmt: skip
 
 
+@pytest.mark.faults
 def test_trials_get_the_shares_that_they_ask_for(cluster, tmp_path):
     folder = tmp_path / "run"
     code, out, err = finish(begin(folder, cluster, "--trials", 3))
@@ -112,6 +113,7 @@ def test_trials_get_the_shares_that_they_ask_for(cluster, tmp_path):
     assert_settled(folder, 3)
 
 
+@pytest.mark.faults
 def test_waiting_for_a_node_that_is_large_enough_is_said_once(cluster, tmp_path):
     folder = tmp_path / "run"
     words = ("--address", cluster.address, "--cpus-per-trial", 5, "--gpus-per-trial", 0)
@@ -128,6 +130,7 @@ def test_waiting_for_a_node_that_is_large_enough_is_said_once(cluster, tmp_path)
     assert_settled(folder, 1)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_node_that_comes_later_is_used(cluster, tmp_path):
     """Where trials take longer than a worker's start: a shorter one is not waited for."""

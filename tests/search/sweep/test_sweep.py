@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import ROOT, call, command
+from command_line import ROOT, call, call_here, command
 
 SETTINGS = """
 [search]
@@ -74,7 +74,7 @@ def test_runs_of_one_network_train_and_measure_it_once(swept):
 
 
 def test_each_run_is_a_run_folder_of_its_own(swept):
-    done = call("front", swept.folder / f"{NAME}0.4", "--json")
+    done = call_here("front", swept.folder / f"{NAME}0.4", "--json")
     assert done.returncode == 0, done.stderr
     front = json.loads(done.stdout)
     run = swept.runs["0.4"]
@@ -106,7 +106,7 @@ def test_a_sweep_that_is_over_runs_nothing_again(swept):
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     journal = swept.folder / f"{NAME}0.5" / "journal.log"
     before, begin = journal.stat().st_mtime_ns, time.monotonic()
-    done = call("sweep", file, "--out", swept.folder)
+    done = call_here("sweep", file, "--out", swept.folder)
     assert done.returncode == 0, done.stderr
     assert "trial" not in done.stdout
     assert journal.stat().st_mtime_ns == before
@@ -126,7 +126,7 @@ def test_a_run_that_has_begun_keeps_its_settings(swept, target, setting, other, 
     file = swept.file.with_name("changed.toml")
     file.write_text(f"targets = [{target}]" + SETTINGS.replace(setting, other))
     for more in ((), ("--dry-run",)):
-        done = call("sweep", file, "--out", swept.folder, *more)
+        done = call_here("sweep", file, "--out", swept.folder, *more)
         assert done.returncode == 2
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
@@ -138,7 +138,7 @@ def test_a_finished_run_goes_on_to_more_trials_and_never_to_fewer(swept):
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     text = file.read_text()
     file.write_text(text + "[[override]]\nmatch = {target_flops = 0.5}\ntrials = 2\n")
-    told = call("sweep", file, "--out", swept.folder, "--dry-run").stdout
+    told = call_here("sweep", file, "--out", swept.folder, "--dry-run").stdout
     assert "2 trials: waiting" in told
     assert "1 trials: finished" in told
     other = (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes()
@@ -150,7 +150,7 @@ def test_a_finished_run_goes_on_to_more_trials_and_never_to_fewer(swept):
     assert (swept.folder / f"{NAME}0.5" / "trials" / "1").is_dir()
     assert (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes() == other
     file.write_text(text)
-    fewer = call("sweep", file, "--out", swept.folder)
+    fewer = call_here("sweep", file, "--out", swept.folder)
     assert fewer.returncode == 2
     assert "trials = 1 instead of 2" in fewer.stderr
 
