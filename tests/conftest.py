@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import call
+from doc_blocks import readme_commands
 from filelock import FileLock
 
 torch.set_num_threads(1)
@@ -51,12 +52,11 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(shared_folder):
-    """The default job with fewer trials; the first process that needs it runs it for all."""
-    folder, stdout = shared_folder / "run" / "digits", shared_folder / "stdout.txt"
+    """The README's first search, as it stands; the first process that needs it runs it for all."""
+    folder, stdout = shared_folder / "runs" / "first", shared_folder / "stdout.txt"
     with FileLock(shared_folder / "run.lock"):
         if not stdout.exists():
-            words = ("--target-flops", "0.4", "--trials", 8, "--workers", 2)
-            done = call("search", *words, "--out", folder)
+            done = call(*readme_commands()[0], cwd=shared_folder)
             assert done.returncode == 0, done.stdout + done.stderr
             stdout.write_text(done.stdout)
     return Finished(folder, json.loads((folder / "front.json").read_text()), stdout.read_text())
