@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: env demo test test-all check docs format clean
+.PHONY: env demo test test-faults test-all check docs format clean
 
 env: .venv/installed
 
@@ -19,7 +19,10 @@ demo: .venv/installed
 	$(BIN)/python search.py --target-flops 0.4
 
 test: .venv/tested
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow and not faults'
+
+test-faults: .venv/tested
+	$(BIN)/python -m pytest -m 'faults and not slow'
 
 test-all: .venv/tested
 	$(BIN)/python -m pip install -q -e '.[test,cluster,benchmark]'

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from command_line import call
+from command_line import call_here
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,7 +114,7 @@ def test_ensembles_of_other_settings_are_other_evidence(tmp_path):
 
 def test_a_wrong_name_on_the_command_line_is_one_line(tmp_path):
     words = ("--target-flops", "0.5", "--scores", "ensemble:keep=most", "--out", tmp_path / "run")
-    done = call("search", *words)
+    done = call_here("search", *words)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("got 'most'; give a number")
     assert "Traceback" not in done.stderr

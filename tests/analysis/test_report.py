@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import browser
-from command_line import call
+from command_line import call, call_here
 from evaluations import evaluation
 from run_folders import HOSTILE, TARGET, hostile_network, write_run
 
@@ -333,7 +333,7 @@ def test_the_command_writes_the_page_and_figures_where_it_is_told(made, tmp_path
     assert out.stat().st_size < 200_000
     assert svg.read_text().count("<circle") >= len(front["points"]) - 1
     assert png.read_bytes().startswith(b"\x89PNG")
-    wrong = call("report", folder, "--png", "x.gif")
+    wrong = call_here("report", folder, "--png", "x.gif")
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
 

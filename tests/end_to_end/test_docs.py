@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 from command_line import ROOT
-from doc_blocks import DOCS, blocks_of, pages, run_block
+from doc_blocks import DOCS, blocks_of, pages, run_blocks
 
 import paretoprune
 from paretoprune.analysis.mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
@@ -210,6 +210,4 @@ def test_pages_name_no_place_of_ours():
 @pytest.mark.parametrize("of", RUN, ids=lambda of: of[0])
 def test_the_code_of_pages_runs_in_their_order(of, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for page in of:
-        for block in blocks_of(DOCS / page):
-            run_block(block, tmp_path)
+    run_blocks([block for page in of for block in blocks_of(DOCS / page)], tmp_path)

@@ -4,14 +4,16 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from command_line import ROOT, call, command
+from command_line import ROOT, call, call_here, command
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -59,51 +61,74 @@ def test_the_readmes_python_runs(tmp_path, monkeypatch):
     assert small(names["images"][:2]).shape == (2, 10)
 
 
-def test_the_given_model_is_never_changed(tmp_path):
-    model = network().train()
+@dataclass(frozen=True)
+class Searched:
+    """A search with arrays: its model before and after, its data, its front and its folder."""
+
+    before: dict
+    model: nn.Module
+    data: tuple
+    front: pp.Result
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    data = tuple(tuple(np.asarray(part) for part in pair) for pair in digits())
+    model, folder = network().train(), tmp_path_factory.mktemp("searched") / "run"
     before = copy.deepcopy(model.state_dict())
-    pp.search(model, digits(), target_flops=0.5, out=tmp_path / "run", **BRIEF)
+    front = pp.search(model, data, target_flops="50%", out=folder, **BRIEF)
+    return Searched(before, model, data, front, folder)
+
+
+def test_the_given_model_is_never_changed(searched):
+    model = searched.model
     assert model.training
     assert [m.out_channels for m in model if isinstance(m, nn.Conv2d)] == [16, 16]
-    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(torch.equal(searched.before[k], v) for k, v in model.state_dict().items())
     assert all(not m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("kind", ["arrays", "loaders"])
-def test_arrays_and_loaders_are_taken_and_pick_save_load_agree(kind, tmp_path):
-    train, validation = digits()
-    if kind == "arrays":
-        data = [tuple(np.asarray(part) for part in pair) for pair in (train, validation)]
-    else:
-        data = [
-            torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pair), batch_size=100)
-            for pair in (train, validation, validation)
-        ]
-    model = network()
-    front = pp.search(model, tuple(data), target_flops="50%", out=tmp_path / "run", **BRIEF)
+def assert_pick_save_and_load_agree(front, model, folder):
     picked = front.pick(max_flops=0.5)
     assert picked.evaluation.flops_fraction <= 0.5
-    assert (picked.evaluation.test_accuracy is None) == (kind == "arrays")
-    picked.save(tmp_path / "picked")
-    again = pp.load(tmp_path / "picked", model=model)
-    assert torch.equal(again(train[0][:5]), picked.model(train[0][:5]))
+    picked.save(folder)
+    again, images = pp.load(folder, model=model), digits()[0][0][:5]
+    assert torch.equal(again(images), picked.model(images))
     with pytest.raises(pp.UserError, match="model=") as error:
-        pp.load(tmp_path / "picked")
+        pp.load(folder)
     assert "\n" not in str(error.value)
+    return picked
 
 
-def test_a_run_from_python_is_resumed_with_the_same_objects(tmp_path):
-    out = tmp_path / "run"
-    first = pp.search(network(), digits(), target_flops=0.5, out=out, **BRIEF)
-    again = pp.resume(out, network(), digits(), quiet=True)
-    assert [p.trial for p in again.points] == [p.trial for p in first.points]
-    pp.resume(out, network(), digits(), quiet=True, trials=3)
+def test_arrays_are_taken_and_pick_save_load_agree(searched, tmp_path):
+    picked = assert_pick_save_and_load_agree(searched.front, searched.model, tmp_path / "picked")
+    assert picked.evaluation.test_accuracy is None
+
+
+def test_loaders_are_taken_and_pick_save_load_agree(tmp_path):
+    train, validation = digits()
+    data = tuple(
+        torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pair), batch_size=100)
+        for pair in (train, validation, validation)
+    )
+    model, small = network(), {**BRIEF, "trials": 1}
+    front = pp.search(model, data, target_flops="50%", out=tmp_path / "run", **small)
+    picked = assert_pick_save_and_load_agree(front, model, tmp_path / "picked")
+    assert picked.evaluation.test_accuracy is not None
+
+
+def test_a_run_from_python_is_resumed_with_the_same_objects(searched, tmp_path):
+    out, data = shutil.copytree(searched.folder, tmp_path / "run"), searched.data
+    again = pp.resume(out, searched.model, data, quiet=True)
+    assert [p.trial for p in again.points] == [p.trial for p in searched.front.points]
+    pp.resume(out, searched.model, data, quiet=True, trials=3)
     assert len(read_trial_records(out / "journal.log").evaluations()) == 3
     with pytest.raises(pp.UserError, match="must be passed again"):
         pp.resume(out)
-    (images, labels), validation = digits()
+    (images, labels), validation = data
     with pytest.raises(pp.UserError, match="other data"):
-        pp.resume(out, network(), ((images, labels.flip(0)), validation), quiet=True)
+        pp.resume(out, network(), ((images, labels[::-1].copy()), validation), quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -214,13 +239,18 @@ def test_images_without_a_channel_axis_are_told_how_to_get_one(tmp_path):
         pp.prune(network(), flat, "taylor-by-price", target_flops=0.5, out=tmp_path / "flat")
 
 
-def test_the_same_seed_gives_the_same_front(tmp_path):
+NARROWER = ("--scores", "taylor,l2", "--schedules", "one-shot,gradual", "--ensemble-images", 1024)
+
+
+@pytest.mark.parametrize("words", [NARROWER, pytest.param((), marks=pytest.mark.slow)])
+def test_the_same_seed_gives_the_same_front(words, tmp_path):
     """And the same trials: presets, screened, varied and sampled ones."""
     fronts, trials = [], []
     for name in "ab":
         out = tmp_path / name
         done = call("search", "--target-flops", "0.4", "--trials", 14, "--workers", 1, "--epochs",
-                    1, "--dense-epochs", 6, "--seed", 7, "--quiet", "--out", out)  # fmt: skip
+                    0.5, "--dense-epochs", 2, "--seed", 7, "--quiet", "--out", out,
+                    *words)  # fmt: skip
         assert done.returncode == 0, done.stderr
         fronts.append(without_times(json.loads((out / "front.json").read_text())))
         found = read_trial_records(out / "journal.log").trials("search")
@@ -243,8 +273,8 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     plugin.write_text(readme_block("plugin"))
     assert len(plugin.read_text().strip().splitlines()) < 10
     words = ("--target-flops", "0.4", "--trials", 4, "--workers", 2, "--epochs", 1, "--seed", 3,
-             "--dense-epochs", 4, "--schedules", "one-shot", "--allocations", "global-threshold",
-             "--no-screening", "--out", folder)  # fmt: skip
+             "--dense-epochs", 2, "--schedules", "one-shot", "--allocations", "global-threshold",
+             "--scores", "max-weight,taylor", "--no-screening", "--out", folder)  # fmt: skip
     done = plugin_search(plugin, folder, *words)
     assert done.returncode == 0, done.stderr
     assert "max-weight" in done.stdout
@@ -254,15 +284,15 @@ def test_a_score_from_a_file_works_in_two_workers_and_after_a_resume(tmp_path):
     (folder / "front.json").unlink()
     resumed = plugin_search(plugin, folder, "--resume", folder, "--trials", 6)
     assert resumed.returncode == 0, resumed.stderr
-    missing = call("search", "--resume", folder)
+    missing = call_here("search", "--resume", folder)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert f"add --plugin {plugin}" in missing.stderr
     plugin.write_text(plugin.read_text() + "\n# changed\n")
-    changed = plugin_search(plugin, folder, "--resume", folder)
+    changed = call_here("search", "--plugin", plugin, "--resume", folder)
     assert (changed.returncode, changed.stderr.count("\n")) == (2, 1)
     assert "another content" in changed.stderr
     plugin.unlink()
-    gone = plugin_search(plugin, folder, "--resume", folder)
+    gone = call_here("search", "--plugin", plugin, "--resume", folder)
     assert (gone.returncode, gone.stderr.count("\n")) == (2, 1)
 
 
@@ -284,7 +314,8 @@ def test_a_score_from_an_installed_package_is_found(tmp_path):
 def test_a_plugin_that_fails_is_one_line(tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text("raise RuntimeError('not today')")
-    done = plugin_search(plugin, tmp_path, "--target-flops", "0.4", "--out", tmp_path / "run")
+    words = ("--plugin", plugin, "--target-flops", "0.4", "--out", tmp_path / "run")
+    done = call_here("search", *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "not today" in done.stderr
 
@@ -295,7 +326,8 @@ def test_a_score_of_the_wrong_shape_is_one_line(tmp_path):
         "import numpy as np\nimport paretoprune as pp\n\n"
         "@pp.score('three')\ndef three(network):\n    return np.ones(3)\n"
     )
-    words = ("--target-flops", "0.4", "--dense-epochs", "1", "--out", tmp_path / "run")
+    words = ("--target-flops", "0.4", "--dense-epochs", "1", "--out", tmp_path / "run",
+             "--scores", "three,taylor", "--no-screening")  # fmt: skip
     done = plugin_search(plugin, tmp_path, *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "score 'three' must return one number an atom" in done.stderr

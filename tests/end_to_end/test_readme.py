@@ -1,25 +1,26 @@
 """Every command that the README shows runs as it stands; .ci/run runs the first two."""
 
 import re
-import shlex
+import shutil
 
+import pytest
 from command_line import ROOT, call
+from doc_blocks import readme_commands
+
+pytestmark = pytest.mark.xdist_group("run")  # with the other tests of the README's search
 
 
-def terminal_lines():
-    text = (ROOT / "README.md").read_text()
-    block = re.search(r"<!-- terminal -->\n((?:    .*\n)+)", text).group(1)
-    return [shlex.split(line) for line in block.splitlines()]
-
-
-def test_the_readmes_terminal_commands_run_in_their_order(tmp_path):
-    lines = terminal_lines()
-    assert [words[:2] for words in lines] == [
-        ["paretoprune", name]
-        for name in ("search", "front", "report", "pick", "finetune", "export", "inspect", "prune")
-    ]
-    for words in lines:
-        done = call(*words[1:], cwd=tmp_path)
+def test_the_readmes_terminal_commands_run_in_their_order(run, tmp_path):
+    """The first one is the search whose folder many tests read."""
+    search, *rest = readme_commands()
+    assert [words[0] for words in rest] == [
+        "front", "report", "pick", "finetune", "export", "inspect", "prune"
+    ]  # fmt: skip
+    assert search[0] == "search"
+    assert search[-2:] == ["--out", "runs/first"]
+    shutil.copytree(run.folder, tmp_path / "runs/first")
+    for words in rest:
+        done = call(*words, cwd=tmp_path)
         assert done.returncode == 0, (words, done.stderr)
         assert done.stdout
     assert (tmp_path / "picked/model.safetensors").exists()
@@ -33,7 +34,7 @@ def test_the_two_first_commands_stand_where_ci_reads_them():
     text = (ROOT / "README.md").read_text()
     for mark, words in (
         ("demo", "search.py --target-flops 0.4"),
-        ("test", "pytest -m 'not slow'"),
+        ("test", "pytest -n 2 --dist loadgroup -m 'not slow and not faults'"),
     ):
         line = re.search(rf"<!-- {mark} -->\n    (.*)\n", text).group(1)
         assert line.startswith("python3 -m venv .venv && .venv/bin/pip install")

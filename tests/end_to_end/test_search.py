@@ -1,4 +1,4 @@
-"""The default job: its front, its answer at the target, its run folder, its ledger."""
+"""The README's search: its front, its answer at the target, its run folder, its ledger."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 import torch
-from command_line import call
+from command_line import call, call_here
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -21,6 +21,8 @@ from paretoprune.spaces.records.recipe import read_recipe
 from paretoprune.trainers.data.sources.load import load_data
 from paretoprune.trainers.metrics.count_macs import count_macs_and_params
 from paretoprune.trainers.metrics.evaluate import evaluate
+
+pytestmark = pytest.mark.xdist_group("run")
 
 
 def load_study(folder, name="search"):
@@ -82,7 +84,7 @@ def test_front_json_keeps_to_the_contract(run):
         "picked",
     ]
     assert set(front["picked"]["above"]) == set(front["controls"])
-    assert front["requested"] == {"flops": 0.4, "params": None}
+    assert front["requested"] == {"flops": 0.4, "params": 0.5}
     assert set(front["dense"]) >= {"accuracy", "test_accuracy", "macs", "params", "latency_ms"}
     assert "dominated_by" in front["at_target"]
     assert front["objectives"] == ["accuracy", "flops_fraction", "params_fraction"]
@@ -185,21 +187,21 @@ def test_the_output_ends_with_a_table_and_the_line_that_picks(run):
 
 
 def test_front_and_pick_read_the_run(run, tmp_path):
-    shown = call("front", run.folder)
+    shown = call_here("front", run.folder)
     assert shown.returncode == 0
     assert "at the target" in shown.stdout
-    assert json.loads(call("front", run.folder, "--json").stdout) == run.front
+    assert json.loads(call_here("front", run.folder, "--json").stdout) == run.front
     out = tmp_path / "picked"
     picked = call("pick", run.folder, "--max-flops", "0.4", "--out", out)
     assert picked.returncode == 0, picked.stderr
     assert count_macs_and_params(pp.load(out), (1, 8, 8))[0] <= 0.4 * run.front["dense"]["macs"]
-    again = call("pick", run.folder, "--max-flops", "0.4", "--out", out)
+    again = call_here("pick", run.folder, "--max-flops", "0.4", "--out", out)
     assert again.returncode == 2
     assert "must be an empty folder" in again.stderr
 
 
 def test_pick_says_what_is_nearest_when_nothing_fits(run, tmp_path):
-    done = call("pick", run.folder, "--max-flops", "0.001", "--out", tmp_path / "picked")
+    done = call_here("pick", run.folder, "--max-flops", "0.001", "--out", tmp_path / "picked")
     assert done.returncode == 2
     assert "the nearest: trial" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -7,13 +7,14 @@
 """
 
 import ast
+import json
 import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 
-from command_line import ROOT, call
+from command_line import ROOT
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(?:<!-- (?P<mark>[^\n]*?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```", re.S)
@@ -45,6 +46,15 @@ class Block:
         return [shlex.split(line, comments=True) for line in joined if line.strip()]
 
 
+def readme_commands():
+    """The README's commands of the terminal, in their order, without the program's name."""
+    text = (ROOT / "README.md").read_text()
+    block = re.search(r"<!-- terminal -->\n((?:    .*\n)+)", text).group(1)
+    lines = [shlex.split(line) for line in block.splitlines()]
+    assert all(words[0] == "paretoprune" for words in lines)
+    return [words[1:] for words in lines]
+
+
 def pages():
     return sorted(DOCS.rglob("*.md"))
 
@@ -55,27 +65,48 @@ def blocks_of(path):
     return [Block(page, m["mark"] or "", m["kind"], m["text"]) for m in found]
 
 
-def run_block(block, folder):
-    """Run one block in the folder; what went wrong, or nothing."""
-    if block.act == "file":
-        (folder / block.mark.partition(":")[2].strip()).write_text(block.text)
-    elif block.act != "not run" and block.kind == "python":
-        check(python(quick(block), folder), block)
-    elif block.act != "not run":
-        for words in block.lines:
-            assert words[0] == "paretoprune", block
-            done = call(*words[1:], *block.added.get(words[1], ()), cwd=folder)
-            check(done, words)
+def run_blocks(blocks, folder):
+    """Run the blocks of a page in the folder; commands that follow each other share a process."""
+    commands = []
+    for block in blocks:
+        if block.act == "file":
+            (folder / block.mark.partition(":")[2].strip()).write_text(block.text)
+        elif block.act != "not run" and block.kind != "python":
+            for words in block.lines:
+                assert words[0] == "paretoprune", block
+                commands.append([*words[1:], *block.added.get(words[1], ())])
+        elif block.act != "not run":
+            run_commands(commands, folder)
+            commands = []
+            check(python(quick(block), folder), block)
+    run_commands(commands, folder)
+
+
+COMMANDS = """
+import json, sys
+from paretoprune.search.cli.app import main
+
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit as end:
+        if end.code:
+            sys.exit(f"{words} ended with {end.code}")
+"""
+
+
+def run_commands(commands, folder):
+    if commands:
+        check(python(COMMANDS, folder, json.dumps(commands)), commands)
 
 
 def check(done, what):
     assert done.returncode == 0, (what, done.stdout[-2000:], done.stderr[-2000:])
 
 
-def python(code, folder):
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=300
-    )
+def python(code, folder, *words):
+    words = [sys.executable, "-c", code, *words]
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=300)
 
 
 def quick(block):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import ROOT, call, command
+from command_line import ROOT, call_here, command
 from safetensors.torch import save_file
 
 from paretoprune.search.cli.app import app, main
@@ -56,25 +56,25 @@ def test_modules_that_users_and_workers_wait_for_import_nothing_heavy(module, he
 
 
 def test_version_prints_the_version():
-    done = call("--version")
+    done = call_here("--version")
     assert (done.returncode, done.stdout) == (0, f"paretoprune {VERSION}\n")
 
 
 def test_no_summary_in_the_list_of_commands_is_cut_off():
-    text = call("--help").stdout
+    text = call_here("--help").stdout
     assert "..." not in text.replace("[ARGS]...", "")
     assert all(f"  {name} " in text for name in COMMANDS)
 
 
 def test_every_option_of_the_contract_exists_and_flops_are_explained():
-    text = call("search", "--help").stdout
+    text = call_here("search", "--help").stdout
     for name in ("trials", "workers", "seed", "out", "target-flops", "target-params", "model",
                  "data", "weights", "address", "gpus-per-trial",
                  "resume", "quiet", "plugin"):  # fmt: skip
         assert f"--{name}" in text, name
-    assert "MACs" in call("--help").stdout
+    assert "MACs" in call_here("--help").stdout
     for name in ("search", "front", "pick", "inspect"):
-        assert name in call("--help").stdout
+        assert name in call_here("--help").stdout
 
 
 WRONG = [
@@ -147,7 +147,7 @@ def test_wrong_input_to_other_commands_is_one_line_and_exit_2(words, capsys):
 
 
 def test_wrong_input_ends_without_a_traceback_in_a_real_process(tmp_path):
-    done = call("search", "--target-flops", "1.5", cwd=tmp_path)
+    done = call_here("search", "--target-flops", "1.5", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
         "--target-flops must be in (0, 1], got 1.5; for 1.5 percent write 0.015\n"
@@ -278,7 +278,7 @@ def test_trials_of_a_resumed_run_may_only_grow():
 
 
 def test_inspect_shows_groups_cost_and_the_lowest_reachable_size():
-    done = call("inspect", "--model", "digits-resnet")
+    done = call_here("inspect", "--model", "digits-resnet")
     assert done.returncode == 0, done.stderr
     for word in ("groups", "atoms", "FLOPs %", "lowest reachable", "protected"):
         assert word in done.stdout
@@ -298,7 +298,7 @@ def test_the_cache_is_shown_and_cleared(tmp_path, monkeypatch, capsys):
     (tmp_path / "arrays" / "key").mkdir(parents=True)
     (tmp_path / "arrays" / "key" / "train_images.npy").write_bytes(bytes(3 << 20))
     (tmp_path / "baselines").mkdir()
-    assert "3 MiB" in call("cache").stdout
-    assert "3 MiB of decoded data deleted" in call("cache", "--clear").stdout
+    assert "3 MiB" in call_here("cache").stdout
+    assert "3 MiB of decoded data deleted" in call_here("cache", "--clear").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["baselines"]
-    assert "0 MiB" in call("cache").stdout
+    assert "0 MiB" in call_here("cache").stdout

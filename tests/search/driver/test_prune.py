@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from command_line import ROOT, call, command
+from command_line import ROOT, call_here, command
 
 import paretoprune as pp
 from paretoprune.analysis.mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
@@ -60,7 +60,7 @@ def evaluation_in(folder):
 def test_prune_writes_a_network_at_the_target(dense, tmp_path):
     out = tmp_path / "net"
     words = ("--policy", "taylor-by-price", "--target-flops", "0.4", "--weights", dense[2])
-    done = call("prune", *words, "--out", out, *QUICK)
+    done = call_here("prune", *words, "--out", out, *QUICK)
     assert done.returncode == 0, done.stderr
     assert "asked: FLOPs <= 40 %" in done.stdout
     found = evaluation_in(out)
@@ -105,7 +105,7 @@ def test_gates_train_within_the_trials_epochs_and_find_a_mask_of_their_own(dense
     words = ("--target-flops", "0.3", "--weights", dense[2], *QUICK[:-1])
     policies = {"hard": "holistic", "soft": tmp_path / "soft.json", "none": "taylor-by-price"}
     for name, policy in policies.items():
-        done = call("prune", "--policy", policy, *words, "--out", tmp_path / name)
+        done = call_here("prune", "--policy", policy, *words, "--out", tmp_path / name)
         assert done.returncode == 0, done.stderr
         told = "gates: the last step to the exact budget turned" in done.stdout
         assert told == (name != "none")
@@ -189,7 +189,7 @@ def test_gradual_steps_look_at_the_network_that_is_left(dense):
 def test_steps_end_before_the_accuracy_falls(dense, tmp_path):
     out = tmp_path / "net"
     words = ("--policy", "gradually-global", "--min-accuracy", "0.95", "--weights", dense[2])
-    done = call("prune", *words, "--out", out, "--epochs", "1", "--seed", "1")
+    done = call_here("prune", *words, "--out", out, "--epochs", "1", "--seed", "1")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.strip().startswith("step")]
     accuracies = [float(line.split()[-1]) for line in lines]
@@ -203,7 +203,7 @@ def test_steps_go_on_after_a_kill(dense, tmp_path):
     words = ["--policy", "gradually-global", "--target-flops", "0.3", "--weights", str(dense[2])]
     words += ["--steps", "8", "--epochs", "1", "--seed", "1"]
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    assert call("prune", *words, "--out", unbroken).returncode == 0
+    assert call_here("prune", *words, "--out", unbroken).returncode == 0
     process = subprocess.Popen(
         command("prune", *words, "--out", broken),
         stdout=subprocess.PIPE,
@@ -216,7 +216,7 @@ def test_steps_go_on_after_a_kill(dense, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert (broken / "work" / "trials" / "0" / "gradual.safetensors").is_file()
-    done = call("prune", *words, "--out", broken)
+    done = call_here("prune", *words, "--out", broken)
     assert done.returncode == 0, done.stderr
     assert "step 2 of 8" not in done.stdout
     assert "step 8 of 8" in done.stdout
@@ -243,7 +243,7 @@ def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):
     rest = process.stdout.read()
     assert process.wait() == 130
     assert "the same command continues" in rest
-    done = call("prune", *words, "--target-flops", "0.5")
+    done = call_here("prune", *words, "--target-flops", "0.5")
     assert done.returncode == 2
     assert "another settings" in done.stderr
 
@@ -261,7 +261,7 @@ def test_another_command_on_an_unfinished_folder_is_refused(dense, tmp_path):
     ],
 )
 def test_wrong_wishes_are_one_line(words, message, tmp_path):
-    done = call("prune", *words, "--out", tmp_path / "net")
+    done = call_here("prune", *words, "--out", tmp_path / "net")
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -288,6 +288,6 @@ def test_prune_from_python_leaves_the_model_alone(dense, tmp_path):
 def test_the_loss_budget_prunes_at_once_and_in_steps(dense, tmp_path):
     words = ("--policy", "balanced-pruning", "--target-flops", "0.5", "--weights", dense[2])
     for name, more in (("once", ()), ("steps", ("--steps", 2))):
-        done = call("prune", *words, *more, "--out", tmp_path / name, *QUICK)
+        done = call_here("prune", *words, *more, "--out", tmp_path / name, *QUICK)
         assert done.returncode == 0, done.stderr
         assert 0.48 < evaluation_in(tmp_path / name)["flops_fraction"] <= 0.5

@@ -6,7 +6,7 @@ import sys
 import tempfile
 
 import pytest
-from command_line import ROOT, call
+from command_line import ROOT, call_here
 from search_process import assert_nothing_left, finish, start
 
 from paretoprune.search.execution import ray_runtime
@@ -66,12 +66,12 @@ def test_a_start_that_was_killed_before_its_config_is_no_obstacle(tmp_path):
     folder.mkdir()
     for name in (".lock", ".ray-token", "ray.log"):
         (folder / name).write_text("")
-    done = call("search", "--target-flops", 0.4, "--data", "cifar10:nowhere", "--out", folder)
+    done = call_here("search", "--target-flops", 0.4, "--data", "cifar10:nowhere", "--out", folder)
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     folder.mkdir(exist_ok=True)
     (folder / "mine.txt").write_text("")
-    done = call("search", "--target-flops", 0.4, "--data", "cifar10:nowhere", "--out", folder)
+    done = call_here("search", "--target-flops", 0.4, "--data", "cifar10:nowhere", "--out", folder)
     assert "empty folder" in done.stderr
     assert (folder / "mine.txt").exists()
 

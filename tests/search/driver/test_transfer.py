@@ -7,7 +7,7 @@ from functools import partial
 
 import optuna
 import pytest
-from command_line import call
+from command_line import call, call_here
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from run_folders import hostile_network, write_run
@@ -134,7 +134,7 @@ def test_the_call_takes_a_result_or_its_folder(tmp_path):
 
 
 def test_a_folder_without_a_front_is_refused_in_one_line(tmp_path):
-    done = call("transfer", tmp_path, "--target-flops", 0.5)
+    done = call_here("transfer", tmp_path, "--target-flops", 0.5)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "config.json" in done.stderr

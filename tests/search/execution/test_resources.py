@@ -96,6 +96,7 @@ def begin(folder, cluster, *words):
     )  # fmt: skip
 
 
+@pytest.mark.faults
 def test_trials_get_the_shares_that_they_request(cluster, tmp_path):
     folder = tmp_path / "run"
     code, out, err = finish(begin(folder, cluster, "--trials", 3))
@@ -106,6 +107,7 @@ def test_trials_get_the_shares_that_they_request(cluster, tmp_path):
     assert_settled(folder, 3)
 
 
+@pytest.mark.faults
 def test_waiting_for_a_large_enough_node_is_logged_once(cluster, tmp_path):
     folder = tmp_path / "run"
     words = ("--address", cluster.address, "--cpus-per-trial", 5, "--gpus-per-trial", 0)
@@ -122,6 +124,7 @@ def test_waiting_for_a_large_enough_node_is_logged_once(cluster, tmp_path):
     assert_settled(folder, 1)
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_a_node_that_joins_later_is_used(cluster, tmp_path):
     """Where trials take longer than a worker's start: a shorter one is not waited for."""

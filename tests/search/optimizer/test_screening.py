@@ -59,12 +59,16 @@ POLICIES = build_policy_space(
 
 
 @pytest.fixture(scope="module")
-def measuring():
+def measuring(tmp_path_factory):
     data = load_data("digits")
     model, _ = make_working_copy(
         build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0)
     )
-    return MeasurementContext(model.eval(), trace_channel_map(model, data.input_shape), data, 0)
+    channel_map, folder = (
+        trace_channel_map(model, data.input_shape),
+        tmp_path_factory.mktemp("kept"),
+    )
+    return MeasurementContext(model.eval(), channel_map, data, 0, folder)
 
 
 @pytest.fixture(scope="module")

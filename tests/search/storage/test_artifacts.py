@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from command_line import call
+from command_line import call, call_here
 from search_process import NARROW
 
 from paretoprune.search.storage.artifacts import (
@@ -75,7 +75,7 @@ def test_relative_folders_are_valid_for_workers_and_other_working_folders(tmp_pa
     assert Path(json.loads((folder / "config.json").read_text())["settings"]["out"]) == folder
     for fetched in folder.glob("trials/*/weights.safetensors"):
         fetched.unlink()
-    picked = call("pick", "mine", "--knee", "--out", "picked", cwd=tmp_path)
+    picked = call_here("pick", "mine", "--knee", "--out", "picked", cwd=tmp_path)
     assert picked.returncode == 0, picked.stderr
     assert (tmp_path / "picked" / "model.safetensors").exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import ROOT, call, command
+from command_line import ROOT, call, call_here, command
 
 SETTINGS = """
 [search]
@@ -74,7 +74,7 @@ def test_runs_of_one_dense_network_train_and_measure_it_once(swept):
 
 
 def test_each_run_has_its_own_run_folder(swept):
-    done = call("front", swept.folder / f"{NAME}0.4", "--json")
+    done = call_here("front", swept.folder / f"{NAME}0.4", "--json")
     assert done.returncode == 0, done.stderr
     front = json.loads(done.stdout)
     run = swept.runs["0.4"]
@@ -106,7 +106,7 @@ def test_a_finished_sweep_runs_nothing_again(swept):
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     journal = swept.folder / f"{NAME}0.5" / "journal.log"
     before, begin = journal.stat().st_mtime_ns, time.monotonic()
-    done = call("sweep", file, "--out", swept.folder)
+    done = call_here("sweep", file, "--out", swept.folder)
     assert done.returncode == 0, done.stderr
     assert "trial" not in done.stdout
     assert journal.stat().st_mtime_ns == before
@@ -116,17 +116,16 @@ def test_a_finished_sweep_runs_nothing_again(swept):
 @pytest.mark.parametrize(
     ("target", "setting", "other", "told"),
     [
-        (0.001, "epochs = 0.2", "epochs = 0.3", "epochs = 0.3 instead of 0.2"),
         (0.5, "epochs = 0.2", "epochs = 0.3", "epochs = 0.3 instead of 0.2"),
         (0.5, "[search]", "[search]\nround_to = 2", "round_to = 2 instead of 1"),
     ],
-    ids=["failed", "finished", "finished, of another option"],
+    ids=["finished", "finished, of another option"],
 )
 def test_a_started_run_keeps_its_settings(swept, target, setting, other, told):
     file = swept.file.with_name("changed.toml")
     file.write_text(f"targets = [{target}]" + SETTINGS.replace(setting, other))
     for more in ((), ("--dry-run",)):
-        done = call("sweep", file, "--out", swept.folder, *more)
+        done = call_here("sweep", file, "--out", swept.folder, *more)
         assert done.returncode == 2
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
@@ -138,7 +137,7 @@ def test_a_finished_run_continues_with_more_trials_and_refuses_fewer(swept):
     file.write_text("targets = [0.5, 0.4]" + SETTINGS)
     text = file.read_text()
     file.write_text(text + "[[override]]\nmatch = {target_flops = 0.5}\ntrials = 2\n")
-    told = call("sweep", file, "--out", swept.folder, "--dry-run").stdout
+    told = call_here("sweep", file, "--out", swept.folder, "--dry-run").stdout
     assert "2 trials: waiting" in told
     assert "1 trials: finished" in told
     other = (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes()
@@ -150,7 +149,7 @@ def test_a_finished_run_continues_with_more_trials_and_refuses_fewer(swept):
     assert (swept.folder / f"{NAME}0.5" / "trials" / "1").is_dir()
     assert (swept.folder / f"{NAME}0.4" / "journal.log").read_bytes() == other
     file.write_text(text)
-    fewer = call("sweep", file, "--out", swept.folder)
+    fewer = call_here("sweep", file, "--out", swept.folder)
     assert fewer.returncode == 2
     assert "trials = 1 instead of 2" in fewer.stderr
 

@@ -1,7 +1,7 @@
 """The file of a sweep: its searches, and the errors of an invalid file."""
 
 import pytest
-from command_line import call
+from command_line import call_here
 
 from paretoprune.search.sweep.config import read_sweep_file
 from paretoprune.spaces.errors import UserError
@@ -111,20 +111,20 @@ def test_an_error_names_the_key_and_the_allowed_ones(tmp_path, text, words):
 
 def test_an_unknown_model_is_an_error_of_one_line_and_creates_nothing(tmp_path):
     (tmp_path / "s.toml").write_text("models = ['resent20']\ntargets = 0.5")
-    done = call("sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
+    done = call_here("sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "resent20" in done.stderr
     assert "resnet20" in done.stderr
     assert not (tmp_path / "out").exists()
-    missing = call("sweep", tmp_path / "none.toml")
+    missing = call_here("sweep", tmp_path / "none.toml")
     assert missing.returncode == 2
     assert "none.toml" in missing.stderr
 
 
 def test_a_dry_run_lists_the_runs_and_creates_nothing(tmp_path):
     (tmp_path / "s.toml").write_text("targets = [0.5, 0.4]\n[search]\ntrials = 3")
-    done = call("sweep", tmp_path / "s.toml", "--out", tmp_path / "out", "--dry-run")
+    done = call_here("sweep", tmp_path / "s.toml", "--out", tmp_path / "out", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
         "digits-resnet-digits-flops-0.5",
