@@ -21,15 +21,14 @@ from ..spaces.policy.loss_curves import CurveSettings, required_curves
 from ..spaces.policy.measurements import Measurements
 from ..spaces.policy.policy import Policy, check_score
 from ..trainers.data.types import DataSplits
-from .loss_curves.prober import ProbedNetwork
-from .loss_curves.store import add_loss_curves
+from .jobs import MeasuredNetwork, StagedJob, map_calls, run_jobs_serially, single_call_job
+from .loss_curves.measure import add_loss_curves
 from .mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
 from .mask_ensembles import (
     ConvergenceCheck,
     EnsembleResult,
     EnsembleSettings,
     EnsembleStep,
-    MeasuredNetwork,
     add_ensemble,
     ensemble_stages,
     is_ensemble_name,
@@ -38,7 +37,6 @@ from .mask_ensembles import (
 from .scores.gates import GATE_SCORE, load_or_train_gate_score
 from .scores.measure import load_or_measure_scores
 from .scores.registry import all_scores
-from .staged_jobs import StagedJob, map_calls, run_jobs_serially, single_call_job
 
 OnMeasurementProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
 
@@ -240,7 +238,7 @@ def run_loss_curves(
     found = add_loss_curves(
         known,
         [policy],
-        ProbedNetwork(context.model, context.channel_map, context.data),
+        MeasuredNetwork(context.model, context.channel_map, context.data),
         folder=context.folder,
         settings=CurveSettings() if images is None else CurveSettings(images=images),
         on_progress=partial(listener, f"loss curves of {policy.score} ({policy.probe})"),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +14,29 @@ from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.layer_scores import Scores
+from ...spaces.policy.layer_scores import Scores, combine_layers
 from ...spaces.policy.loss_curves import (
     CurveSettings,
     LossCurves,
     curves_from_arrays,
     curves_to_arrays,
     removal_positions,
+    required_curves,
 )
-from ...spaces.policy.measurements import load_arrays, save_arrays
+from ...spaces.policy.measurements import Measurements, load_arrays, save_arrays
+from ...spaces.policy.policy import Policy
+from ..jobs import MeasuredNetwork
 from ..scores.measure import calibration_split, measurement_key
 from .probe_log import UNPRUNED, ProbeLog
 from .probe_points import PROBE_STRATEGIES
-from .prober import LossProber, Mask, ProbedNetwork
+from .prober import LossProber, Mask
 
 GroupLossFunction = Callable[[int, Sequence[Mask]], list[float]]  # group, masks -> losses
 OnGroupMeasured = Callable[[int, int], None]  # groups done, groups in all
 
 
 def measure_curves(
-    subject: ProbedNetwork,
+    subject: MeasuredNetwork,
     order: Scores,
     settings: CurveSettings,
     *,
@@ -65,6 +68,30 @@ def measure_curves(
         save_arrays(key, curves_to_arrays(curves), folder)
         journal.delete()
     return curves
+
+
+def add_loss_curves(
+    measurements: Measurements,
+    policies: Iterable[Policy],
+    network: MeasuredNetwork,
+    *,
+    folder: Path | None,
+    settings: CurveSettings | None = None,
+    on_progress: OnGroupMeasured | None = None,
+) -> Measurements:
+    """The evidence, and the curves of every policy that is decoded from them."""
+    curves = dict(measurements.curves)
+    for name, policy in required_curves(policies).items():
+        if name in curves:
+            continue
+        order = combine_layers(
+            measurements.scores[policy.score], network.channel_map, policy.combine
+        )
+        asked = replace(settings or CurveSettings(), probe=policy.probe)
+        curves[name] = measure_curves(
+            network, order, asked, folder=folder, on_progress=on_progress
+        )
+    return replace(measurements, curves=curves)
 
 
 def curves_key(base: str, settings: CurveSettings, arrays: Iterable[NDArray[np.generic]]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,33 +20,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import CurveSettings
 from ...trainers.data.batches import iterate_batches
-from ...trainers.data.types import DataSplits, Split
+from ...trainers.data.types import Split
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.pruning.masking import READER_KINDS, masked
 from ...trainers.pruning.partial_forward import ForwardState, PartialForward, PartialForwardError
 from ...trainers.runtime.device import (
-    DeviceConfig,
     device_config_for,
     halve_batch,
     thread_limit,
     to_device,
     to_memory_format,
 )
+from ..jobs import MeasuredNetwork
 
 Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ProbedNetwork:
-    """What is probed: a trained network, its map, and the data whose train part calibrates."""
-
-    model: nn.Module
-    channel_map: ChannelMap
-    data: DataSplits
-    machine: DeviceConfig | None = None  # None: the best where the model lies; float32 in any case
 
 
 class LossProber:
@@ -54,7 +43,7 @@ class LossProber:
 
     def __init__(
         self,
-        subject: ProbedNetwork,
+        subject: MeasuredNetwork,
         split: Split,
         settings: CurveSettings,
         *,

@@ -24,19 +24,18 @@ from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.measurements import NamedArrays, load_arrays, save_arrays
 from ...trainers.data.types import DataSplits
 from ...trainers.runtime.device import DeviceConfig
-from ..staged_jobs import run_jobs_serially
+from ..jobs import MeasuredNetwork, run_jobs_serially
 from .estimator import EnsembleEstimator, new_estimator, next_check_chunk
-from .jobs import (
+from .result import ConvergenceCheck, EnsembleResult, ensemble_from_arrays, ensemble_to_arrays
+from .settings import EnsembleSettings
+from .stages import (
     EnsembleStart,
     EnsembleStep,
-    MeasuredNetwork,
     measure_unmasked,
     network_key,
     run_chunks,
     without_network,
 )
-from .result import ConvergenceCheck, EnsembleResult, ensemble_from_arrays, ensemble_to_arrays
-from .settings import EnsembleSettings
 
 METHOD_VERSION = 1  # goes up when the same settings would give other numbers
 SAVE_SECONDS = 60.0

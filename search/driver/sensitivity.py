@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from ...analysis.jobs import MeasuredNetwork
 from ...analysis.loss_curves.figure import curves_figure
 from ...analysis.loss_curves.measure import measure_curves
-from ...analysis.loss_curves.prober import ProbedNetwork
 from ...analysis.scores.measure import load_or_measure_scores
 from ...spaces.cost.cost import CostModel
 from ...spaces.cost.summary import summarize_network
@@ -100,7 +100,7 @@ def sensitivity_command(request: SensitivityRequest, settings: CurveSettings) ->
     return 0
 
 
-def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
+def build_probed_network(request: SensitivityRequest) -> MeasuredNetwork:
     """The network, its data and its map."""
     settings = SearchSettings(
         model=request.model, weights=request.weights, mean=request.mean, std=request.std
@@ -120,10 +120,10 @@ def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
         found = evaluate(model, data.validation, data)
         if warning := told_chance(found.accuracy, data):
             print(warning)
-    return ProbedNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
+    return MeasuredNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
 
 
-def ordering_scores(request: SensitivityRequest, subject: ProbedNetwork) -> Scores:
+def ordering_scores(request: SensitivityRequest, subject: MeasuredNetwork) -> Scores:
     """The score that orders each group's atoms."""
     evidence = load_or_measure_scores(
         subject.model,

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...analysis.jobs import StagedJob, map_calls, run_jobs_serially
 from ...analysis.measure import EnsembleStepCall, MeasurementCall, MeasurementContext, RunJobs
-from ...analysis.staged_jobs import StagedJob, map_calls, run_jobs_serially
 from ..config.settings import SearchSettings
 from ..optimizer.plugins import Plugin
 from ..trial.timing import Timer

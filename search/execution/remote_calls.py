@@ -18,7 +18,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from ...analysis.staged_jobs import PendingCall, StagedJob, StageQueue
+from ...analysis.jobs import PendingCall, StagedJob, StageQueue
 from ..config.settings import SearchSettings
 from ..config.worker_errors import WorkersDiedError
 from ..optimizer.plugins import Plugin, load_plugins

@@ -12,13 +12,14 @@ import torchvision
 from oracles import trace
 from torch import nn
 
-from paretoprune.analysis.loss_curves.figure import curves_figure
-from paretoprune.analysis.loss_curves.interactions import (
+from benchmarks.interactions import (
     compare_predicted_losses,
     remeasure_around_mask,
 )
+from paretoprune.analysis.jobs import MeasuredNetwork
+from paretoprune.analysis.loss_curves.figure import curves_figure
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import LossProber, ProbedNetwork
+from paretoprune.analysis.loss_curves.prober import LossProber
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
 from paretoprune.spaces.graph.verify import random_mask
@@ -77,9 +78,9 @@ NETWORKS = {
 }
 
 
-def subject_of(build, shape) -> ProbedNetwork:
+def subject_of(build, shape) -> MeasuredNetwork:
     traced = trace(build(), shape)
-    return ProbedNetwork(traced.model, traced.channel_map, noise(shape))
+    return MeasuredNetwork(traced.model, traced.channel_map, noise(shape))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,11 +105,11 @@ def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> ProbedNetwork:
+def digits() -> MeasuredNetwork:
     """Real images, and weights under which every channel matters."""
     built, shape = NETWORKS["digits-resnet"]
     traced = trace(built(), shape)
-    return ProbedNetwork(traced.model, traced.channel_map, load_data("digits"))
+    return MeasuredNetwork(traced.model, traced.channel_map, load_data("digits"))
 
 
 @pytest.fixture(scope="module")

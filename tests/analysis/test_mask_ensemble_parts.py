@@ -8,13 +8,13 @@ import pytest
 from search_process import finish, start
 from tiny_networks import network_of, plain
 
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, MeasuredNetwork, ensemble_stages
+from paretoprune.analysis.jobs import MeasuredNetwork, StageQueue
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, ensemble_stages
 from paretoprune.analysis.mask_ensembles import estimator as campaigns
 from paretoprune.analysis.mask_ensembles import measure as measuring
 from paretoprune.analysis.mask_ensembles.chunks import ChunkGroupResult, ChunkSampler, measure_part
 from paretoprune.analysis.mask_ensembles.estimator import new_estimator
 from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe
-from paretoprune.analysis.staged_jobs import StageQueue
 from paretoprune.trainers.data.batches import fixed_subset
 from paretoprune.trainers.runtime.device import DeviceConfig
 
@@ -40,7 +40,7 @@ class Deal:
             done = pickle.loads(pickle.dumps(turn.call))(copy.deepcopy(self.on))
             self.parts += [done] if isinstance(done, ChunkGroupResult) else []
             rota.complete(turn, pickle.loads(pickle.dumps(done)))
-        return rota.found[0]
+        return rota.results[0]
 
 
 @pytest.mark.parametrize("size", [1, 3, 99])

@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.ensembles.surrogate import Surrogate, build_surrogate
 from paretoprune.analysis.mask_ensembles import (
     EnsembleSettings,
-    Surrogate,
     add_ensemble,
-    build_surrogate,
     measure_ensemble,
+    stages,
 )
 from paretoprune.analysis.mask_ensembles import estimator as campaigns
-from paretoprune.analysis.mask_ensembles import jobs as steps
 from paretoprune.analysis.mask_ensembles import measure as measuring
 from paretoprune.analysis.mask_ensembles.chunks import ChunkSampler, measure_part
 from paretoprune.analysis.mask_ensembles.design_matrix import DesignMatrix
@@ -276,7 +275,7 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
     monkeypatch.setattr(measuring, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "PART", 1)
     taken = []
-    take = steps.measure_part
+    take = stages.measure_part
 
     def dying(probe, draws, chunks):
         taken.extend(chunks)
@@ -284,7 +283,7 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
             raise Killed
         return take(probe, draws, chunks)
 
-    monkeypatch.setattr(steps, "measure_part", dying)
+    monkeypatch.setattr(stages, "measure_part", dying)
     for _ in range(2):
         with pytest.raises(Killed):
             measure(trained, settings, folder=tmp_path)
@@ -511,7 +510,7 @@ def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
     vector = np.zeros(atoms, dtype=np.float32)
     surrogate = Surrogate(DesignMatrix(group_of), vector, 0.0, 0.1, vector, root, reach)
     masks = draw_masks(20_000, group_of, keep=0.6, rng=rng)
-    for predict, rate in ((surrogate.means, 100_000), (surrogate.predict, 10_000)):
+    for predict, rate in ((surrogate.predict_mean, 100_000), (surrogate.predict, 10_000)):
         predict(masks[:1024])
         start = time.process_time()
         predict(masks)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.graph.channels import ChannelMap
-from .design_matrix import DesignMatrix, removed_shares
-from .masks import Masks
-from .result import EnsembleResult
+from paretoprune.analysis.mask_ensembles.design_matrix import DesignMatrix, removed_shares
+from paretoprune.analysis.mask_ensembles.masks import Masks
+from paretoprune.analysis.mask_ensembles.result import EnsembleResult
+from paretoprune.spaces.graph.channels import ChannelMap
 
 Values = NDArray[np.float64]
 MASKS_PER_BLOCK = 1024  # masks at once, to stay in the cache

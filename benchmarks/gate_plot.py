@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ...spaces.records.gate_history import GateHistory
-from .front_plot import (
+from paretoprune.analysis.report.front_plot import (
     FRONT_COLOR,
     HEIGHT,
     RIGHT,
@@ -14,7 +13,8 @@ from .front_plot import (
     PlotFrame,
     axis_shapes,
 )
-from .svg_png import Drawing, Line, Shape, TextLine
+from paretoprune.analysis.report.svg_png import Drawing, Line, Shape, TextLine
+from paretoprune.spaces.records.gate_history import GateHistory
 
 Y_MAX = 1.05
 STEP_AXIS, SIZE_AXIS = Axis("step of gate training"), Axis("size, share of dense", percent=True)

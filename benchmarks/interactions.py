@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...spaces.allocations.loss_budget import predicted_loss
-from ...spaces.policy.layer_scores import Scores
-from ...spaces.policy.loss_curves import CurveSettings, LossCurves
-from ..scores.measure import calibration_split
-from .measure import measure_curves
-from .prober import LossProber, Mask, ProbedNetwork
+from paretoprune.analysis.jobs import MeasuredNetwork
+from paretoprune.analysis.loss_curves.measure import measure_curves
+from paretoprune.analysis.loss_curves.prober import LossProber, Mask
+from paretoprune.analysis.scores.measure import calibration_split
+from paretoprune.spaces.allocations.loss_budget import predicted_loss
+from paretoprune.spaces.policy.layer_scores import Scores
+from paretoprune.spaces.policy.loss_curves import CurveSettings, LossCurves
 
 MaskAllocator = Callable[[LossCurves], Mask]
 
@@ -33,7 +34,7 @@ class LossComparison:
 
 
 def compare_predicted_losses(
-    subject: ProbedNetwork, curves: LossCurves, masks: Mapping[str, Mask]
+    subject: MeasuredNetwork, curves: LossCurves, masks: Mapping[str, Mask]
 ) -> list[LossComparison]:
     """Predicted against measured total loss, on the images that the curves were probed on."""
     names, cuts = list(masks), list(masks.values())
@@ -45,7 +46,7 @@ def compare_predicted_losses(
 
 
 def measure_mask_losses(
-    subject: ProbedNetwork, settings: CurveSettings, masks: list[Mask]
+    subject: MeasuredNetwork, settings: CurveSettings, masks: list[Mask]
 ) -> list[float]:
     """The losses of masks, probed as the settings say."""
     split = calibration_split(subject.data, settings.images)
@@ -55,7 +56,7 @@ def measure_mask_losses(
 
 
 def remeasure_around_mask(
-    subject: ProbedNetwork,
+    subject: MeasuredNetwork,
     order: Scores,
     curves: LossCurves,
     allocate: MaskAllocator,

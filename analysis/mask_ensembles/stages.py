@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
 from ...trainers.data.batches import fixed_subset
-from ...trainers.data.types import DataSplits, Split
+from ...trainers.data.types import Split
 from ...trainers.runtime.device import DeviceConfig, device_config_for, device_of, to_device
+from ..jobs import MeasuredNetwork
 from ..scores.measure import measurement_key
 from .chunks import ChunkGroupResult, ChunkSampler, measure_part
 from .masked_loss import MaskedLossProbe
@@ -25,16 +25,6 @@ from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
 SET_IMAGES = 512  # where a network forces one mask for a whole set
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MeasuredNetwork:
-    """A trained network, its map, and the data whose train part it is measured on."""
-
-    model: nn.Module
-    channel_map: ChannelMap
-    data: DataSplits
-    machine: DeviceConfig | None = None  # None: the best where the model lies
 
 
 EnsembleStep = Callable[[MeasuredNetwork], Any]
