@@ -1,7 +1,7 @@
-"""Work in pieces that do not wait for each other, of tasks that any worker may do.
+"""Jobs that run in stages: the calls of one stage are independent, so any worker may run them.
 
-A piece is a generator: it yields the tasks that can be done side by side now, is sent what came of
-them, in their order, and so on; what it returns in the end is what the piece is about.
+A job is a generator. It yields the calls of its next stage, receives their results in the same
+order, and so on; the value that it returns is the job's result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ StagedJob = Generator[Sequence[T], list[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class PendingCall(Generic[T]):
-    """A task, and its place: the piece that asked for it, and where among what it asked for."""
+    """A call, the index of its job, and its position within the job's current stage."""
 
     call: T
     job: int
@@ -26,66 +26,68 @@ class PendingCall(Generic[T]):
 
 
 class StageQueue(Generic[T]):
-    """Whose turn it is: each piece goes on when all that it asked for is done."""
+    """The pending calls of several jobs; a job goes on when all calls of its stage are done."""
 
-    def __init__(self, pieces: Sequence[StagedJob[T]]) -> None:
-        self._pieces, self._waiting = list(pieces), deque[PendingCall[T]]()
-        self._results: list[list[Any]] = [[] for _ in pieces]
-        self._missing = [0] * len(self._pieces)
-        self.results: list[Any] = [None] * len(self._pieces)
-        for index in range(len(self._pieces)):
+    def __init__(self, jobs: Sequence[StagedJob[T]]) -> None:
+        self._jobs, self._pending = list(jobs), deque[PendingCall[T]]()
+        self._stage_results: list[list[Any]] = [[] for _ in jobs]
+        self._missing = [0] * len(self._jobs)
+        self.results: list[Any] = [None] * len(self._jobs)
+        for index in range(len(self._jobs)):
             self._advance(index, None)
 
     @property
     def has_pending(self) -> bool:
-        """Whether there is a task that can be done now."""
-        return bool(self._waiting)
+        """Whether a call can be run now."""
+        return bool(self._pending)
 
     def pop(self) -> PendingCall[T]:
-        """The next of them."""
-        return self._waiting.popleft()
+        """Remove and return the next pending call."""
+        return self._pending.popleft()
 
-    def complete(self, turn: PendingCall[T], result: Any) -> None:
-        """What came of it."""
-        self._results[turn.job][turn.position] = result
-        self._missing[turn.job] -= 1
-        if not self._missing[turn.job]:
-            self._advance(turn.job, self._results[turn.job])
+    def complete(self, pending: PendingCall[T], result: Any) -> None:
+        """Store the result of a call, and start the job's next stage after the last one."""
+        self._stage_results[pending.job][pending.position] = result
+        self._missing[pending.job] -= 1
+        if not self._missing[pending.job]:
+            self._advance(pending.job, self._stage_results[pending.job])
 
     def _advance(self, index: int, results: Any) -> None:
-        """Send a piece what it asked for, until it asks for something else or is over."""
-        piece = self._pieces[index]
+        """Send results to a job until it yields a stage with calls, or ends."""
+        job = self._jobs[index]
         try:
-            asked = piece.send(results)
-            while not asked:
-                asked = piece.send([])
+            calls = job.send(results)
+            while not calls:
+                calls = job.send([])
         except StopIteration as end:
             self.results[index] = end.value
             return
-        self._results[index], self._missing[index] = [None] * len(asked), len(asked)
-        self._waiting.extend(PendingCall(task, index, place) for place, task in enumerate(asked))
+        self._stage_results[index], self._missing[index] = [None] * len(calls), len(calls)
+        self._pending.extend(
+            PendingCall(call, index, position) for position, call in enumerate(calls)
+        )
 
 
-def run_jobs_serially(pieces: Sequence[StagedJob[T]], do: Callable[[T], Any]) -> list[Any]:
-    """What the pieces found, their tasks done here, one after the other."""
-    rota = StageQueue(pieces)
-    while rota.has_pending:
-        turn = rota.pop()
-        rota.complete(turn, do(turn.call))
-    return rota.results
+def run_jobs_serially(jobs: Sequence[StagedJob[T]], run_call: Callable[[T], Any]) -> list[Any]:
+    """Run the calls of all jobs one after the other, and return the jobs' results."""
+    queue = StageQueue(jobs)
+    while queue.has_pending:
+        pending = queue.pop()
+        queue.complete(pending, run_call(pending.call))
+    return queue.results
 
 
-def single_call_job(task: T) -> StagedJob[T]:
-    """A piece of one task."""
-    (found,) = yield [task]
-    return found
+def single_call_job(call: T) -> StagedJob[T]:
+    """A job of one call; its result is the call's result."""
+    (result,) = yield [call]
+    return result
 
 
-def map_calls(piece: StagedJob[T], change: Callable[[T], U]) -> StagedJob[U]:
-    """The same piece, asking for its tasks in another form."""
+def map_calls(job: StagedJob[T], change: Callable[[T], U]) -> StagedJob[U]:
+    """The same job, with `change` applied to each call that it yields."""
     try:
-        asked = next(piece)
+        calls = next(job)
         while True:
-            asked = piece.send((yield [change(task) for task in asked]))
+            calls = job.send((yield [change(call) for call in calls]))
     except StopIteration as end:
         return end.value

@@ -1,7 +1,7 @@
-"""Linear filter ensembles (Sandor et al. 2020): measure what each atom is worth, by random masks.
+"""Linear filter ensembles (Sandor et al. 2020): score each atom by the loss under random masks.
 
-`measure_ensemble` samples masks until the ranking has settled; `with_ensemble` makes the result a
-score of the evidence, `surrogate_of` a prediction for any mask. A score's name says its settings.
+`measure_ensemble` samples masks until the ranking has converged. `add_ensemble` adds the result to
+the measurements as a score, whose name states its settings.
 """
 
 from .measure import ensemble_stages, measure_ensemble

@@ -156,5 +156,6 @@ def row_html(row: SweepRow) -> str:
     if row.link:
         name = f'<a href="{html.escape(quote(row.link))}">{name}</a>'
     cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.table_cells())
-    why = f'<tr><td class="failed" colspan="{len(SWEEP_COLUMNS) + 1}">{html.escape(row.reason)}</td></tr>'
-    return f"<tr><td>{name}</td>{cells}</tr>{why if row.reason else ''}"
+    columns = len(SWEEP_COLUMNS) + 1
+    reason = f'<tr><td class="failed" colspan="{columns}">{html.escape(row.reason)}</td></tr>'
+    return f"<tr><td>{name}</td>{cells}</tr>{reason if row.reason else ''}"

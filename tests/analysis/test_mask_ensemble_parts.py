@@ -60,14 +60,14 @@ def test_parts_measured_anywhere_add_up_to_the_whole_bit_for_bit(per, size, scen
     probe = MaskedLossProbe(*scene[:3], fixed_subset(scene[2].train, 64), settings, DeviceConfig())
     whole = new_estimator(draws)
     whole.taylor = probe.taylor()
-    whole.take(measure_part(probe, draws, range(whole.last)))
+    whole.add_results(measure_part(probe, draws, range(whole.max_chunks)))
     score, errors = whole.scores(whole.fit())
     assert max(len(part.chunks) for part in deal.parts) <= size
-    assert sum(len(part.chunks) for part in deal.parts) == whole.last
+    assert sum(len(part.chunks) for part in deal.parts) == whole.max_chunks
     assert np.array_equal(found.score, score)
     assert np.array_equal(found.errors, errors)
     assert found.effort.samples == whole.effort.samples
-    assert found.checks[-1] == whole.look()
+    assert found.checks[-1] == whole.check_convergence()
 
 
 def test_what_settles_before_its_limit_measures_nothing_beyond_the_check(scene):

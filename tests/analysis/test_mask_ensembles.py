@@ -387,7 +387,7 @@ def test_fewer_images_than_a_batch_are_enough(additive):
 
 def test_a_network_with_nothing_to_remove_is_one_line(additive):
     model = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
-    with pytest.raises(UserError, match="a group of two atoms or more, got"):
+    with pytest.raises(UserError, match="a group of at least two atoms, got"):
         measure((model, trace_channel_map(model, (8,)), additive[2]), FEW)
 
 
@@ -396,7 +396,7 @@ def test_a_network_with_nothing_to_remove_is_one_line(additive):
     [
         ({"keep": 1.0}, "keep must be in"),
         ({"per": "image"}, "per must be one of"),
-        ({"measure": "accuracy"}, "must be of whole sets"),
+        ({"measure": "accuracy"}, "must come with per='batch'"),
         ({"joined": True}, "must come with per 'gradient'"),
         ({"keep": 0.9, "spread": 0.2}, "spread must be in"),
         ({"samples": 3}, "samples must be in"),
