@@ -184,7 +184,9 @@ def test_a_batch_score_that_goes_wrong_is_one_line(own_score):
 
     with pytest.raises(UserError, match=r"must ask for what it reads: @batch_score\(name, 'gates"):
         run_all(network, ("blind",))
-    with pytest.raises(UserError, match="'restless' must find the same parts in every batch"):
+    with pytest.raises(
+        UserError, match="'restless' must score the same atoms and layers in"
+    ):
         run_all(network, ("restless",))
 
 

@@ -74,10 +74,10 @@ def test_presets_go_by_their_names_and_a_change_is_read():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ensemble:kep=0.9", "must change each of keep, spread, .* got 'kep=0.9'"),
-        ("ensemble:keep", "must change each of .* got 'keep'"),
+        ("ensemble:kep=0.9", "must set each of keep, spread, .* got 'kep=0.9'"),
+        ("ensemble:keep", "must set each of .* got 'keep'"),
         ("ensemble:keep=0.9:keep=0.8", "at most once, got 'keep=0.8'"),
-        ("ensemble:samples=9", "must change each of .* got 'samples=9'"),
+        ("ensemble:samples=9", "must set each of .* got 'samples=9'"),
         ("ensemble:keep=most", "keep must be a number in score 'ensemble:keep=most', got 'most'"),
         ("ensemble-gradient:joined=1", "joined must be true or false in score"),
         ("ensemble:keep=2", r"ensemble keep must be in \[0.01, 0.999\], got 2.0"),

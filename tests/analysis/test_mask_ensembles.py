@@ -397,7 +397,7 @@ def test_a_network_with_nothing_to_remove_is_one_line(additive):
         ({"keep": 1.0}, "keep must be in"),
         ({"per": "image"}, "per must be one of"),
         ({"measure": "accuracy"}, "must come with per='batch'"),
-        ({"joined": True}, "must come with per 'gradient'"),
+        ({"joined": True}, "must come with per='gradient'"),
         ({"keep": 0.9, "spread": 0.2}, "spread must be in"),
         ({"samples": 3}, "samples must be in"),
     ],

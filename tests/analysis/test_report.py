@@ -380,8 +380,12 @@ def test_a_network_that_is_slow_when_timed_alone_leaves_a_front_of_latency():
         for n, (a, ms) in enumerate(((0.9, 2.0), (0.8, 1.0), (0.7, 1.05)))
     )
     names = ("accuracy", "latency_ms")
-    summary = {"dense": asdict(DenseMetrics(0.95, 1000, 100)), "requested": TARGET.to_json(), "seed": 0,
-               "objectives": names}  # fmt: skip
+    summary = {
+        "dense": asdict(DenseMetrics(0.95, 1000, 100)),
+        "requested": TARGET.to_json(),
+        "seed": 0,
+        "objectives": names,
+    }
     found = [good, bad, worse]
     assert {p.trial for p in build_front(found, {}, summary).points} == {0, 1}
     alone = {"trials/0": {"test_accuracy": 0.88, "latency_ms": 1.0},
