@@ -1,4 +1,4 @@
-"""How trained gates met their target, as a still figure."""
+"""Figure of the network's sizes during gate training."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Y_MAX = 1.05
 STEP_AXIS, SIZE_AXIS = Axis("step of gate training"), Axis("size, share of dense", percent=True)
 
 
-def gate_history_drawing(course: GateHistory, title: str) -> Drawing:
-    """Both sizes against the steps of training, and what was asked for as dashed lines."""
-    frame = PlotFrame((0.0, float(course.steps[-1])), (0.0, Y_MAX))
+def gate_history_drawing(history: GateHistory, title: str) -> Drawing:
+    """Plot FLOPs and parameters against training steps, with the targets as dashed lines."""
+    frame = PlotFrame((0.0, float(history.steps[-1])), (0.0, Y_MAX))
     shapes: list[Shape] = [
         *axis_shapes(frame, STEP_AXIS, SIZE_AXIS),
         TextLine((14, 24), title, "#111111", 16),
     ]
     sizes = (
-        ("FLOPs", FRONT_COLOR, course.flops, course.target_flops),
-        ("params", TARGET_COLOR, course.params, course.target_params),
+        ("FLOPs", FRONT_COLOR, history.flops, history.target_flops),
+        ("params", TARGET_COLOR, history.params, history.target_params),
     )
-    for k, (name, color, values, asked) in enumerate(sizes):
-        points = tuple(map(frame.to_pixels, map(float, course.steps), values))
+    for k, (name, color, values, target) in enumerate(sizes):
+        points = tuple(map(frame.to_pixels, map(float, history.steps), values))
         shapes.append(Line(points, color, 2.0))
         shapes.append(TextLine((WIDTH - RIGHT - 110 + 60 * k, TOP - 12), name, color, 13))
-        if asked is not None:
-            ends = frame.to_pixels(0.0, asked), frame.to_pixels(frame.x[1], asked)
+        if target is not None:
+            ends = frame.to_pixels(0.0, target), frame.to_pixels(frame.x[1], target)
             shapes.append(Line(ends, color, 1.5, 5.0))
     return Drawing(WIDTH, HEIGHT, title, tuple(shapes))

@@ -1,9 +1,10 @@
-"""What curves of single groups leave out: groups that are cut together harm each other's loss.
+"""Interactions between groups, which loss curves of single groups do not contain.
 
     predicted(mask) = base + sum_g [ dL_g(k_g) - dL_g(k_g of the mask they were probed around) ]
 
-`compare` sets that sum against the measured loss of masks; `reprobe` corrects it: the groups are
-probed again, each alone, on the network that is already cut to the candidate mask.
+`compare_predicted_losses` compares that sum with the measured loss of masks.
+`remeasure_around_mask` corrects it: each group is probed again, alone, on the network that is
+already pruned to the candidate mask.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MaskAllocator = Callable[[LossCurves], Mask]
 
 @dataclass(frozen=True, slots=True)
 class LossComparison:
-    """One mask: the loss that its curves predict, and the one that was measured."""
+    """The predicted and the measured loss of one mask."""
 
     name: str
     predicted: float
@@ -34,37 +35,37 @@ class LossComparison:
 
 
 def compare_predicted_losses(
-    subject: MeasuredNetwork, curves: LossCurves, masks: Mapping[str, Mask]
+    network: MeasuredNetwork, curves: LossCurves, masks: Mapping[str, Mask]
 ) -> list[LossComparison]:
-    """Predicted against measured total loss, on the images that the curves were probed on."""
+    """Compare predicted and measured losses on the images of the curves."""
     names, cuts = list(masks), list(masks.values())
-    rows = zip(names, cuts, measure_mask_losses(subject, curves.settings, cuts), strict=True)
+    rows = zip(names, cuts, measure_mask_losses(network, curves.settings, cuts), strict=True)
     return [
-        LossComparison(name, predicted_loss(mask, curves, subject.channel_map), loss)
+        LossComparison(name, predicted_loss(mask, curves, network.channel_map), loss)
         for name, mask, loss in rows
     ]
 
 
 def measure_mask_losses(
-    subject: MeasuredNetwork, settings: CurveSettings, masks: list[Mask]
+    network: MeasuredNetwork, settings: CurveSettings, masks: list[Mask]
 ) -> list[float]:
-    """The losses of masks, probed as the settings say."""
-    split = calibration_split(subject.data, settings.images)
-    whole = np.ones(subject.channel_map.atoms, dtype=bool)
-    prober = LossProber(subject, split, settings, around=whole, share_prefixes=False)
+    """Measure the losses of masks with the settings of the curves."""
+    split = calibration_split(network.data, settings.images)
+    unpruned = np.ones(network.channel_map.atoms, dtype=bool)
+    prober = LossProber(network, split, settings, around=unpruned, share_prefixes=False)
     return prober.losses(0, masks)
 
 
 def remeasure_around_mask(
-    subject: MeasuredNetwork,
+    network: MeasuredNetwork,
     order: Scores,
     curves: LossCurves,
     allocate: MaskAllocator,
     *,
     rounds: int,
 ) -> LossCurves:
-    """The curves around the mask that they themselves lead to, `rounds` times over."""
+    """Measure the curves again around the mask that they lead to, `rounds` times."""
     settings = replace(curves.settings, method="curve")
     for _ in range(rounds):
-        curves = measure_curves(subject, order, settings, around=allocate(curves))
+        curves = measure_curves(network, order, settings, around=allocate(curves))
     return curves

@@ -117,7 +117,7 @@ function drawCourse() {
   const best = gated.reduce((a, b) => b.accuracy > a.accuracy ? b : a);
   const point = chosen().course ? chosen() : best, course = point.course, last = course.steps.at(-1);
   byId("course-name").textContent = point.name;
-  byId("course-moved").textContent = point.lastStep ? `Finally, ${point.lastStep}.` : "";
+  byId("course-moved").textContent = point.lastStep ? `In the end ${point.lastStep}.` : "";
   const frame = chart(byId("course"), { height: 260,
     x: { range: [0, last], label: "step of gate training" },
     y: { range: [0, 1.05], label: "size, share of dense", format: (v) => `${neat(100 * v)} %` },

@@ -141,7 +141,7 @@ function drawDetails() {
     ["latency", milliseconds(point.latency)]];
   if (point.origin) rows.push(["origin", point.origin]);
   if (point.epochs !== null) rows.push(["epochs", neat(point.epochs)],
-    ["took", `${neat(point.seconds)} s`]);
+    ["duration", `${neat(point.seconds)} s`]);
   const title = el("h3", {}, point.name, el("span", { class: `badge ${kind}` }, badge));
   const name = point.answer && point.dominator !== null
     ? el("p", { class: "hint" }, `Dominated by trial ${point.dominator}; ${insteadOf(point)}.`) : null;
