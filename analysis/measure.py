@@ -34,7 +34,7 @@ from .mask_ensembles import (
     is_ensemble_name,
     settings_from_name,
 )
-from .scores.gates import GATE_SCORE, load_or_train_gate_score
+from .scores.gate_score import GATE_SCORE, load_or_train_gate_score
 from .scores.measure import load_or_measure_scores
 from .scores.registry import all_scores
 

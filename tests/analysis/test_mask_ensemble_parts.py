@@ -45,10 +45,8 @@ class ShuffledExecutor:
 
 @pytest.mark.parametrize("size", [1, 3, 99])
 @pytest.mark.parametrize("per", ["sample", "batch", "gradient", "joined", "packed"])
-def test_chunks_measured_in_any_order_equal_a_serial_run_bit_for_bit(
-    per, size, scene, monkeypatch
-):
-    """The serial run uses one probe for all chunks and checks convergence once."""
+def test_chunks_measured_in_any_order_equal_a_serial_run(per, size, scene, monkeypatch):
+    """Bit for bit. The serial run uses one probe for all chunks and checks convergence once."""
     if per == "packed":
         monkeypatch.setattr(estimator_module, "LARGEST_GRAM", 1)
     kind = {"joined": "gradient", "packed": "sample"}.get(per, per)

@@ -424,23 +424,12 @@ def test_sampling_stops_when_the_ranking_has_converged(additive):
 
 
 def test_limits_apply_to_every_ensemble():
-    assert (
-        MeasurementLimits(images=4096).apply_to(ENSEMBLE_PRESETS["ensemble"]).max_samples == 4096
-    )
-    assert (
-        MeasurementLimits(images=4096, samples=100)
-        .apply_to(ENSEMBLE_PRESETS["ensemble"])
-        .max_samples
-        == 100
-    )
-    assert (
-        MeasurementLimits(samples=100_000).apply_to(ENSEMBLE_PRESETS["ensemble"]).max_samples
-        == 100_000
-    )
-    batch = MeasurementLimits(images=4096, samples=100).apply_to(
-        ENSEMBLE_PRESETS["ensemble-batch"]
-    )
-    assert (batch.images, batch.max_samples) == (64, 100)
+    preset, batch = ENSEMBLE_PRESETS["ensemble"], ENSEMBLE_PRESETS["ensemble-batch"]
+    assert MeasurementLimits(images=4096).apply_to(preset).max_samples == 4096
+    assert MeasurementLimits(images=4096, samples=100).apply_to(preset).max_samples == 100
+    assert MeasurementLimits(samples=100_000).apply_to(preset).max_samples == 100_000
+    limited = MeasurementLimits(images=4096, samples=100).apply_to(batch)
+    assert (limited.images, limited.max_samples) == (64, 100)
 
 
 def test_the_time_limit_ends_an_ensemble_with_valid_scores(trained):

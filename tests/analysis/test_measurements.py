@@ -155,9 +155,7 @@ DECODABLE = [
 
 
 @pytest.mark.parametrize("policy", DECODABLE)
-def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(
-    policy, scene, measurements
-):
+def test_every_policy_decodes_to_the_largest_mask_within_the_target(policy, scene, measurements):
     channel_map = scene[1]
     space = PruningSpace(channel_map, CostModel(channel_map))
     keep = decode_policy(policy, Target(0.4, 0.6), measurements, space)
@@ -180,23 +178,15 @@ def test_the_uniform_control_takes_the_same_share_of_every_group(scene, measurem
 
 def test_the_target_overrides_the_policys_floor_but_not_the_users(scene, measurements):
     channel_map, cost_model = scene[1], CostModel(scene[1])
-    policy = Policy("l2", floor=2)
-    low = PruningSpace(channel_map, cost_model).min_cost()[0] / cost_model.dense[0]
-    keep = decode_policy(
-        policy, Target(low * 1.02), measurements, PruningSpace(channel_map, cost_model)
-    )
-    assert cost_model.cost_of(keep)[0] <= low * 1.02 * cost_model.dense[0]
-    assert (
-        PruningSpace(channel_map, cost_model, min_channels=2).min_cost()[0]
-        > low * 1.02 * cost_model.dense[0]
-    )
+    policy, free = Policy("l2", floor=2), PruningSpace(channel_map, cost_model)
+    floored = PruningSpace(channel_map, cost_model, min_channels=2)
+    target = Target(free.min_cost()[0] / cost_model.dense[0] * 1.02)
+    limit = target.flops * cost_model.dense[0]
+    keep = decode_policy(policy, target, measurements, free)
+    assert cost_model.cost_of(keep)[0] <= limit
+    assert floored.min_cost()[0] > limit
     with pytest.raises(UserError, match="cannot go below"):
-        decode_policy(
-            policy,
-            Target(low * 1.02),
-            measurements,
-            PruningSpace(channel_map, cost_model, min_channels=2),
-        )
+        decode_policy(policy, target, measurements, floored)
 
 
 def test_rounded_widths_and_the_budget_hold_together(scene, measurements):
