@@ -1,1 +1,1 @@
-"""Who judges: scores, evidence, front, report."""
+"""Measurements of a trained network (scores, mask ensembles, loss curves) and the report."""

@@ -1,8 +1,8 @@
-"""Gather the evidence that a set of policies reads: scores, ensembles, loss curves.
+"""Measure what a set of policies needs: scores, mask ensembles, loss curves.
 
-Whatever a policy does not read is not measured; what was measured before is read from the folder.
-The pieces do not depend on each other, save that loss curves need the order that a score gives:
-`Do` may measure them one after the other, or side by side and elsewhere; an ensemble in parts.
+Only measurements that some policy needs are made. Earlier results are read from the folder.
+The jobs are independent of each other, except that loss curves need the atom order of a score.
+A `RunJobs` function runs the jobs, serially or in parallel; an ensemble is split into stages.
 """
 
 from __future__ import annotations
@@ -21,43 +21,41 @@ from ..spaces.policy.loss_curves import CurveSettings, required_curves
 from ..spaces.policy.measurements import Measurements
 from ..spaces.policy.policy import Policy, check_score
 from ..trainers.data.splits import DataSplits
-from .loss_curves.prober import ProbedNetwork
-from .loss_curves.store import add_loss_curves
-from .mask_ensembles import ENSEMBLE_PRESETS as ENSEMBLES
+from .jobs import MeasuredNetwork, StagedJob, map_calls, run_jobs_serially, single_call_job
+from .loss_curves.measure import add_loss_curves
 from .mask_ensembles import (
+    ENSEMBLE_PRESETS,
     ConvergenceCheck,
     EnsembleResult,
     EnsembleSettings,
     EnsembleStep,
-    MeasuredNetwork,
     add_ensemble,
     ensemble_stages,
     is_ensemble_name,
     settings_from_name,
 )
-from .scores.gates import GATE_SCORE, load_or_train_gate_score
+from .scores.gate_score import GATE_SCORE, load_or_train_gate_score
 from .scores.measure import load_or_measure_scores
 from .scores.registry import all_scores
-from .staged_jobs import StagedJob, map_calls, run_jobs_serially, single_call_job
 
-OnMeasurementProgress = Callable[[str, int, int], None]  # what is measured, how far, of how much
+OnMeasurementProgress = Callable[[str, int, int], None]  # what is measured, done, total
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
-    """Show no progress."""
+    """Ignore the progress report."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasurementLimits:
-    """What measuring may take; None: enough."""
+    """Upper limits of the measurements; None means no limit."""
 
-    images: int | None = None  # that one ensemble is measured on: a mask's whole set counts
-    samples: int | None = None  # masks of one ensemble, instead of what the images allow
-    seconds: float | None = None  # of one ensemble
-    curve_images: int | None = None  # that a probe of a loss curve forwards
+    images: int | None = None  # forward passes of one ensemble: every image under a mask
+    samples: int | None = None  # masks of one ensemble; overrides the number that `images` allows
+    seconds: float | None = None  # time limit of one ensemble
+    curve_images: int | None = None  # images per probe of a loss curve
 
     def apply_to(self, settings: EnsembleSettings) -> EnsembleSettings:
-        """The settings of an ensemble within these limits."""
+        """Return the ensemble settings, reduced to these limits."""
         if self.images is not None:
             settings = settings.limited_to_images(self.images)
         return replace(settings, samples=self.samples or settings.samples, seconds=self.seconds)
@@ -65,7 +63,7 @@ class MeasurementLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasurementContext:
-    """On what evidence is measured, and where it is kept."""
+    """The network and data to measure, and the folder that keeps the results."""
 
     model: nn.Module
     channel_map: ChannelMap
@@ -74,31 +72,36 @@ class MeasurementContext:
     folder: Path | None = None
     limits: MeasurementLimits = MeasurementLimits()
 
+    @property
+    def network(self) -> MeasuredNetwork:
+        """The network with its channel map and data."""
+        return MeasuredNetwork(self.model, self.channel_map, self.data)
+
 
 MeasurementCall = Callable[[MeasurementContext, OnMeasurementProgress], Any]
 RunJobs = Callable[
     [Sequence[StagedJob[MeasurementCall]], MeasurementContext], list[Any]
-]  # what the pieces found
+]  # returns the jobs' results
 
 
 def run_in_process(
-    pieces: Sequence[StagedJob[MeasurementCall]], context: MeasurementContext
+    jobs: Sequence[StagedJob[MeasurementCall]], context: MeasurementContext
 ) -> list[Any]:
-    """Do them in this process, one after the other, and show no progress."""
-    return run_jobs_serially(pieces, lambda task: task(context, ignore_progress))
+    """Run the jobs serially in this process, without progress reports."""
+    return run_jobs_serially(jobs, lambda call: call(context, ignore_progress))
 
 
 def needs_many_passes(score: str) -> bool:
-    """True for scores that more than one pass over the images makes."""
+    """True for scores that need more than one pass over the images."""
     return is_ensemble_name(score) or score == GATE_SCORE
 
 
 def check_score_exists(score: str, what: str = "score") -> None:
-    """Raise unless there is a score of this name; `what` is where it was named."""
+    """Raise UserError unless the score exists; `what` names the option in the message."""
     if is_ensemble_name(score):
         settings_from_name(score)
     else:
-        check_score(score, sorted({*all_scores(), *ENSEMBLES, GATE_SCORE}), what)
+        check_score(score, sorted({*all_scores(), *ENSEMBLE_PRESETS, GATE_SCORE}), what)
 
 
 def measure_for_policies(
@@ -107,50 +110,57 @@ def measure_for_policies(
     run_jobs: RunJobs = run_in_process,
     on_progress: OnMeasurementProgress = ignore_progress,
 ) -> Measurements:
-    """All that these policies read; who does a task tells of it, `tell` of ensembles."""
-    wanted = list(policies)
-    names = {policy.score for policy in wanted}
+    """Measure everything that the policies need.
+
+    Args:
+        policies: The policies whose scores and loss curves are needed.
+        context: The network, its data, and the folder that keeps the results.
+        run_jobs: Runs the jobs; the calls inside them report their own progress.
+        on_progress: Receives the progress of ensembles.
+    """
+    requested = list(policies)
+    names = {policy.score for policy in requested}
     for name in names:
         check_score_exists(name)
-    pieces = [
+    jobs = [
         ensemble_job(name, context, on_progress)
         for name in sorted(names)
         if is_ensemble_name(name)
     ]
     shared = sorted(name for name in names if not needs_many_passes(name))
-    tasks: list[MeasurementCall] = [run_gate_score] if GATE_SCORE in names else []
-    tasks.append(partial(run_scores, shared))
-    pieces += [single_call_job(task) for task in tasks]
-    evidence = merge_measurements(run_jobs(pieces, context))
+    calls: list[MeasurementCall] = [run_gate_score] if GATE_SCORE in names else []
+    calls.append(partial(run_scores, shared))
+    jobs += [single_call_job(call) for call in calls]
+    measurements = merge_measurements(run_jobs(jobs, context))
     curves = [
         partial(
             run_loss_curves,
             policy,
-            Measurements("", {policy.score: evidence.scores[policy.score]}),
+            Measurements("", {policy.score: measurements.scores[policy.score]}),
         )
-        for policy in required_curves(wanted).values()
+        for policy in required_curves(requested).values()
     ]
     return merge_measurements(
-        [evidence, *run_jobs([single_call_job(task) for task in curves], context)]
+        [measurements, *run_jobs([single_call_job(call) for call in curves], context)]
     )
 
 
 def merge_measurements(parts: Sequence[Measurements]) -> Measurements:
-    """What several pieces have found, as one."""
-    whole, counts = Measurements("".join(part.key for part in parts), {}), Counter[str]()
+    """Merge the measurements of several jobs."""
+    merged, counts = Measurements("".join(part.key for part in parts), {}), Counter[str]()
     for part in parts:
-        whole.scores.update(part.scores)
-        whole.errors.update(part.errors)
-        whole.curves.update(part.curves)
+        merged.scores.update(part.scores)
+        merged.errors.update(part.errors)
+        merged.curves.update(part.curves)
         counts.update(part.counts)
-    whole.counts.update(counts)
-    return whole
+    merged.counts.update(counts)
+    return merged
 
 
 def run_scores(
     names: list[str], context: MeasurementContext, on_progress: OnMeasurementProgress
 ) -> Measurements:
-    """The scores that share one pass over the images, and those of weights."""
+    """Measure the scores of one calibration pass, and the scores of weights."""
     return load_or_measure_scores(
         context.model,
         context.channel_map,
@@ -163,50 +173,48 @@ def run_scores(
 
 
 class ProgressRelay:
-    """Passes progress on, and knows whether there was any: of what was known, none is told."""
+    """Forwards progress reports and records whether any came (none comes for cached results)."""
 
     def __init__(self, on_progress: OnMeasurementProgress) -> None:
-        self._tell, self.was_called = on_progress, False
+        self._on_progress, self.was_called = on_progress, False
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Hear it, and tell it on."""
+        """Record the call and forward it."""
         self.was_called = True
-        self._tell(what, done, total)
+        self._on_progress(what, done, total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnsembleStepCall:
-    """A task of an ensemble: it reads nothing in the folder and leaves nothing there."""
+    """One call of an ensemble job; it does not access the folder."""
 
     ensemble_step: EnsembleStep
     uses_folder: ClassVar[bool] = False
 
-    def __call__(self, on: MeasurementContext, tell: OnMeasurementProgress) -> Any:
-        """Do it; who asked for it tells of it."""
-        return self.ensemble_step(MeasuredNetwork(on.model, on.channel_map, on.data))
+    def __call__(self, context: MeasurementContext, on_progress: OnMeasurementProgress) -> Any:
+        """Run the step; the ensemble job, not the step, reports progress."""
+        return self.ensemble_step(context.network)
 
 
 def ensemble_job(
     name: str, context: MeasurementContext, on_progress: OnMeasurementProgress
 ) -> StagedJob[MeasurementCall]:
-    """An ensemble's scores and errors, within the limits."""
-    settings, listener = (
-        context.limits.apply_to(settings_from_name(name)),
-        ProgressRelay(on_progress),
-    )
+    """A job that measures an ensemble's scores and errors within the limits."""
+    settings = context.limits.apply_to(settings_from_name(name))
+    relay = ProgressRelay(on_progress)
 
     def report(check: ConvergenceCheck) -> None:
         what = f"{name}, held-out R2 {check.held_out_r2:.2f}"
-        listener(what, check.samples, settings.max_samples)
+        relay(what, check.samples, settings.max_samples)
 
     steps = ensemble_stages(settings, context.seed, context.folder, report)
     found = yield from map_calls(steps, EnsembleStepCall)
-    counts = ensemble_counts(found) if listener.was_called else {}
+    counts = ensemble_counts(found) if relay.was_called else {}
     return add_ensemble(Measurements("", {}, counts=counts), name, found)
 
 
 def ensemble_counts(found: EnsembleResult) -> dict[str, int]:
-    """What measuring an ensemble took: masks, and images forwards and backwards under them."""
+    """Counts of masks and of images run forwards and backwards under them."""
     effort = found.effort
     return {
         "masks": effort.samples,
@@ -218,7 +226,7 @@ def ensemble_counts(found: EnsembleResult) -> dict[str, int]:
 def run_gate_score(
     context: MeasurementContext, on_progress: OnMeasurementProgress
 ) -> Measurements:
-    """The values of trained gates, as a score."""
+    """Train gates and return their values as a score."""
     return load_or_train_gate_score(
         context.model,
         context.channel_map,
@@ -236,15 +244,15 @@ def run_loss_curves(
     context: MeasurementContext,
     on_progress: OnMeasurementProgress,
 ) -> Measurements:
-    """The loss curves of a policy whose score is known."""
-    images, listener = context.limits.curve_images, ProgressRelay(on_progress)
+    """Measure the loss curves of a policy whose score is in `known`."""
+    images, relay = context.limits.curve_images, ProgressRelay(on_progress)
     found = add_loss_curves(
         known,
         [policy],
-        ProbedNetwork(context.model, context.channel_map, context.data),
+        context.network,
         folder=context.folder,
         settings=CurveSettings() if images is None else CurveSettings(images=images),
-        on_progress=partial(listener, f"loss curves of {policy.score} ({policy.probe})"),
+        on_progress=partial(relay, f"loss curves of {policy.score} ({policy.probe})"),
     )
     probes = sum(len(curves.rise) for curves in found.curves.values())
-    return replace(found, counts={"probes": probes} if listener.was_called else {})
+    return replace(found, counts={"probes": probes} if relay.was_called else {})

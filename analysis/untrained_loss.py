@@ -1,12 +1,14 @@
-"""Rehearsal: what cut networks are worth before any training, and foretelling it for others.
+"""Loss of pruned networks before any training, and a Gaussian process that predicts it.
 
-A mask is rehearsed by cutting the network and looking at its loss on calibration images, its batch
-norms on each batch's own statistics: what recalibration will make of them. That takes a fraction
-of a second. A Gaussian process over what each group loses then foretells thousands of others.
+    loss(mask) = min over t of the mean cross-entropy of t * logits(network pruned to the mask)
 
-The loss is that of the logits at the temperature that suits them best, since their scale is the
-first thing that training repairs. Without it a network that tells nothing apart, at log(classes),
-beats one that tells much and is too sure of it: below 0.3 of the FLOPs most are of these kinds.
+The loss is measured on calibration images. Batch norms use the statistics of each batch, which
+approximates recalibration. One mask takes a fraction of a second. A Gaussian process on the share
+of its score that each group loses then predicts the loss of thousands of other masks.
+
+The logits are scaled by the best temperature because training corrects their scale first. Without
+scaling, a network with constant output, at log(classes), beats an overconfident network that
+separates classes well; below 0.3 of the FLOPs most networks are of these two kinds.
 """
 
 from __future__ import annotations
@@ -44,25 +46,19 @@ from .scores.measure import calibration_split, digest_texts, measurement_key
 
 Masks = NDArray[np.bool_]
 Values = NDArray[np.float64]
-GroupOfAtom = NDArray[np.int32]  # of each atom
+GroupOfAtom = NDArray[np.int32]  # [A]
 
 LOSS_IMAGES, LOSS_BATCH_SIZE = 512, 256
-LOGIT_SCALES = (
-    0.0,
-    *np.geomspace(0.01, 2, 48),
-)  # of the logits, each an eighth above the one before
-MIN_MASKS_TO_FIT = 8  # rehearsed masks, below which nothing is foretold
-NOISE_LEVEL_AND_BOUNDS = (
-    0.01,
-    (1e-5, 0.2),
-)  # of the variance: its first guess, and what it may be fitted to
-OPTIMIZER_RESTARTS = 2  # of the fit of the kernel, from random parameters
+LOGIT_SCALES = (0.0, *np.geomspace(0.01, 2, 48))  # inverse temperatures, in steps of 12 %
+MIN_MASKS_TO_FIT = 8  # the predictor needs at least so many measured masks
+NOISE_LEVEL_AND_BOUNDS = (0.01, (1e-5, 0.2))  # share of the variance: initial value, bounds
+OPTIMIZER_RESTARTS = 2  # fits of the kernel from random parameters
 
 
 def evaluate_untrained(
     masks: Masks, context: MeasurementContext, on_progress: OnMeasurementProgress
 ) -> Values:
-    """The loss of the network cut to each mask [n, A]: [n]; NaN where it is none."""
+    """Return the untrained loss of each mask [n, A]: [n]; NaN where it is not finite."""
     split = calibration_split(context.data, LOSS_IMAGES)
     base = measurement_key(context.model, context.channel_map, context.data, split, context.seed)
     key = digest_texts(
@@ -74,8 +70,8 @@ def evaluate_untrained(
     machine = device_config_for(context.model, tuple(context.data.input_shape))
     losses = np.empty(len(masks))
     for index, mask in enumerate(masks):
-        small = prune_network(context.model, context.channel_map, mask)
-        losses[index] = untrained_loss_of(small, split, context, machine)
+        pruned = prune_network(context.model, context.channel_map, mask)
+        losses[index] = untrained_loss_of(pruned, split, context, machine)
         on_progress("masks of policies", index + 1, len(masks))
     if context.folder:
         save_arrays(key, {"losses": losses}, context.folder)
@@ -83,26 +79,26 @@ def evaluate_untrained(
 
 
 def untrained_loss_of(
-    small: nn.Module, split: Split, context: MeasurementContext, machine: DeviceConfig
+    pruned: nn.Module, split: Split, context: MeasurementContext, machine: DeviceConfig
 ) -> float:
-    """The mean cross entropy, at the temperature that makes it least."""
+    """Mean cross-entropy of a pruned network at the best temperature."""
     device, found = device_of(context.model), []
-    small.to(device)
-    with torch.no_grad(), eval_mode(small), batch_norm_on_batches(small), thread_limit(machine):
+    pruned.to(device)
+    with torch.no_grad(), eval_mode(pruned), batch_norm_on_batches(pruned), thread_limit(machine):
         for start in range(0, len(split), LOSS_BATCH_SIZE):
             images = normalize_images(
                 split.images[start : start + LOSS_BATCH_SIZE].to(device), context.data
             )
             with autocast(machine, exact=context.data.outputs.exact):
-                output = small(to_memory_format(images, machine))
+                output = pruned(to_memory_format(images, machine))
             found.append(logits_of(output, context.data).float().cpu())
     return best_temperature_loss(torch.cat(found), split.labels.cpu())
 
 
 def best_temperature_loss(logits: Tensor, labels: Tensor) -> float:
-    """The least mean cross entropy of the logits times any factor; NaN where they are no numbers.
+    """Lowest mean cross-entropy over all logit scales; NaN if a logit is not finite.
 
-    At most that of factor 0, log(classes), which is what a network that tells nothing apart has.
+    It is at most log(classes), the loss at scale 0.
     """
     if not logits.isfinite().all():
         return math.nan
@@ -110,7 +106,9 @@ def best_temperature_loss(logits: Tensor, labels: Tensor) -> float:
     def loss(index: int) -> float:
         return float(functional.cross_entropy(logits * float(LOGIT_SCALES[index]), labels))
 
-    def rises(index: int) -> bool:  # it is convex in the factor: once it does, it goes on
+    def rises(
+        index: int,
+    ) -> bool:  # the loss is convex in the scale, so bisection finds its minimum
         return loss(index) <= loss(index + 1)
 
     return loss(bisect_left(range(len(LOGIT_SCALES) - 1), True, key=rises))
@@ -118,21 +116,21 @@ def best_temperature_loss(logits: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UntrainedLossPredictor:
-    """The loss that masks will have in a rehearsal, by what each group loses of its worth."""
+    """Predicts the untrained loss of masks from the share of its score that each group loses."""
 
     group_of: GroupOfAtom
-    worth: Values  # [A], shares of the group's
-    process: Any  # fitted
+    worth: Values  # [A], each atom's share of its group's score
+    process: Any  # a fitted scikit-learn regressor
 
     def predict(self, masks: Masks) -> Values:
-        """Foretold losses of masks [n, A]: [n]."""
+        """Predicted losses of masks [n, A]: [n]."""
         return np.asarray(
             self.process.predict(removed_worth_by_group(masks, self.worth, self.group_of))
         )
 
 
 def removed_worth_by_group(masks: Masks, worth: Values, group_of: GroupOfAtom) -> Values:
-    """The share of each group's worth that masks [n, A] remove: [n, G]."""
+    """Share of each group's score that masks [n, A] remove: [n, G]."""
     members = np.zeros((len(group_of), int(group_of.max()) + 1))
     members[np.arange(len(group_of)), group_of] = worth
     return np.asarray(~masks @ members)
@@ -141,7 +139,14 @@ def removed_worth_by_group(masks: Masks, worth: Values, group_of: GroupOfAtom) -
 def fit_untrained_loss_predictor(
     masks: Masks, losses: Values, worth: Values, channel_map: ChannelMap
 ) -> UntrainedLossPredictor | None:
-    """Fitted to rehearsed masks, `worth` [A] being any score >= 0; None if they are too few."""
+    """Fit the predictor to measured masks; return None if there are too few.
+
+    Args:
+        masks: bool [n, A].
+        losses: Their untrained losses [n]; masks with NaN are left out.
+        worth: Any score >= 0 [A].
+        channel_map: The network's channel map.
+    """
     finite = np.isfinite(losses)
     if finite.sum() < MIN_MASKS_TO_FIT:
         return None
@@ -150,13 +155,13 @@ def fit_untrained_loss_predictor(
     sizes = np.bincount(group_of)[group_of]
     shares = np.where(totals > 0, worth / np.where(totals > 0, totals, 1), 1 / sizes)
     process = build_gaussian_process(int(group_of.max()) + 1)
-    with warnings.catch_warnings(action="ignore"):  # of a kernel's parameter at its bound
+    with warnings.catch_warnings(action="ignore"):  # a kernel parameter at its bound
         process.fit(removed_worth_by_group(masks[finite], shares, group_of), losses[finite])
     return UntrainedLossPredictor(group_of, shares, process)
 
 
 def build_gaussian_process(groups: int) -> Any:
-    """Not fitted yet. Its kernel's parameters are fitted along."""
+    """An unfitted Gaussian process on standardized features; `fit` also fits its kernel."""
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
     from sklearn.pipeline import make_pipeline

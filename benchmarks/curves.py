@@ -22,8 +22,9 @@ import torch
 
 from benchmarks import cifar_jpeg
 from benchmarks.cells import fill
+from paretoprune.analysis.jobs import MeasuredNetwork
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import LossProber, ProbedNetwork
+from paretoprune.analysis.loss_curves.prober import LossProber
 from paretoprune.spaces.graph.trace import trace_channel_map
 from paretoprune.spaces.graph.working_copy import make_working_copy
 from paretoprune.spaces.policy.loss_curves import CurveSettings, LossCurves
@@ -35,17 +36,17 @@ from paretoprune.trainers.runtime.device import DeviceConfig
 PUBLISHED = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 
-def subject_of(name: str) -> ProbedNetwork:
+def subject_of(name: str) -> MeasuredNetwork:
     """A network with published weights on CIFAR-10."""
     data = cifar_jpeg.whole()
     built = build_model(name, classes=data.classes, input_shape=data.input_shape, seed=0)
     load_weights(built, cifar_jpeg.weights_folder() / PUBLISHED[name])
     model, _ = make_working_copy(built)
     channel_map = trace_channel_map(model, tuple(data.input_shape))
-    return ProbedNetwork(model, channel_map, data, DeviceConfig(channels_last=True))
+    return MeasuredNetwork(model, channel_map, data, DeviceConfig(channels_last=True))
 
 
-def plain_way(subject: ProbedNetwork, curves: LossCurves, every: int) -> tuple[float, float]:
+def plain_way(subject: MeasuredNetwork, curves: LossCurves, every: int) -> tuple[float, float]:
     """Seconds a probe from the start, and the largest difference of a rise, of each nth probe."""
     whole = np.ones(subject.channel_map.atoms, dtype=bool)
     split = fixed_subset(subject.data.train, curves.settings.images)
@@ -60,7 +61,7 @@ def plain_way(subject: ProbedNetwork, curves: LossCurves, every: int) -> tuple[f
     return (time.process_time() - start) / prober.evaluations, worst
 
 
-def measure(subject: ProbedNetwork, settings: CurveSettings, every: int) -> dict[str, Any]:
+def measure(subject: MeasuredNetwork, settings: CurveSettings, every: int) -> dict[str, Any]:
     """Both ways of one method."""
     order = np.random.default_rng(0).random(subject.channel_map.atoms)
     start = time.process_time()

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 
 from benchmarks.cells import fill, named
+from benchmarks.gate_plot import gate_history_drawing
 from benchmarks.scene import Scene, accuracies, baseline, digits
 from paretoprune.analysis.measure import MeasurementContext, measure_for_policies
-from paretoprune.analysis.report.gate_plot import gate_history_drawing
 from paretoprune.search.storage.trial_spec import TrialSpec
 from paretoprune.search.trial.budget import TrialBudget
 from paretoprune.search.trial.context import TrialContext

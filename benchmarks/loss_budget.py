@@ -32,14 +32,13 @@ from numpy.typing import NDArray
 
 from benchmarks.cells import fill, named
 from benchmarks.cifar_jpeg import whole
-from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
-from paretoprune.analysis.loss_curves.interactions import (
+from benchmarks.interactions import (
     compare_predicted_losses,
     remeasure_around_mask,
 )
-from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import ProbedNetwork
-from paretoprune.analysis.loss_curves.store import add_loss_curves
+from benchmarks.scene import Scene, baseline, price_of, with_tuning, without_tuning
+from paretoprune.analysis.jobs import MeasuredNetwork
+from paretoprune.analysis.loss_curves.measure import add_loss_curves, measure_curves
 from paretoprune.analysis.scores.measure import load_or_measure_scores
 from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy
 from paretoprune.spaces.allocations.loss_budget import (
@@ -88,7 +87,7 @@ class Bench:
     def __init__(self, scene: Scene, images: int) -> None:
         self.scene, self.settings = scene, CurveSettings(images=images)
         self.channel_map = scene.space.channel_map
-        self.subject = ProbedNetwork(scene.model, self.channel_map, scene.data, scene.machine)
+        self.subject = MeasuredNetwork(scene.model, self.channel_map, scene.data, scene.machine)
         self.folder = cache_folder() / "curves"
         self._evidence: dict[int, Measurements] = {}
 
@@ -230,7 +229,7 @@ def mechanics(name: str, images: int) -> dict[str, Any]:
     order = combine_layers(evidence.scores[policy.score], channel_map, policy.combine)
     start = time.perf_counter()
     curves = measure_curves(
-        ProbedNetwork(model, channel_map, data, machine), order, CurveSettings(images=images)
+        MeasuredNetwork(model, channel_map, data, machine), order, CurveSettings(images=images)
     )
     seconds = time.perf_counter() - start
     evidence = replace(evidence, curves={curves_name(policy.score): curves})

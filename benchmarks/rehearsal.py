@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import Cell, fill
+from benchmarks.ensembles.surrogate import build_surrogate
 from benchmarks.scene import Scene, baseline, with_tuning, without_tuning
 from benchmarks.screening import DEEP
-from paretoprune.analysis.mask_ensembles import build_surrogate, measure_ensemble
+from paretoprune.analysis.mask_ensembles import measure_ensemble
 from paretoprune.analysis.mask_ensembles.posterior import spearman_correlation
 from paretoprune.analysis.measure import (
     MeasurementContext,

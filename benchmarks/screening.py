@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import fill
+from benchmarks.ensembles.surrogate import build_surrogate
 from benchmarks.global_pruning import CHOSEN_BY, SIZES, mask, policies
 from benchmarks.scene import Scene, baseline
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, build_surrogate, measure_ensemble
+from paretoprune.analysis.mask_ensembles import EnsembleSettings, measure_ensemble
 from paretoprune.analysis.mask_ensembles.posterior import spearman_correlation
 
 OUT = Path("benchmarks/results/screening.json")

@@ -1,4 +1,4 @@
-"""The curves as a figure: one line a group, the threshold across them, the cut that it gives."""
+"""Plotly figure of loss curves: one line per group, and the threshold."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import plotly.graph_objects as go
 from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import LossCurves, rise_table
 
-MIN_PLOTTED_RISE = 1e-6  # a logarithmic axis has no zero
+MIN_PLOTTED_RISE = 1e-6  # lower rises are drawn here: the axis is logarithmic
 
 
 def curves_figure(
     curves: LossCurves, channel_map: ChannelMap, threshold: float | None = None
 ) -> go.Figure:
-    """Rise of the loss against the share of a group's atoms removed; dots are probes."""
+    """Plot the rise of the loss against the removed share of each group; dots are probes."""
     figure = go.Figure()
     sizes = np.bincount(channel_map.group_of, minlength=len(channel_map.groups))
     count = len(channel_map.groups)

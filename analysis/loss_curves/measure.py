@@ -1,4 +1,9 @@
-"""Measure the loss curves of a network: every group probed alone, each probe kept on disk."""
+"""Measure the loss curves of a network: each group is pruned alone, by rising amounts.
+
+    rise_g(k) = loss(the k atoms of group g with the lowest scores removed) - loss(unpruned)
+
+Every probe is written to disk at once, so an interrupted measurement loses none.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,26 +19,29 @@ from numpy.typing import NDArray
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
-from ...spaces.policy.layer_scores import Scores
+from ...spaces.policy.layer_scores import Scores, combine_layers
 from ...spaces.policy.loss_curves import (
     CurveSettings,
     LossCurves,
     curves_from_arrays,
     curves_to_arrays,
     removal_positions,
+    required_curves,
 )
-from ...spaces.policy.measurements import load_arrays, save_arrays
+from ...spaces.policy.measurements import Measurements, load_arrays, save_arrays
+from ...spaces.policy.policy import Policy
+from ..jobs import MeasuredNetwork
 from ..scores.measure import calibration_split, measurement_key
 from .probe_log import UNPRUNED, ProbeLog
 from .probe_points import PROBE_STRATEGIES
-from .prober import LossProber, Mask, ProbedNetwork
+from .prober import LossProber, Mask
 
 GroupLossFunction = Callable[[int, Sequence[Mask]], list[float]]  # group, masks -> losses
 OnGroupMeasured = Callable[[int, int], None]  # groups done, groups in all
 
 
 def measure_curves(
-    subject: ProbedNetwork,
+    network: MeasuredNetwork,
     order: Scores,
     settings: CurveSettings,
     *,
@@ -41,36 +49,64 @@ def measure_curves(
     around: Mask | None = None,
     on_progress: OnGroupMeasured | None = None,
 ) -> LossCurves:
-    """The curves of all groups, their lowest atoms by `order` [A] going first.
+    """Measure the curves of all groups on images of the train split.
 
-    With a `folder`, probes are read that were made before, also by a run that was killed. `around`
-    is a mask that the other groups have meanwhile; default: they are whole. Only images of train
-    are looked at.
+    Args:
+        network: The network to measure.
+        order: Scores [A]; the atoms with the lowest scores are removed first.
+        settings: Probes, images and batch size.
+        folder: Keeps probes and curves. Existing ones are read, also of an interrupted run.
+        around: The mask [A] of all other groups. Default: unpruned.
+        on_progress: Receives the number of groups done and of all groups.
     """
-    channel_map = subject.channel_map
+    channel_map = network.channel_map
     around = np.ones(channel_map.atoms, dtype=bool) if around is None else around
-    split = calibration_split(subject.data, settings.images)
-    base = measurement_key(subject.model, channel_map, subject.data, split, 0)
+    split = calibration_split(network.data, settings.images)
+    base = measurement_key(network.model, channel_map, network.data, split, 0)
     place = removal_positions(order, channel_map)
     key = curves_key(base, settings, (place, around))
     known = load_arrays(key, folder) if folder else None
     if known is not None:
         return curves_from_arrays(known)
-    prober = LossProber(subject, split, settings, around=around)
-    journal = ProbeLog(folder / f"{key}.probes.jsonl" if folder else None)
-    probing = CurveMeasurement(channel_map, place, around, settings, prober.losses, journal)
+    prober = LossProber(network, split, settings, around=around)
+    log = ProbeLog(folder / f"{key}.probes.jsonl" if folder else None)
+    measurement = CurveMeasurement(channel_map, place, around, settings, prober.losses, log)
     groups = sorted(range(len(channel_map.groups)), key=prober.position_of)
-    curves = probing.run(groups, on_progress)
+    curves = measurement.run(groups, on_progress)
     if folder:
         save_arrays(key, curves_to_arrays(curves), folder)
-        journal.delete()
+        log.delete()
     return curves
 
 
+def add_loss_curves(
+    measurements: Measurements,
+    policies: Iterable[Policy],
+    network: MeasuredNetwork,
+    *,
+    folder: Path | None,
+    settings: CurveSettings | None = None,
+    on_progress: OnGroupMeasured | None = None,
+) -> Measurements:
+    """Return the measurements with the curves of every policy that needs them."""
+    curves = dict(measurements.curves)
+    for name, policy in required_curves(policies).items():
+        if name in curves:
+            continue
+        order = combine_layers(
+            measurements.scores[policy.score], network.channel_map, policy.combine
+        )
+        curve_settings = replace(settings or CurveSettings(), probe=policy.probe)
+        curves[name] = measure_curves(
+            network, order, curve_settings, folder=folder, on_progress=on_progress
+        )
+    return replace(measurements, curves=curves)
+
+
 def curves_key(base: str, settings: CurveSettings, arrays: Iterable[NDArray[np.generic]]) -> str:
-    """A hash of all that the probes depend on: `base` is that of network and images."""
-    asked = {name: value for name, value in asdict(settings).items() if name != "memory"}
-    digest = hashlib.sha256(json.dumps([base, asked], sort_keys=True).encode())
+    """Hash of everything that the probes depend on; `base` is the hash of network and images."""
+    values = {name: value for name, value in asdict(settings).items() if name != "memory"}
+    digest = hashlib.sha256(json.dumps([base, values], sort_keys=True).encode())
     for array in arrays:
         digest.update(array.tobytes())
     return digest.hexdigest()[:32]
@@ -78,24 +114,24 @@ def curves_key(base: str, settings: CurveSettings, arrays: Iterable[NDArray[np.g
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurveMeasurement:
-    """The probes of one network by one strategy: what was measured is in the journal."""
+    """The probes of one network by one strategy, kept in a probe log."""
 
     channel_map: ChannelMap
-    place: NDArray[np.int32]  # [A], when an atom goes within its group
+    place: NDArray[np.int32]  # [A], rank at which an atom is removed from its group
     around: Mask
     settings: CurveSettings
     loss_of: GroupLossFunction
-    journal: ProbeLog
+    log: ProbeLog
 
     def run(self, groups: Sequence[int], on_progress: OnGroupMeasured | None = None) -> LossCurves:
-        """Probe the groups, in this order."""
+        """Probe the groups in this order and return their curves."""
         sizes = np.bincount(self.channel_map.group_of, minlength=len(groups)).tolist()
         self._check_base(groups)
         for done, group in enumerate(groups, 1):
 
             def rises(removed: Sequence[int], group: int = group) -> list[float]:
-                whole = self._base_loss(group)
-                return [loss_rise(loss, whole) for loss in self._losses(group, removed)]
+                base = self._base_loss(group)
+                return [loss_rise(loss, base) for loss in self._losses(group, removed)]
 
             PROBE_STRATEGIES[self.settings.method](sizes[group], rises, self.settings)
             if on_progress is not None:
@@ -103,38 +139,38 @@ class CurveMeasurement:
         return self._curves()
 
     def _losses(self, group: int, removed: Sequence[int]) -> list[float]:
-        """The losses with so many atoms of a group gone; what is known is not measured again."""
-        missing = [k for k in removed if self.journal.get((group, k)) is None]
+        """Loss after removing k atoms of a group, for each k; measured losses are reused."""
+        missing = [k for k in removed if self.log.get((group, k)) is None]
         if missing:
             losses = self.loss_of(group, [self._mask(group, k) for k in missing])
             for k, loss in zip(missing, losses, strict=True):
-                self.journal.append((group, k), loss)
-        return [self.journal.require((group, k)) for k in removed]
+                self.log.append((group, k), loss)
+        return [self.log.require((group, k)) for k in removed]
 
     def _mask(self, group: int, removed: int) -> Mask:
         own = self.channel_map.group_of == group
         return np.where(own, self.place > removed, self.around)
 
     def _base_loss(self, group: int) -> float:
-        """The loss that a group's rises start from: it is whole, the others are as they are."""
+        """Loss with this group unpruned and the others as in `around`."""
         if self.around[self.channel_map.group_of == group].all():
-            return self.journal.require(UNPRUNED)
+            return self.log.require(UNPRUNED)
         return self._losses(group, [0])[0]
 
     def _check_base(self, groups: Sequence[int]) -> None:
-        if self.journal.get(UNPRUNED) is None:
-            self.journal.append(UNPRUNED, self.loss_of(groups[0], [self.around])[0])
-        loss = self.journal.require(UNPRUNED)
+        if self.log.get(UNPRUNED) is None:
+            self.log.append(UNPRUNED, self.loss_of(groups[0], [self.around])[0])
+        loss = self.log.require(UNPRUNED)
         if not math.isfinite(loss):
             raise UserError(
                 f"the network's loss must be finite before curves are measured, got {loss}; "
-                "look for NaN in its weights or in the images"
+                "check the weights and the images for NaN"
             )
 
     def _curves(self) -> LossCurves:
-        rows = [(g, k, loss) for (g, k), loss in self.journal.items() if g >= 0 and k > 0]
+        rows = [(g, k, loss) for (g, k), loss in self.log.items() if g >= 0 and k > 0]
         return LossCurves(
-            base=self.journal.require(UNPRUNED),
+            base=self.log.require(UNPRUNED),
             place=self.place,
             group=np.array([g for g, _, _ in rows], dtype=np.int32),
             removed=np.array([k for _, k, _ in rows], dtype=np.int32),
@@ -144,6 +180,6 @@ class CurveMeasurement:
         )
 
 
-def loss_rise(loss: float, whole: float) -> float:
-    """The rise of a probe; NaN and infinity are infinite rises."""
-    return loss - whole if math.isfinite(loss) else math.inf
+def loss_rise(loss: float, base: float) -> float:
+    """Rise of the loss; infinite if the loss is NaN or infinite."""
+    return loss - base if math.isfinite(loss) else math.inf

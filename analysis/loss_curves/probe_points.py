@@ -1,9 +1,9 @@
-"""Which cuts of a group are probed. A strategy sees the loss only through the probes it asks for.
+"""Strategies that choose how many atoms of a group each probe removes.
 
 paper   bisection for one threshold: k = step = n // 2, then k +- step with the step halved;
         exactly floor(log2 n) probes (Li et al. 2020)
-curve   log-spaced k from 1 to n - 1, then, one by one, the middle of the gap where the curve is
-        least known: the widest one on a log scale of the rise
+curve   log-spaced k from 1 to n - 1, then, one by one, the middle of the widest gap: number of
+        atoms in the gap times its step in log(rise)
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ import numpy as np
 
 from ...spaces.policy.loss_curves import CurveSettings, bisect_removed_count
 
-ProbeFunction = Callable[[Sequence[int]], list[float]]  # numbers removed -> rises of the loss
+ProbeFunction = Callable[
+    [Sequence[int]], list[float]
+]  # numbers of removed atoms -> rises of the loss
 ProbeStrategy = Callable[[int, ProbeFunction, CurveSettings], None]
-NOISE_RISE = 1e-3  # below it, rises are noise
+NOISE_RISE = 1e-3  # rises below this value are noise
 
 
 def probe_by_bisection(size: int, probe: ProbeFunction, settings: CurveSettings) -> None:
-    """The paper's probes of a group of `size` atoms."""
+    """Probe a group of `size` atoms by bisection for the threshold (Li et al. 2020)."""
     bisect_removed_count(size, lambda removed: abs(probe([removed])[0]) <= settings.threshold)
 
 
 def probe_along_curve(size: int, probe: ProbeFunction, settings: CurveSettings) -> None:
-    """Log-spaced probes, refined where the curve bends."""
+    """Probe at log-spaced numbers, then refine the widest gaps."""
     if size < 2:
         return
     spaced = np.geomspace(1, size - 1, settings.points).round().astype(int)
@@ -41,7 +43,7 @@ def probe_along_curve(size: int, probe: ProbeFunction, settings: CurveSettings) 
 
 
 def widest_gap_middle(known: dict[int, float]) -> int | None:
-    """The middle of the widest gap: its atoms times its step in log(rise); None: no gap left."""
+    """The middle of the widest gap between known points; None if no gap is left."""
     at = sorted(known)
     gaps = [(a, b) for a, b in pairwise(at) if b - a > 1]
     if not gaps:
@@ -51,7 +53,7 @@ def widest_gap_middle(known: dict[int, float]) -> int | None:
 
 
 def log_rise_step(known: dict[int, float], gap: tuple[int, int]) -> float:
-    """How far the rise climbs within a gap, in powers of e; much, where it becomes infinite."""
+    """Step of log(rise) across a gap; 1000 if the rise becomes infinite."""
     low, high = (math.log(abs(known[k]) + NOISE_RISE) for k in gap)
     return abs(high - low) if math.isfinite(high) and math.isfinite(low) else 1e3
 

@@ -1,17 +1,18 @@
-"""The loss of a network with some atoms masked, measured cheaply for many masks of one group.
+"""Loss of a network under many masks of one group, with shared forward prefixes.
 
-Groups are probed in forward order. Up to the first layer that reads a group, its cuts change
-nothing: the activations there are kept for all calibration images, as far as memory allows, and
-every cut runs on from them. On the way to the next group they are carried along, so that all
-prefixes together cost one forward pass. Batches that do not fit run their prefix again, once for
-all cuts that are measured together. A network that torch.fx cannot list runs from its start.
+Groups are probed in forward order. A mask of a group changes nothing before the first layer that
+reads the group, so the activations before that layer are kept for all calibration images, as far
+as memory allows, and every mask continues from them. They are advanced from group to group: all
+prefixes together cost one forward pass. Batches that do not fit into memory recompute their
+prefix, once for all masks that are measured together. If torch.fx cannot trace the network, every
+mask runs a whole forward pass.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,77 +21,74 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.loss_curves import CurveSettings
 from ...trainers.data.batches import iterate_batches
-from ...trainers.data.splits import DataSplits, Split
+from ...trainers.data.splits import Split
 from ...trainers.metrics.evaluate import logits_of
 from ...trainers.pruning.masking import READER_KINDS, masked
 from ...trainers.pruning.partial_forward import ForwardState, PartialForward, PartialForwardError
 from ...trainers.runtime.device import (
-    DeviceConfig,
     device_config_for,
     halve_batch,
     thread_limit,
     to_device,
     to_memory_format,
 )
+from ..jobs import MeasuredNetwork
 
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ProbedNetwork:
-    """What is probed: a trained network, its map, and the data whose train part calibrates."""
-
-    model: nn.Module
-    channel_map: ChannelMap
-    data: DataSplits
-    machine: DeviceConfig | None = None  # None: the best where the model lies; float32 in any case
-
-
 class LossProber:
-    """Measures losses; keeps the activations before the group that it measured last."""
+    """Measures losses; keeps the activations before the group measured last."""
 
     def __init__(
         self,
-        subject: ProbedNetwork,
+        network: MeasuredNetwork,
         split: Split,
         settings: CurveSettings,
         *,
         around: Mask,
         share_prefixes: bool = True,
     ) -> None:
-        """`around` masks the prefix; `replay=False` runs every probe from its start."""
-        machine = subject.machine or device_config_for(subject.model, subject.data.input_shape)
-        self._machine = replace(machine, bf16=False)  # small differences are what is measured
-        self._model = to_device(copy.deepcopy(subject.model).eval(), self._machine)
-        self._channel_map, self._data, self._split = subject.channel_map, subject.data, split
+        """Prepare a copy of the network in float32.
+
+        Args:
+            network: The network to measure.
+            split: The calibration images.
+            settings: Probe mode, batch size and memory limit.
+            around: The mask [A] of all other groups.
+            share_prefixes: False runs a whole forward pass for every mask.
+        """
+        machine = network.machine or device_config_for(network.model, network.data.input_shape)
+        self._machine = replace(machine, bf16=False)  # bf16 is too coarse for small rises
+        self._model = to_device(copy.deepcopy(network.model).eval(), self._machine)
+        self._channel_map, self._data, self._split = network.channel_map, network.data, split
         self._around, self._memory = around, settings.memory
         self._set_batch_size(settings.batch_size)
         if settings.probe == "batch":
             use_batch_statistics(self._model)
-        self._replay = self._build_partial_forward() if share_prefixes else None
+        self._partial = self._build_partial_forward() if share_prefixes else None
         self.evaluations = 0
 
     @property
     def shares_prefixes(self) -> bool:
-        """Whether prefixes are shared."""
-        return self._replay is not None
+        """Whether masks share the activations before their group."""
+        return self._partial is not None
 
     def position_of(self, group: int) -> int:
-        """Where the group's cuts begin to matter; groups are best probed in this order."""
-        if self._replay is None:
+        """Position of the first operation that reads the group; probe groups in this order."""
+        if self._partial is None:
             return 0
         atoms = np.flatnonzero(self._channel_map.group_of == group)
         layers = self._channel_map.layers
         reads = (layer for layer in layers if layer.kind in READER_KINDS)
-        return self._replay.position_of(r.name for r in reads if np.isin(r.in_atoms, atoms).any())
+        return self._partial.position_of(r.name for r in reads if np.isin(r.in_atoms, atoms).any())
 
     def losses(self, group: int, masks: Sequence[Mask]) -> list[float]:
-        """The mean cross-entropy of masks [A] that differ from `around` in this group only.
+        """Mean cross-entropy of masks [A] that differ from `around` in this group only.
 
-        Where memory runs out, batches are halved from here on.
+        If memory runs out, the batch size is halved for this and all later calls.
         """
         while True:
             try:
@@ -99,7 +97,7 @@ class LossProber:
                 self._set_batch_size(halve_batch(self._batch_size, error))
 
     def _set_batch_size(self, batch: int) -> None:
-        """Part the images into even batches, for their statistics, of no more than so many."""
+        """Split the images into equal batches of at most `batch` images."""
         count = -(-len(self._split) // batch)
         self._batch_size = -(-len(self._split) // count)
         self._group: int | None = None
@@ -123,32 +121,32 @@ class LossProber:
         return means
 
     def _loss(self, state: ForwardState | None, images: Tensor, labels: Tensor) -> float:
-        if state is None or self._replay is None:
+        if state is None or self._partial is None:
             output = self._model(images)
         else:
-            output = self._replay.finish(state)
+            output = self._partial.finish(state)
         logits = logits_of(output, self._data).double()
         return float(functional.cross_entropy(logits, labels, reduction="sum"))
 
     def _advance_states(self, group: int) -> None:
-        """Carry the kept activations to the first layer that reads the group."""
-        self._group, room = group, self._memory
+        """Advance the kept activations to the first layer that reads the group."""
+        self._group, memory_left = group, self._memory
         goal = self.position_of(group)
         for index, (images, _) in enumerate(self._batches()):
             before, self._states[index] = self._states[index], None
-            state = self._state_at(goal, images, before) if room > 0 else None
-            room -= 0 if state is None else state.nbytes
-            self._states[index] = state if room >= 0 else None
+            state = self._state_at(goal, images, before) if memory_left > 0 else None
+            memory_left -= 0 if state is None else state.nbytes
+            self._states[index] = state if memory_left >= 0 else None
 
     def _state_at(
         self, goal: int, images: Tensor, before: ForwardState | None
     ) -> ForwardState | None:
-        if self._replay is None:
+        if self._partial is None:
             return None
         if before is None or before.position > goal:
-            before = self._replay.start(images)
+            before = self._partial.start(images)
         with masked(self._model, self._channel_map, self._around):
-            return self._replay.advance(before, goal)
+            return self._partial.advance(before, goal)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         reader = iterate_batches(
@@ -157,21 +155,21 @@ class LossProber:
         return ((to_memory_format(images, self._machine), labels) for images, labels in reader)
 
     def _build_partial_forward(self) -> PartialForward | None:
-        """The network as operations; None where it cannot be."""
+        """Trace the network for partial forward passes; None if torch.fx cannot trace it."""
         leaves = [layer.name for layer in self._channel_map.layers]
         images, _ = next(iter(self._batches()))
         model = copy.deepcopy(self._model)
         try:
             with torch.no_grad(), thread_limit(self._machine):
-                replay = PartialForward(model, images[:2], leaves)
+                partial = PartialForward(model, images[:2], leaves)
         except PartialForwardError:
             return None
         self._model = model
-        return replay
+        return partial
 
 
 def use_batch_statistics(model: nn.Module) -> None:
-    """Let every norm use the statistics of its batch, as recalibration will make of them."""
+    """Make every batch norm use batch statistics, as if it were recalibrated."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.running_mean = module.running_var = None

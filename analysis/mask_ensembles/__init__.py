@@ -1,15 +1,14 @@
-"""Linear filter ensembles (Sandor et al. 2020): measure what each atom is worth, by random masks.
+"""Linear filter ensembles (Sandor et al. 2020): score each atom by the loss under random masks.
 
-`measure_ensemble` samples masks until the ranking has settled; `with_ensemble` makes the result a
-score of the evidence, `surrogate_of` a prediction for any mask. A score's name says its settings.
+`measure_ensemble` samples masks until the ranking has converged. `add_ensemble` adds the result to
+the measurements as a score, whose name states its settings.
 """
 
-from .jobs import EnsembleStep, MeasuredNetwork
 from .measure import ensemble_stages, measure_ensemble
 from .names import is_ensemble_name, name_from_settings, settings_from_name
 from .result import ConvergenceCheck, EnsembleResult, MeasurementEffort, add_ensemble
 from .settings import ENSEMBLE_PRESETS, EnsembleSettings
-from .surrogate import Surrogate, build_surrogate
+from .stages import EnsembleStep
 
 __all__ = [
     "ENSEMBLE_PRESETS",
@@ -17,11 +16,8 @@ __all__ = [
     "EnsembleResult",
     "EnsembleSettings",
     "EnsembleStep",
-    "MeasuredNetwork",
     "MeasurementEffort",
-    "Surrogate",
     "add_ensemble",
-    "build_surrogate",
     "ensemble_stages",
     "is_ensemble_name",
     "measure_ensemble",

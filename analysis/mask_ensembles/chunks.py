@@ -1,10 +1,10 @@
-"""The parts of an ensemble: chunks of random masks, which any worker may measure.
+"""Chunks of random masks: the parts of an ensemble that any worker may measure.
 
     sums of an ensemble = sums of chunk 0 + sums of chunk 1 + ...      added in this order
 
-A chunk's masks and images are drawn from (seed, chunk) alone, so it is the same whoever measures
-it. What is sent back are its targets, and the sums of its gradients: with the masks, drawn again,
-they make the normal equations, whose matrix would be the larger thing to send by far.
+The masks and images of a chunk depend on (seed, chunk) only, so every worker gets the same result.
+A worker returns targets and gradient sums only. The main process draws the masks again and builds
+the normal equations itself, because their matrix is far larger than the targets.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .result import MeasurementEffort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
-CHUNK_SIZES = {"sample": 256, "batch": 16, "gradient": 256}  # masks drawn at once
-HELD_OUT_CHUNKS = (1, 3, 5, 7)  # chunks that are predicted and never fitted
+CHUNK_SIZES = {"sample": 256, "batch": 16, "gradient": 256}  # masks per chunk
+HELD_OUT_CHUNKS = (1, 3, 5, 7)  # held out: predicted at each check, never fitted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkSampler:
-    """What is drawn for each chunk."""
+    """Draws the masks and the images of each chunk."""
 
     settings: EnsembleSettings
     group_of: NDArray[np.int32]  # [A]
@@ -38,7 +38,7 @@ class ChunkSampler:
 
     @property
     def size(self) -> int:
-        """Masks a chunk; fewer where the limit is low, so that some are held out."""
+        """Masks per chunk; fewer under a low limit, so that some chunks are held out."""
         settings = self.settings
         return min(CHUNK_SIZES[settings.per], max(settings.max_samples // 8, 2))
 
@@ -55,17 +55,17 @@ class ChunkSampler:
         )
 
     def rows(self, chunk: int) -> NDArray[np.int64]:
-        """The images of a chunk: shuffled epochs, one after the other."""
+        """Image indices of a chunk, from a sequence of shuffled epochs."""
         count, size = self.images, self.size
-        places = np.arange(chunk * size, (chunk + 1) * size)
-        epochs = np.unique(places // count)
+        positions = np.arange(chunk * size, (chunk + 1) * size)
+        epochs = np.unique(positions // count)
         orders = {e: np.random.default_rng([self.seed, e, 1]).permutation(count) for e in epochs}
-        return np.array([orders[place // count][place % count] for place in places])
+        return np.array([orders[p // count][p % count] for p in positions])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkResult:
-    """What came of a chunk: targets [size], NaN where they or gradients are not finite."""
+    """Targets [size] of a chunk, NaN where they or their gradients are not finite."""
 
     targets: Values
     gradients: GradientSums | None
@@ -73,7 +73,7 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChunkGroupResult:
-    """What came of several chunks, what it took, and how many images were run at once."""
+    """Results of several chunks, their effort, and the batch size that fitted into memory."""
 
     chunks: tuple[ChunkResult, ...]
     effort: MeasurementEffort
@@ -81,20 +81,20 @@ class ChunkGroupResult:
 
 
 def measure_part(
-    probe: MaskedLossProbe, draws: ChunkSampler, chunks: Sequence[int]
+    probe: MaskedLossProbe, sampler: ChunkSampler, chunks: Sequence[int]
 ) -> ChunkGroupResult:
-    """Measure chunks with a probe that has done nothing before."""
-    begin = time.perf_counter()
-    found = tuple(measure_chunk(probe, draws, chunk) for chunk in chunks)
-    return ChunkGroupResult(found, probe.effort(time.perf_counter() - begin), probe.size)
+    """Measure chunks with a new probe."""
+    started = time.perf_counter()
+    found = tuple(measure_chunk(probe, sampler, chunk) for chunk in chunks)
+    return ChunkGroupResult(found, probe.effort(time.perf_counter() - started), probe.size)
 
 
-def measure_chunk(probe: MaskedLossProbe, draws: ChunkSampler, chunk: int) -> ChunkResult:
-    """The targets of a chunk's masks."""
-    per, masks = draws.settings.per, draws.masks(chunk)
+def measure_chunk(probe: MaskedLossProbe, sampler: ChunkSampler, chunk: int) -> ChunkResult:
+    """Measure the targets of one chunk."""
+    per, masks = sampler.settings.per, sampler.masks(chunk)
     if per == "batch":
         return ChunkResult(np.array([probe.set_change(mask) for mask in masks]), None)
-    rows = draws.rows(chunk)
+    rows = sampler.rows(chunk)
     if per == "sample" or chunk in HELD_OUT_CHUNKS:
         return ChunkResult(probe.sample_changes(masks, rows), None)
     targets, gradients = probe.sample_gradients(masks, rows)

@@ -1,4 +1,4 @@
-"""The rows of the linear model: what of a mask the loss is taken to be a sum of."""
+"""Rows of the linear model: the features of a mask whose weighted sum models the loss."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class DesignMatrix:
 
     @property
     def atoms(self) -> int:
-        """A."""
+        """The number of atoms A."""
         return len(self.group_of)
 
     @property
     def count(self) -> int:
-        """F, the length of a row."""
+        """The number of features F."""
         return self.atoms + (int(self.group_of.max()) + 1 if self.curvature else 0)
 
     def rows(self, masks: Masks) -> NDArray[np.float32]:
-        """Masks bool [n, A] as rows [n, F]."""
+        """Convert masks bool [n, A] to rows [n, F]."""
         removed = np.logical_not(masks).astype(np.float32)
         if not self.curvature:
             return removed
@@ -38,14 +38,14 @@ class DesignMatrix:
 
 
 def group_membership(group_of: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Which group each atom is in: 0/1 [A, G]."""
+    """Membership matrix: 1 where the atom is in the group, else 0, [A, G]."""
     groups = np.arange(int(group_of.max()) + 1)
     return np.asarray(group_of[:, None] == groups, dtype=np.float32)
 
 
 def removed_shares(masks: Masks, group_of: NDArray[np.int32]) -> NDArray[np.float64]:
-    """The removed share of each group, and of all atoms: [n, G + 1]."""
+    """Removed share of each group and, last, of all atoms: [n, G + 1]."""
     groups = group_membership(group_of)
-    gone = np.logical_not(masks).astype(np.float32) @ groups
-    whole = gone.sum(axis=1, keepdims=True) / len(group_of)
-    return np.concatenate((gone / groups.sum(axis=0), whole), axis=1, dtype=np.float64)
+    removed = np.logical_not(masks).astype(np.float32) @ groups
+    total = removed.sum(axis=1, keepdims=True) / len(group_of)
+    return np.concatenate((removed / groups.sum(axis=0), total), axis=1, dtype=np.float64)

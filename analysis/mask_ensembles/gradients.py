@@ -1,8 +1,9 @@
-"""Masked gradients: of a loss multilinear in the mask, their mean is the linear model itself.
+"""Scores from gradients of the loss in the mask, averaged over random masks.
 
 mean      s_i = E[-dy/dm_i]        absolute  s_i = E|dy/dm_i|        square  s_i = E (dy/dm_i)^2
 
-over random masks m, with y the transformed loss of one sample.
+over random masks m, with y the transformed loss of one sample. If the loss is multilinear in the
+mask, the mean gradient is the linear model.
 """
 
 from __future__ import annotations
@@ -18,16 +19,13 @@ from .normal_equations import half_slices
 from .ridge import Prior, RidgeFit
 
 Values = NDArray[np.float64]
-VARIANT_POWERS = {
-    "mean": (0, 2),
-    "absolute": (1, 2),
-    "square": (2, 3),
-}  # of a variant and of its square
+# The rows of `powers` that hold a variant and its square.
+VARIANT_POWERS = {"mean": (0, 2), "absolute": (1, 2), "square": (2, 3)}
 
 
 @dataclass(slots=True, eq=False)
 class GradientSums:
-    """Sums over the samples, in two halves."""
+    """Sums over the samples, kept for two halves."""
 
     powers: Values  # [2, 4, A]: g, |g|, g^2, g^4
     count: Values  # [2]
@@ -36,11 +34,11 @@ class GradientSums:
 
     @property
     def samples(self) -> int:
-        """How many samples were added."""
+        """The number of samples."""
         return int(self.count.sum())
 
     def add(self, masks: Masks, targets: Values, gradients: Values) -> None:
-        """Take in masks bool [n, A], their loss changes [n] and the gradients there [n, A]."""
+        """Add masks bool [n, A] with their loss changes [n] and gradients [n, A]."""
         for half, part in enumerate(half_slices(len(gradients))):
             g = gradients[part]
             sums = (g.sum(0), np.abs(g).sum(0), (g**2).sum(0), (g**4).sum(0))
@@ -50,13 +48,13 @@ class GradientSums:
         self.target += (targets.sum(), targets @ targets)
 
     def merge(self, other: GradientSums) -> None:
-        """Take in what was summed up elsewhere."""
+        """Add the sums of another instance."""
         for name in ARRAYS:
             mine: Values = getattr(self, name)
             mine += getattr(other, name)
 
     def scores(self, variant: str) -> tuple[Values, Values, Values]:
-        """Of one variant: the mean [A], its standard error [A], and the means of both halves."""
+        """Mean [A] of a variant, its standard error [A], and the means of both halves [2, A]."""
         value, square = VARIANT_POWERS[variant]
         count = max(self.samples, 1)
         mean, second = self.powers.sum(axis=0)[[value, square]] / count
@@ -64,7 +62,7 @@ class GradientSums:
         return mean, error, self.powers[:, value] / np.maximum(self.count, 1)[:, None]
 
     def linear_fit(self) -> RidgeFit:
-        """The linear model that the mean gradients are, through the mean loss change."""
+        """The linear model whose coefficients are the mean gradients."""
         mean, error, _ = self.scores("mean")
         count = max(self.samples, 1)
         level, square = self.target / count
@@ -74,18 +72,18 @@ class GradientSums:
         return RidgeFit(mean, *start, noise, 0.0, np.zeros(0), no_prior, error)
 
     def state_arrays(self) -> NamedArrays:
-        """The arrays by name, to be saved."""
+        """The arrays to save, by name."""
         return {f"gradients/{name}": getattr(self, name) for name in ARRAYS}
 
-    def load_state_arrays(self, tables: NamedArrays) -> None:
-        """Become what `tables` saved."""
+    def load_state_arrays(self, arrays: NamedArrays) -> None:
+        """Restore saved arrays."""
         for name in ARRAYS:
-            setattr(self, name, np.array(tables[f"gradients/{name}"], dtype=np.float64))
+            setattr(self, name, np.array(arrays[f"gradients/{name}"], dtype=np.float64))
 
 
 ARRAYS = ("powers", "count", "removed", "target")
 
 
 def empty_gradients(atoms: int) -> GradientSums:
-    """Sums of no samples."""
+    """Return sums without samples."""
     return GradientSums(np.zeros((2, 4, atoms)), np.zeros(2), np.zeros(atoms), np.zeros(2))

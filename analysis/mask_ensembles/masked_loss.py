@@ -1,4 +1,4 @@
-"""Run a network under masks and say what each of them costs: losses, and their gradients."""
+"""Loss changes, and their gradients, of a network under random masks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RowIndices = NDArray[np.int64]
 
 @dataclass(slots=True, eq=False)
 class MaskedLossProbe:
-    """A network, its calibration images, and how much was run through it."""
+    """Runs calibration images through a network under masks, and counts the images."""
 
     model: nn.Module
     channel_map: ChannelMap
@@ -46,16 +46,16 @@ class MaskedLossProbe:
     machine: DeviceConfig
     forwards: int = 0  # images
     backwards: int = 0  # images
-    halvings: int = 0  # of the batch, when memory ran out
-    size: int = 0
-    dense: Values = field(default_factory=lambda: np.zeros(0))  # unmasked losses, transformed
+    halvings: int = 0  # of the batch size, when memory ran out
+    size: int = 0  # images per batch
+    dense: Values = field(default_factory=lambda: np.zeros(0))  # transformed losses without a mask
 
     def __post_init__(self) -> None:
-        """Begin with the batch that was asked for."""
+        """Start with the batch size of the settings."""
         self.size = min(self.settings.batch, len(self.split))
 
     def effort(self, seconds: float) -> MeasurementEffort:
-        """What was run so far, in so many seconds."""
+        """The effort so far, with the given duration."""
         return MeasurementEffort(
             forwards=self.forwards,
             backwards=self.backwards,
@@ -64,7 +64,7 @@ class MaskedLossProbe:
         )
 
     def sample_changes(self, masks: Masks, rows: RowIndices) -> Values:
-        """How much each row's transformed loss rises when it carries its own mask: [n]."""
+        """Rise of the transformed loss of each image under its own mask: [n]."""
         self.measure_dense()
         losses = self._run_in_batches(
             len(rows), lambda part: self._losses(masks[part], rows[part])
@@ -72,7 +72,7 @@ class MaskedLossProbe:
         return self._transform(losses) - self.dense[rows]
 
     def sample_gradients(self, masks: Masks, rows: RowIndices) -> tuple[Values, Values]:
-        """The same rises, and minus the gradient in each mask: [n], [n, A]."""
+        """The rises of `sample_changes`, and the negative gradient in each mask: [n], [n, A]."""
         self.measure_dense()
 
         def both(part: slice) -> Values:
@@ -83,7 +83,7 @@ class MaskedLossProbe:
         return found[:, 0] - self.dense[rows], found[:, 1:]
 
     def set_change(self, mask: Masks) -> float:
-        """How much worse the whole set is under one mask [A], by the settings' measure."""
+        """Rise of the loss, or of the error rate, of the whole set under one mask [A]."""
         self.measure_dense()
         rows = np.arange(len(self.split))
         values = self._run_in_batches(len(rows), lambda part: self._losses(mask, rows[part]))
@@ -92,9 +92,9 @@ class MaskedLossProbe:
         return float(masked_mean - dense_mean)
 
     def taylor(self) -> Values:
-        """The mean over images of |gradient| in the atoms' gates, unmasked: [A].
+        """Mean over images of |gradient| in the atoms' gates, without a mask: [A].
 
-        A network that regroups its batch has one gate a batch instead of one a sample.
+        If the network regroups its batch, there is one gate per batch instead of one per sample.
         """
         rows = np.arange(len(self.split))
         own = self.supports_sample_masks()
@@ -109,7 +109,7 @@ class MaskedLossProbe:
         return np.asarray(self._run_in_batches(len(rows), absolute).sum(axis=0) / len(rows))
 
     def supports_sample_masks(self) -> bool:
-        """Whether every sample can carry its own mask: not where a network regroups its batch."""
+        """Whether each sample can have its own mask; False if the network regroups its batch."""
         count = min(3, len(self.split))
         try:
             self._losses(np.ones((count, self.channel_map.atoms), dtype=bool), np.arange(count))
@@ -118,7 +118,7 @@ class MaskedLossProbe:
         return True
 
     def measure_dense(self) -> None:
-        """Measure the unmasked losses, unless they were given."""
+        """Measure the losses without a mask, unless they are set."""
         if not len(self.dense):
             rows = np.arange(len(self.split))
             whole = np.ones(self.channel_map.atoms, dtype=bool)
@@ -130,7 +130,7 @@ class MaskedLossProbe:
         return losses if plain else np.log1p(losses)
 
     def _losses(self, masks: Masks, rows: RowIndices) -> Values:
-        """The loss of each row, or whether it is wrong: [n]; one mask [A], or one a row."""
+        """Loss, or 0/1 error, of each row: [n]; masks are [A] or [n, A]."""
         with torch.no_grad(), self._running():
             logits, labels = self._forward(torch.from_numpy(np.array(masks)), rows)
             if self.settings.measure == "accuracy":
@@ -140,7 +140,7 @@ class MaskedLossProbe:
         return _to_numpy(values)
 
     def _gradients(self, masks: Masks, rows: RowIndices) -> tuple[Values, Values]:
-        """Transformed losses [n] and minus their gradients in the masks, [n, A] or [1, A]."""
+        """Transformed losses [n] and their negative gradients in the masks, [n, A] or [1, A]."""
         gates = torch.from_numpy(masks.astype(np.float32)).requires_grad_()
         with self._running():
             logits, labels = self._forward(gates, rows)
@@ -172,7 +172,7 @@ class MaskedLossProbe:
                 yield
 
     def _run_in_batches(self, count: int, run: Callable[[slice], Values]) -> Values:
-        """Run all rows, as many at once as memory holds: [count, ...]."""
+        """Run all rows in batches, halving the batch size if memory runs out: [count, ...]."""
         parts: list[Values] = []
         done = 0
         while done < count:
@@ -192,7 +192,7 @@ def _to_numpy(values: Tensor) -> Values:
 
 @contextlib.contextmanager
 def batch_norm_on_batches(model: nn.Module) -> Iterator[None]:
-    """Let batch norms use each batch's own statistics and leave their running ones alone."""
+    """Make batch norms use batch statistics; their running statistics do not change."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = [norm.training for norm in norms]
     try:

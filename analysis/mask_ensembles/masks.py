@@ -1,8 +1,8 @@
-"""Random masks: each keeps a share of the atoms, and at least one of every group.
+"""Random masks: each keeps a share of the atoms, and at least one atom of every group.
 
 bernoulli    m_ni = [u_ni < q_n]
 antithetic   rows 2k and 2k + 1 share their draws:  [u < q] and [1 - u < q]
-stratified   of a group's n atoms the n q_n of the smallest u, rounded at random without bias
+stratified   of a group of size s, the s q_n atoms with the smallest u, rounded at random unbiased
 
 q_n = keep + spread * uniform(-1, 1).
 """
@@ -24,7 +24,16 @@ def draw_masks(
     spread: float = 0.0,
     how: str = "bernoulli",
 ) -> Masks:
-    """Masks bool [count, A] for atoms whose groups are `group_of` [A]."""
+    """Draw masks bool [count, A].
+
+    Args:
+        count: Number of masks.
+        group_of: Group index of each atom [A].
+        keep: Expected share of atoms that a mask keeps.
+        rng: Source of randomness.
+        spread: Half-width of the uniform distribution of a mask's own share around `keep`.
+        how: bernoulli, antithetic or stratified.
+    """
     levels = keep + spread * rng.uniform(-1, 1, (count, 1))
     draws = rng.random((count, len(group_of)), dtype=np.float32)
     if how == "antithetic":
@@ -43,7 +52,7 @@ def draw_masks(
 def _keep_exact_share(
     draws: NDArray[np.float32], levels: NDArray[np.float64], rng: np.random.Generator
 ) -> Masks:
-    """Keep the smallest draws of each row, as many as the row's level says."""
+    """Keep the smallest draws of each row; the row's level is the share to keep."""
     kept = np.floor(levels * draws.shape[1] + rng.random(levels.shape))
     place = draws.argsort(axis=1).argsort(axis=1)
     return np.asarray(place < kept)

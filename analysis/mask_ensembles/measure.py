@@ -1,9 +1,8 @@
-"""Measure an ensemble, once: read back if it is known, gone on with if it was cut off.
+"""Measure an ensemble once: a finished one is read from the folder, an interrupted one resumed.
 
-`ensemble_steps` says what is to be run next, in steps that may be run side by side: the chunks of
-masks up to the next check. A check waits for the chunks before it, and the chunks after it for the
-check, which may say that it is enough. Who runs the steps is the caller's business;
-`measure_ensemble` runs them here.
+`ensemble_stages` is a staged job. One stage holds the chunks of masks up to the next convergence
+check, which may run in parallel; the check itself is the next stage. The caller decides where the
+calls run; `measure_ensemble` runs them serially in this process.
 """
 
 from __future__ import annotations
@@ -25,24 +24,23 @@ from ...spaces.graph.channels import ChannelMap
 from ...spaces.policy.measurements import load_arrays, save_arrays
 from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig
-from ..staged_jobs import run_jobs_serially
+from ..jobs import MeasuredNetwork, run_jobs_serially
 from .estimator import EnsembleEstimator, new_estimator, next_check_chunk
-from .jobs import (
+from .result import ConvergenceCheck, EnsembleResult, ensemble_from_arrays, ensemble_to_arrays
+from .settings import EnsembleSettings
+from .stages import (
     EnsembleStart,
     EnsembleStep,
-    MeasuredNetwork,
     measure_unmasked,
     network_key,
     run_chunks,
     without_network,
 )
-from .result import ConvergenceCheck, EnsembleResult, ensemble_from_arrays, ensemble_to_arrays
-from .settings import EnsembleSettings
 
-METHOD_VERSION = 1  # goes up when the same settings would give other numbers
+METHOD_VERSION = 1  # raise it when the same settings give other numbers
 SAVE_SECONDS = 60.0
-PART = 2  # chunks measured by one worker at a time
-LIMIT_FIELDS = ("samples", "seconds", "agreement")  # more of them goes on from the same sums
+PART = 2  # chunks per call
+LIMIT_FIELDS = ("samples", "seconds", "agreement")  # a higher limit resumes from the sums
 OnCheck = Callable[[ConvergenceCheck], None]
 
 
@@ -60,20 +58,31 @@ def measure_ensemble(
     machine: DeviceConfig | None = None,
     on_progress: OnCheck | None = None,
 ) -> EnsembleResult:
-    """What every atom is worth, by random masks; sums and result are kept in `folder`.
+    """Score every atom by random masks.
 
-    `on_progress` sees every check: the held-out R^2 and the agreement of two halves.
+    Args:
+        model: A trained network.
+        channel_map: Its channel map.
+        data: The data; only images of the train split are used.
+        settings: How masks are drawn and fitted, and the limits.
+        folder: Keeps the sums and the result; None keeps nothing.
+        seed: Seed of masks and images.
+        machine: Device settings; None: the best for the model's device.
+        on_progress: Receives every convergence check.
+
+    Returns:
+        The scores with standard errors, and the linear model.
     """
-    on = MeasuredNetwork(model, channel_map, data, machine)
+    network = MeasuredNetwork(model, channel_map, data, machine)
     steps = ensemble_stages(settings, seed, folder, on_progress)
-    found: list[EnsembleResult] = run_jobs_serially([steps], lambda step: step(on))
+    found: list[EnsembleResult] = run_jobs_serially([steps], lambda step: step(network))
     return found[0]
 
 
 def ensemble_stages(
     settings: EnsembleSettings, seed: int, folder: Path | None, on_progress: OnCheck | None
 ) -> EnsembleJob:
-    """What is to be run for an ensemble; sums and result are kept in `folder`, which is here."""
+    """The staged job of an ensemble; this process reads and writes `folder`, workers do not."""
     ((base, machine),) = yield [partial(network_key, settings, seed)]
     key, sums_key = cache_keys(base, settings)
     known = load_arrays(key, folder) if folder else None
@@ -81,25 +90,25 @@ def ensemble_stages(
         return ensemble_from_arrays(key, known)
     saved = load_arrays(sums_key, folder) if folder else None
     (start,) = yield [partial(measure_unmasked, settings, seed, machine, saved is None)]
-    campaign = begin_or_resume(start, saved)
-    last = time.monotonic()
-    while not (campaign.settled or campaign.at_limit):
-        ahead = campaign.next_chunks()
-        parts = [ahead[first : first + PART] for first in range(0, len(ahead), PART)]
-        for part in (yield [partial(run_chunks, start, campaign.batch, each) for each in parts]):
-            campaign.add_results(part)
-        due = campaign.chunk == next_check_chunk(campaign.chunk - 1)
+    estimator = begin_or_resume(start, saved)
+    saved_at = time.monotonic()
+    while not (estimator.settled or estimator.at_limit):
+        chunks = estimator.next_chunks()
+        parts = [chunks[first : first + PART] for first in range(0, len(chunks), PART)]
+        for part in (yield [partial(run_chunks, start, estimator.batch, each) for each in parts]):
+            estimator.add_results(part)
+        due = estimator.chunk == next_check_chunk(estimator.chunk - 1)
         if due:
-            yield from run_check(campaign, on_progress)
-        if folder and (due or time.monotonic() - last >= SAVE_SECONDS):
-            save_arrays(sums_key, campaign.state_arrays(), folder)
-            last = time.monotonic()
-    if not campaign.checked:
-        yield from run_check(campaign, on_progress)
+            yield from run_check(estimator, on_progress)
+        if folder and (due or time.monotonic() - saved_at >= SAVE_SECONDS):
+            save_arrays(sums_key, estimator.state_arrays(), folder)
+            saved_at = time.monotonic()
+    if not estimator.checked:
+        yield from run_check(estimator, on_progress)
     if folder:
-        save_arrays(sums_key, campaign.state_arrays(), folder)
+        save_arrays(sums_key, estimator.state_arrays(), folder)
     (ensemble,) = yield [
-        partial(without_network, partial(build_ensemble, campaign, key, start.notes))
+        partial(without_network, partial(build_ensemble, estimator, key, start.notes))
     ]
     if folder:
         save_arrays(key, ensemble_to_arrays(ensemble), folder)
@@ -107,56 +116,56 @@ def ensemble_stages(
 
 
 def run_check(
-    campaign: EnsembleEstimator, on_progress: OnCheck | None
+    estimator: EnsembleEstimator, on_progress: OnCheck | None
 ) -> Generator[list[EnsembleStep], list[Any]]:
-    """Look whether it is enough, by whoever has the time: it takes many fits."""
-    (found,) = yield [partial(without_network, campaign.check_convergence)]
-    campaign.checks.append(found)
+    """Check convergence in a call of its own, because it takes many fits."""
+    (found,) = yield [partial(without_network, estimator.check_convergence)]
+    estimator.checks.append(found)
     if on_progress is not None:
         on_progress(found)
 
 
 def begin_or_resume(start: EnsembleStart, saved: NamedArrays | None) -> EnsembleEstimator:
-    """Take up saved sums, if they hold no more samples than are allowed now."""
-    campaign = new_estimator(start.draws)
+    """Resume from saved sums, unless they hold more samples than the limit allows."""
+    estimator = new_estimator(start.sampler)
     if start.taylor is not None:
-        campaign.taylor = start.taylor
+        estimator.taylor = start.taylor
     if saved is not None:
-        campaign.taylor = saved["taylor"].astype(np.float64)
-        if json.loads(str(saved["progress"]))["chunk"] <= campaign.max_chunks:
-            campaign.load_state_arrays(saved)
-    campaign.effort, campaign.batch = campaign.effort.plus(start.effort), start.batch
-    return campaign
+        estimator.taylor = saved["taylor"].astype(np.float64)
+        if json.loads(str(saved["progress"]))["chunk"] <= estimator.max_chunks:
+            estimator.load_state_arrays(saved)
+    estimator.effort, estimator.batch = estimator.effort.plus(start.effort), start.batch
+    return estimator
 
 
 def cache_keys(base: str, settings: EnsembleSettings) -> tuple[str, str]:
-    """The hashes of a result, and of the sums that it is made from."""
+    """The cache keys of the result and of its sums."""
     values = asdict(settings)
     sums = {name: value for name, value in values.items() if name not in LIMIT_FIELDS}
-    sums["chunk"] = min(settings.max_samples, 2048)  # low limits draw in smaller chunks
+    sums["chunk"] = min(settings.max_samples, 2048)  # a low limit makes chunks smaller
     return settings_digest(base, values), settings_digest(base, sums)
 
 
 def settings_digest(base: str, values: dict[str, object]) -> str:
-    """A hash of what was measured and how."""
+    """Hash of the network (`base`) and the settings."""
     text = json.dumps([METHOD_VERSION, base, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def build_ensemble(
-    campaign: EnsembleEstimator, key: str, notes: tuple[str, ...]
+    estimator: EnsembleEstimator, key: str, notes: tuple[str, ...]
 ) -> EnsembleResult:
-    """The record of a campaign that is over."""
-    fit = campaign.fit()
-    score, errors = campaign.scores(fit)
-    effort = campaign.effort
+    """Build the result of a finished estimator."""
+    fit = estimator.fit()
+    score, errors = estimator.scores(fit)
+    effort = estimator.effort
     if effort.dropped:
-        notes += (f"{effort.dropped} of {effort.samples} masks had no finite loss: left out",)
+        notes += (f"{effort.dropped} of {effort.samples} masks without a finite loss left out",)
     if effort.halvings:
-        notes += (f"memory ran out: batches of {campaign.batch} instead of more",)
+        notes += (f"memory ran out: the batch size was reduced to {estimator.batch}",)
     return EnsembleResult(
         key=key,
-        settings=campaign.draws.settings,
+        settings=estimator.sampler.settings,
         score=score,
         errors=errors,
         coefficients=fit.coefficients,
@@ -164,9 +173,9 @@ def build_ensemble(
         level=fit.level,
         level_error=fit.level_error,
         root=fit.root.astype(np.float32),
-        reach=campaign.reach,
-        checks=tuple(campaign.checks),
+        reach=estimator.reach,
+        checks=tuple(estimator.checks),
         effort=effort,
-        settled=campaign.settled,
+        settled=estimator.settled,
         notes=notes,
     )

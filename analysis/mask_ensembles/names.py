@@ -1,7 +1,7 @@
-"""Ensembles by name: a preset, or one with settings of your own, as `ensemble:keep=0.9`.
+"""Names of ensemble scores: a preset, optionally with changed settings: `ensemble:keep=0.9`.
 
-So a policy says how its masks are drawn and what is made of them, and one search may hold several.
-How much is measured is not in a name: that is for the limits of the search.
+A policy thus chooses how masks are drawn and fitted, and one search may use several ensembles.
+The name does not state how many masks are measured; the limits of the search do.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ BOOLEANS = {"true": True, "false": False}
 
 
 def is_ensemble_name(name: str) -> bool:
-    """True where a score of this name comes from random masks."""
+    """Whether a score of this name is a mask ensemble."""
     return name.partition(":")[0] in ENSEMBLE_PRESETS
 
 
 def settings_from_name(name: str) -> EnsembleSettings:
-    """The settings that a score's name stands for."""
+    """Parse the name of an ensemble score; raise UserError if a setting is invalid."""
     base, *changes = name.split(":")
     changed: dict[str, object] = {}
     for change in changes:
         field, equals, value = change.partition("=")
         if not equals or field not in NAME_FIELDS or field in changed:
             raise UserError(
-                f"score {name!r} must change each of {', '.join(NAME_FIELDS)} once at most, "
-                f"as {base}:keep=0.9, got {change!r}; change it"
+                f"score {name!r} must set each of {', '.join(NAME_FIELDS)} at most once, "
+                f"got {change!r}; write for example {base}:keep=0.9"
             )
         changed[field] = parse_field(name, field, value)
     return replace(ENSEMBLE_PRESETS[base], **changed)  # type: ignore[arg-type]
 
 
 def parse_field(name: str, field: str, value: str) -> object:
-    """A value of the kind that this setting has."""
+    """Convert a value to the type of its setting."""
     try:
         if FIELD_TYPES[field] == "bool":
             return BOOLEANS[value]
@@ -61,17 +61,17 @@ def parse_field(name: str, field: str, value: str) -> object:
 
 
 def name_from_settings(settings: EnsembleSettings) -> str:
-    """The name that stands for these settings, whatever their limits are."""
+    """The score name of these settings; limits are not part of it."""
     base = next(name for name, preset in ENSEMBLE_PRESETS.items() if preset.per == settings.per)
-    values = [
-        (field, getattr(settings, field), getattr(ENSEMBLE_PRESETS[base], field))
+    defaults = ENSEMBLE_PRESETS[base]
+    changes = [
+        f":{field}={format_field(getattr(settings, field))}"
         for field in NAME_FIELDS
+        if getattr(settings, field) != getattr(defaults, field)
     ]
-    return "".join(
-        [base, *(f":{f}={format_field(own)}" for f, own, usual in values if own != usual)]
-    )
+    return "".join([base, *changes])
 
 
 def format_field(value: object) -> str:
-    """A value as a name has it."""
+    """Format a value for a score name."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,7 +1,8 @@
-"""The sums that a linear model is fitted from: all that is kept of any number of masks.
+"""Normal equations of a linear model: sums whose size does not depend on the number of masks.
 
-sum x x' (8 F^2 bytes, the only large one), sum x y, sum x, sum y, sum y^2 over the samples (x, y).
-The vectors are kept for two halves of the samples, whose disagreement says how settled a fit is.
+    sum x x' (8 F^2 bytes, the largest),  sum x y,  sum x,  sum y,  sum y^2     over samples (x, y)
+
+The vectors are kept for two halves of the samples; their disagreement measures convergence.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ Values = NDArray[np.float64]
 
 
 def half_slices(count: int) -> tuple[slice, slice]:
-    """Two halves of the samples that are added at once."""
+    """Split samples that are added together into two halves."""
     return slice(0, count // 2), slice(count // 2, count)
 
 
 @dataclass(slots=True, eq=False)
 class NormalEquations:
-    """Normal equations; a leading 2 are the halves."""
+    """The sums; a leading dimension of 2 separates the halves."""
 
     columns: DesignMatrix
     gram: Values  # [F, F], sum x x'
@@ -36,11 +37,11 @@ class NormalEquations:
 
     @property
     def samples(self) -> int:
-        """How many samples were added."""
+        """The number of samples."""
         return int(self.target[:, 0].sum())
 
     def add(self, masks: Masks, targets: Values) -> None:
-        """Take in masks bool [n, A] with their targets [n]."""
+        """Add masks bool [n, A] with their targets [n]."""
         rows = torch.from_numpy(self.columns.rows(masks)).double()
         torch.from_numpy(self.gram).addmm_(rows.T, rows)
         for half, part in enumerate(half_slices(len(targets))):
@@ -50,20 +51,20 @@ class NormalEquations:
             self.target[half] += (len(y), y.sum(), y @ y)
 
     def state_arrays(self) -> NamedArrays:
-        """The arrays by name, to be saved."""
+        """The arrays to save, by name."""
         return {f"sums/{name}": getattr(self, name) for name in ARRAYS}
 
-    def load_state_arrays(self, tables: NamedArrays) -> None:
-        """Become what `tables` saved."""
+    def load_state_arrays(self, arrays: NamedArrays) -> None:
+        """Restore saved arrays."""
         for name in ARRAYS:
-            setattr(self, name, np.array(tables[f"sums/{name}"], dtype=np.float64))
+            setattr(self, name, np.array(arrays[f"sums/{name}"], dtype=np.float64))
 
 
 ARRAYS = ("gram", "moment", "row", "target")
 
 
 def empty_normal_equations(columns: DesignMatrix) -> NormalEquations:
-    """Sums of no samples."""
+    """Return sums without samples."""
     count = columns.count
     vectors = np.zeros((2, 2, count))
     return NormalEquations(

@@ -1,4 +1,4 @@
-"""From coefficients to scores: what is expected of them before, and what ranks the atoms after."""
+"""Priors of the coefficients, and scores from their posterior."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ...spaces.policy.normalization import fractional_ranks
 from .ridge import Prior
 
 Values = NDArray[np.float64]
-MIN_PRIOR_SPREAD = 0.1  # of a coefficient whose Taylor score is 0, relative to one of mean score
+MIN_PRIOR_SPREAD = 0.1  # prior spread at a Taylor score of 0, relative to the mean score
 
 
 def build_priors(taylor: Values | None, known: Sequence[Values], count: int) -> tuple[Prior, ...]:
-    """Priors of `count` coefficients, the first of which are the atoms'.
+    """Candidate priors of `count` coefficients; the atoms' coefficients come first.
 
-    Their mean is a combination of the Taylor score, a constant and what else is known. Their
-    spread is the same for all atoms or, as what barely matters cannot be far off, follows the
-    Taylor score: the evidence chooses.
+    The prior mean is a linear combination of the Taylor score, a constant and the `known` scores.
+    The prior spread is either equal for all atoms or follows the Taylor score, since unimportant
+    atoms have small coefficients. The marginal likelihood chooses between the two.
     """
-    given = list(known) if taylor is None else [taylor, np.ones_like(taylor), *known]
-    columns = np.zeros((count, len(given)))
-    for index, values in enumerate(given):
+    predictors = list(known) if taylor is None else [taylor, np.ones_like(taylor), *known]
+    columns = np.zeros((count, len(predictors)))
+    for index, values in enumerate(predictors):
         columns[: len(values), index] = relative_to_mean(values)
     flat = Prior(columns, np.ones(count))
     if taylor is None:
@@ -48,12 +48,12 @@ def expected_scores(mean: Values, error: Values, variant: str) -> tuple[Values, 
 
 
 def relative_to_mean(values: Values) -> Values:
-    """Values over their mean size."""
+    """Values divided by their mean absolute value."""
     return np.asarray(values / max(float(np.abs(values).mean()), 1e-30))
 
 
 def spearman_correlation(one: Values, other: Values) -> float:
-    """Spearman's, ties by index."""
+    """Spearman's rank correlation; ties are ordered by index. 1 for fewer than two values."""
     if len(one) < 2:
         return 1.0
     return float(np.corrcoef(fractional_ranks(one), fractional_ranks(other))[0, 1])

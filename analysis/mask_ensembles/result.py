@@ -1,4 +1,4 @@
-"""The ensemble: what was measured of every atom, how surely, and what it took."""
+"""Result of an ensemble: scores with standard errors, the linear model, and the effort."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class MeasurementEffort:
-    """What measuring took so far."""
+    """What the measurement cost so far."""
 
     samples: int = 0  # masks
-    dropped: int = 0  # masks whose loss was not a finite number
+    dropped: int = 0  # masks without a finite loss
     forwards: int = 0  # images
     backwards: int = 0  # images
-    halvings: int = 0  # of the batch, when memory ran out
+    halvings: int = 0  # of the batch size, when memory ran out
     seconds: float = 0.0  # of all workers together
 
     def plus(self, other: MeasurementEffort) -> MeasurementEffort:
-        """Both."""
+        """The sum of both efforts."""
         names = [field.name for field in fields(self)]
         return MeasurementEffort(
             **{name: getattr(self, name) + getattr(other, name) for name in names}
@@ -38,19 +38,19 @@ class MeasurementEffort:
 
 @dataclass(frozen=True, slots=True)
 class ConvergenceCheck:
-    """How good the model was after so many samples."""
+    """Quality of the linear model after `samples` masks."""
 
     samples: int
-    held_out_r2: float  # of the loss changes of masks that it was not fitted to
-    agreement: float  # rank correlation of the scores that two halves of the samples give
+    held_out_r2: float  # on masks that were not fitted
+    agreement: float  # rank correlation of the scores from two halves of the samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnsembleResult:
     """Scores [A] with standard errors [A], and the linear model of the loss change.
 
-    loss change = level + (x - centre)'coefficients, with x the columns of the removed atoms [F];
-    the coefficients' covariance is root root', or root^2 on the diagonal where root is [F].
+    loss change = level + (x - centre)'coefficients, with x the features of the removed atoms [F];
+    the coefficients' covariance is root root', or diagonal with root^2 if root is [F].
     """
 
     key: str
@@ -62,15 +62,15 @@ class EnsembleResult:
     level: float
     level_error: float
     root: NDArray[np.float32]
-    reach: Values  # [G + 1], the highest share removed of each group, and of all atoms
+    reach: Values  # [G + 1], the highest removed share of each group and of all atoms
     checks: tuple[ConvergenceCheck, ...]
     effort: MeasurementEffort
-    settled: bool  # stopped because the ranking had settled, not at a limit
+    settled: bool  # True if the ranking converged before a limit
     notes: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
-        """What the scores count."""
+        """The unit of the scores, for display."""
         settings = self.settings
         counted = "rise of log(1 + loss)" if settings.transform == "log1p" else "rise of loss"
         if settings.measure == "accuracy":
@@ -78,12 +78,12 @@ class EnsembleResult:
         return counted if settings.variant == "mean" else f"{settings.variant} of the {counted}"
 
 
-def add_ensemble(evidence: Measurements, name: str, ensemble: EnsembleResult) -> Measurements:
-    """Evidence that also has an ensemble's scores and errors, under a score's name."""
+def add_ensemble(measurements: Measurements, name: str, ensemble: EnsembleResult) -> Measurements:
+    """Return the measurements with the ensemble's scores and errors under a score name."""
     return replace(
-        evidence,
-        scores={**evidence.scores, name: as_layer_scores(ensemble.score)},
-        errors={**evidence.errors, name: ensemble.errors},
+        measurements,
+        scores={**measurements.scores, name: as_layer_scores(ensemble.score)},
+        errors={**measurements.errors, name: ensemble.errors},
     )
 
 
@@ -91,7 +91,7 @@ ARRAYS = ("score", "errors", "coefficients", "centre", "root", "reach")
 
 
 def ensemble_to_arrays(ensemble: EnsembleResult) -> NamedArrays:
-    """Arrays, and all that is no array as one JSON text."""
+    """Convert to arrays; all other fields become one JSON text."""
     rest = {
         "settings": asdict(ensemble.settings),
         "level": ensemble.level,
@@ -105,10 +105,10 @@ def ensemble_to_arrays(ensemble: EnsembleResult) -> NamedArrays:
     return {**arrays, "record": np.array(json.dumps(rest))}
 
 
-def ensemble_from_arrays(key: str, tables: NamedArrays) -> EnsembleResult:
-    """What `ensemble_to_tables` took apart."""
-    rest = json.loads(str(tables["record"]))
-    arrays: dict[str, Any] = {name: tables[name] for name in ARRAYS}
+def ensemble_from_arrays(key: str, arrays: NamedArrays) -> EnsembleResult:
+    """Inverse of `ensemble_to_arrays`."""
+    rest = json.loads(str(arrays["record"]))
+    fields_: dict[str, Any] = {name: arrays[name] for name in ARRAYS}
     return EnsembleResult(
         key=key,
         settings=EnsembleSettings(**rest["settings"]),
@@ -118,5 +118,5 @@ def ensemble_from_arrays(key: str, tables: NamedArrays) -> EnsembleResult:
         checks=tuple(ConvergenceCheck(**check) for check in rest["checks"]),
         settled=rest["settled"],
         notes=tuple(rest["notes"]),
-        **arrays,
+        **fields_,
     )

@@ -1,4 +1,4 @@
-"""Ridge regression whose prior mean is a known score, its strengths found by the evidence.
+"""Ridge regression with a known score as prior mean; marginal likelihood sets the strength.
 
 y = c + x'b + e,   e ~ N(0, s^2),   b ~ N(P a, w^2 / d)          d > 0, relative precisions [F]
 
@@ -7,12 +7,12 @@ With centred sums G = sum x x', h = sum x y, q = sum y^2, strength l = s^2 / w^2
     k = K^-1 h,   V = K^-1 (d P),   a solves [P'(d P) - l (d P)'V] a = (d P)'k
     b = k + l V a,   s^2 = (q - h'k - l a'(d P)'k) / (n - 1 - |a|),   cov b = s^2 K^-1 + ...
 
-the last term being what the uncertainty of a adds. l maximises the marginal likelihood
+where the last term is due to the uncertainty of a. l maximises the marginal likelihood
 
     -2 log p(y | l, d) = (n - 1 - |a|) log s^2 + log det K - F log l - sum log d + const
 
-(MacKay 1992, "Bayesian interpolation", with w and a as hyperparameters), and so does the choice
-between several priors.
+(MacKay 1992, "Bayesian interpolation", with w and a as hyperparameters). The same likelihood
+chooses between several priors.
 """
 
 from __future__ import annotations
@@ -29,25 +29,22 @@ from numpy.typing import NDArray
 from .normal_equations import NormalEquations
 
 Values = NDArray[np.float64]
-MIN_STRENGTH, MAX_STRENGTH, LINE_SEARCH_STEPS = (
-    1e-3,
-    1e4,
-    9,
-)  # of l over G's mean diagonal; of the line search
+MIN_STRENGTH, MAX_STRENGTH = 1e-3, 1e4  # range of l, relative to G's mean diagonal
+LINE_SEARCH_STEPS = 9
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """What the coefficients are expected to be: P a, give or take w / sqrt(precision)."""
+    """Normal prior of the coefficients: mean P a, standard deviation w / sqrt(precision)."""
 
-    columns: Values  # P [F, k]; k = 0: zero
+    columns: Values  # P [F, k]; k = 0 means a zero mean
     precision: Values  # d [F]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CenteredSums:
-    """The centred sums of a set of samples, without the matrix."""
+    """Centred sums of a set of samples, without the matrix G."""
 
     count: float
     row: Values  # mean x [F]
@@ -57,7 +54,7 @@ class CenteredSums:
 
 
 class LinearSystem(Protocol):
-    """K = G + l d, ready to be solved."""
+    """The matrix K = G + l d, with operations on its inverse."""
 
     strength: float  # l
 
@@ -70,7 +67,7 @@ class LinearSystem(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeFit:
-    """The model found: y = level + (x - centre)'coefficients."""
+    """A fitted model: y = level + (x - centre)'coefficients."""
 
     coefficients: Values  # b [F]
     centre: Values  # mean x [F]
@@ -80,17 +77,17 @@ class RidgeFit:
     strength: float  # l
     weights: Values  # a
     prior: Prior
-    root: Values  # [F, r], root root' = cov b; no columns until asked for; [F]: a diagonal
+    root: Values  # [F, r], root root' = cov b; r = 0 without errors; [F]: a diagonal
 
     def predict(self, rows: NDArray[np.float32]) -> Values:
-        """The loss change of rows [n, F]."""
+        """Predict the loss change of rows [n, F]."""
         return np.asarray((rows - self.centre) @ self.coefficients + self.level)
 
 
 def fit_at_strength(
     system: LinearSystem, equations: CenteredSums, prior: Prior, *, errors: bool
 ) -> RidgeFit:
-    """The model at one strength, with the root of its covariance if `errors` are wanted."""
+    """Fit the model at one strength; `errors` adds the root of the covariance."""
     strength, weighted = system.strength, prior.precision[:, None] * prior.columns
     found = system.solve(np.column_stack((equations.moment, weighted)))
     plain, lifted = found[:, 0], found[:, 1:]
@@ -112,7 +109,7 @@ def fit_at_strength(
 
 
 def center_sums(sums: NormalEquations, half: int | None = None) -> CenteredSums:
-    """The equations of all samples, or of one half."""
+    """Centre the sums of all samples, or of one half."""
     part = slice(None) if half is None else slice(half, half + 1)
     count, total, square = sums.target[part].sum(axis=0)
     row, target = sums.row[part].sum(axis=0) / count, total / count
@@ -121,7 +118,7 @@ def center_sums(sums: NormalEquations, half: int | None = None) -> CenteredSums:
 
 
 class CholeskySystem:
-    """K by its Cholesky factor: 8 F^2 bytes more, F^3 / 3 multiply-adds."""
+    """K by its Cholesky factor: 8 F^2 extra bytes, F^3 / 3 multiply-adds."""
 
     def __init__(
         self, sums: NormalEquations, precision: Values, strength: float, share: float = 1.0
@@ -134,11 +131,11 @@ class CholeskySystem:
         self.lower = torch.linalg.cholesky(matrix, out=matrix)
 
     def solve(self, right: Values) -> Values:
-        """Forward and back substitution."""
+        """K^-1 times [F, k] by forward and back substitution."""
         return np.asarray(torch.cholesky_solve(torch.from_numpy(right), self.lower))
 
     def root(self) -> Values:
-        """The inverse of the factor, transposed."""
+        """The transposed inverse of the factor."""
         identity = torch.eye(len(self.lower), dtype=torch.float64)
         return np.asarray(torch.linalg.solve_triangular(self.lower, identity, upper=False).T)
 
@@ -150,20 +147,22 @@ class CholeskySystem:
 def fit_normal_equations(
     sums: NormalEquations, priors: Sequence[Prior], *, errors: bool = True
 ) -> RidgeFit:
-    """The model of the prior and the strength with the highest marginal likelihood."""
+    """Fit with the prior and the strength of the highest marginal likelihood."""
     equations = center_sums(sums)
     row = sums.row.sum(axis=0)
     typical = max(float((np.diag(sums.gram) - row**2 / sums.samples).mean()), 1e-12)
 
-    def surprise(log_strength: float, prior: Prior) -> float:
+    def negative_log_evidence(log_strength: float, prior: Prior) -> float:
         system = CholeskySystem(sums, prior.precision, float(np.exp(log_strength)))
         fit = fit_at_strength(system, equations, prior, errors=False)
         freedom = max(equations.count - 1 - len(fit.weights), 1.0)
         free = len(row) * log_strength + float(np.log(prior.precision).sum())
         return freedom * float(np.log(fit.noise)) + system.log_determinant() - free
 
+    start = float(np.log(typical))
     found = [
-        golden_section_minimum(partial(surprise, prior=p), float(np.log(typical))) for p in priors
+        golden_section_minimum(partial(negative_log_evidence, prior=prior), start)
+        for prior in priors
     ]
     best = min(range(len(priors)), key=lambda index: found[index][1])
     prior, strength = priors[best], float(np.exp(found[best][0]))
@@ -175,9 +174,9 @@ def fit_normal_equations(
 def golden_section_minimum(
     function: Callable[[float], float], around: float
 ) -> tuple[float, float]:
-    """Where a function with one valley is least, and its value, by golden sections.
+    """Minimize a unimodal function of log(l) by golden-section search; return (x, f(x)).
 
-    The range is that of the strengths, relative to `around`.
+    The search range is the range of the strengths, relative to `around`.
     """
     low, high = around + float(np.log(MIN_STRENGTH)), around + float(np.log(MAX_STRENGTH))
     left, right = high - GOLDEN_RATIO * (high - low), low + GOLDEN_RATIO * (high - low)
@@ -195,9 +194,9 @@ def golden_section_minimum(
 
 
 def half_coefficients(sums: NormalEquations, fit: RidgeFit) -> Values:
-    """The coefficients that each half of the samples gives alone, [2, F].
+    """The coefficients from each half of the samples: [2, F].
 
-    Both halves are taken to have their share of G, whose samples are drawn alike.
+    Each half uses its share of G, since both are samples of the same distribution.
     """
     found = []
     for half in range(2):

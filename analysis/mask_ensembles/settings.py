@@ -1,4 +1,4 @@
-"""How an ensemble is measured: what is sampled, what is fitted, and when it is enough."""
+"""Settings of an ensemble: how masks are drawn, what is fitted, and when sampling stops."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ MEASURES = ("loss", "accuracy")
 VARIANTS = ("mean", "absolute", "square")
 PRIORS = ("taylor", "none")
 NORM_MODES = ("running", "batch")
-BACKWARD_COST = 4  # images that a forward and a backward of one count for
-SMALL_SET_IMAGES = 64  # images under one mask, where images are few: more masks tell more
-DEFAULT_SAMPLES = {"sample": 32_768, "batch": 2_048, "gradient": 8_192}  # masks, unless limited
+BACKWARD_COST = 4  # a forward and a backward pass of one image count as four images
+SMALL_SET_IMAGES = (
+    64  # images per mask under an image limit: more masks are worth more than images
+)
+DEFAULT_SAMPLES = {"sample": 32_768, "batch": 2_048, "gradient": 8_192}  # default limit of masks
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleSettings:
-    """One way to measure an ensemble. The presets of the three scores are in PRESETS below."""
+    """How an ensemble is measured; `ENSEMBLE_PRESETS` holds the settings of the three scores."""
 
-    per: str = "sample"  # what carries one mask: a sample, the whole set, a sample's gradient
+    per: str = "sample"  # one mask per sample, per whole set, or per sample with gradient
     keep: float = 0.9  # probability that an atom is kept
     spread: float = 0.0  # each mask's own probability is uniform in keep +- spread
     draw: str = "bernoulli"
     transform: str = "log1p"  # of losses
-    measure: str = "loss"  # or the accuracy lost; of whole sets
+    measure: str = "loss"  # or accuracy, for whole sets only
     variant: str = "mean"  # the score: a coefficient, its absolute value, or its square
-    joined: bool = False  # masked gradients: fit the losses too, the mean gradient as the prior
-    prior: str = "taylor"  # what the ridge shrinks towards
-    norms: str = "running"  # batch norms while probing: as trained, or on each batch's statistics
-    curvature: bool = False  # a column for each group's squared removed share
-    images: int = 2_048  # of train, at most
-    batch: int = 256  # images run at once; halved when memory runs out
-    samples: int | None = None  # masks, at most; None: ENOUGH
-    seconds: float | None = None  # of measuring, at most
-    agreement: float = 0.95  # enough when two halves of the samples rank the atoms so much alike
+    joined: bool = False  # with gradients: also fit the losses, with the mean gradient as prior
+    prior: str = "taylor"  # prior mean of the ridge regression
+    norms: str = "running"  # statistics of batch norms: running or batch
+    curvature: bool = False  # adds the squared removed share of each group as a feature
+    images: int = 2_048  # at most, from the train split
+    batch: int = 256  # images per batch; halved when memory runs out
+    samples: int | None = None  # at most so many masks; None: DEFAULT_SAMPLES
+    seconds: float | None = None  # time limit; None: no limit
+    agreement: float = 0.95  # stop at this rank correlation of the scores of two halves
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be measured with."""
+        """Validate the values."""
         check_choice("ensemble per", self.per, MASK_CARRIERS)
         check_choice("ensemble draw", self.draw, DRAW_METHODS)
         check_choice("ensemble transform", self.transform, TRANSFORMS)
@@ -58,22 +60,22 @@ class EnsembleSettings:
         check_range("ensemble seconds", self.seconds or 0.0, 0.0, 1e9)
         if self.measure == "accuracy" and self.per != "batch":
             raise UserError(
-                f"ensemble measure 'accuracy' must be of whole sets, got per {self.per!r}; "
-                "a single sample is right or wrong, so use per='batch' or measure='loss'"
+                f"ensemble measure 'accuracy' must come with per='batch', got per={self.per!r}; "
+                "use per='batch' or measure='loss'"
             )
         if self.joined and self.per != "gradient":
             raise UserError(
-                f"ensemble joined must come with per 'gradient', got {self.per!r}; "
-                "only masked gradients can be joined with losses"
+                f"ensemble joined must come with per='gradient', got per={self.per!r}; "
+                "use per='gradient' or joined=False"
             )
 
     @property
     def max_samples(self) -> int:
-        """The limit on masks."""
+        """The limit of masks."""
         return DEFAULT_SAMPLES[self.per] if self.samples is None else self.samples
 
     def limited_to_images(self, images: int) -> EnsembleSettings:
-        """The same, measured on no more images than this in all (a mask's whole set counts)."""
+        """The same settings with at most so many image passes in total, over all masks."""
         if self.per == "gradient":
             images //= BACKWARD_COST
         if self.per != "batch":
@@ -83,11 +85,11 @@ class EnsembleSettings:
 
     @property
     def fits_losses(self) -> bool:
-        """Whether a linear model is fitted to losses (masked gradients alone are averaged)."""
+        """Whether a linear model is fitted to losses; gradients alone are averaged."""
         return self.per != "gradient" or self.joined
 
 
-ENSEMBLE_PRESETS = {  # benchmarks/ensembles measures them beside others
+ENSEMBLE_PRESETS = {  # benchmarks/ensembles compares them with others
     "ensemble": EnsembleSettings(keep=0.98, variant="square"),
     "ensemble-batch": EnsembleSettings(  # Sandor et al. 2020
         per="batch", transform="plain", prior="none", images=512

@@ -1,4 +1,4 @@
-"""What a reader sees of a run: one self-contained page, and a still figure of the front."""
+"""Report of a run: one self-contained HTML page, and a static figure of the front."""
 
 from .front_plot import front_drawing
 from .page import render_page

@@ -1,5 +1,4 @@
-// Evidence plots: what every atom is worth along the layers, how the loss rises by cutting, and how
-// gates met their target.
+// Plots of measurements: scores by group, loss curves, and the sizes during gate training.
 
 function choiceOf(id, plots) {
   const select = byId(id), place = Math.min(state[id], plots.length - 1);
@@ -13,15 +12,15 @@ function drawScores() {
   byId("scores-section").hidden = !plots.length;
   if (!plots.length) return;
   const plot = choiceOf("score", plots), errors = plot.errors.length > 0;
-  byId("scores-hint").textContent = `Each group's atoms from the lowest to the highest${errors
-    ? ", with 95 % intervals" : ""}; hover for the group's name.`;
+  byId("scores-hint").textContent = `Each group's atoms in ascending order${errors
+    ? ", with 95 % intervals" : ""}. Hover for the group's name.`;
   const ends = plot.values.flatMap((group, g) => group.flatMap((value, k) => errors
     ? [value - 1.96 * plot.errors[g][k], value + 1.96 * plot.errors[g][k]] : [value]));
   const log = Math.min(...ends) > 0 && Math.max(...ends) > 100 * Math.min(...ends);
   const count = plot.values.length, few = count <= 10 && byId("scores").clientWidth > 600;
   const frame = chart(byId("scores"), { height: 300,
-    x: { range: [0, count], label: few ? "group, in the order of the layers"
-      : "number of the group, in the order of the layers",
+    x: { range: [0, count], label: few ? "group, in layer order"
+      : "group number, in layer order",
     ticks: few ? plot.values.map((_, g) => g + 0.5) : undefined,
     format: few ? (at) => shortened(values.groups[at - 0.5].name) : neat },
     y: { range: log ? [Math.min(...ends) / 1.2, Math.max(...ends) * 1.2] : span(ends), log,
@@ -30,16 +29,16 @@ function drawScores() {
   plot.values.forEach((group, g) => frame.svg.append(bandOf(plot, group, g, frame)));
   drawSettled(plot.checks);
 }
-// How an ensemble's ranking settled as masks were drawn.
+// Convergence of an ensemble's ranking over the number of masks.
 function drawSettled(checks) {
   if (!checks.length) return put("settled");
   const [masks, held, agreed] = checks.at(-1);
-  const words = `After ${masks.toLocaleString("en")} masks the rankings of two halves of them agree to ${
-    neat(agreed)}, and the fit explains ${percent(held)} of the loss changes of masks held out.`;
+  const words = `After ${masks.toLocaleString("en")} masks the rank correlation of two halves is ${
+    neat(agreed)}, and the fit explains ${percent(held)} of the variance of held-out loss changes.`;
   if (checks.length < 2) return put("settled", el("p", { class: "hint" }, words));
   const frame = chart(byId("settled"), { height: 200,
     x: { range: [0, masks], label: "masks" },
-    y: { range: [Math.min(0, ...checks.map((check) => check[1])), 1], label: "how it settled" },
+    y: { range: [Math.min(0, ...checks.map((check) => check[1])), 1], label: "convergence" },
     label: words });
   [["held-out R²", "front", 1], ["agreement of halves", "target", 2]].forEach(([name, kind, at], k) => {
     const places = checks.map((check) => [frame.px(check[0]), frame.py(check[at])]);
@@ -75,7 +74,7 @@ function drawCurves() {
     x: { range: [0, 1], label: "atoms removed from the group", format: (v) => `${100 * v} %` },
     y: { range: [Math.max(Math.min(...rises) / 1.5, LEAST), Math.max(...rises) * 1.5], log: true,
       label: "rise of the loss" },
-    label: `Rise of the loss as each of ${plot.rise.length} groups is cut alone.` });
+    label: `Rise of the loss as each of ${plot.rise.length} groups is pruned alone.` });
   const least = frame.svg, low = Math.max(Math.min(...rises) / 1.5, LEAST);
   const at = (removed, rise, g) => [frame.px(removed / values.groups[g].atoms),
     frame.py(Math.max(rise, low))];
@@ -98,11 +97,11 @@ function drawCurves() {
   if (limit) least.append(draw("line", { class: "limit", x1: frame.left, x2: frame.right,
     y1: frame.py(limit), y2: frame.py(limit) }), draw("text", { class: "limit-name",
     x: frame.left + 5, y: frame.py(limit) - 5 }, `threshold ${neat(limit)}`));
-  byId("curves-hint").textContent = "One line a group, blue for the first to orange for the last; hover "
-    + "for the name. Dots are where the chosen network is cut"
-    + (cuts.length ? `: at most a rise of ${neat(Math.max(...cuts))}.` : ".");
+  byId("curves-hint").textContent = "One line per group, from blue (first) to orange (last). Hover "
+    + "for the name. Dots mark the selected network"
+    + (cuts.length ? `; its largest rise is ${neat(Math.max(...cuts))}.` : ".");
 }
-// Between the plotted cuts the curve is straight.
+// Linear interpolation between the plotted points.
 function riseAt(plot, g, removed) {
   const xs = plot.removed[g], ys = plot.rise[g], k = xs.findIndex((x) => x >= removed);
   if (k < 0) return null;
@@ -110,7 +109,7 @@ function riseAt(plot, g, removed) {
   return ys[k - 1] + (ys[k] - ys[k - 1]) * (removed - xs[k - 1]) / (xs[k] - xs[k - 1]);
 }
 
-// Of the chosen network; if it had no gates, of the most accurate that had.
+// For the selected network, or for the most accurate network with gates.
 function drawCourse() {
   const gated = values.points.filter((point) => point.course);
   byId("course-section").hidden = !gated.length;
@@ -131,6 +130,6 @@ function drawCourse() {
       x: frame.right - 110 + 60 * k, y: frame.top - 8 }, name));
     if (asked !== null) frame.svg.append(draw("line", { x1: frame.left, x2: frame.right,
       y1: frame.py(asked), y2: frame.py(asked), stroke: `var(--${kind})`,
-      "stroke-dasharray": "5 4" }, draw("title", {}, `${name} asked for: ${percent(asked)}`)));
+      "stroke-dasharray": "5 4" }, draw("title", {}, `${name} target: ${percent(asked)}`)));
   });
 }

@@ -1,16 +1,16 @@
-// The front as a plot: points that are hovered, clicked or reached by keyboard, and their details.
+// The plot of the front, with points that mouse and keyboard can select, and their details.
 
 const AXES = {
   flopsShare: { name: "FLOPs", label: "FLOPs, share of dense", share: true },
   paramsShare: { name: "params", label: "params, share of dense", share: true },
-  latency: { name: "latency", label: "latency, ms a batch of one" },
+  latency: { name: "latency", label: "latency in ms, batch of one" },
 };
 const SYMBOLS = { front: ["circle", 5.5], answer: ["star", 10], control: ["cross", 7],
   dense: ["square", 6], trial: ["circle", 3.5] };
 const NAMES = { front: "front", answer: "at the target", control: "control", dense: "dense",
   trial: "other trials" };
 
-// What a point is drawn as; the answer at the target may be on the front as well.
+// The marker of a point; the network at the target may be on the front as well.
 function kindOf(point) {
   return point.answer ? "answer" : point.front ? "front" : point.kind;
 }
@@ -25,7 +25,7 @@ function describe(point) {
   return `${point.name}, ${badge}: ${figuresOf(point)}. ${point.words}`;
 }
 
-// Every smaller point has less accuracy.
+// The points of the front that are more accurate than every smaller one.
 function edgeOf(found, axis) {
   const ordered = found.filter((point) => point.front && point[axis] !== null)
     .sort((a, b) => a[axis] - b[axis] || b.accuracy - a.accuracy);
@@ -71,7 +71,7 @@ function drawTarget(frame) {
     draw("text", { class: "limit-name", x: x + 5, y: frame.bottom - 7 }, "target"));
 }
 
-// What lies below the view is put on its edge, as a triangle that points there.
+// A point below the view is drawn on its edge, as a triangle that points down.
 function pointNode(point, frame, visible) {
   const kind = kindOf(point), [own, radius] = SYMBOLS[kind], shape = visible ? own : "down";
   const x = frame.px(point[state.axis]), y = visible ? frame.py(point.accuracy) : frame.bottom;
@@ -87,7 +87,7 @@ function pointNode(point, frame, visible) {
   draw("path", { class: "mark", d: SHAPES[shape](radius) }));
 }
 
-// Enter and space choose; the arrow keys go to the next point by size.
+// Enter and space select a point; the arrow keys move to the next one by size.
 function walk(event, id) {
   if (event.key === "Enter" || event.key === " ") {
     event.preventDefault();
@@ -141,7 +141,7 @@ function drawDetails() {
     ["latency", milliseconds(point.latency)]];
   if (point.origin) rows.push(["origin", point.origin]);
   if (point.epochs !== null) rows.push(["epochs", neat(point.epochs)],
-    ["took", `${neat(point.seconds)} s`]);
+    ["duration", `${neat(point.seconds)} s`]);
   const title = el("h3", {}, point.name, el("span", { class: `badge ${kind}` }, badge));
   const name = point.answer && point.dominator !== null
     ? el("p", { class: "hint" }, `Dominated by trial ${point.dominator}; ${insteadOf(point)}.`) : null;
@@ -153,7 +153,7 @@ function pairsOf(rows) {
 }
 function policyOf(point) {
   return el("details", { open: state.open, ontoggle: (event) => { state.open = event.target.open; } },
-    el("summary", {}, "the whole policy"), pairsOf(point.policy));
+    el("summary", {}, "full policy"), pairsOf(point.policy));
 }
 function commandOf(command) {
   return el("div", { class: "command" }, el("code", {},
@@ -172,7 +172,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
-  } catch { // a file opened from disk in some browsers: the older way
+  } catch { // fallback: some browsers deny the clipboard to local files
     const area = el("textarea", { readonly: true }, text);
     document.body.append(area);
     area.select();

@@ -1,4 +1,4 @@
-"""How the front grew: its hypervolume of accuracy against FLOPs saved, after each trial."""
+"""Hypervolume of the front (accuracy against FLOPs saved) after each trial."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...spaces.records.pareto_front import dominates, front_hypervolume
 
 
 def hypervolume_history(evaluations: Sequence[Evaluation]) -> list[float]:
-    """After each of the evaluations, in their order; what is dominated adds nothing."""
+    """Hypervolume after each evaluation, in order; a dominated evaluation leaves it unchanged."""
     front: tuple[Evaluation, ...] = ()
     values: list[float] = []
     for evaluation in evaluations:

@@ -1,4 +1,4 @@
-"""The evidence folder as plots: scores and ensembles along the layers, loss curves."""
+"""Plots of the measurements in a run folder: scores, ensembles and loss curves."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from ...spaces.policy.loss_curves import LossCurves, curves_from_arrays, rise_ta
 from ...spaces.policy.measurements import load_arrays, scores_from_arrays
 from .report_data import CurvePlot, MeasurementPlots, ScorePlot
 
-MAX_POINTS_PER_GROUP = 32  # of one group in one plot
+MAX_POINTS_PER_GROUP = 32  # larger groups are thinned out
 Values = NDArray[np.float64]
 READ_ERRORS = (KeyError, ValueError, TypeError, IndexError, AttributeError)
 
 
 def measurement_plots(folder: Path, layout: Layout) -> MeasurementPlots:
-    """Plots of every whole table that fits the layout; others are left out."""
+    """Plots of all files that can be read and fit the layout; other files are skipped."""
     if not layout.groups:
         return MeasurementPlots()
     scores: list[ScorePlot] = []
     curves: list[CurvePlot] = []
     for path in sorted(folder.glob("*.npz")):
-        tables = load_arrays(path.stem, folder) or {}
+        arrays = load_arrays(path.stem, folder) or {}
         try:
-            scores += score_plots(path.stem, tables, layout)
-            curves += curve_plots(tables, layout)
+            scores += score_plots(path.stem, arrays, layout)
+            curves += curve_plots(arrays, layout)
         except READ_ERRORS:
-            continue  # not of this network, or not of ours
+            continue  # of another network or another program
     ensembles_first = sorted(scores, key=lambda plot: (not plot.errors, plot.name))
     return MeasurementPlots(tuple(ensembles_first), tuple(curves))
 
 
-def score_plots(key: str, tables: NamedArrays, layout: Layout) -> list[ScorePlot]:
-    """The scores of one file: an ensemble with its errors, or measured scores."""
-    if "record" in tables:
-        return [ensemble_plot(key, tables, layout)]
+def score_plots(key: str, arrays: NamedArrays, layout: Layout) -> list[ScorePlot]:
+    """Plots of the scores in one file: an ensemble with its errors, or plain scores."""
+    if "record" in arrays:
+        return [ensemble_plot(key, arrays, layout)]
     summed = {
         name: np.bincount(parts.atom, parts.value, layout.atoms).astype(np.float64)
-        for name, parts in scores_from_arrays(tables).items()
+        for name, parts in scores_from_arrays(arrays).items()
     }
     return [score_plot(name, values, layout) for name, values in summed.items()]
 
@@ -52,7 +52,7 @@ def score_plots(key: str, tables: NamedArrays, layout: Layout) -> list[ScorePlot
 def score_plot(
     name: str, values: Values, layout: Layout, errors: Values | None = None
 ) -> ScorePlot:
-    """Each group's atoms by rank, thinned out evenly."""
+    """Plot of one score: each group's atoms in ascending order, thinned out evenly."""
     if values.shape != (layout.atoms,) or not np.isfinite(values).all():
         raise ValueError(f"{name} does not fit the layout")
     chosen = [
@@ -67,12 +67,12 @@ def score_plot(
     )
 
 
-def ensemble_plot(key: str, tables: NamedArrays, layout: Layout) -> ScorePlot:
-    """An ensemble under the name of the score that has its settings."""
+def ensemble_plot(key: str, arrays: NamedArrays, layout: Layout) -> ScorePlot:
+    """Plot of an ensemble, named after its settings."""
     from ..mask_ensembles import name_from_settings
     from ..mask_ensembles.result import ensemble_from_arrays
 
-    ensemble = ensemble_from_arrays(key, tables)
+    ensemble = ensemble_from_arrays(key, arrays)
     plot = score_plot(
         name_from_settings(ensemble.settings), ensemble.score, layout, ensemble.errors
     )
@@ -80,14 +80,14 @@ def ensemble_plot(key: str, tables: NamedArrays, layout: Layout) -> ScorePlot:
     return replace(plot, unit=ensemble.unit, checks=checks)
 
 
-def curve_plots(tables: NamedArrays, layout: Layout) -> list[CurvePlot]:
-    """The curves of one file, if it holds curves."""
-    if "rise" not in tables:
+def curve_plots(arrays: NamedArrays, layout: Layout) -> list[CurvePlot]:
+    """Plot of the loss curves in one file, if it holds curves."""
+    if "rise" not in arrays:
         return []
-    curves = curves_from_arrays(tables)
+    curves = curves_from_arrays(arrays)
     if curves.place.shape != (layout.atoms,):
         raise ValueError("the curves do not fit the layout")
-    probe = json.loads(str(tables["settings"]))["probe"]
+    probe = json.loads(str(arrays["settings"]))["probe"]
     lines = [curve_line(curves, index, g.atoms) for index, g in enumerate(layout.groups)]
     return [CurvePlot(f"{probe} probes", *zip(*lines, strict=True))]
 
@@ -95,21 +95,20 @@ def curve_plots(tables: NamedArrays, layout: Layout) -> list[CurvePlot]:
 def curve_line(
     curves: LossCurves, group: int, size: int
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The finite part of one group's table, thinned out."""
+    """The finite part of one group's curve, thinned out."""
     table = rise_table(curves.probes(group), size)
     removed = thin_out(np.flatnonzero(np.isfinite(table)))
     return tuple(int(k) for k in removed), round_values(table[removed])
 
 
 def thin_out(items: NDArray[np.intp]) -> NDArray[np.intp]:
-    """At most `MOST_POINTS` of the items, evenly spaced, both ends among them."""
-    places = (
-        np.linspace(0, len(items) - 1, min(len(items), MAX_POINTS_PER_GROUP)).round().astype(int)
-    )
-    thinned: NDArray[np.intp] = items[places]
+    """At most `MAX_POINTS_PER_GROUP` items, evenly spaced, including both ends."""
+    count = min(len(items), MAX_POINTS_PER_GROUP)
+    positions = np.linspace(0, len(items) - 1, count).round().astype(int)
+    thinned: NDArray[np.intp] = items[positions]
     return thinned
 
 
 def round_values(values: Values | Sequence[float]) -> tuple[float, ...]:
-    """Four digits are enough for a plot."""
+    """Round to the four digits that a plot needs."""
     return tuple(float(f"{value:.4g}") for value in values)

@@ -1,12 +1,12 @@
-// The page: its state, what changes it, and the news that a running search sends.
+// The state of the page, its changes, and the updates from a running search.
 
 const state = { axis: "flopsShare", view: "front", selected: null, sort: "accuracy", down: true,
   filter: "", only: "all", open: false, score: 0, curve: 0 };
 let values = JSON.parse(byId("values").textContent);
 const LIVE = document.body.dataset.live === "true";
-const REFRESH = 2000; // milliseconds between questions to a live page's server
+const REFRESH = 2000; // milliseconds between requests of a live page
 
-// All networks, dense among them; `order` is that of their names.
+// All networks, including dense; `order` sorts them by name.
 function everything() {
   const dense = values.dense;
   const all = values.points.map((point, order) => ({ ...point, order }));
@@ -39,7 +39,7 @@ function drawChosen() {
   drawCurves();
 }
 
-// A section is drawn anew only if what it shows has changed: what the reader does there stays.
+// Redraw a section only if its data has changed, which keeps focus and scroll position.
 const drawn = {};
 function renew(name, shows, redraw) {
   const now = JSON.stringify(shows);
@@ -57,8 +57,8 @@ function drawAll() {
   if (!values.points.length) return;
   if (!chosen()) state.selected = firstChoice();
   choices("axis", AXES, "axis", (key) => everything().filter((p) => p[key] !== null).length > 1);
-  choices("view", { front: { name: "the front" }, all: { name: "every trial" } }, "view");
-  choices("only", { all: { name: "all" }, front: { name: "the front" } }, "only", null, drawTable);
+  choices("view", { front: { name: "front" }, all: { name: "all trials" } }, "view");
+  choices("only", { all: { name: "all" }, front: { name: "front" } }, "only", null, drawTable);
   const { points, dense, target, groups, evidence } = values;
   renew("front", [points, dense, target], drawFront);
   renew("table", [points, dense], drawTable);
@@ -68,7 +68,7 @@ function drawAll() {
   renew("scores", [evidence.scores, groups], drawScores);
   back?.();
 }
-// What brings the keyboard back to the same point, or to the same button of the same row.
+// Return a function that restores the focus to the same point or button.
 function placeOf(node) {
   const point = node?.closest?.("#plot .point"), row = node?.closest?.("#table tbody tr");
   if (point) return () => byPoint(point.dataset.id)?.focus();
@@ -82,7 +82,7 @@ function firstChoice() {
   return (values.points.find((point) => point.answer) || best[0]).id;
 }
 
-// A row of exclusive choices; built once, so that the keyboard's place in it is kept.
+// A row of radio buttons; built once, so that the focus is kept.
 function choices(id, options, key, possible, redraw = drawFront) {
   const box = byId(id);
   const keys = Object.keys(options).filter((name) => !possible || possible(name));
@@ -117,7 +117,7 @@ window.addEventListener("resize", () => {
   drawCurves();
 });
 
-// A live page asks again and again; what the reader chose stays as it is.
+// A live page polls for new values; the selection is kept.
 async function ask(tag) {
   let news = tag;
   try {
@@ -128,7 +128,7 @@ async function ask(tag) {
       drawAll();
     } else if (answer.status !== 304) byId("status").textContent = await answer.text();
   } catch {
-    byId("status").textContent = "paretoprune watch has ended; these are its last figures";
+    byId("status").textContent = "paretoprune watch has stopped; these are the last values";
   }
   setTimeout(() => ask(news), REFRESH);
 }

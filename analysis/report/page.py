@@ -1,8 +1,8 @@
-"""The report as one HTML file: no request leaves it, and its figures are drawn where it is read.
+"""The report as one self-contained HTML file that sends no requests.
 
-SVG drawn by a small script of our own instead of plotly: the page stays small, its points are
-elements that keyboard and screen reader reach, and its colours follow the reader's. A reader whose
-viewer blocks scripts sees the still figure and a table.
+A small script draws SVG in the browser. Compared with plotly, the page is small, keyboard and
+screen reader can reach each point, and the colours follow the reader's theme. Without scripts, the
+page shows the static figure and a table.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .report_data import Report
 from .svg_png import to_svg
 
 SCRIPT_FILES = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
-SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # within a script element
+SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # in script elements
 TABLE_COLUMNS = ("trial", "accuracy", "test", "FLOPs", "params", "latency ms")
 
 
 def render_page(report: Report, *, live: bool = False) -> str:
-    """The page as text; a live one asks its server for news."""
+    """Return the page as HTML; a live page polls its server for new values."""
     parts = {
         "title": html.escape(report.title),
         "connect": "'self'" if live else "'none'",
@@ -40,29 +40,29 @@ def render_page(report: Report, *, live: bool = False) -> str:
 
 
 def read_asset(name: str) -> str:
-    """A file that lies beside this module."""
+    """Read a file from this folder."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def json_for_script(values: Any) -> str:
-    """JSON that cannot end the script element it stands in, whatever a user named a layer."""
+    """JSON that cannot close its script element, whatever names it contains."""
     return json.dumps(values, separators=(",", ":"), allow_nan=False).translate(SCRIPT_ESCAPES)
 
 
 def static_front(report: Report) -> str:
-    """The front for a reader without scripts."""
+    """The front as figure and table, for readers without scripts."""
     front = report.front
     if front is None:
         return "<p>No trial has finished yet.</p>"
     trials = [one.evaluation for one in report.trials]
-    verdict = (
-        f"<p>{html.escape(report.control_comparison)}</p>" if report.control_comparison else ""
-    )
-    return to_svg(front_drawing(front, report.title, trials)) + verdict + front_html_table(front)
+    text = report.control_comparison
+    comparison = f"<p>{html.escape(text)}</p>" if text else ""
+    drawing = front_drawing(front, report.title, trials)
+    return to_svg(drawing) + comparison + front_html_table(front)
 
 
 def front_html_table(front: Front) -> str:
-    """The front's figures as a table."""
+    """The metrics of the front and the controls as an HTML table."""
     head = "".join(f'<th scope="col">{name}</th>' for name in TABLE_COLUMNS)
     named = [(str(point.trial), point) for point in reversed(front.points)]
     named += [(f"control {name}", point) for name, point in sorted(front.controls.items())]
@@ -71,12 +71,12 @@ def front_html_table(front: Front) -> str:
 
 
 def format_latency(point: Evaluation | DenseMetrics) -> str:
-    """Its latency, where it was measured."""
+    """The latency in ms, or an empty string if it was not measured."""
     return "" if point.latency_ms is None else f"{point.latency_ms:.2f}"
 
 
 def metrics_row(name: str, point: Evaluation, *more: str) -> str:
-    """One row of a table of figures, with more cells at its end."""
+    """One table row of metrics, with more cells at its end."""
     return table_row(
         name,
         f"{point.accuracy:.4f}",
@@ -88,5 +88,5 @@ def metrics_row(name: str, point: Evaluation, *more: str) -> str:
 
 
 def table_row(*cells: str) -> str:
-    """One row of a table."""
+    """One table row with escaped cells."""
     return "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"

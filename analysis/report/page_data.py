@@ -1,4 +1,4 @@
-"""The report as plain values: what the page's script draws, and what `watch` sends again."""
+"""The report as JSON values, read by the page's script and sent by `watch`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .report_data import MeasurementPlots, Report, ReportedTrial
 
 
 def report_values(report: Report) -> dict[str, Any]:
-    """All that the page shows, as JSON holds it."""
+    """All values of the page."""
     front = report.front
     return {
         "title": report.title,
@@ -43,12 +43,12 @@ def target_values(front: Front | None) -> dict[str, float | None]:
 
 
 def dense_size(dense: DenseMetrics) -> tuple[int, int]:
-    """The dense (macs, params)."""
+    """MACs and parameters of the dense network."""
     return dense.macs, dense.params
 
 
 def points_values(report: Report, front: Front) -> list[dict[str, Any]]:
-    """Every finished trial and control, with what it is to the front."""
+    """Every finished trial and control, with its relation to the front."""
     on_front = {point.path for point in front.points}
     answer = front.at_target.path if front.at_target else None
     shown = [(one, "trial") for one in report.trials]
@@ -63,7 +63,7 @@ def points_values(report: Report, front: Front) -> list[dict[str, Any]]:
 
 
 def point_values(shown: ReportedTrial) -> dict[str, Any]:
-    """One of them."""
+    """The values of one trial or control."""
     e = shown.evaluation
     return {
         "id": e.path,
@@ -90,21 +90,21 @@ def point_values(shown: ReportedTrial) -> dict[str, Any]:
 
 
 def history_values(report: Report) -> list[list[float]]:
-    """Pairs of finished trials and the hypervolume they give."""
+    """Pairs of the number of finished trials and the hypervolume."""
     values = hypervolume_history([one.evaluation for one in report.trials])
     return [[count, round(value, 6)] for count, value in enumerate(values, start=1)]
 
 
-def measurement_values(evidence: MeasurementPlots) -> dict[str, Any]:
-    """The plots of the evidence."""
+def measurement_values(plots: MeasurementPlots) -> dict[str, Any]:
+    """The plots of the measurements."""
     return {
-        "scores": [asdict(plot) for plot in evidence.scores],
-        "curves": [asdict(plot) for plot in evidence.curves],
+        "scores": [asdict(plot) for plot in plots.scores],
+        "curves": [asdict(plot) for plot in plots.curves],
     }
 
 
 def insight_values(report: Report) -> dict[str, Any]:
-    """What mattered."""
+    """The insights, with a significance flag for each importance."""
     insights = report.insights
     importances = [
         {
@@ -119,7 +119,7 @@ def insight_values(report: Report) -> dict[str, Any]:
 
 
 def format_setting(value: object) -> str:
-    """A setting or a policy's value as text."""
+    """Format a setting or a value of a policy."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list | tuple):

@@ -1,5 +1,5 @@
 "use strict";
-// Elements, formats and charts with two axes. Text is always set as text, never as markup.
+// DOM elements, number formats and two-axis charts. Text is always set as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -32,7 +32,7 @@ function amount(value) {
 }
 const neat = (value) => String(Number(value.toPrecision(4)));
 
-// Round numbers from low to high, about `count` of them.
+// About `count` round numbers from low to high.
 function ticks(low, high, count) {
   const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough * 0.999);
@@ -52,7 +52,7 @@ function span(numbers, air = 0.08) {
   return [low - more, high + more];
 }
 
-// Without those far below the others (Tukey's outer fence), beside which none can be told.
+// Drop values far below the others (Tukey's outer fence), which would squash the axis.
 function notCollapsed(numbers) {
   const ordered = [...numbers].sort((a, b) => a - b);
   const at = (share) => ordered[Math.round(share * (ordered.length - 1))];
@@ -78,7 +78,7 @@ function path(corners) {
   return corners.map(([x, y], k) => `${k ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
 }
 
-// An empty chart in `box`: x and y are {range, label, format, ticks, log}; returns where points lie.
+// An empty chart in `box`; x and y are {range, label, format, ticks, log}. Returns the pixel mapping.
 function chart(box, { x, y, label, height, interactive }) {
   const width = Math.max(box.clientWidth, 240);
   const tall = height || Math.round(Math.min(430, Math.max(270, width * 0.6)));

@@ -1,4 +1,4 @@
-"""What the report shows of a run, gathered from its folder: numbers and words, no modules."""
+"""Data of the report: plain numbers and texts, gathered from a run folder."""
 
 from __future__ import annotations
 
@@ -13,52 +13,50 @@ from ...spaces.records.pareto_front import Front
 
 @dataclass(frozen=True, slots=True)
 class ReportedTrial:
-    """One finished trial (or control) as a reader meets it."""
+    """One finished trial or control."""
 
     name: str  # "trial 7", "control uniform"
     evaluation: Evaluation
-    policy_text: str  # its policy, in a few words
-    kept: tuple[int, ...] | None = None  # atoms of each group; None where they are not known
-    pick_command: str | None = (
-        None  # the command that writes its network; None where weights are gone
-    )
-    gate_history: GateHistory | None = None  # of its gates
+    policy_text: str  # short description of its policy
+    kept: tuple[int, ...] | None = None  # kept atoms of each group; None if unknown
+    pick_command: str | None = None  # command that writes its network; None without weights
+    gate_history: GateHistory | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """How much of the differences between trials of like size one field of the policy explains."""
+    """Share of the accuracy differences between trials of similar size that a field explains."""
 
     field: str
-    share: float  # of what all fields explain; they add up to 1
-    noise_share: float  # what it could explain of shuffled accuracies by luck
+    share: float  # of the sum over all fields, which is 1
+    noise_share: float  # share that it explains of shuffled accuracies, by chance
 
     @property
     def is_significant(self) -> bool:
-        """More than it explains of noise."""
+        """Whether the field explains more than chance."""
         return self.share > self.noise_share
 
 
 @dataclass(frozen=True, slots=True)
 class Insights:
-    """What mattered: importances, and what the front's policies have in common."""
+    """Importances of policy fields, and what the policies of the front have in common."""
 
-    trials: int  # finished ones
+    trials: int  # finished trials
     importances: tuple[Importance, ...] = ()
     sentences: tuple[str, ...] = ()
-    note: str = ""  # why there is no more
-    stopped: int = 0  # trials that nothing is said of, having been stopped on their way
-    screening: str = ""  # what it was worth, where it was done
+    note: str = ""  # why importances are missing, if they are
+    stopped: int = 0  # trials that were stopped early and left out
+    screening: str = ""  # quality of the screening, if it was used
 
 
 @dataclass(frozen=True, slots=True)
 class ScorePlot:
-    """One score along the layers: in each group the ranked atoms' values, errors where known."""
+    """One score by group: the sorted values of the atoms, with standard errors if known."""
 
     name: str
     unit: str
     values: tuple[tuple[float, ...], ...]  # by group, ascending; large groups are thinned out
-    errors: tuple[tuple[float, ...], ...] = ()  # standard errors of the same
+    errors: tuple[tuple[float, ...], ...] = ()  # standard errors, in the same order
     checks: tuple[tuple[int, float, float], ...] = ()  # masks, held-out R^2, agreement of halves
 
 
@@ -73,7 +71,7 @@ class CurvePlot:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementPlots:
-    """What the evidence folder has to show."""
+    """All plots of the measurements."""
 
     scores: tuple[ScorePlot, ...] = ()
     curves: tuple[CurvePlot, ...] = ()
@@ -81,29 +79,29 @@ class MeasurementPlots:
 
 @dataclass(frozen=True, slots=True)
 class TrialCounts:
-    """How many trials are over and how."""
+    """Numbers of trials by state."""
 
-    settled: int = 0  # finished, failed, stopped or known already
+    settled: int = 0  # finished, failed, stopped or duplicate
     running: int = 0
-    stopped: int = 0  # on their way, being hopeless
-    repeats: int = 0  # of a network that was known already
+    stopped: int = 0  # stopped early by halving
+    repeats: int = 0  # duplicates of an evaluated network
     finals: int = 0  # longer fine-tunes
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run, finished or not."""
+    """A run, finished or in progress."""
 
     title: str
     front: Front | None = None  # None before the first finished trial
-    requested_text: str = ""  # the requested sizes in words
-    control_comparison: str = ""  # what was found beside the controls, in words
-    trials: tuple[ReportedTrial, ...] = ()  # the finished ones in the order of their ends
+    requested_text: str = ""  # the requested sizes as text
+    control_comparison: str = ""  # comparison with the controls, as text
+    trials: tuple[ReportedTrial, ...] = ()  # finished trials in order of completion
     controls: tuple[ReportedTrial, ...] = ()
-    failures: dict[str, str] = field(default_factory=dict)  # reasons by name
+    failures: dict[str, str] = field(default_factory=dict)  # reasons by trial name
     planned: int = 0
     counts: TrialCounts = TrialCounts()
-    layout: Layout = Layout()  # without groups where the run does not say
+    layout: Layout = Layout()  # without groups if the run has no layout
     measurements: MeasurementPlots = MeasurementPlots()
     insights: Insights = Insights(0)
     settings: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-// The other sections: headline, widths, table, what mattered, evidence, settings.
+// The other sections: headline, widths, table, importances, history, failures, settings.
 
 function drawHeadline() {
   const dense = values.dense, answer = values.points.find((point) => point.answer);
@@ -7,16 +7,16 @@ function drawHeadline() {
     testOf(dense.test_accuracy), `${amount(dense.macs)} MACs, ${amount(dense.params)} params`,
     dense.latency_ms === null ? null : milliseconds(dense.latency_ms)));
   if (answer) cards.unshift(cardOf("target", `At the target: ${answer.name}`,
-    accuracy(answer.accuracy), `${points(answer.accuracy - dense.accuracy)} against dense`,
-    testOf(answer.test), insteadOf(answer), `asked: ${asked()}`,
-    `got: FLOPs ${percent(answer.flopsShare)}, params ${percent(answer.paramsShare)}`,
+    accuracy(answer.accuracy), `${points(answer.accuracy - dense.accuracy)} compared with dense`,
+    testOf(answer.test), insteadOf(answer), `requested: ${asked()}`,
+    `result: FLOPs ${percent(answer.flopsShare)}, params ${percent(answer.paramsShare)}`,
     answer.latency === null || dense.latency_ms === null ? null
       : `${milliseconds(answer.latency)}, ${(dense.latency_ms / answer.latency).toFixed(2)}× dense speed`));
   else if (dense) cards.unshift(cardOf("target", "At the target", "–", "no trial yet",
-    `asked: ${asked()}`));
+    `requested: ${asked()}`));
   for (const control of values.points.filter((point) => point.kind === "control"))
     cards.push(cardOf("control", control.name, accuracy(control.accuracy),
-      answer ? `${points(control.accuracy - answer.accuracy)} against the answer` : null,
+      answer ? `${points(control.accuracy - answer.accuracy)} compared with the answer` : null,
       testOf(control.test), `FLOPs ${percent(control.flopsShare)}`));
   put("headline", ...cards);
   byId("verdict").textContent = values.verdict;
@@ -25,7 +25,7 @@ function drawHeadline() {
   const parts = [`${counts.settled} of ${Math.max(values.planned, counts.settled)} trials settled`];
   if (counts.running) parts.push(`${counts.running} ${LIVE ? "running" : "not finished"}`);
   if (counts.stopped) parts.push(`${counts.stopped} stopped early`);
-  if (counts.repeats) parts.push(`${counts.repeats} known already`);
+  if (counts.repeats) parts.push(`${counts.repeats} duplicates`);
   if (values.failures.length) parts.push(`${values.failures.length} failed`);
   const onFront = values.points.filter((point) => point.front).length;
   parts.push(`${onFront} on the front`);
@@ -36,7 +36,7 @@ function cardOf(kind, name, figure, ...lines) {
     el("span", { class: "name" }, name), el("b", {}, figure),
     ...lines.filter(Boolean).map((line) => el("span", {}, line)));
 }
-// Another point may be more accurate within the same sizes.
+// Another point may be more accurate at the same or a smaller size.
 function insteadOf(answer) {
   const better = values.points.find((point) => point.id === values.picked && point.front);
   return better && better.id !== answer.id
@@ -50,7 +50,7 @@ function drawWidths() {
     ? values.groups.map((group) => group.atoms) : point.kept;
   byId("widths-section").hidden = !values.groups.length;
   byId("widths-name").textContent = point.name;
-  if (!kept) return put("widths", el("p", { class: "hint" }, "Its recipe is not in the run folder."));
+  if (!kept) return put("widths", el("p", { class: "hint" }, "The recipe of this network is not in the run folder."));
   const rows = values.groups.map((group, k) => {
     const more = group.layers.length - 1;
     const title = group.layers.map(([name, width]) => `${name}: ${width} channels, dense`).join("\n");
@@ -80,7 +80,7 @@ const COLUMNS = [
   { key: "paramsShare", label: "params", get: (p) => p.paramsShare,
     text: (p) => percent(p.paramsShare) },
   { key: "latency", label: "latency", get: (p) => p.latency, text: (p) => milliseconds(p.latency) },
-  { key: "seconds", label: "took", get: (p) => p.seconds,
+  { key: "seconds", label: "duration", get: (p) => p.seconds,
     text: (p) => p.seconds === null ? "–" : `${p.seconds.toFixed(1)} s` },
   { key: "words", label: "policy", get: (p) => p.words, text: (p) => p.words, left: true },
 ];
@@ -95,7 +95,7 @@ function drawTable() {
     "pick"))), el("tbody", {}, ...rows.map(rowOf)));
   byId("count").textContent = `${rows.length} of ${everything().length} rows`;
 }
-// What was not measured comes last, whichever the direction.
+// Missing values come last in both directions.
 function compare(a, b, sign) {
   if (a === null || b === null) return (a === null) - (b === null);
   return sign * (a < b ? -1 : a > b ? 1 : 0);
@@ -138,17 +138,17 @@ function drawMattered() {
     el("td", { class: "left" }, one.field.replaceAll("_", " ")),
     el("td", {}, trackOf(one.share / top, !one.clear, one.chance / top)),
     el("td", {}, percent(one.share)), el("td", {}, percent(one.chance))));
-  const note = "Share of the differences in accuracy between trials of like size that each part of "
-    + "the policy explains. The mark is what it could explain of shuffled accuracies by luck: a "
-    + `grey bar ends before it. From ${found.trials} finished trials${found.stopped
-      ? `; the ${found.stopped} stopped on their way are not among them` : ""}.`;
+  const note = "Share of the accuracy differences between trials of similar size that each field of "
+    + "the policy explains. The mark is the share that it explains of shuffled accuracies, by "
+    + `chance; a grey bar ends before it. From ${found.trials} finished trials${found.stopped
+      ? `, without ${found.stopped} trials that were stopped early` : ""}.`;
   const said = [found.note, found.screening && `Screening: ${found.screening}.`].filter(Boolean);
   put("mattered", ...said.map((line) => el("p", {}, line)),
     ...(rows.length ? [el("p", { class: "hint" }, note),
-      el("table", {}, headOf(["part of the policy", "explains", "share", "chance"]),
-        el("tbody", {}, ...rows)), el("h3", { style: "margin-top: 1rem" }, "What the front has in common"),
+      el("table", {}, headOf(["policy field", "explains", "share", "chance"]),
+        el("tbody", {}, ...rows)), el("h3", { style: "margin-top: 1rem" }, "Common to the policies of the front"),
       found.sentences.length ? el("ul", {}, ...found.sentences.map((line) => el("li", {}, line)))
-        : el("p", {}, "Nothing that chance would not give.")] : []));
+        : el("p", {}, "No pattern that exceeds chance.")] : []));
 }
 
 function drawHistory() {

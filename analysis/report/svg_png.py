@@ -1,6 +1,6 @@
-"""A drawing of lines, markers and words, written as SVG or painted as PNG.
+"""A drawing of lines, markers and text that is written as SVG or PNG.
 
-Both come from the same shapes; Pillow paints, so that no browser and no further library is needed.
+Both formats come from the same shapes. Pillow paints the PNG, so no browser is needed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ...spaces.errors import UserError
 from ...spaces.io.atomic_write import write_bytes_atomic
 
 XY = tuple[float, float]
-OVERSAMPLING = 4  # times finer than asked for is painted, then averaged: smooth edges
-STAR_WAIST = 0.42  # of a star's radius
-CROSS_ARM = 0.3  # half the thickness of a cross's arms, of its radius
+OVERSAMPLING = 4  # paint at four times the resolution and average, for smooth edges
+STAR_WAIST = 0.42  # inner radius of a star, relative to its radius
+CROSS_ARM = 0.3  # half the thickness of a cross's arms, relative to its radius
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line through points; dashed if `dash` is not 0."""
+    """A line through points; dashed with dashes of length `dash` if it is not 0."""
 
     points: tuple[XY, ...]
     color: str
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A symbol: circle, square, star, cross or down (a triangle); `title` shows on hover."""
+    """A marker: circle, square, star, cross or down (a triangle); `title` is its tooltip."""
 
     at: XY
     shape: str
@@ -60,7 +60,7 @@ Shape = Line | Marker | TextLine
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """Shapes on white; shows itself in a notebook."""
+    """Shapes on a white background; notebooks display it as SVG."""
 
     width: int
     height: int
@@ -71,22 +71,32 @@ class Drawing:
         return to_svg(self)
 
     def save(self, path: str | Path) -> None:
-        """Write it as the file's ending says: .svg or .png."""
+        """Write the drawing to a file.
+
+        Args:
+            path: The file; its suffix, .svg or .png, sets the format.
+
+        Raises:
+            UserError: If the suffix is another one, or the file cannot be written.
+
+        Example:
+            front.plot().save("front.png")
+        """
         path = Path(path)
         writers = {".svg": lambda: to_svg(self).encode(), ".png": lambda: to_png(self)}
         if path.suffix.lower() not in writers:
-            raise UserError(f"a figure must be named .svg or .png, got {path}; rename it")
+            raise UserError(f"a figure's file must end in .svg or .png, got {path}; rename it")
         content = writers[path.suffix.lower()]()
         try:
             write_bytes_atomic(path, content)
         except OSError as error:
             raise UserError(
-                f"a figure's file must be writable, got {path} ({error.strerror}); name another"
+                f"a figure's file must be writable, got {path} ({error.strerror}); choose another"
             ) from None
 
 
 def marker_corners(shape: str, radius: float) -> list[XY]:
-    """The corners of a symbol around (0, 0)."""
+    """The corners of a marker around (0, 0)."""
     if shape == "cross":
         arm, end = CROSS_ARM * radius, radius
         quarter = [(-arm, -end), (arm, -end), (arm, -arm), (end, -arm), (end, arm), (arm, arm)]
@@ -100,7 +110,7 @@ def marker_corners(shape: str, radius: float) -> list[XY]:
 
 
 def to_svg(drawing: Drawing) -> str:
-    """The drawing as one SVG element, readable alone or inside a page."""
+    """Render the drawing as one SVG element, valid as a file or inside a page."""
     size = f'width="{drawing.width}" height="{drawing.height}"'
     body = "".join(shape_to_svg(shape) for shape in drawing.shapes)
     title = html.escape(drawing.title)
@@ -113,7 +123,7 @@ def to_svg(drawing: Drawing) -> str:
 
 
 def shape_to_svg(shape: Shape) -> str:
-    """One shape as an element."""
+    """Render one shape as an SVG element."""
     color = html.escape(shape.color)
     if isinstance(shape, Line):
         dash = f' stroke-dasharray="{shape.dash:g}"' if shape.dash else ""
@@ -138,12 +148,12 @@ def shape_to_svg(shape: Shape) -> str:
 
 
 def svg_points(points: Sequence[XY]) -> str:
-    """Coordinates as SVG lists them."""
+    """Format coordinates for an SVG attribute."""
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
 def to_png(drawing: Drawing, scale: float = 2.0) -> bytes:
-    """The drawing as PNG, `scale` pixels a unit."""
+    """Render the drawing as PNG with `scale` pixels per unit."""
     size = round(drawing.width * scale), round(drawing.height * scale)
     image = Image.new("RGB", (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING), "#ffffff")
     canvas = ImageDraw.Draw(image)
@@ -155,10 +165,10 @@ def to_png(drawing: Drawing, scale: float = 2.0) -> bytes:
 
 
 def paint_shape(canvas: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
-    """One shape on the canvas."""
+    """Paint one shape on the canvas."""
     if isinstance(shape, Line):
-        for stretch in dash_segments(shape):
-            ends = [(x * scale, y * scale) for x, y in stretch]
+        for segment in dash_segments(shape):
+            ends = [(x * scale, y * scale) for x, y in segment]
             canvas.line(ends, fill=shape.color, width=round(shape.width * scale), joint="curve")
         return
     x, y = shape.at[0] * scale, shape.at[1] * scale
@@ -175,7 +185,7 @@ def paint_shape(canvas: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None
 
 
 def dash_segments(line: Line) -> list[tuple[XY, ...]]:
-    """What is drawn of a line: all of it, or every other stretch of a straight dashed one."""
+    """The drawn parts of a line: all of it, or the dashes of a straight dashed line."""
     if not line.dash:
         return [line.points]
     (x0, y0), (x1, y1) = line.points[0], line.points[-1]

@@ -1,4 +1,4 @@
-"""Several searches side by side: what a row says of each, one figure a data set, one page."""
+"""Report of a sweep: a table with one row per search, and one figure per data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .front_plot import (
 )
 from .svg_png import Drawing, Line, Marker, Shape, TextLine, to_svg
 
-# Okabe and Ito's colours without yellow, which white swallows.
+# Okabe-Ito colours without yellow, which is hard to see on white.
 FRONT_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 SWEEP_COLUMNS = (
     "model",
@@ -39,12 +39,12 @@ SWEEP_COLUMNS = (
     "state",
 )
 PAGE_NOTE = (
-    "Accuracy is validation; FLOPs are MACs of convolutions and linear layers. Uniform and random "
-    "are the controls at the target. Hypervolume: accuracy against FLOPs saved, above no accuracy "
-    "and nothing saved. In the figures a star is the answer at the target, a square the dense "
-    "network."
+    "Accuracy is that of the validation split. FLOPs are the MACs of convolutions and linear "
+    "layers. Uniform and random are the controls at the target. Hypervolume is that of accuracy "
+    "against FLOPs saved, with zero accuracy and no savings as reference point. In the figures, a "
+    "star marks the network at the target and a square the dense network."
 )
-LEGEND_LINE_HEIGHT = 20  # of the legend
+LEGEND_LINE_HEIGHT = 20
 PAGE_STYLE = """
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 72rem; color: #1c2328;
   background: #fff; font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums }
@@ -56,7 +56,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid #dbe0e5; text-align: lef
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One search: what was asked for, how far it is, and its front, if it has one yet."""
+    """One search: its request, its state, and its front, if it has one yet."""
 
     name: str
     model: str
@@ -64,17 +64,17 @@ class SweepRow:
     target: str
     state: str  # waiting, running, interrupted, finished or failed
     minutes: float = 0.0
-    reason: str = ""  # of a failure
+    reason: str = ""  # why the search failed
     front: Front | None = None
-    link: str | None = None  # of its own page, relative to this one
+    link: str | None = None  # to its report, relative to this page
 
     def table_cells(self) -> tuple[str, ...]:
-        """The figures under HEADS."""
+        """The cells under `SWEEP_COLUMNS`."""
         front = self.front
-        found = ("", "", "", "", "")
+        metrics = ("", "", "", "", "")
         if front is not None:
             answer = front.at_target
-            found = (
+            metrics = (
                 f"{front.dense.accuracy:.4f}",
                 f"{answer.accuracy:.4f}" if answer else "none",
                 " / ".join(control_accuracy(front, name) for name in ("uniform", "random")),
@@ -82,17 +82,17 @@ class SweepRow:
                 f"{front_hypervolume(front.points):.4f}",
             )
         minutes = f"{self.minutes:.1f}" if self.minutes else ""
-        return (self.model, self.data, self.target, *found, minutes, self.state)
+        return (self.model, self.data, self.target, *metrics, minutes, self.state)
 
 
 def control_accuracy(front: Front, control: str) -> str:
-    """A control's accuracy, once it is there."""
+    """A control's accuracy, or "-" until it is known."""
     found = front.controls.get(control)
     return f"{found.accuracy:.4f}" if found else "-"
 
 
 def fronts_drawing(rows: Sequence[SweepRow], title: str) -> Drawing:
-    """The fronts of several searches of the same data: accuracy against FLOPs."""
+    """Draw the fronts of several searches on the same data: accuracy against FLOPs."""
     found = [(row.name, row.front) for row in rows if row.front is not None]
     values = [p.accuracy for _, f in found for p in f.points] + [
         f.dense.accuracy for _, f in found
@@ -112,7 +112,7 @@ def fronts_drawing(rows: Sequence[SweepRow], title: str) -> Drawing:
 
 
 def front_shapes(front: Front, name: str, frame: PlotFrame, color: str) -> list[Shape]:
-    """One front's line and points, its answer at the target as a star, dense as a square."""
+    """A front's line and points, a star at the target, and a square for the dense network."""
     seen = [point for point in front.points if point.accuracy >= frame.y[0]]
     edge = tuple(point_position(point, frame) for point in staircase_points(seen))
     shapes: list[Shape] = [Line(edge, color, 1.5)] if len(edge) > 1 else []
@@ -124,7 +124,7 @@ def front_shapes(front: Front, name: str, frame: PlotFrame, color: str) -> list[
 
 
 def sweep_page(title: str, rows: Sequence[SweepRow]) -> str:
-    """The page as text: the table, then one figure a data set. Nothing is fetched."""
+    """Return the page as self-contained HTML: the table, then one figure per data set."""
     head = "".join(f"<th>{name}</th>" for name in ("", *SWEEP_COLUMNS))
     body = "".join(row_html(row) for row in rows)
     safe = html.escape(title)
@@ -141,7 +141,7 @@ def sweep_page(title: str, rows: Sequence[SweepRow]) -> str:
 
 
 def front_figures(rows: Sequence[SweepRow]) -> str:
-    """One drawing a data set: accuracies on different data do not compare."""
+    """One drawing per data set, since accuracies on different data are not comparable."""
     drawn = []
     for data in dict.fromkeys(row.data for row in rows):
         own = [row for row in rows if row.data == data and row.front is not None]
@@ -151,10 +151,11 @@ def front_figures(rows: Sequence[SweepRow]) -> str:
 
 
 def row_html(row: SweepRow) -> str:
-    """One search as a row of the table, linked to its own page."""
+    """One search as a table row, linked to its report."""
     name = html.escape(row.name)
     if row.link:
         name = f'<a href="{html.escape(quote(row.link))}">{name}</a>'
     cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.table_cells())
-    why = f'<tr><td class="failed" colspan="{len(SWEEP_COLUMNS) + 1}">{html.escape(row.reason)}</td></tr>'
-    return f"<tr><td>{name}</td>{cells}</tr>{why if row.reason else ''}"
+    columns = len(SWEEP_COLUMNS) + 1
+    reason = f'<tr><td class="failed" colspan="{columns}">{html.escape(row.reason)}</td></tr>'
+    return f"<tr><td>{name}</td>{cells}</tr>{reason if row.reason else ''}"

@@ -1,4 +1,4 @@
-"""Scores: one module a score, found by name. They say what an atom is worth, higher = keep."""
+"""Scores: the importance of each atom (higher = keep), one module per score, found by name."""
 
 from .batch_view import Seen
 from .methods import (

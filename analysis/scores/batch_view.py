@@ -1,4 +1,4 @@
-"""What one batch of calibration images showed of a network, as batch scores look at it."""
+"""`Seen`: the gradients and activations of one calibration batch, the input of batch scores."""
 
 from __future__ import annotations
 
@@ -19,22 +19,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """Gradients of the batch's summed loss and inputs of layers; None where nobody needs them."""
+    """Gradients and activations of one calibration batch.
+
+    Gradients are those of the loss summed over the batch. A field is None unless the score lists
+    it in `needs`. The methods reduce a field to scores; use them instead of the raw fields where
+    possible, since they handle transposed convolutions and coupled channels.
+
+    Example:
+        @pp.batch_score("my-taylor", "gates")
+        def my_taylor(seen: pp.Seen):
+            return seen.per_gate(lambda gradients: gradients.abs().sum(0))
+    """
 
     model: nn.Module
     channel_map: ChannelMap
-    gates: Tensor | None  # [N, A]: dL_n / dm_i at a gate m_i = 1 on what is consumed of atom i
-    weights: dict[int, Tensor] | None  # gradients by layer index, laid out like the weights
-    inputs: dict[int, list[Tensor]] | None  # by index of the reading layer, one a call
+    gates: Tensor | None  # [N, A]: dL_n / dm_i at a gate m_i = 1 on the inputs from atom i
+    weights: dict[int, Tensor] | None  # gradients by layer index, in the shape of the weights
+    inputs: dict[int, list[Tensor]] | None  # by index of the reading layer, one per call
 
     def per_gate(self, of_gradients: Callable[[Tensor], Tensor]) -> Scores:
-        """The scores `of_gradients([N, A]) -> [A]` of every sample's own gate derivatives."""
+        """Reduce the gate gradients of all samples to scores. Needs "gates".
+
+        Args:
+            of_gradients: Maps gradients [N, A] to scores [A].
+
+        Returns:
+            Scores, float64 [A].
+
+        Raises:
+            LookupError: If the score did not list "gates" in `needs`.
+        """
         found = of_gradients(_require(self.gates, "gates"))
         scores: Scores = found.detach().to("cpu", torch.float64).numpy()
         return scores
 
     def per_filter(self, of_filters: Callable[[Tensor, Tensor], Tensor]) -> LayerScores:
-        """The parts `of_filters(weight, gradient) -> [C_out]` of each layer, a row a filter."""
+        """Reduce each filter's weights and gradients to a score. Needs "weights".
+
+        Args:
+            of_filters: Maps weight and gradient, both [C_out, ...] with one row per filter, to
+                numbers [C_out].
+
+        Returns:
+            One score per atom and layer that produces it.
+
+        Raises:
+            LookupError: If the score did not list "weights" in `needs`.
+        """
         found = {}
         for index, gradient in _require(self.weights, "weights").items():
             module = self.model.get_submodule(self.channel_map.layers[index].name)
@@ -43,9 +74,16 @@ class Seen:
         return to_layer_scores(found, self.channel_map)
 
     def per_input(self, of_values: Callable[[Tensor], Tensor]) -> LayerScores:
-        """The parts `of_values([C_in, values]) -> [C_in]` of each layer that reads an atom.
+        """Reduce each input channel's activations to a score. Needs "inputs".
 
-        Channels that are one atom in the same layer are averaged.
+        Args:
+            of_values: Maps activations [C_in, values] to numbers [C_in].
+
+        Returns:
+            One score per atom and layer that reads it; the mean over the atom's channels there.
+
+        Raises:
+            LookupError: If the score did not list "inputs" in `needs`.
         """
         found = {}
         for index, calls in _require(self.inputs, "inputs").items():
@@ -56,12 +94,12 @@ class Seen:
 
 
 def channel_dim(layer: Layer) -> int:
-    """The dimension of the channels in a layer's input."""
+    """The channel dimension of a layer's input."""
     return -1 if layer.kind == "linear" else 1
 
 
 def _require(value: T | None, need: BatchNeed) -> T:
-    """What a batch score looks at, if it asked for it."""
+    """Return the value; raise LookupError if the score did not ask for it."""
     if value is None:
         raise LookupError(f"it must ask for what it reads: @batch_score(name, {need!r})")
     return value

@@ -1,8 +1,8 @@
-"""One pass over the calibration images for all scores of data together.
+"""One pass over the calibration images for all batch scores together.
 
-Each batch costs one forward and at most one backward, in eval mode: a gate of 1 for every sample
-and atom, the weights and the inputs of layers are all looked at in the same run. It computes in
-bf16 where the machine gains from it: the atoms' order stays (benchmarks/scores.py measures it).
+Each batch costs one forward and at most one backward pass, in eval mode. The same run records the
+gradients of gates (a gate of 1 per sample and atom) and of weights, and the inputs of layers. It
+uses bf16 where the device gains from it, which keeps the order of atoms (benchmarks/scores.py).
 """
 
 from __future__ import annotations
@@ -41,37 +41,36 @@ from .registry import BatchScore, Network
 from .validation import call_score
 
 MAX_BATCH_SIZE = 128
-MAX_BATCH_VALUES = (
-    MAX_BATCH_SIZE * 3 * 64 * 64
-)  # larger images come in smaller batches, or memory runs out
-OnImagesDone = Callable[[int, int], None]  # images done, images in all
+MAX_BATCH_VALUES = MAX_BATCH_SIZE * 3 * 64 * 64  # larger images use smaller batches
+OnImagesDone = Callable[[int, int], None]  # images done, total
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPassResult:
-    """The parts found by name, and what they cost: forwards, backwards and images."""
+    """Scores by name, and the counts of forward passes, backward passes and images."""
 
     scores: dict[str, LayerScores]
     counts: dict[str, int]
 
 
 def batch_size_for(input_shape: tuple[int, ...]) -> int:
-    """Images a batch: 128, fewer of large ones."""
+    """Batch size for an input shape: 128, less for large images."""
     return max(1, min(MAX_BATCH_SIZE, MAX_BATCH_VALUES // prod(input_shape)))
 
 
 def run_calibration_pass(
     network: Network,
-    wanted: Mapping[str, BatchScore],
+    scores: Mapping[str, BatchScore],
     *,
     machine: DeviceConfig | None = None,
     on_progress: OnImagesDone | None = None,
 ) -> CalibrationPassResult:
-    """All wanted scores from one pass; a network that regroups its batch sees single images.
+    """Compute several batch scores in one pass over `network.calibration`.
 
-    Where memory runs out, the pass begins again with half of the batch.
+    If the network regroups its batch, the batch size is 1. If memory runs out, the pass restarts
+    with half the batch size.
     """
-    if not wanted:
+    if not scores:
         return CalibrationPassResult({}, {"forwards": 0, "backwards": 0, "images": 0})
     shape = tuple(network.data.input_shape)
     machine = machine or device_config_for(network.model, shape)
@@ -81,7 +80,7 @@ def run_calibration_pass(
         stack.enter_context(thread_limit(machine))
         while True:
             try:
-                return _run_all_batches(network, wanted, size, machine, on_progress)
+                return _run_all_batches(network, scores, size, machine, on_progress)
             except BatchRegroupedError:
                 size = 1
             except (MemoryError, RuntimeError) as error:
@@ -90,7 +89,7 @@ def run_calibration_pass(
 
 def _run_all_batches(
     network: Network,
-    wanted: Mapping[str, BatchScore],
+    scores: Mapping[str, BatchScore],
     size: int,
     machine: DeviceConfig,
     on_progress: OnImagesDone | None,
@@ -101,47 +100,47 @@ def _run_all_batches(
     for images, labels in iterate_batches(
         network.calibration, network.data, batch_size=size, device=machine.device
     ):
-        seen = _observe_batch(network, wanted, to_memory_format(images, machine), labels, machine)
-        for name, method in wanted.items():
+        seen = _observe_batch(network, scores, to_memory_format(images, machine), labels, machine)
+        for name, method in scores.items():
             parts = call_score(name, method.function, seen, atoms)
             weight = len(labels) / total if method.average else 1.0
             sums[name] = _accumulate(name, sums.get(name), parts, weight)
         count, done = count + 1, done + len(labels)
         if on_progress:
             on_progress(done, total)
-    backwards = count if _combined_needs(wanted) & {"gates", "weights"} else 0
+    backwards = count if _combined_needs(scores) & {"gates", "weights"} else 0
     return CalibrationPassResult(sums, {"forwards": count, "backwards": backwards, "images": done})
 
 
-def _combined_needs(wanted: Mapping[str, BatchScore]) -> set[BatchNeed]:
-    return {need for method in wanted.values() for need in method.needs}
+def _combined_needs(scores: Mapping[str, BatchScore]) -> set[BatchNeed]:
+    return {need for method in scores.values() for need in method.needs}
 
 
 def _accumulate(
     name: str, total: LayerScores | None, parts: LayerScores, weight: float
 ) -> LayerScores:
-    """The sum so far with a batch's parts; every batch must have the same ones."""
+    """Add a batch's weighted scores to the total; every batch must score the same atoms."""
     value = parts.value * weight
     if total is None:
         return replace(parts, value=value)
     same = (np.array_equal(getattr(total, k), getattr(parts, k)) for k in ("atom", "layer"))
     if not all(same):
         raise UserError(
-            f"score {name!r} must find the same parts in every batch, got others in a later one; "
-            "return a zero where there is nothing to see"
+            f"score {name!r} must score the same atoms and layers in every batch, got others in a "
+            "later batch; return 0 for an atom without a value"
         )
     return replace(parts, value=total.value + value)
 
 
 def _observe_batch(
     network: Network,
-    wanted: Mapping[str, BatchScore],
+    scores: Mapping[str, BatchScore],
     images: Tensor,
     labels: Tensor,
     machine: DeviceConfig,
 ) -> Seen:
-    """One forward, and one backward if gradients are needed."""
-    model, channel_map, needs = network.model, network.channel_map, _combined_needs(wanted)
+    """Run one forward pass, and one backward pass if gradients are needed."""
+    model, channel_map, needs = network.model, network.channel_map, _combined_needs(scores)
     with ExitStack() as stack:
         enter = stack.enter_context
         enter(torch.set_grad_enabled(bool(needs & {"gates", "weights"})))
@@ -161,7 +160,7 @@ def _observe_batch(
         loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
         if not torch.isfinite(loss):
             raise UserError(
-                f"scores {', '.join(wanted)} must see a finite loss, got {loss.item()}; "
+                f"scores {', '.join(scores)} must see a finite loss, got {loss.item()}; "
                 "check the network's weights and the calibration images"
             )
         found = list(torch.autograd.grad(loss, sources, materialize_grads=True)) if sources else []
@@ -171,7 +170,7 @@ def _observe_batch(
 
 
 def _unit_gates(images: Tensor, atoms: int) -> Tensor:
-    """Ones that want gradients: [N, A], or [A] for a single image, which may be regrouped."""
+    """Ones that require gradients: [N, A], or [A] for a single image, which may be regrouped."""
     shape = (len(images), atoms) if len(images) > 1 else (atoms,)
     return torch.ones(shape, device=images.device, requires_grad=True)
 
@@ -180,7 +179,7 @@ def _unit_gates(images: Tensor, atoms: int) -> Tensor:
 def _weights_requiring_grad(
     model: nn.Module, channel_map: ChannelMap
 ) -> Iterator[dict[int, Tensor]]:
-    """The weights of layers that produce atoms, by layer index; frozen ones thaw for a while."""
+    """Weights of the layers that produce atoms, by layer index; unfrozen within the context."""
     weights = {
         index: weight_of(model.get_submodule(layer.name))
         for index, layer in enumerate(channel_map.layers)
@@ -198,17 +197,17 @@ def _weights_requiring_grad(
 
 @contextmanager
 def _record_inputs(model: nn.Module, channel_map: ChannelMap) -> Iterator[dict[int, list[Tensor]]]:
-    """What the layers that read atoms are given, by layer index."""
+    """Record the inputs of the layers that read atoms, by layer index."""
     inputs: dict[int, list[Tensor]] = defaultdict(list)
 
-    def watch(index: int) -> Any:
+    def recorder(index: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             inputs[index].append(args[0].detach())
 
         return hook
 
     handles = [
-        model.get_submodule(layer.name).register_forward_pre_hook(watch(index))
+        model.get_submodule(layer.name).register_forward_pre_hook(recorder(index))
         for index, layer in enumerate(channel_map.layers)
         if layer.kind in READER_KINDS and (layer.in_atoms >= 0).any()
     ]

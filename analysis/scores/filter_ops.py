@@ -1,4 +1,4 @@
-"""Filters, and how numbers that belong to channels become the parts of atoms."""
+"""Filters of layers, and the conversion of per-channel values to scores of atoms."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...spaces.policy.layer_scores import LayerScores
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a layer as a tensor, in the module's own layout."""
+    """The weight tensor of a layer, in the module's layout."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
 
 
 def filters_of(module: nn.Module, tensor: Tensor) -> Tensor:
-    """A layer's weight, or a tensor laid out like it, with one row a filter: [C_out, ...].
+    """Rearrange a layer's weight, or a tensor of its shape, to one row per filter: [C_out, ...].
 
     A transposed convolution stores [C_in, C_out / groups, ...].
     """
@@ -39,9 +39,13 @@ def to_layer_scores(
     *,
     average: bool = False,
 ) -> LayerScores:
-    """The parts of atoms from numbers [C] by layer index, C the channels on one side of the layer.
+    """Convert per-channel values to scores by atom and layer.
 
-    Where an atom has several channels in one layer, their numbers are added up, or averaged.
+    Args:
+        channels: Values [C] by layer index, C being the channels on `side` of the layer.
+        channel_map: The network's channel map.
+        side: Whether the values belong to output or input channels.
+        average: Average an atom's channels within a layer instead of adding them.
     """
     empty = np.zeros(0, dtype=np.int32)
     values, atoms, layers = [empty.astype(np.float64)], [empty], [empty]
@@ -49,9 +53,9 @@ def to_layer_scores(
         layer = channel_map.layers[index]
         atom_of = layer.out_atoms if side == "out" else layer.in_atoms
         owned = atom_of >= 0
-        own, place = np.unique(atom_of[owned], return_inverse=True)
-        value = np.bincount(place, numbers.detach().to("cpu", torch.float64).numpy()[owned])
-        values.append(value / (np.bincount(place) if average else 1))
+        own, position = np.unique(atom_of[owned], return_inverse=True)
+        value = np.bincount(position, numbers.detach().to("cpu", torch.float64).numpy()[owned])
+        values.append(value / (np.bincount(position) if average else 1))
         atoms.append(own)
         layers.append(np.full(len(own), index, dtype=np.int32))
     return LayerScores(np.concatenate(values), np.concatenate(atoms), np.concatenate(layers))

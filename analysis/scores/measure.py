@@ -1,7 +1,7 @@
-"""Measure the evidence, once: the scores of one network on one set of images.
+"""Scores of one network on one set of images, each measured once and cached in a folder.
 
-Each score lies in a file of its own, named by a hash over all that it was computed from: what is
-there is read, what is not (a plugin's new score, say) is measured.
+Each score has its own file, named by a hash of all its inputs. Only scores without a file are
+measured, for example a new score from a plugin.
 """
 
 from __future__ import annotations
@@ -54,7 +54,18 @@ def load_or_measure_scores(
     images: int = CALIBRATION_IMAGES,
     on_progress: OnImagesDone | None = None,
 ) -> Measurements:
-    """The named scores (default: all); read from `folder` those that were measured before."""
+    """Return scores, read from `folder` or measured and saved there.
+
+    Args:
+        model: A trained network.
+        channel_map: Its channel map.
+        data: The data; calibration images come from the train split.
+        folder: The cache; None measures without saving.
+        seed: Seed of scores that use randomness.
+        names: The scores to return. Default: all registered scores.
+        images: Number of calibration images.
+        on_progress: Receives the number of images done and the total.
+    """
     methods = select_scores(names)
     split = calibration_split(data, images)
     base = measurement_key(model, channel_map, data, split, seed)
@@ -71,7 +82,7 @@ def load_or_measure_scores(
 
 
 def select_scores(names: Sequence[str] | None) -> dict[str, ScoreFunction | BatchScore]:
-    """The scores with these names, or all, in order of name."""
+    """The registered scores with these names, or all, sorted by name."""
     known = all_scores()
     for name in names or ():
         check_score(name, known)
@@ -85,7 +96,7 @@ def measure_scores(
     seed: int,
     on_progress: OnImagesDone | None = None,
 ) -> tuple[dict[str, LayerScores], dict[str, int]]:
-    """Scores by name, and what they cost: those of data share one pass over the images."""
+    """Measure scores; batch scores share one pass. Returns scores and counts by name."""
     found = {}
     for name, method in methods.items():
         if not isinstance(method, BatchScore):
@@ -97,7 +108,7 @@ def measure_scores(
 
 
 def load_scores(keys: Mapping[str, str], folder: Path) -> dict[str, LayerScores]:
-    """The scores that lie whole in the folder under their keys."""
+    """Read the scores whose complete files are in the folder."""
     found: dict[str, LayerScores] = {}
     for key in keys.values():
         found |= scores_from_arrays(load_arrays(key, folder) or {})
@@ -105,19 +116,21 @@ def load_scores(keys: Mapping[str, str], folder: Path) -> dict[str, LayerScores]
 
 
 def calibration_split(data: DataSplits, images: int = CALIBRATION_IMAGES) -> Split:
-    """Random images of train, the same for every score."""
+    """A fixed random subset of the train split, the same for every score."""
     if images < 1:
-        raise UserError(f"calibration images must be at least 1, got {images}; 2048 is usual")
+        raise UserError(
+            f"calibration images must be at least 1, got {images}; the default is 2048"
+        )
     return fixed_subset(data.train, images)
 
 
 def measurement_key(
     model: nn.Module, channel_map: ChannelMap, data: DataSplits, split: Split, seed: int
 ) -> str:
-    """A hash over everything that all scores depend on; a doubtful case is a miss.
+    """Hash of everything that all scores depend on; any difference is a cache miss.
 
-    The model is placed first, as all that measures places it: in another layout its last bits,
-    and so the key, would hang on what was measured before.
+    The model is first moved to the device and memory format of the measurements. In another
+    memory format the last bits of the logits, and so the key, could differ.
     """
     digest = hashlib.sha256()
     shape = tuple(data.input_shape)
@@ -140,20 +153,20 @@ def measurement_key(
 
 
 def score_key(base: str, name: str, method: ScoreFunction | BatchScore) -> str:
-    """The key of one score: of what all depend on, its name and its own source."""
+    """The cache key of one score: the shared key, its name and its source code."""
     return digest_texts((base, name, source_code(score_function(method))))
 
 
 def digest_texts(texts: Iterable[str]) -> str:
-    """One short hash of several texts."""
+    """Short hash of several texts."""
     return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:32]
 
 
 def source_code(function: object) -> str:
-    """The source of the score's module, so that an edited plugin is measured again."""
-    for thing in (inspect.getmodule(function), function):
+    """The source of the function's module, so that an edited plugin is measured again."""
+    for candidate in (inspect.getmodule(function), function):
         try:
-            return inspect.getsource(thing)  # type: ignore[arg-type]
+            return inspect.getsource(candidate)  # type: ignore[arg-type]
         except (OSError, TypeError):
             continue
     return repr(function)

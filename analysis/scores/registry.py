@@ -1,7 +1,7 @@
-"""The registry of scores, and the view of a network that a score is computed from.
+"""Registry of scores, and `Network`, the input of weight scores.
 
-A score of the weights is a function of the `Network`. A score of data is a function of what was
-`Seen` of one batch: all of them share one pass over the calibration images (shared_pass.py).
+A weight score is a function of a `Network`. A batch score is a function of `Seen`, one calibration
+batch; all batch scores share one pass over the calibration images (calibration_pass.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,20 @@ from .filter_ops import filters_of, to_layer_scores, weight_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Network:
-    """What a score may look at: the trained network, its map, calibration images from train."""
+    """The trained network that a score reads.
+
+    Attributes:
+        model: The network, in eval mode.
+        channel_map: Its groups, atoms and layers.
+        data: The data splits and their normalization.
+        calibration: Images of the train split.
+        rng: Source of randomness; every score has its own.
+
+    Example:
+        @pp.score("my-l1")
+        def my_l1(network: pp.Network):
+            return network.per_atom(lambda weight: weight.abs().flatten(1).sum(1))
+    """
 
     model: nn.Module
     channel_map: ChannelMap
@@ -32,7 +45,14 @@ class Network:
     rng: np.random.Generator
 
     def per_atom(self, of_weight: Callable[[Tensor], Tensor]) -> LayerScores:
-        """The parts `of_weight(weight [C_out, ...]) -> [C_out]` of the filters of each atom."""
+        """Reduce the filters of every convolution and linear layer to scores.
+
+        Args:
+            of_weight: Maps a weight [C_out, ...] to one number per filter [C_out].
+
+        Returns:
+            One score per atom and layer that produces it.
+        """
         return self.per_atom_of_layers(
             lambda _, module: of_weight(filters_of(module, weight_of(module)))
         )
@@ -42,8 +62,15 @@ class Network:
         of_layer: Callable[[Layer, nn.Module], Tensor | None],
         kinds: tuple[str, ...] = ("conv", "linear"),
     ) -> LayerScores:
-        """The parts `of_layer(layer, module) -> [C_out]`, added up where an atom has several
-        channels in one layer; a layer of which it makes None has no part.
+        """Reduce the layers of some kinds to scores.
+
+        Args:
+            of_layer: Maps a layer and its module to one number per output channel [C_out], or to
+                None to skip the layer.
+            kinds: The kinds of layers to reduce.
+
+        Returns:
+            One score per atom and layer; the sum over the atom's channels in the layer.
         """
         channels = {
             index: numbers
@@ -60,7 +87,7 @@ BatchScoreFunction = Callable[[Seen], Scores | LayerScores]
 
 @dataclass(frozen=True, slots=True)
 class BatchScore:
-    """A score that adds up over batches, or averages over images, and what it needs to see."""
+    """A batch score: its function, the fields of `Seen` that it needs, and sum or average."""
 
     function: BatchScoreFunction
     needs: tuple[BatchNeed, ...]
@@ -73,7 +100,23 @@ _REGISTRY: dict[str, ScoreFunction | BatchScore] = {}
 
 
 def score(name: str) -> Callable[[S], S]:
-    """Register a score by name, so that the search samples it and `--policy` can name it."""
+    """Register a weight score, so that searches sample it and `--policy` accepts its name.
+
+    Args:
+        name: A name that no other score has.
+
+    Returns:
+        A decorator for a function of a `Network`. The function returns one number per atom [A],
+        or the result of a method of `Network`; higher numbers are kept longer.
+
+    Raises:
+        UserError: If another module registered the name.
+
+    Example:
+        @pp.score("my-l1")
+        def my_l1(network: pp.Network):
+            return network.per_atom(lambda weight: weight.abs().flatten(1).sum(1))
+    """
 
     def register(function: S) -> S:
         register_score(name, function)
@@ -83,15 +126,34 @@ def score(name: str) -> Callable[[S], S]:
 
 
 def batch_score(name: str, *needs: BatchNeed, average: bool = False) -> Callable[[B], B]:
-    """Register a score of data: a function of one batch that sees what it `needs`.
+    """Register a batch score, computed from gradients or activations of calibration batches.
 
-    gates: every sample's derivative of its loss in every gate. weights: gradients of weights.
-    inputs: activations where they are consumed; alone, they take no backward pass.
-    `average`: the function returns a mean over the batch's images, not a sum.
+    Args:
+        name: A name that no other score has.
+        needs: One or more fields of `Seen`: "gates" for the gradient of each sample's loss in each
+            gate, "weights" for gradients of weights, "inputs" for the inputs of layers. A score
+            that needs "inputs" only takes no backward pass.
+        average: True if the function returns a mean over the images of the batch. By default it
+            returns a sum, and sums are added over batches.
+
+    Returns:
+        A decorator for a function of a `Seen`. The function returns one number per atom [A], or
+        the result of a method of `Seen`.
+
+    Raises:
+        UserError: If `needs` is empty or unknown, or if another module registered the name.
+
+    Example:
+        @pp.batch_score("my-taylor", "gates")
+        def my_taylor(seen: pp.Seen):
+            return seen.per_gate(lambda gradients: gradients.abs().sum(0))
     """
     if not needs or not set(needs) <= set(get_args(BatchNeed)):
         choices = ", ".join(get_args(BatchNeed))
-        raise UserError(f"batch score {name!r} must need one or more of {choices}, got {needs}")
+        raise UserError(
+            f"batch score {name!r} must need one or more of {choices}, got {needs}; "
+            "for example @pp.batch_score(name, 'gates')"
+        )
 
     def register(function: B) -> B:
         register_score(name, BatchScore(function, needs, average))
@@ -101,23 +163,23 @@ def batch_score(name: str, *needs: BatchNeed, average: bool = False) -> Callable
 
 
 def register_score(name: str, method: ScoreFunction | BatchScore) -> None:
-    """Register a method; only its own module may do so again."""
-    known, home = _REGISTRY.get(name), score_function(method).__module__
-    if known is not None and score_function(known).__module__ != home:
-        raise UserError(f"a score's name must be new, got {name!r} again; choose another name")
+    """Register a score; the module that registered a name may replace it."""
+    known, module = _REGISTRY.get(name), score_function(method).__module__
+    if known is not None and score_function(known).__module__ != module:
+        raise UserError(f"a score's name must be unique, got {name!r} twice; choose another name")
     _REGISTRY[name] = method
 
 
 def unregister_score(name: str) -> None:
-    """Take a score out of the registry."""
+    """Remove a score from the registry."""
     del _REGISTRY[name]
 
 
 def score_function(method: ScoreFunction | BatchScore) -> ScoreFunction | BatchScoreFunction:
-    """The decorated function."""
+    """The function of a score."""
     return method.function if isinstance(method, BatchScore) else method
 
 
 def all_scores() -> dict[str, ScoreFunction | BatchScore]:
-    """Every registered score by name, in order of name."""
+    """All registered scores, sorted by name."""
     return dict(sorted(_REGISTRY.items()))

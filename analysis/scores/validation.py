@@ -1,4 +1,4 @@
-"""Call a score's function and check what it returns: what is wrong becomes one line."""
+"""Call a score's function and validate its result; failures become one-line user errors."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ T = TypeVar("T")
 def call_score(
     name: str, function: Callable[[T], Scores | LayerScores], view: T, atoms: int
 ) -> LayerScores:
-    """The finite parts that a score finds; an exception inside it (a plugin's, say) is named."""
+    """Return the validated scores; an exception in the function becomes a UserError."""
     try:
         found = function(view)
         found = found if isinstance(found, LayerScores) else np.asarray(found, dtype=np.float64)
     except Exception as error:
         raise UserError(
             f"score {name!r} must run on this network, got {type(error).__name__}: {error}; "
-            "mend the score or leave it out"
+            "fix the score or leave it out"
         ) from error
     return check_score_output(name, found, atoms)
 
 
 def check_score_output(name: str, found: Scores | LayerScores, atoms: int) -> LayerScores:
-    """Refuse a score that does not give one finite number an atom, or a part of one."""
+    """Raise UserError unless the score has finite values of the right shape."""
     if not isinstance(found, LayerScores) and found.shape != (atoms,):
         raise UserError(
-            f"score {name!r} must return one number an atom, ({atoms},), got {found.shape}; "
-            "sum over the layers of an atom, as network.per_atom does"
+            f"score {name!r} must return one number per atom, ({atoms},), got {found.shape}; "
+            "sum over the layers of an atom, or return the result of network.per_atom"
         )
     parts = found if isinstance(found, LayerScores) else as_layer_scores(found)
     bad = int((~np.isfinite(parts.value)).sum())
     if bad:
         raise UserError(
-            f"score {name!r} must be finite, got {bad} values that "
-            "are not; check the network's weights and the calibration images"
+            f"score {name!r} must be finite, got {bad} NaN or infinite "
+            "values; check the network's weights and the calibration images"
         )
     return parts

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretoprune.analysis.mask_ensembles import EnsembleSettings, Surrogate, build_surrogate
+from benchmarks.ensembles.surrogate import Surrogate, build_surrogate
+from paretoprune.analysis.mask_ensembles import EnsembleSettings
 from paretoprune.analysis.mask_ensembles.chunks import ChunkSampler, measure_part
 from paretoprune.analysis.mask_ensembles.estimator import new_estimator
 from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.ensembles.bench import FOUND, WHOLE, Bench
+from benchmarks.ensembles.surrogate import build_surrogate
 from paretoprune.analysis.mask_ensembles import (
     EnsembleResult,
     EnsembleSettings,
     add_ensemble,
-    build_surrogate,
     measure_ensemble,
 )
 from paretoprune.analysis.mask_ensembles.masked_loss import MaskedLossProbe

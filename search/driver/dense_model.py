@@ -11,7 +11,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
-from ...analysis.staged_jobs import single_call_job
+from ...analysis.jobs import single_call_job
 from ...spaces.errors import UserError
 from ...spaces.io.atomic_write import write_bytes_atomic
 from ...spaces.io.bounded_read import read_json

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from ...analysis.staged_jobs import single_call_job
+from ...analysis.jobs import single_call_job
 from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.records.pareto_front import Front
 from ...trainers.metrics.evaluate import evaluate

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from ...analysis.jobs import single_call_job
 from ...analysis.mask_ensembles import is_ensemble_name
 from ...analysis.measure import MeasurementLimits
-from ...analysis.staged_jobs import single_call_job
 from ...spaces.policy.loss_curves import CurveSettings, required_curves
 from ...spaces.policy.policy import Policy
 from ...trainers.data.batches import fixed_subset

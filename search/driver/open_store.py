@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from ...analysis.jobs import StagedJob, single_call_job
 from ...analysis.measure import (
     MeasurementCall,
     MeasurementContext,
@@ -15,7 +16,6 @@ from ...analysis.measure import (
     RunJobs,
     ignore_progress,
 )
-from ...analysis.staged_jobs import StagedJob, single_call_job
 from ...analysis.untrained_loss import evaluate_untrained
 from ...spaces.allocations.decode import PruningSpace
 from ...spaces.cost.target import absolute_limit

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from ...analysis.jobs import single_call_job
 from ...analysis.measure import (
     MeasurementContext,
     RunJobs,
@@ -18,7 +19,6 @@ from ...analysis.measure import (
     measure_for_policies,
 )
 from ...analysis.scores.measure import load_or_measure_scores
-from ...analysis.staged_jobs import single_call_job
 from ...spaces.allocations.decode import PruningSpace
 from ...spaces.cost.cost import CostModel
 from ...spaces.errors import UserError

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from ... import __version__
 from ...spaces.allocations.decode import PruningSpace
 from ...spaces.errors import UserError, as_called
 from ...spaces.io.atomic_write import write_json_atomic
 from ...spaces.policy.policy import CONTROL_POLICIES, Policy
 from ...spaces.records.evaluation import Evaluation
 from ...spaces.records.pareto_front import Front
+from ...spaces.version import VERSION
 from ...trainers.data.image_options import options_in
 from ...trainers.data.splits import DataSplits
 from ...trainers.runtime.device import DeviceConfig, thread_limit
@@ -173,7 +173,7 @@ def build_config(
     """Return the content of config.json: all that a resumed run must repeat."""
     return {
         "schema": CONFIG_SCHEMA,
-        "version": __version__,
+        "version": VERSION,
         "settings": replace(inputs.settings, out=run.root.resolve()).to_json(),
         "model_given": run_inputs.model is not None,
         "data_given": run_inputs.data is not None,

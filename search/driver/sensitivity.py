@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from ...analysis.jobs import MeasuredNetwork
 from ...analysis.loss_curves.figure import curves_figure
 from ...analysis.loss_curves.measure import measure_curves
-from ...analysis.loss_curves.prober import ProbedNetwork
 from ...analysis.scores.measure import load_or_measure_scores
 from ...spaces.cost.cost import CostModel
 from ...spaces.cost.summary import summarize_network
@@ -115,7 +115,7 @@ def sensitivity_command(request: SensitivityRequest, settings: CurveSettings) ->
     return 0
 
 
-def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
+def build_probed_network(request: SensitivityRequest) -> MeasuredNetwork:
     """Build the network, load its data and trace its channel map."""
     settings = SearchSettings(
         model=request.model, weights=request.weights, mean=request.mean, std=request.std
@@ -135,10 +135,10 @@ def build_probed_network(request: SensitivityRequest) -> ProbedNetwork:
         metrics = evaluate(model, data.validation, data)
         if warning := chance_warning(metrics.accuracy, data):
             print(warning)
-    return ProbedNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
+    return MeasuredNetwork(model, trace_channel_map(model, tuple(data.input_shape)), data)
 
 
-def ordering_scores(request: SensitivityRequest, network: ProbedNetwork) -> Scores:
+def ordering_scores(request: SensitivityRequest, network: MeasuredNetwork) -> Scores:
     """Measure the score that orders the atoms of each group."""
     measurements = load_or_measure_scores(
         network.model,

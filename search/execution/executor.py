@@ -1,7 +1,7 @@
 """Executors run the work around the trials: dense training, measurements, final evaluation.
 
 `LocalExecutor` runs calls in this process. `RayExecutor` (ray_executor.py) runs them in Ray
-workers, several at a time. Both take jobs with stages: see `analysis.staged_jobs`.
+workers, several at a time. Both take jobs with stages: see `analysis.jobs`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from ...analysis.jobs import StagedJob, map_calls, run_jobs_serially
 from ...analysis.measure import MeasurementCall, MeasurementContext, RunJobs
-from ...analysis.staged_jobs import StagedJob, map_calls, run_jobs_serially
 from ..trial.timing import Timer
 from .progress_messages import LogFunction, progress_logger
 

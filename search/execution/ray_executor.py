@@ -19,7 +19,7 @@ from ray.exceptions import (
 )
 from ray.util.queue import Queue
 
-from ...analysis.staged_jobs import PendingCall, StagedJob, StageQueue
+from ...analysis.jobs import PendingCall, StagedJob, StageQueue
 from ..config.errors import WorkersDiedError
 from ..config.settings import SearchSettings
 from ..optimizer.plugins import Plugin

@@ -1,4 +1,4 @@
-"""One pass serves all scores of data; what was measured once is not measured again."""
+"""One pass computes all batch scores; cached scores are not measured again."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def test_a_batch_costs_one_forward_and_at_most_one_backward(names, forwards, bac
     assert counts == {**runs, "images": IMAGES if forwards else 0}
 
 
-def test_the_shared_pass_finds_what_each_score_finds_alone():
+def test_the_shared_pass_equals_a_pass_for_each_score():
     network = network_of(Residual())
     together, _ = run_all(network)
     for name in all_scores():
@@ -53,7 +53,7 @@ def test_the_shared_pass_finds_what_each_score_finds_alone():
         np.testing.assert_allclose(alone[name].value, together[name].value, rtol=1e-6)
 
 
-def test_the_network_is_as_it_was_and_frozen_weights_are_scored_too():
+def test_the_network_is_restored_and_frozen_weights_are_scored():
     network = network_of(plain())
     expected, _ = run_all(network)
     state = {k: v.clone() for k, v in network.model.state_dict().items()}
@@ -70,9 +70,9 @@ def test_the_network_is_as_it_was_and_frozen_weights_are_scored_too():
     assert all(torch.equal(v, state[k]) for k, v in network.model.state_dict().items())
 
 
-def test_a_network_that_regroups_its_batch_is_seen_image_by_image():
+def test_a_network_that_regroups_its_batch_runs_single_images():
     class Regrouping(nn.Module):
-        """Looks at the channels of an image as at images of one channel."""
+        """Treats the channels of an image as images of one channel."""
 
         def __init__(self):
             super().__init__()
@@ -88,11 +88,11 @@ def test_a_network_that_regroups_its_batch_is_seen_image_by_image():
     found, counts = run_all(network, ("taylor", "fisher", "activation-mean"))
     assert counts == {"forwards": 9, "backwards": 9, "images": 9}
     assert (found["taylor"].value > 0).all()
-    alone, _ = run_all(network, ("activation-mean",))  # without gates no need to
+    alone, _ = run_all(network, ("activation-mean",))  # without gates, batches are possible
     np.testing.assert_allclose(alone["activation-mean"].value, found["activation-mean"].value)
 
 
-def test_only_train_is_read():
+def test_only_the_train_split_is_read():
     class Forbidden:
         def __getattr__(self, name):
             raise AssertionError(f"a score read {name} of validation or test")
@@ -112,7 +112,7 @@ def test_only_train_is_read():
 
 @pytest.fixture
 def own_score(monkeypatch):
-    """A batch score as a plugin writes it, forgotten afterwards."""
+    """A batch score as in a plugin, unregistered afterwards."""
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
     @pp.batch_score("signed-taylor", "gates")
@@ -123,7 +123,7 @@ def own_score(monkeypatch):
     return signed_taylor
 
 
-def test_a_score_that_comes_later_is_measured_alone(tmp_path, own_score):
+def test_a_new_score_is_measured_alone(tmp_path, own_score):
     network = network_of(plain())
     view = (network.model, network.channel_map, network.data)
     later = registry._REGISTRY.pop("signed-taylor")
@@ -133,7 +133,7 @@ def test_a_score_that_comes_later_is_measured_alone(tmp_path, own_score):
     runs = count_runs(network.model)
     again = load_or_measure_scores(*view, folder=tmp_path, seed=0)
     assert again.counts == {"forwards": 2, "backwards": 2, "images": IMAGES}
-    assert runs["forwards"] == 2 + 1  # the key looks at the logits once
+    assert runs["forwards"] == 2 + 1  # one forward pass computes the key
     assert set(again.scores) == set(first.scores) | {"signed-taylor"}
     assert again.key != first.key
     once_more = load_or_measure_scores(*view, folder=tmp_path, seed=0)
@@ -141,7 +141,7 @@ def test_a_score_that_comes_later_is_measured_alone(tmp_path, own_score):
     assert np.array_equal(once_more.scores["taylor"].value, first.scores["taylor"].value)
 
 
-def test_only_the_named_scores_are_measured_and_unknown_ones_are_one_line():
+def test_only_the_named_scores_are_measured_and_unknown_ones_raise():
     network = network_of(plain())
     view = (network.model, network.channel_map, network.data)
     found = load_or_measure_scores(*view, folder=None, seed=0, names=("taylor", "l2"))
@@ -150,7 +150,7 @@ def test_only_the_named_scores_are_measured_and_unknown_ones_are_one_line():
         load_or_measure_scores(*view, folder=None, seed=0, names=("no-such",))
 
 
-def test_the_number_of_images_is_a_setting_and_progress_is_told():
+def test_the_number_of_images_is_a_setting_and_progress_is_reported():
     network = network_of(plain())
     view, steps = (network.model, network.channel_map, network.data), []
     found = load_or_measure_scores(
@@ -162,13 +162,13 @@ def test_the_number_of_images_is_a_setting_and_progress_is_told():
         load_or_measure_scores(*view, folder=None, seed=0, images=0)
 
 
-def test_large_images_come_in_smaller_batches():
+def test_large_images_use_smaller_batches():
     assert batch_size_for((1, 8, 8)) == batch_size_for((3, 64, 64)) == 128
     assert batch_size_for((3, 224, 224)) == 10
     assert batch_size_for((3, 4000, 4000)) == 1
 
 
-def test_a_batch_score_that_goes_wrong_is_one_line(own_score):
+def test_an_invalid_batch_score_raises_a_user_error(own_score):
     network = network_of(plain())
     with pytest.raises(UserError, match="must need one or more of gates, weights, inputs"):
         pp.batch_score("mine")
@@ -184,7 +184,7 @@ def test_a_batch_score_that_goes_wrong_is_one_line(own_score):
 
     with pytest.raises(UserError, match=r"must ask for what it reads: @batch_score\(name, 'gates"):
         run_all(network, ("blind",))
-    with pytest.raises(UserError, match="'restless' must find the same parts in every batch"):
+    with pytest.raises(UserError, match="'restless' must score the same atoms and layers in"):
         run_all(network, ("restless",))
 
 

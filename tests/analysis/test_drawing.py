@@ -1,4 +1,4 @@
-"""The still figure: the same shapes as SVG and as PNG; and the notebook's views of a result."""
+"""Static figures: the same shapes as SVG and PNG, and the notebook views of a result."""
 
 import io
 import sys
@@ -28,7 +28,7 @@ def result(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", "down", "star", "cross"])
-def test_a_marker_is_painted_where_it_lies_in_its_colour(shape):
+def test_a_marker_is_painted_at_its_position_in_its_colour(shape):
     drawing = Drawing(40, 40, "one", (Marker((12, 28), shape, "#d55e00", 8),))
     image = np.asarray(Image.open(io.BytesIO(to_png(drawing, scale=1))).convert("RGB"))
     assert tuple(image[28, 12]) == (0xD5, 0x5E, 0x00)
@@ -38,7 +38,7 @@ def test_a_marker_is_painted_where_it_lies_in_its_colour(shape):
     assert (image[5, 35] == 255).all()
 
 
-def test_a_dashed_line_has_gaps_and_ends_where_it_should():
+def test_a_dashed_line_has_gaps_and_the_right_ends():
     drawing = Drawing(100, 20, "dash", (Line(((10, 10), (90, 10)), "#000000", 2, 5),))
     image = np.asarray(Image.open(io.BytesIO(to_png(drawing, scale=1))).convert("L"))
     row = image[10] < 128
@@ -57,7 +57,7 @@ def test_both_renderings_have_the_same_size_and_text_is_escaped():
     assert Image.open(io.BytesIO(to_png(drawing, scale=2))).size == (240, 100)
 
 
-def test_the_figure_has_a_symbol_for_every_network_that_front_json_names(result):
+def test_the_figure_has_a_marker_for_every_network_of_the_front(result):
     root = ElementTree.fromstring(to_svg(front_drawing(result.front, "run")))
     titles = [title.text for title in root.iter(f"{SVG}title")]
     for point in result.front.points:
@@ -87,7 +87,7 @@ def test_ticks_are_round_and_within(low, high):
     assert np.allclose(np.diff(found), np.diff(found)[0])
 
 
-def test_a_result_shows_itself_with_every_name_escaped(result):
+def test_the_html_of_a_result_escapes_every_name(result):
     shown = result._repr_html_()
     assert "<svg" in shown
     assert "<b>" not in shown
@@ -96,7 +96,7 @@ def test_a_result_shows_itself_with_every_name_escaped(result):
         assert f"<td>trial {point.trial}</td>" in shown
 
 
-def test_a_result_draws_itself_to_files(result, tmp_path):
+def test_the_plot_of_a_result_is_written_to_files(result, tmp_path):
     figure = result.plot()
     assert figure._repr_svg_().startswith("<svg")
     for name in ("front.svg", "front.png"):
@@ -117,7 +117,7 @@ def test_a_result_becomes_a_data_frame_of_all_its_networks(result):
     assert frame.loc["control uniform", "policy.allocation"] == "uniform"
 
 
-def test_without_pandas_the_remedy_is_one_line(result, monkeypatch):
+def test_without_pandas_the_error_names_the_remedy(result, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pip install pandas"):
         result.to_pandas()

@@ -1,4 +1,4 @@
-"""Probes of loss curves: cheap ones equal plain ones, nothing is lost or measured twice."""
+"""Loss curves: shared prefixes are exact, and no probe is lost or measured twice."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import torchvision
 from oracles import trace
 from torch import nn
 
-from paretoprune.analysis.loss_curves.figure import curves_figure
-from paretoprune.analysis.loss_curves.interactions import (
+from benchmarks.interactions import (
     compare_predicted_losses,
     remeasure_around_mask,
 )
+from paretoprune.analysis.jobs import MeasuredNetwork
+from paretoprune.analysis.loss_curves.figure import curves_figure
 from paretoprune.analysis.loss_curves.measure import measure_curves
-from paretoprune.analysis.loss_curves.prober import LossProber, ProbedNetwork
+from paretoprune.analysis.loss_curves.prober import LossProber
 from paretoprune.search.cli.app import main
 from paretoprune.spaces.allocations.loss_budget import predicted_loss
 from paretoprune.spaces.graph.verify import random_mask
@@ -77,21 +78,21 @@ NETWORKS = {
 }
 
 
-def subject_of(build, shape) -> ProbedNetwork:
+def noise_network(build, shape) -> MeasuredNetwork:
     traced = trace(build(), shape)
-    return ProbedNetwork(traced.model, traced.channel_map, noise(shape))
+    return MeasuredNetwork(traced.model, traced.channel_map, noise(shape))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("how", ["eval", "batch"])
-def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
-    subject = subject_of(*NETWORKS[name])
-    channel_map, rng = subject.channel_map, np.random.default_rng(0)
+def test_shared_prefixes_give_the_losses_of_whole_passes(name: str, how: str) -> None:
+    network = noise_network(*NETWORKS[name])
+    channel_map, rng = network.channel_map, np.random.default_rng(0)
     around = random_mask(channel_map, 0.9, rng)
     settings = replace(FEW, probe=how)
-    split = subject.data.train
-    cheap = LossProber(subject, split, settings, around=around)
-    plain = LossProber(subject, split, settings, around=around, share_prefixes=False)
+    split = network.data.train
+    cheap = LossProber(network, split, settings, around=around)
+    plain = LossProber(network, split, settings, around=around, share_prefixes=False)
     assert cheap.shares_prefixes
     assert not plain.shares_prefixes
     groups = sorted(range(len(channel_map.groups)), key=cheap.position_of)
@@ -104,11 +105,11 @@ def test_cheap_probes_equal_plain_ones(name: str, how: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> ProbedNetwork:
-    """Real images, and weights under which every channel matters."""
+def digits() -> MeasuredNetwork:
+    """A network with real images, in which every channel matters."""
     built, shape = NETWORKS["digits-resnet"]
     traced = trace(built(), shape)
-    return ProbedNetwork(traced.model, traced.channel_map, load_data("digits"))
+    return MeasuredNetwork(traced.model, traced.channel_map, load_data("digits"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_less_memory_gives_the_same_numbers(digits, order, memory: int) -> None:
     assert abs(enough.rise).max() > 0.1
 
 
-def test_layers_before_a_group_run_once_for_all_of_its_probes(digits) -> None:
+def test_layers_before_a_group_run_once_for_all_its_probes(digits) -> None:
     channel_map = digits.channel_map
     whole = np.ones(channel_map.atoms, dtype=bool)
     prober = LossProber(
@@ -143,13 +144,13 @@ def test_layers_before_a_group_run_once_for_all_of_its_probes(digits) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_that_cannot_be_listed_is_probed_from_its_start() -> None:
-    subject = subject_of(swin, (3, 32, 32))
-    curves = measure_curves(subject, np.arange(subject.channel_map.atoms) * 1.0, FEW)
+def test_a_network_that_cannot_be_traced_runs_whole_passes() -> None:
+    network = noise_network(swin, (3, 32, 32))
+    curves = measure_curves(network, np.arange(network.channel_map.atoms) * 1.0, FEW)
     assert np.isfinite(curves.rise).all()
 
 
-def test_operations_that_change_their_input_in_place_are_refused() -> None:
+def test_in_place_operations_are_refused() -> None:
     class Overwriting(nn.Module):
         def forward(self, x):
             y = x * 2
@@ -160,7 +161,7 @@ def test_operations_that_change_their_input_in_place_are_refused() -> None:
         PartialForward(Overwriting(), torch.ones(2, 3), ())
 
 
-def test_only_train_images_are_looked_at(digits, order) -> None:
+def test_only_train_images_are_used(digits, order) -> None:
     poison = Split(torch.full((4, 1, 8, 8), torch.nan), torch.zeros(4, dtype=torch.int64))
     poisoned = replace(digits, data=replace(digits.data, validation=poison, test=poison))
     clean, found = (measure_curves(s, order, FEW) for s in (digits, poisoned))
@@ -168,7 +169,7 @@ def test_only_train_images_are_looked_at(digits, order) -> None:
     assert clean.failures == 0
 
 
-def test_a_killed_measurement_goes_on_where_it_was(digits, order, tmp_path, monkeypatch) -> None:
+def test_a_killed_curve_measurement_resumes(digits, order, tmp_path, monkeypatch) -> None:
     expected = measure_curves(digits, order, FEW, folder=tmp_path / "unbroken")
     measured: list[int] = []
     plain = LossProber.losses
@@ -191,7 +192,7 @@ def test_a_killed_measurement_goes_on_where_it_was(digits, order, tmp_path, monk
     before = sum(measured)
     curves = measure_curves(digits, order, FEW, folder=tmp_path)
     assert before > 1
-    assert sum(measured) == len(curves.rise) + 1  # nothing was measured twice
+    assert sum(measured) == len(curves.rise) + 1  # no probe was measured twice
     np.testing.assert_allclose(curves.rise, expected.rise, rtol=1e-5)
     assert not list(tmp_path.glob("*.probes.jsonl"))
     again = measure_curves(digits, order, FEW, folder=tmp_path)
@@ -200,7 +201,7 @@ def test_a_killed_measurement_goes_on_where_it_was(digits, order, tmp_path, monk
     assert again.base == curves.base
 
 
-def test_another_order_or_setting_is_another_measurement(digits, order, tmp_path) -> None:
+def test_another_order_or_setting_gives_another_measurement(digits, order, tmp_path) -> None:
     measure_curves(digits, order, FEW, folder=tmp_path)
     measure_curves(digits, order, replace(FEW, memory=7), folder=tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 1
@@ -209,7 +210,7 @@ def test_another_order_or_setting_is_another_measurement(digits, order, tmp_path
     assert len(list(tmp_path.glob("*.npz"))) == 3
 
 
-def test_what_is_predicted_for_one_probed_group_is_what_is_measured(digits, order) -> None:
+def test_the_prediction_for_one_probed_group_equals_its_measurement(digits, order) -> None:
     curves = measure_curves(digits, order, FEW)
     channel_map = digits.channel_map
     masks = {}
@@ -225,7 +226,7 @@ def test_what_is_predicted_for_one_probed_group_is_what_is_measured(digits, orde
         assert found.predicted == predicted_loss(mask, curves, channel_map)
 
 
-def test_curves_around_a_mask_predict_that_masks_loss(digits, order) -> None:
+def test_curves_around_a_mask_predict_the_loss_of_that_mask(digits, order) -> None:
     curves = measure_curves(digits, order, FEW)
     candidate = curves.place > 4
     around = remeasure_around_mask(digits, order, curves, lambda _: candidate, rounds=1)
@@ -249,7 +250,7 @@ def test_the_figure_has_every_group_its_probes_and_the_threshold(digits, order) 
     assert figure.layout.shapes[0].y0 == 0.02
 
 
-def test_sensitivity_prints_each_group_and_goes_on_from_its_folder(capsys, tmp_path) -> None:
+def test_sensitivity_prints_each_group_and_reuses_its_folder(capsys, tmp_path) -> None:
     words = ("sensitivity", "--model", "digits-resnet", "--data", "digits", "--images", 64,
              "--score", "mean-abs-weight", "--out", tmp_path)  # fmt: skip
     code, shown = run_in_process(capsys, *words)
@@ -275,7 +276,7 @@ def test_sensitivity_prints_each_group_and_goes_on_from_its_folder(capsys, tmp_p
         ("--weights", "nowhere.pth", "--weights must be a file"),
     ],
 )
-def test_wrong_options_are_one_line(capsys, tmp_path, option, value, message) -> None:
+def test_invalid_options_print_one_line(capsys, tmp_path, option, value, message) -> None:
     code, shown = run_in_process(
         capsys, "sensitivity", "--model", "digits-resnet", "--data", "digits", "--out", tmp_path,
         option, value

@@ -1,4 +1,4 @@
-"""A score's name says how its ensemble is measured: policies choose among them."""
+"""The name of an ensemble score states its settings, so that policies can choose them."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ CHANGES = st.fixed_dictionaries(
 
 
 @given(st.sampled_from(sorted(ENSEMBLE_PRESETS)), CHANGES, st.integers(16, 9999))
-def test_settings_have_a_name_and_the_name_has_the_settings(base, changes, samples):
+def test_settings_and_names_convert_into_each_other(base, changes, samples):
     settings = replace(ENSEMBLE_PRESETS[base], **changes)
     assert settings_from_name(name_from_settings(settings)) == settings
     assert name_from_settings(replace(settings, samples=samples, images=99)) == name_from_settings(
@@ -60,7 +60,7 @@ def test_settings_have_a_name_and_the_name_has_the_settings(base, changes, sampl
     )
 
 
-def test_presets_go_by_their_names_and_a_change_is_read():
+def test_presets_have_their_names_and_changes_are_parsed():
     assert all(name_from_settings(settings) == name for name, settings in ENSEMBLE_PRESETS.items())
     found = settings_from_name("ensemble-gradient:joined=true:keep=0.8:norms=running")
     assert (found.joined, found.keep, found.norms) == (True, 0.8, "running")
@@ -74,10 +74,10 @@ def test_presets_go_by_their_names_and_a_change_is_read():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ensemble:kep=0.9", "must change each of keep, spread, .* got 'kep=0.9'"),
-        ("ensemble:keep", "must change each of .* got 'keep'"),
-        ("ensemble:keep=0.9:keep=0.8", "once at most, .* got 'keep=0.8'"),
-        ("ensemble:samples=9", "must change each of .* got 'samples=9'"),
+        ("ensemble:kep=0.9", "must set each of keep, spread, .* got 'kep=0.9'"),
+        ("ensemble:keep", "must set each of .* got 'keep'"),
+        ("ensemble:keep=0.9:keep=0.8", "at most once, got 'keep=0.8'"),
+        ("ensemble:samples=9", "must set each of .* got 'samples=9'"),
         ("ensemble:keep=most", "keep must be a number in score 'ensemble:keep=most', got 'most'"),
         ("ensemble-gradient:joined=1", "joined must be true or false in score"),
         ("ensemble:keep=2", r"ensemble keep must be in \[0.01, 0.999\], got 2.0"),
@@ -85,12 +85,12 @@ def test_presets_go_by_their_names_and_a_change_is_read():
         ("ensembles", "score must be one of .*ensemble-batch.*, got 'ensembles'"),
     ],
 )
-def test_a_name_that_says_nothing_is_refused_in_one_sentence(name, message):
+def test_an_invalid_name_raises_a_user_error(name, message):
     with pytest.raises(UserError, match=message):
         build_policy_space((name,), (), (), stages=1)
 
 
-def test_one_search_may_hold_several_ensembles():
+def test_one_search_may_use_several_ensembles():
     space = build_policy_space(("ensemble", LOWER), ("global-threshold",), ("one-shot",), stages=1)
     rng = np.random.default_rng(0)
     policies = [space.sample(RandomSuggester(rng)) for _ in range(40)]
@@ -99,20 +99,20 @@ def test_one_search_may_hold_several_ensembles():
     assert [policy.score for policy in space.policies_to_measure] == ["ensemble", LOWER]
 
 
-def test_ensembles_of_other_settings_are_other_evidence(tmp_path):
+def test_ensembles_with_other_settings_give_other_masks(tmp_path):
     data = load_data("digits")
     model = build_model("digits-resnet", classes=10, input_shape=data.input_shape, seed=0).eval()
     channel_map = trace_channel_map(model, data.input_shape)
     on = MeasurementContext(model, channel_map, data, 0, tmp_path, MeasurementLimits(samples=64))
     names = ("ensemble-gradient", LOWER)
-    evidence = measure_for_policies([Policy(name) for name in names], on)
+    measurements = measure_for_policies([Policy(name) for name in names], on)
     space = PruningSpace(channel_map, CostModel(channel_map))
-    masks = [decode_policy(Policy(name), Target(0.5), evidence, space) for name in names]
+    masks = [decode_policy(Policy(name), Target(0.5), measurements, space) for name in names]
     assert not np.array_equal(*masks)
     assert len(list(tmp_path.glob("*.npz"))) >= 2
 
 
-def test_a_wrong_name_on_the_command_line_is_one_line(tmp_path):
+def test_an_invalid_name_on_the_command_line_prints_one_line(tmp_path):
     words = ("--target-flops", "0.5", "--scores", "ensemble:keep=most", "--out", tmp_path / "run")
     done = call_here("search", *words)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Ensembles find the truth where it is known, say how sure they are, and survive accidents."""
+"""Ensembles recover known coefficients, state their errors, and survive kills and failures."""
 
 import time
 from dataclasses import asdict, replace
@@ -9,15 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.ensembles.surrogate import Surrogate, build_surrogate
 from paretoprune.analysis.mask_ensembles import (
     EnsembleSettings,
-    Surrogate,
     add_ensemble,
-    build_surrogate,
     measure_ensemble,
+    stages,
 )
-from paretoprune.analysis.mask_ensembles import estimator as campaigns
-from paretoprune.analysis.mask_ensembles import jobs as steps
+from paretoprune.analysis.mask_ensembles import estimator as estimator_module
 from paretoprune.analysis.mask_ensembles import measure as measuring
 from paretoprune.analysis.mask_ensembles.chunks import ChunkSampler, measure_part
 from paretoprune.analysis.mask_ensembles.design_matrix import DesignMatrix
@@ -28,8 +27,7 @@ from paretoprune.analysis.mask_ensembles.normal_equations import empty_normal_eq
 from paretoprune.analysis.mask_ensembles.posterior import build_priors, expected_scores
 from paretoprune.analysis.mask_ensembles.ridge import Prior, fit_normal_equations
 from paretoprune.analysis.mask_ensembles.ridge_cg import empty_packed_masks, fit_packed_masks
-from paretoprune.analysis.mask_ensembles.settings import DEFAULT_SAMPLES
-from paretoprune.analysis.mask_ensembles.settings import ENSEMBLE_PRESETS as ENSEMBLES
+from paretoprune.analysis.mask_ensembles.settings import DEFAULT_SAMPLES, ENSEMBLE_PRESETS
 from paretoprune.analysis.measure import (
     MeasurementContext,
     MeasurementLimits,
@@ -62,8 +60,9 @@ def data_of(images, labels, classes):
 
 @pytest.fixture(scope="module")
 def additive():
-    """A network whose loss is linear in its masks: the right class is hopelessly behind, and there
-    the cross-entropy is the distance to the class that leads.
+    """A network whose loss is linear in its masks.
+
+    The logit of the true class is far below the other, so the cross-entropy is their difference.
     """
     rng = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(8, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)).eval()
@@ -94,13 +93,13 @@ def trained():
     return model.eval(), trace_channel_map(model, (1, 8, 8)), data
 
 
-def campaign_of(scene, settings, seed=0):
+def estimator_of(scene, settings, seed=0):
     model, channel_map, data = scene[:3]
     probe = MaskedLossProbe(model, channel_map, data, data.train, settings, DeviceConfig())
-    draws = ChunkSampler(settings, channel_map.group_of, len(data.train), seed)
-    campaign = new_estimator(draws)
-    campaign.taylor = probe.taylor()
-    return campaign, lambda *chunks: campaign.add_results(measure_part(probe, draws, chunks))
+    sampler = ChunkSampler(settings, channel_map.group_of, len(data.train), seed)
+    estimator = new_estimator(sampler)
+    estimator.taylor = probe.taylor()
+    return estimator, lambda *chunks: estimator.add_results(measure_part(probe, sampler, chunks))
 
 
 def measure(scene, settings, **options):
@@ -108,7 +107,7 @@ def measure(scene, settings, **options):
     return measure_ensemble(*scene[:3], settings, **options)
 
 
-# --- the truth, where it is known
+# --- known coefficients
 
 
 @pytest.mark.parametrize("prior", ["none", "taylor"])
@@ -116,23 +115,23 @@ def test_true_coefficients_lie_within_the_stated_errors_as_often_as_stated(prior
     truth, inside = additive[3], []
     settings = replace(FEW, prior=prior, samples=16_384)
     for seed in range(200):
-        campaign, take = campaign_of(additive, settings, seed)
+        estimator, take = estimator_of(additive, settings, seed)
         take(*range(5))
-        score, errors = campaign.scores(campaign.fit())
+        score, errors = estimator.scores(estimator.fit())
         inside.append(np.abs(score - truth) <= 1.96 * errors)
     assert 0.90 <= np.mean(inside) <= 0.99
 
 
 @pytest.mark.parametrize("per", ["sample", "batch", "gradient"])
-def test_every_way_finds_the_true_coefficients(per, additive):
+def test_every_kind_of_ensemble_finds_the_true_coefficients(per, additive):
     settings = replace(FEW, per=per, samples=512 if per == "batch" else 4096, prior="none")
     found = measure(additive, settings)
     assert np.corrcoef(found.score, additive[3])[0, 1] > 0.98
-    if per != "sample":  # no noise from one image to the next
+    if per != "sample":  # without noise between images
         np.testing.assert_allclose(found.score, additive[3], rtol=0.05, atol=0.01)
 
 
-def test_ranking_agrees_with_leaving_out_one_after_the_other(trained):
+def test_ranking_agrees_with_leave_one_out(trained):
     model, channel_map, data = trained
     images, labels = normalize_images(data.train.images, data), data.train.labels
 
@@ -149,21 +148,21 @@ def test_ranking_agrees_with_leaving_out_one_after_the_other(trained):
     )
 
 
-def test_the_prior_helps_where_samples_are_few(additive):
+def test_the_prior_helps_with_few_samples(additive):
     def error(prior):
         settings = replace(FEW, prior=prior, samples=2048)
         misses = []
         for seed in range(20):
-            campaign, take = campaign_of(additive, settings, seed)
-            campaign.taylor = np.abs(additive[3])  # what it is where losses are linear and alike
+            estimator, take = estimator_of(additive, settings, seed)
+            estimator.taylor = np.abs(additive[3])  # the exact prior mean for linear losses
             take(0)
-            misses.append(campaign.fit(errors=False).coefficients[:HIDDEN] - additive[3])
+            misses.append(estimator.fit(errors=False).coefficients[:HIDDEN] - additive[3])
         return np.square(misses).mean()
 
     assert error("taylor") < error("none")
 
 
-def test_evidence_finds_the_noise_and_the_strength():
+def test_marginal_likelihood_finds_the_noise_and_the_strength():
     rng = np.random.default_rng(0)
     group_of = np.zeros(60, dtype=np.int32)
     sums = empty_normal_equations(DesignMatrix(group_of))
@@ -177,7 +176,7 @@ def test_evidence_finds_the_noise_and_the_strength():
     assert fit.weights[0] == pytest.approx(0.5, abs=0.1)
 
 
-def test_without_the_matrix_the_model_is_the_same():
+def test_conjugate_gradients_give_the_same_model_as_the_matrix():
     rng = np.random.default_rng(0)
     group_of = np.repeat(np.arange(4, dtype=np.int32), 15)
     columns = DesignMatrix(group_of)
@@ -196,10 +195,10 @@ def test_without_the_matrix_the_model_is_the_same():
     assert errors[1].mean() == pytest.approx(errors[0].mean(), rel=0.1)
 
 
-def test_a_network_too_large_for_the_matrix_is_measured_alike(trained, tmp_path, monkeypatch):
+def test_a_network_too_large_for_the_matrix_gets_similar_scores(trained, tmp_path, monkeypatch):
     settings = EnsembleSettings(samples=4096, agreement=1.0)
     dense = measure(trained, settings)
-    monkeypatch.setattr(campaigns, "LARGEST_GRAM", 1)
+    monkeypatch.setattr(estimator_module, "LARGEST_GRAM", 1)
     half = measure(trained, replace(settings, samples=2048), folder=tmp_path)
     assert half.root.shape[1] == 64 + 2  # draws, and the uncertainty of the prior's two weights
     free = measure(trained, settings, folder=tmp_path)  # goes on from the saved masks
@@ -208,7 +207,7 @@ def test_a_network_too_large_for_the_matrix_is_measured_alike(trained, tmp_path,
     np.testing.assert_allclose(free.errors, dense.errors, rtol=0.6)
 
 
-def test_the_evidence_chooses_the_spread_that_the_coefficients_have():
+def test_marginal_likelihood_chooses_the_true_spread():
     rng = np.random.default_rng(0)
     group_of = np.zeros(80, dtype=np.int32)
     taylor = rng.exponential(size=80) ** 2
@@ -239,7 +238,7 @@ def test_scores_of_uncertain_coefficients_are_expectations(variant, function):
 
 
 @pytest.mark.parametrize("how", ["bernoulli", "antithetic", "stratified"])
-def test_masks_keep_their_share_and_something_of_every_group(how):
+def test_masks_keep_their_share_and_an_atom_of_every_group(how):
     group_of = np.repeat(np.arange(5, dtype=np.int32), [1, 2, 7, 16, 30])
     rng = np.random.default_rng(0)
     masks = draw_masks(4000, group_of, keep=0.6, how=how, rng=rng)
@@ -262,29 +261,29 @@ def test_spread_varies_the_share_from_mask_to_mask():
     assert shares.max() > 0.85
 
 
-# --- accidents
+# --- kills and failures
 
 
 class Killed(BaseException):
-    """What a kill looks like from inside."""
+    """Stands for a kill of the process."""
 
 
 @pytest.mark.parametrize("per", ["sample", "gradient"])
-def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkeypatch):
+def test_a_killed_measurement_resumes_bit_for_bit(per, trained, tmp_path, monkeypatch):
     settings = EnsembleSettings(per=per, joined=per == "gradient", samples=4096, agreement=1.0)
     unbroken = measure(trained, settings)
     monkeypatch.setattr(measuring, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(measuring, "PART", 1)
     taken = []
-    take = steps.measure_part
+    take = stages.measure_part
 
-    def dying(probe, draws, chunks):
+    def dying(probe, sampler, chunks):
         taken.extend(chunks)
         if len(taken) in (6, 18):
             raise Killed
-        return take(probe, draws, chunks)
+        return take(probe, sampler, chunks)
 
-    monkeypatch.setattr(steps, "measure_part", dying)
+    monkeypatch.setattr(stages, "measure_part", dying)
     for _ in range(2):
         with pytest.raises(Killed):
             measure(trained, settings, folder=tmp_path)
@@ -295,7 +294,7 @@ def test_a_killed_measurement_goes_on_bit_for_bit(per, trained, tmp_path, monkey
     assert found.checks == unbroken.checks
 
 
-def test_a_finished_ensemble_is_read_and_a_raised_limit_goes_on(trained, tmp_path, monkeypatch):
+def test_a_finished_ensemble_is_read_and_a_higher_limit_resumes(trained, tmp_path, monkeypatch):
     settings = EnsembleSettings(samples=2048, agreement=1.0)
     first = measure(trained, settings, folder=tmp_path)
     seen = []
@@ -356,7 +355,7 @@ def test_a_batch_that_does_not_fit_is_halved(per, additive):
 
 
 class Regrouping(nn.Module):
-    """Looks at both halves of an image as images of their own, as windows do."""
+    """Treats both halves of an image as separate images, as window attention does."""
 
     def __init__(self):
         super().__init__()
@@ -368,7 +367,7 @@ class Regrouping(nn.Module):
 
 
 @pytest.mark.parametrize("per", ["sample", "gradient"])
-def test_a_network_that_regroups_its_batch_gets_one_mask_a_set(per, additive):
+def test_a_network_that_regroups_its_batch_gets_one_mask_per_set(per, additive):
     model, data = Regrouping().eval(), additive[2]
     found = measure(
         (model, trace_channel_map(model, (8,)), data), replace(FEW, per=per, samples=64)
@@ -386,9 +385,9 @@ def test_fewer_images_than_a_batch_are_enough(additive):
     assert np.isfinite(found.errors).all()
 
 
-def test_a_network_with_nothing_to_remove_is_one_line(additive):
+def test_a_network_with_nothing_to_remove_raises_a_user_error(additive):
     model = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 2)).eval()
-    with pytest.raises(UserError, match="a group of two atoms or more, got"):
+    with pytest.raises(UserError, match="a group of at least two atoms, got"):
         measure((model, trace_channel_map(model, (8,)), additive[2]), FEW)
 
 
@@ -397,21 +396,21 @@ def test_a_network_with_nothing_to_remove_is_one_line(additive):
     [
         ({"keep": 1.0}, "keep must be in"),
         ({"per": "image"}, "per must be one of"),
-        ({"measure": "accuracy"}, "must be of whole sets"),
-        ({"joined": True}, "must come with per 'gradient'"),
+        ({"measure": "accuracy"}, "must come with per='batch'"),
+        ({"joined": True}, "must come with per='gradient'"),
         ({"keep": 0.9, "spread": 0.2}, "spread must be in"),
         ({"samples": 3}, "samples must be in"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(values, message):
+def test_invalid_settings_raise_a_user_error(values, message):
     with pytest.raises(UserError, match=message):
         EnsembleSettings(**values)
 
 
-# --- stopping, norms, scores
+# --- convergence, limits, norms, scores
 
 
-def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
+def test_sampling_stops_when_the_ranking_has_converged(additive):
     seen = []
     settings = replace(FEW, samples=65_536, agreement=0.9)
     found = measure(additive, settings, on_progress=seen.append)
@@ -424,20 +423,16 @@ def test_it_stops_when_the_ranking_has_settled_and_not_before(additive):
     assert late.effort.samples < 1000
 
 
-def test_the_users_limits_hold_for_every_ensemble():
-    assert MeasurementLimits(images=4096).apply_to(ENSEMBLES["ensemble"]).max_samples == 4096
-    assert (
-        MeasurementLimits(images=4096, samples=100).apply_to(ENSEMBLES["ensemble"]).max_samples
-        == 100
-    )
-    assert (
-        MeasurementLimits(samples=100_000).apply_to(ENSEMBLES["ensemble"]).max_samples == 100_000
-    )
-    batch = MeasurementLimits(images=4096, samples=100).of(ENSEMBLES["ensemble-batch"])
-    assert (batch.images, batch.max_samples) == (64, 100)
+def test_limits_apply_to_every_ensemble():
+    preset, batch = ENSEMBLE_PRESETS["ensemble"], ENSEMBLE_PRESETS["ensemble-batch"]
+    assert MeasurementLimits(images=4096).apply_to(preset).max_samples == 4096
+    assert MeasurementLimits(images=4096, samples=100).apply_to(preset).max_samples == 100
+    assert MeasurementLimits(samples=100_000).apply_to(preset).max_samples == 100_000
+    limited = MeasurementLimits(images=4096, samples=100).apply_to(batch)
+    assert (limited.images, limited.max_samples) == (64, 100)
 
 
-def test_seconds_end_an_ensemble_with_what_it_has(trained):
+def test_the_time_limit_ends_an_ensemble_with_valid_scores(trained):
     model, channel_map, data = trained
     quick = MeasurementContext(model, channel_map, data, 0, limits=MeasurementLimits(seconds=1e-3))
     found = measure_for_policies([Policy("ensemble")], quick)
@@ -445,7 +440,7 @@ def test_seconds_end_an_ensemble_with_what_it_has(trained):
     assert np.isfinite(found.errors["ensemble"]).all()
 
 
-def test_batch_statistics_leave_no_trace(additive):
+def test_batch_statistics_do_not_change_the_network(additive):
     model = nn.Sequential(
         nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2), nn.BatchNorm1d(2)
     ).eval()
@@ -463,20 +458,20 @@ def test_batch_statistics_leave_no_trace(additive):
 def test_an_ensemble_becomes_scores_with_errors_and_decodes(trained):
     channel_map = trained[1]
     found = measure(trained, EnsembleSettings(per="batch", samples=128, images=64))
-    evidence = add_ensemble(Measurements("k", {}), "ensemble-batch", found)
+    measurements = add_ensemble(Measurements("k", {}), "ensemble-batch", found)
     space = PruningSpace(channel_map, CostModel(channel_map))
-    keep = decode_policy(POLICY_PRESETS["linear-ensembles"], Target(0.5), evidence, space)
+    keep = decode_policy(POLICY_PRESETS["linear-ensembles"], Target(0.5), measurements, space)
     assert 0 < keep.sum() < channel_map.atoms
     assert found.score[keep].min() >= found.score[~keep].max()
 
 
-def test_caution_takes_off_standard_errors_where_they_are_known(trained):
+def test_caution_subtracts_standard_errors_if_they_are_known(trained):
     space = PruningSpace(trained[1], CostModel(trained[1]))
     scores, errors = np.linspace(0, 1, 16), np.linspace(1, 0, 16)
-    evidence = Measurements(
+    measurements = Measurements(
         "k", {"a": as_layer_scores(scores), "b": as_layer_scores(scores)}, {"a": errors}
     )
-    ordering = PolicyScorer(evidence, space.channel_map, space.cost_model)
+    ordering = PolicyScorer(measurements, space.channel_map, space.cost_model)
     found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
     np.testing.assert_allclose(found, [scores - 2 * errors, scores])
     with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
@@ -488,7 +483,7 @@ def test_caution_takes_off_standard_errors_where_they_are_known(trained):
 # --- the surrogate
 
 
-def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
+def test_the_surrogate_predicts_the_loss_of_an_additive_network(additive):
     channel_map, truth = additive[1], additive[3]
     found = measure(additive, replace(FEW, samples=8192))
     surrogate = build_surrogate(found, channel_map)
@@ -503,7 +498,7 @@ def test_the_surrogate_predicts_what_an_additive_network_loses(additive):
 
 
 @pytest.mark.slow
-def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
+def test_the_surrogate_predicts_ten_thousand_masks_a_second():
     rng, atoms, groups = np.random.default_rng(0), 1120, 30
     group_of = np.sort(rng.integers(0, groups, atoms)).astype(np.int32)
     root = rng.standard_normal((atoms, atoms + 2)).astype(np.float32)
@@ -511,14 +506,14 @@ def test_masks_of_a_resnet56_are_predicted_by_the_ten_thousand():
     vector = np.zeros(atoms, dtype=np.float32)
     surrogate = Surrogate(DesignMatrix(group_of), vector, 0.0, 0.1, vector, root, reach)
     masks = draw_masks(20_000, group_of, keep=0.6, rng=rng)
-    for predict, rate in ((surrogate.means, 100_000), (surrogate.predict, 10_000)):
+    for predict, rate in ((surrogate.predict_mean, 100_000), (surrogate.predict, 10_000)):
         predict(masks[:1024])
         start = time.process_time()
         predict(masks)
         assert len(masks) / (time.process_time() - start) > rate / 2  # on a busy machine
 
 
-def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
+def test_the_linear_model_holds_within_the_measured_range(trained):
     model, channel_map, data = trained
     found = measure(trained, EnsembleSettings(keep=0.9, samples=32_768, agreement=1.0))
     surrogate, rng = build_surrogate(found, channel_map), np.random.default_rng(0)
@@ -534,7 +529,7 @@ def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
         (0.1, 0.9, 1.0),
         (0.2, 0.8, 1.0),
         (0.4, 0.7, 1.0),
-        (0.6, 0.0, 0.8),  # here the loss levels off, and the model knows nothing of it
+        (0.6, 0.0, 0.8),  # the loss saturates here, which a linear model cannot express
     ):
         masks = draw_masks(60, channel_map.group_of, keep=1 - share, rng=rng)
         rises = [loss(mask) for mask in masks]
@@ -544,7 +539,7 @@ def test_the_linear_model_holds_as_far_as_masks_were_measured(trained):
         assert beyond > 0.5 if share == 0.6 else beyond < 0.3, share
 
 
-def test_curvature_predicts_losses_that_bend(trained):
+def test_curvature_improves_the_fit_of_nonlinear_losses(trained):
     settings = EnsembleSettings(keep=0.7, spread=0.25, samples=8192, agreement=1.0, prior="none")
     straight, bent = (measure(trained, replace(settings, curvature=c)) for c in (False, True))
     assert bent.checks[-1].held_out_r2 > straight.checks[-1].held_out_r2

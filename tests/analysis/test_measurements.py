@@ -1,4 +1,4 @@
-"""Evidence and scores: measured once, keyed by all they depend on; scores mean what they say."""
+"""Scores are measured once, their keys cover all inputs, and policies decode them correctly."""
 
 from dataclasses import replace
 
@@ -46,11 +46,11 @@ def scene():
 
 
 @pytest.fixture(scope="module")
-def evidence(scene):
+def measurements(scene):
     return load_or_measure_scores(*scene, folder=None, seed=0)
 
 
-def test_evidence_is_measured_once_and_read_again(scene, tmp_path, monkeypatch):
+def test_scores_are_measured_once_and_then_read(scene, tmp_path, monkeypatch):
     first = load_or_measure_scores(*scene, folder=tmp_path, seed=0)
     monkeypatch.setattr(torch.autograd, "grad", None)  # a second measurement would need it
     again = load_or_measure_scores(*scene, folder=tmp_path, seed=0)
@@ -58,7 +58,7 @@ def test_evidence_is_measured_once_and_read_again(scene, tmp_path, monkeypatch):
     assert all(np.array_equal(again.scores[n].value, first.scores[n].value) for n in first.scores)
 
 
-def test_another_weight_seed_or_image_is_another_key(scene):
+def test_another_weight_seed_or_image_gives_another_key(scene):
     model, channel_map, data = scene
     split = calibration_split(data)
     key = measurement_key(model, channel_map, data, split, 0)
@@ -75,7 +75,7 @@ def test_another_weight_seed_or_image_is_another_key(scene):
     assert len({key, other_weight, other_image}) == 3
 
 
-def test_the_key_does_not_hang_on_what_was_measured_before(tmp_path, monkeypatch):
+def test_the_key_does_not_depend_on_earlier_measurements(tmp_path, monkeypatch):
     shape, rng = (3, 32, 32), torch.Generator().manual_seed(0)
     images = Split(torch.randn(16, *shape, generator=rng), torch.arange(16) % 10)
     data = DataSplits("noise", images, images, None, 10, (0.0,) * 3, (1.0,) * 3, shape)
@@ -88,13 +88,13 @@ def test_the_key_does_not_hang_on_what_was_measured_before(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04torn", b"\x80\x04pickle"])
-def test_a_damaged_file_is_a_miss(content, tmp_path, evidence):
-    path = save_arrays(evidence.key, scores_to_arrays(evidence.scores), tmp_path)
+def test_a_damaged_file_is_a_miss(content, tmp_path, measurements):
+    path = save_arrays(measurements.key, scores_to_arrays(measurements.scores), tmp_path)
     path.write_bytes(content)
-    assert load_arrays(evidence.key, tmp_path) is None
+    assert load_arrays(measurements.key, tmp_path) is None
 
 
-def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, evidence):
+def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, measurements):
     model, channel_map, data = scene
     split = calibration_split(data)
     total = np.zeros(channel_map.atoms)
@@ -112,7 +112,7 @@ def test_taylor_is_the_sum_of_each_samples_own_derivative(scene, evidence):
     np.testing.assert_allclose(found.value, total, rtol=1e-4, atol=1e-7)
 
 
-def test_mean_abs_weight_adds_up_over_the_layers_of_an_atom(scene, evidence):
+def test_mean_abs_weight_adds_up_over_the_layers_of_an_atom(scene, measurements):
     model, channel_map, _ = scene
     by_hand = np.zeros(channel_map.atoms)
     for layer in channel_map.layers:
@@ -121,14 +121,14 @@ def test_mean_abs_weight_adds_up_over_the_layers_of_an_atom(scene, evidence):
             for channel, atom in enumerate(layer.out_atoms):
                 if atom >= 0:
                     by_hand[atom] += weight[channel].abs().mean().item()
-    found = combine_layers(evidence.scores["mean-abs-weight"], channel_map, "sum")
+    found = combine_layers(measurements.scores["mean-abs-weight"], channel_map, "sum")
     np.testing.assert_allclose(found, by_hand, rtol=1e-5)
 
 
 @pytest.mark.parametrize("how", NORMALISATIONS)
-def test_bias_removal_keeps_the_order_within_a_group(how, scene, evidence):
+def test_bias_removal_keeps_the_order_within_a_group(how, scene, measurements):
     channel_map = scene[1]
-    before = combine_layers(evidence.scores["l2"], channel_map, "sum")
+    before = combine_layers(measurements.scores["l2"], channel_map, "sum")
     after = normalize_within_groups(before, channel_map, how)
     for group in range(len(channel_map.groups)):
         atoms = channel_map.group_of == group
@@ -138,7 +138,7 @@ def test_bias_removal_keeps_the_order_within_a_group(how, scene, evidence):
     ).all()
 
 
-def test_division_by_price_prefers_to_remove_what_is_dear():
+def test_division_by_cost_prefers_to_remove_expensive_atoms():
     marginal = np.array([[10.0, 1.0], [1.0, 10.0]])
     by_macs = divide_by_cost(np.ones(2), marginal, power=1.0, blend=0.0)
     by_params = divide_by_cost(np.ones(2), marginal, power=1.0, blend=1.0)
@@ -155,61 +155,58 @@ DECODABLE = [
 
 
 @pytest.mark.parametrize("policy", DECODABLE)
-def test_every_policy_decodes_to_the_largest_mask_not_above_the_target(policy, scene, evidence):
+def test_every_policy_decodes_to_the_largest_mask_within_the_target(policy, scene, measurements):
     channel_map = scene[1]
     space = PruningSpace(channel_map, CostModel(channel_map))
-    keep = decode_policy(policy, Target(0.4, 0.6), evidence, space)
+    keep = decode_policy(policy, Target(0.4, 0.6), measurements, space)
     limits = Target(0.4, 0.6).limits(space.cost_model.dense)
     assert all(space.cost_model.cost_of(keep) <= limits)
     for atom in np.flatnonzero(~keep):
         more = keep.copy()
         more[atom] = True
-        assert (space.price.of(more) > limits).any()
+        assert (space.cost_model.cost_of(more) > limits).any()
 
 
-def test_the_uniform_control_takes_the_same_share_of_every_group(scene, evidence):
+def test_the_uniform_control_takes_the_same_share_of_every_group(scene, measurements):
     channel_map = scene[1]
     space = PruningSpace(channel_map, CostModel(channel_map))
-    keep = decode_policy(CONTROL_POLICIES["uniform"], Target(0.4), evidence, space)
+    keep = decode_policy(CONTROL_POLICIES["uniform"], Target(0.4), measurements, space)
     groups = [channel_map.group_of == g for g in range(len(channel_map.groups))]
     shares = [keep[members].mean() for members in groups]
     assert max(shares) - min(shares) <= 2 / min(members.sum() for members in groups)
 
 
-def test_the_policys_floor_gives_way_to_the_target_and_the_users_does_not(scene, evidence):
-    channel_map, price = scene[1], CostModel(scene[1])
-    policy = Policy("l2", floor=2)
-    low = PruningSpace(channel_map, price).min_cost()[0] / price.dense[0]
-    keep = decode_policy(policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price))
-    assert price.cost_of(keep)[0] <= low * 1.02 * price.dense[0]
-    assert (
-        PruningSpace(channel_map, price, min_channels=2).min_cost()[0]
-        > low * 1.02 * price.dense[0]
-    )
+def test_the_target_overrides_the_policys_floor_but_not_the_users(scene, measurements):
+    channel_map, cost_model = scene[1], CostModel(scene[1])
+    policy, free = Policy("l2", floor=2), PruningSpace(channel_map, cost_model)
+    floored = PruningSpace(channel_map, cost_model, min_channels=2)
+    target = Target(free.min_cost()[0] / cost_model.dense[0] * 1.02)
+    limit = target.flops * cost_model.dense[0]
+    keep = decode_policy(policy, target, measurements, free)
+    assert cost_model.cost_of(keep)[0] <= limit
+    assert floored.min_cost()[0] > limit
     with pytest.raises(UserError, match="cannot go below"):
-        decode_policy(
-            policy, Target(low * 1.02), evidence, PruningSpace(channel_map, price, min_channels=2)
-        )
+        decode_policy(policy, target, measurements, floored)
 
 
-def test_rounded_widths_and_the_budget_hold_together(scene, evidence):
-    channel_map, price = scene[1], CostModel(scene[1])
-    space = PruningSpace(channel_map, price, round_to=4)
-    keep = decode_policy(Policy("taylor"), Target(0.4), evidence, space)
-    assert price.cost_of(keep)[0] <= 0.4 * price.dense[0]
+def test_rounded_widths_and_the_budget_hold_together(scene, measurements):
+    channel_map, cost_model = scene[1], CostModel(scene[1])
+    space = PruningSpace(channel_map, cost_model, round_to=4)
+    keep = decode_policy(Policy("taylor"), Target(0.4), measurements, space)
+    assert cost_model.cost_of(keep)[0] <= 0.4 * cost_model.dense[0]
     for group in range(len(channel_map.groups)):
         members = channel_map.group_of == group
         kept = int(keep[members].sum())
         assert kept % 4 == 0 or kept == int(members.sum())
 
 
-def test_an_unknown_score_is_one_line(scene, evidence):
+def test_an_unknown_score_raises_a_user_error(scene, measurements):
     space = PruningSpace(scene[1], CostModel(scene[1]))
     with pytest.raises(UserError, match="score must be one of"):
-        decode_policy(Policy("no-such"), Target(0.4), evidence, space)
+        decode_policy(Policy("no-such"), Target(0.4), measurements, space)
 
 
-def test_calibration_sees_all_classes_where_train_is_sorted_by_class(scene):
+def test_calibration_sees_all_classes_if_train_is_sorted_by_class(scene):
     data = scene[2]
     order = data.train.labels.argsort(stable=True)
     by_class = replace(data, train=Split(data.train.images[order], data.train.labels[order]))

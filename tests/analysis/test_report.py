@@ -1,4 +1,4 @@
-"""The report: gathered from the run folder alone, one small page, looked at in a browser."""
+"""The report is built from the run folder alone; the page is tested in a browser."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from paretoprune.trainers.pruning.surgery import prune_network
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A run with hostile names, in a folder with one, and its page."""
+    """A run with hostile names, in a folder with a hostile name, and its page."""
     folder = tmp_path_factory.mktemp("runs") / "<img src=x onerror=alert(1)> & co"
     _, front = write_run(folder, evidence=True)
     before = contents(folder)
@@ -59,7 +59,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_page_opens_without_a_complaint_or_a_request_and_shows_the_whole_front(opened):
+def test_the_page_opens_without_errors_or_requests_and_shows_the_front(opened):
     tab, folder, front = opened
     assert tab.complaints == []
     assert tab.requests == [(folder / "report.html").as_uri()]
@@ -71,7 +71,7 @@ def test_the_page_opens_without_a_complaint_or_a_request_and_shows_the_whole_fro
     assert tab.ask("document.querySelectorAll('#plot .limit').length") == 1
 
 
-def test_a_click_shows_the_policy_the_widths_and_the_command_that_picks(opened):
+def test_a_click_shows_the_policy_the_widths_and_the_pick_command(opened):
     tab, folder, front = opened
     point = front["points"][0]
     tab.ask(f"byPoint({point['path']!r}).dispatchEvent(new MouseEvent('click'))")
@@ -90,7 +90,7 @@ def test_a_click_shows_the_policy_the_widths_and_the_command_that_picks(opened):
     assert tab.complaints == []
 
 
-def test_the_keyboard_reaches_one_point_walks_to_others_and_enter_chooses(opened):
+def test_arrow_keys_move_between_points_and_enter_selects(opened):
     tab, _, front = opened
     assert tab.ask("document.querySelectorAll('#plot [tabindex=\"0\"]').length") == 1
     smallest = min(front["points"], key=lambda point: point["flops_fraction"])["path"]
@@ -101,13 +101,13 @@ def test_the_keyboard_reaches_one_point_walks_to_others_and_enter_chooses(opened
     tab.press("Enter")
     assert tab.ask("state.selected") == second
     assert tab.ask(f"byPoint({second!r}).getAttribute('aria-pressed')") == "true"
-    assert tab.ask("document.activeElement.dataset.id") == second  # the place is kept
+    assert tab.ask("document.activeElement.dataset.id") == second  # the focus is kept
     label = tab.ask("document.activeElement.getAttribute('aria-label')")
     assert "accuracy" in label
     assert "FLOPs" in label
 
 
-def test_names_that_users_chose_are_text_wherever_they_stand(opened):
+def test_user_defined_names_are_escaped_everywhere(opened):
     tab, folder, _ = opened
     assert tab.ask("typeof window.broken") == "undefined"
     assert tab.ask("document.querySelectorAll('img').length") == 0
@@ -184,7 +184,7 @@ def test_the_page_fits_its_screen_in_light_and_dark(opened, width, dark):
     assert (sum(int(n) for n in re.findall(r"\d+", paper)) < 200) == dark
 
 
-def test_the_evidence_is_drawn_with_its_errors_and_curves(opened):
+def test_measurements_are_drawn_with_errors_and_curves(opened):
     tab, _, _ = opened
     assert tab.ask("byId('score').selectedOptions[0].textContent") == "ensemble"
     atoms = tab.ask("document.querySelectorAll('#scores circle').length")
@@ -192,23 +192,23 @@ def test_the_evidence_is_drawn_with_its_errors_and_curves(opened):
     assert tab.ask("document.querySelectorAll('#scores line[stroke-opacity]').length") == atoms
     assert "square of the rise of log(1 + loss)" in tab.ask("byId('scores').textContent")
     settled = tab.ask("byId('settled').textContent")
-    assert "the rankings of two halves of them agree to" in settled
+    assert "the rank correlation of two halves is" in settled
     groups = len(hostile_network().channel_map.groups)
     assert tab.ask("document.querySelectorAll('#curves path').length") == groups
 
 
-def test_the_course_of_gates_is_drawn_with_its_target(opened):
+def test_the_gate_history_is_drawn_with_its_target(opened):
     tab, _, _ = opened
     assert tab.ask("byId('course-section').hidden") is False
     assert tab.ask("byId('course-name').textContent") == "trial 11"
     assert tab.ask("document.querySelectorAll('#course path').length") == 2
-    asked = "document.querySelectorAll('#course line[stroke-dasharray]').length"
-    assert tab.ask(asked) == 1  # no share of the params was asked for
+    count = "document.querySelectorAll('#course line[stroke-dasharray]').length"
+    assert tab.ask(count) == 1  # there is no target for parameters
     moved = "In the end the last step to the exact budget turned 2 of 40 atoms."
     assert tab.ask("byId('course-moved').textContent") == moved
 
 
-def test_a_course_that_a_stranger_wrote_is_left_out(tmp_path):
+def test_an_invalid_gate_history_is_left_out(tmp_path):
     writer, _ = write_run(tmp_path / "run", trials=4)
     gated = writer.add(POLICY_PRESETS["holistic"])
     for text in ("{}", "[]", '{"steps": [1, 2], "flops": [1.0], "params": [1.0, 0.5]}'):
@@ -217,7 +217,7 @@ def test_a_course_that_a_stranger_wrote_is_left_out(tmp_path):
 
 
 def test_a_report_changes_nothing_in_the_run_and_needs_neither_network_nor_plugin(made):
-    folder, _, before = made  # its model, data and plugin do not even exist
+    folder, _, before = made  # its model, data and plugin do not exist
     after = contents(folder)
     assert after.pop(folder / "report.html")
     assert after == before
@@ -231,7 +231,7 @@ def test_an_older_run_without_space_json_is_shown_without_widths(tmp_path):
     assert "trials/0" in render_page(report)
 
 
-def test_the_page_says_what_the_search_was_worth_with_scripts_and_without(opened):
+def test_the_page_compares_with_the_controls_with_and_without_scripts(opened):
     tab, folder, _ = opened
     report = build_report(folder)
     assert report.control_comparison.startswith(f"trial {report.front.picked.trial}: ")
@@ -239,7 +239,7 @@ def test_the_page_says_what_the_search_was_worth_with_scripts_and_without(opened
     assert tab.ask("document.getElementById('verdict').textContent") == report.control_comparison
 
 
-def test_a_run_without_a_finished_trial_has_a_page_that_says_so(tmp_path, tab):
+def test_the_page_of_a_run_without_finished_trials_says_so(tmp_path, tab):
     folder = tmp_path / "run"
     write_run(folder, trials=1)
     (folder / "journal.log").unlink()
@@ -269,7 +269,7 @@ def test_a_page_of_many_trials_of_a_large_network_stays_below_five_megabytes():
     assert len(text.encode()) < 5e6
 
 
-def test_the_history_is_the_hypervolume_of_what_was_finished():
+def test_the_history_is_the_hypervolume_of_finished_trials():
     rng = np.random.default_rng(1)
     points = [
         evaluation(float(a), int(m), int(p), trial=k)
@@ -283,7 +283,7 @@ def test_the_history_is_the_hypervolume_of_what_was_finished():
         assert values[count - 1] == pytest.approx(front_hypervolume(points[:count]))
 
 
-def test_the_layout_says_what_a_cut_network_is():
+def test_the_layout_gives_the_widths_of_a_pruned_network():
     network = hostile_network()
     layout = build_layout(network.channel_map)
     keep = np.ones(network.channel_map.atoms, bool)
@@ -300,13 +300,13 @@ def test_the_layout_says_what_a_cut_network_is():
     [{"schema": 2}, [], {"schema": 1}, {"schema": 1, "groups": [{"name": "x"}]},
      {"schema": 1, "groups": [{"name": "x", "layers": [], "channels": [], "first": 1, "end": 2}]}],
 )  # fmt: skip
-def test_a_broken_layout_is_one_line(values):
+def test_an_invalid_layout_raises_a_user_error(values):
     with pytest.raises(UserError) as error:
         layout_from_json(values)
     assert "\n" not in str(error.value)
 
 
-def test_foreign_files_among_the_evidence_are_left_out(tmp_path):
+def test_foreign_files_among_the_measurements_are_left_out(tmp_path):
     folder = tmp_path / "run"
     write_run(folder, trials=2)
     (folder / "evidence").mkdir()
@@ -325,7 +325,7 @@ def test_a_recipe_is_read_from_the_run_folder_only(tmp_path):
     assert build_report(folder).trials[1].kept is None
 
 
-def test_the_command_writes_the_page_and_figures_where_it_is_told(made, tmp_path):
+def test_the_command_writes_the_page_and_the_figures(made, tmp_path):
     folder, front, _ = made
     out, svg, png = (tmp_path / name for name in ("a.html", "b.svg", "c.png"))
     done = call("report", folder, "--out", out, "--svg", svg, "--png", png)
@@ -338,21 +338,21 @@ def test_the_command_writes_the_page_and_figures_where_it_is_told(made, tmp_path
     assert wrong.stderr.count("\n") == 1
 
 
-def test_what_mattered_stands_under_the_table_of_the_front(made, capsys):
+def test_front_prints_what_mattered_below_its_table(made, capsys):
     print_front(made[0], as_json=False)
     shown = capsys.readouterr().out
     assert "what mattered, between trials of like size" in shown
     assert "at the target (FLOPs <= 50 %): trial 0" in shown
 
 
-def test_a_file_that_cannot_be_written_is_one_line(made):
+def test_an_unwritable_file_raises_a_user_error(made):
     with pytest.raises(UserError, match=r"another with out$"):
         report_command(made[0], Path("/proc/none/x.html"), [])
     with pytest.raises(UserError, match="writable"):
         report_command(made[0], None, [Path("/proc/none/x.svg")])
 
 
-def test_front_json_lends_its_test_figures_to_the_journals_front(made):
+def test_test_metrics_come_from_front_json(made):
     folder, front, _ = made
     report = build_report(folder)
     assert report.front.points == tuple(
@@ -363,7 +363,7 @@ def test_front_json_lends_its_test_figures_to_the_journals_front(made):
     assert report.front.dense.latency_ms == 2.0
 
 
-def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(made, tmp_path):
+def test_an_older_front_json_hides_no_newer_trials(made, tmp_path):
     run = shutil.copytree(made[0], tmp_path / "run")
     values = json.loads((run / "front.json").read_text())
     first = values["points"][0]
@@ -374,15 +374,19 @@ def test_a_front_json_from_before_a_run_went_on_hides_nothing_that_came_since(ma
     assert front.points[0].test_accuracy == first["test_accuracy"]
 
 
-def test_a_network_that_is_slow_when_timed_alone_leaves_a_front_of_latency():
-    """And none takes its place: what it had driven from the front has no weights any more."""
+def test_a_network_that_is_slow_when_timed_alone_leaves_the_front():
+    """No other network replaces it, because dominated networks have no weights any more."""
     good, bad, worse = (
         replace(evaluation(a, trial=n), latency_ms=ms, path=f"trials/{n}")
         for n, (a, ms) in enumerate(((0.9, 2.0), (0.8, 1.0), (0.7, 1.05)))
     )
     names = ("accuracy", "latency_ms")
-    summary = {"dense": asdict(DenseMetrics(0.95, 1000, 100)), "requested": TARGET.to_json(), "seed": 0,
-               "objectives": names}  # fmt: skip
+    summary = {
+        "dense": asdict(DenseMetrics(0.95, 1000, 100)),
+        "requested": TARGET.to_json(),
+        "seed": 0,
+        "objectives": names,
+    }
     found = [good, bad, worse]
     assert {p.trial for p in build_front(found, {}, summary).points} == {0, 1}
     alone = {"trials/0": {"test_accuracy": 0.88, "latency_ms": 1.0},

@@ -1,4 +1,4 @@
-"""Each score against a computation by hand, on networks of every kind."""
+"""Each score equals a direct computation, on networks of every kind."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ from paretoprune.spaces.policy.layer_scores import NO_LAYER, combine_layers
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
-def test_weight_scores_are_the_formulas_filter_by_filter(build):
+def test_weight_scores_equal_their_formulas_filter_by_filter(build):
     network = network_of(build())
     found, _ = run_all(network, ("l2", "mean-abs-weight", "fpgm"))
     for index, module, channels in owned_filters(network):
@@ -70,7 +70,7 @@ def test_gradient_times_weight_is_summed_filter_by_filter_and_batch_by_batch(bui
         assert part(found["weight-gradient-rank"], index, atom) == pytest.approx(expected)
 
 
-def test_taylor_and_fisher_are_the_closed_form_on_one_hidden_layer():
+def test_taylor_and_fisher_equal_the_closed_form_on_one_hidden_layer():
     network = network_of(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)), shape=(6,))
     first, _, last = network.model
     x, labels = network.calibration.images, network.calibration.labels
@@ -84,7 +84,7 @@ def test_taylor_and_fisher_are_the_closed_form_on_one_hidden_layer():
     assert (found["taylor"].layer == NO_LAYER).all()
 
 
-def test_activations_are_means_over_images_and_positions_where_a_layer_reads_them():
+def test_activations_are_means_over_images_and_positions_of_layer_inputs():
     network = network_of(plain())
     found, _ = run_all(network, ("activation-mean", "activation-zeros"))
     x = network.calibration.images
@@ -104,7 +104,7 @@ def test_activations_are_means_over_images_and_positions_where_a_layer_reads_the
     assert seen == len(found["activation-mean"].value) == network.channel_map.atoms
 
 
-def test_activations_of_one_atoms_channels_and_calls_are_averaged():
+def test_activations_are_averaged_over_channels_and_calls():
     flat = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3))
     network = network_of(flat)
     found, _ = run_all(network, ("activation-mean",))
@@ -123,7 +123,7 @@ def test_activations_of_one_atoms_channels_and_calls_are_averaged():
         assert part(found["activation-mean"], index, atom) == pytest.approx(expected, rel=1e-5)
 
 
-def test_bn_scale_is_gamma_and_the_filters_norm_where_no_norm_is():
+def test_bn_scale_is_gamma_or_the_filters_norm_without_batch_norm():
     network = network_of(plain())
     found, _ = run_all(network, ("bn-scale", "l2"))
     gamma = network.model[1].weight.detach().abs()
@@ -133,7 +133,7 @@ def test_bn_scale_is_gamma_and_the_filters_norm_where_no_norm_is():
     bare = ~np.isin(found["l2"].atom, network.channel_map.layers[norm].out_atoms)
     assert bare.any()
     assert set(found["l2"].value[bare]) <= set(found["bn-scale"].value)
-    without, _ = run_all(network_of(Residual()), ("bn-scale", "l2"))  # its PReLU is no norm
+    without, _ = run_all(network_of(Residual()), ("bn-scale", "l2"))  # a PReLU is not a norm
     assert np.array_equal(without["bn-scale"].value, without["l2"].value)
 
 
@@ -169,7 +169,7 @@ def test_scores_follow_their_filters_when_filters_are_permuted():
 
 
 @pytest.mark.parametrize("name", [*OF_WEIGHTS, *OF_DATA])
-def test_nan_weights_are_one_line_that_names_the_score(name):
+def test_nan_weights_raise_a_user_error_that_names_the_score(name):
     network = network_of(plain())
     with torch.no_grad():
         for parameter in network.model.parameters():

@@ -330,7 +330,7 @@ def test_a_score_of_the_wrong_shape_is_one_line(tmp_path):
              "--scores", "three,taylor", "--no-screening")  # fmt: skip
     done = plugin_search(plugin, tmp_path, *words)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "score 'three' must return one number an atom" in done.stderr
+    assert "score 'three' must return one number per atom" in done.stderr
 
 
 @pytest.mark.slow

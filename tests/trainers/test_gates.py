@@ -14,12 +14,12 @@ import torchvision
 from oracles import Traced, trace
 from torch import Tensor, nn
 
+from benchmarks.gate_plot import gate_history_drawing
 from paretoprune.analysis.measure import (
     MeasurementContext,
     MeasurementLimits,
     measure_for_policies,
 )
-from paretoprune.analysis.report.gate_plot import gate_history_drawing
 from paretoprune.analysis.report.svg_png import Line
 from paretoprune.spaces.allocations.budget import UnreachableBudgetError
 from paretoprune.spaces.allocations.decode import PruningSpace, decode_policy

@@ -1,1 +1,1 @@
-"""The scores themselves: one module per score, each registered by name."""
+"""The built-in scores, one module per score; importing a module registers its score."""

@@ -1,10 +1,10 @@
-"""How rarely a channel is zero: 1 - APoZ (Hu et al. 2016, "Network Trimming").
+"""Share of activations that are not zero: 1 - APoZ (Hu et al. 2016, "Network Trimming").
 
 s_il = 1 - mean over images and positions of [x_i = 0],   x = the input of a layer l that reads i
 
-An atom has a part for each layer that reads it. Only behind a ReLU does it tell channels apart.
+An atom has one score for each layer that reads it. The score is informative only after a ReLU.
 
-We differ in: inputs of the consumers instead of outputs of the producer, behind any pooling.
+We differ in: inputs of the consumers instead of outputs of the producer, so pooling is included.
 """
 
 from __future__ import annotations

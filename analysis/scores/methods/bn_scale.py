@@ -1,4 +1,4 @@
-"""Scale of the batch norm behind a channel (Liu et al. 2017, "Network Slimming").
+"""Scale of the batch norm after a channel (Liu et al. 2017, "Network Slimming").
 
 s_i = |gamma_i|
 
@@ -22,7 +22,7 @@ from .l2 import l2
 
 @score("bn-scale")
 def bn_scale(network: Network) -> LayerScores:
-    """|gamma| of each channel; a part for each norm of an atom."""
+    """|gamma| of each channel, for each norm of an atom; L2 norm where there is no norm."""
     normed = network.per_atom_of_layers(norm_scale, kinds=("channelwise",))
     bare = l2(network)
     rest = ~np.isin(bare.atom, normed.atom)
@@ -34,7 +34,7 @@ def bn_scale(network: Network) -> LayerScores:
 
 
 def norm_scale(layer: Layer, module: nn.Module) -> Tensor | None:
-    """A norm's |gamma|, ones where it has no affine part; a PReLU is no norm."""
+    """|gamma| of a norm, ones without affine parameters; None for other modules, such as PReLU."""
     if not isinstance(module, _NormBase):
         return None
     return weight_of(module).abs() if module.affine else torch.ones(len(layer.out_atoms))

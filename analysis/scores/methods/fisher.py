@@ -3,9 +3,10 @@
 
 s_i = sum over samples n of (dL_n / dm_i)^2,   m_i = a gate of 1 on atom i
 
-The gate covers every place where the atom is consumed, so coupled layers are squared together.
+The gate covers all consumers of the atom, so coupled layers are summed before squaring.
 
-We differ in: no factor 1 / 2N, which changes no order; price is a choice apart from the score.
+We differ in: no factor 1 / 2N, which does not change the order; the cost is not part of the score
+but a choice of the policy.
 """
 
 from __future__ import annotations

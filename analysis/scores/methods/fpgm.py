@@ -2,10 +2,10 @@
 
 s_il = sum over the filters j of layer l of |w_i - w_j|_2
 
-The filter nearest to the geometric median has the lowest sum: the others can stand in for it.
+The filter nearest to the geometric median has the lowest sum: the others can replace it.
 
-We differ in: filters that are never removed count among the others too; biases and norms are left
-out. A layer's only filter scores 0.
+We differ in: protected filters count among the others; biases and norms are left out. A layer's
+only filter scores 0.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..registry import Network, score
 
 @score("fpgm")
 def fpgm(network: Network) -> LayerScores:
-    """Sum of Euclidean distances of each filter, a part for each layer of an atom."""
+    """Sum of Euclidean distances from each filter to all others, for each layer of an atom."""
     return network.per_atom(distance_sums)
 
 
 def distance_sums(weight: Tensor) -> Tensor:
-    """The sum of each filter's distances to all filters of its layer."""
+    """Sum of distances from each filter to all filters of its layer."""
     filters = weight.detach().flatten(1)
     return torch.cdist(filters, filters).sum(1)

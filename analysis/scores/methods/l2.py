@@ -11,5 +11,5 @@ from ..registry import Network, score
 
 @score("l2")
 def l2(network: Network) -> LayerScores:
-    """L2 norm of each filter, a part for each layer of an atom."""
+    """L2 norm of each filter, for each layer of an atom."""
     return network.per_atom(lambda weight: weight.flatten(1).norm(dim=1))

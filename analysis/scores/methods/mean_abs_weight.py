@@ -2,7 +2,7 @@
 
 s_i = (1 / n) sum |w|   over the n weights of filter i
 
-A filter of a coupled atom adds up over the layers that share it.
+A coupled atom has one score for each layer that produces it.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ from ..registry import Network, score
 
 @score("mean-abs-weight")
 def mean_abs_weight(network: Network) -> LayerScores:
-    """Mean |w| of each filter, a part for each layer of an atom."""
+    """Mean |w| of each filter, for each layer of an atom."""
     return network.per_atom(lambda weight: weight.abs().flatten(1).mean(1))

@@ -1,4 +1,4 @@
-"""Random scores: the control that any other score has to beat.
+"""Random scores: the baseline that any other score has to beat.
 
 s_i ~ uniform(0, 1)
 """
@@ -11,5 +11,5 @@ from ..registry import Network, score
 
 @score("random")
 def random(network: Network) -> Scores:
-    """One uniform number an atom, from the network view's own generator."""
+    """One uniform number per atom, drawn from `network.rng`."""
     return network.rng.random(network.channel_map.atoms)

@@ -2,11 +2,11 @@
 
 s_i = sum over samples n of | dL_n / dm_i |,   m_i = a gate of 1 on atom i
 
-By the chain rule dL/dm_i is the sum over positions of gradient x activation wherever the atom is
-consumed, so coupled layers are counted once and together.
+By the chain rule dL/dm_i is the sum of gradient x activation over all positions and consumers of
+the atom, so coupled layers are counted once, together.
 
-We differ in: per-sample gates give every sample's own derivative in one backward pass, and the
-network is in eval mode.
+We differ in: per-sample gates give the derivative of each sample in one backward pass; the network
+is in eval mode.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 s_il = sum over mini-batches b of r_bil / n_l,   r_bil = the rank, lowest first, among the n_l
 atoms of layer l of   t_bil = sum over the weights w of filter i of |g_b * w|
 
-A coupled atom has a part in every layer that produces it; the paper combines them as "later".
+A coupled atom has one score for each layer that produces it; the paper uses the later layer.
 
 We differ in: calibration images are from train (the paper's code ranks on the test set) and the
-network is in eval mode; filters that can only go together are ranked as one; biases and norms are
+network is in eval mode; filters of one atom are ranked as one; biases and norms are
 left out.
 """
 
@@ -31,5 +31,5 @@ def weight_gradient_rank(seen: Seen) -> LayerScores:
     for layer in np.unique(parts.layer):
         own = parts.layer == layer
         value[own] = fractional_ranks(parts.value[own])
-    value[~np.isfinite(parts.value)] = np.nan  # a rank would hide it
+    value[~np.isfinite(parts.value)] = np.nan  # the rank of NaN would be finite
     return replace(parts, value=value)

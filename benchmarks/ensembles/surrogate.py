@@ -1,9 +1,9 @@
-"""The surrogate: what a mask will cost by the linear model, for thousands of masks a second.
+"""Surrogate: the linear model of an ensemble predicts the loss change of any mask.
 
 change(x) = level + (x - centre)'b,    std(x)^2 = level_error^2 + |root'(x - centre)|^2
 
-The standard error is that of the coefficients; what a linear model cannot express is not in it.
-So `beyond` tells the masks that remove more than any that was measured.
+The standard error covers the coefficients, not the error of the linear model itself.
+`extrapolates` marks the masks that remove more than any measured mask.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...spaces.graph.channels import ChannelMap
-from .design_matrix import DesignMatrix, removed_shares
-from .masks import Masks
-from .result import EnsembleResult
+from paretoprune.analysis.mask_ensembles.design_matrix import DesignMatrix, removed_shares
+from paretoprune.analysis.mask_ensembles.masks import Masks
+from paretoprune.analysis.mask_ensembles.result import EnsembleResult
+from paretoprune.spaces.graph.channels import ChannelMap
 
 Values = NDArray[np.float64]
-MASKS_PER_BLOCK = 1024  # masks at once, to stay in the cache
+MASKS_PER_BLOCK = 1024  # masks per block, so that it fits into the cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surrogate:
-    """The loss change of masks, in the ensemble's unit, and how sure it is."""
+    """Predicts the loss change of masks and its standard error, in the ensemble's unit."""
 
     columns: DesignMatrix
     coefficients: NDArray[np.float32]  # [F]
     level: float
     level_error: float
     centre: NDArray[np.float32]  # [F]
-    root: NDArray[np.float32]  # [F, r], or [F]: independent errors
+    root: NDArray[np.float32]  # [F, r], or [F] for independent errors
     reach: Values  # [G + 1]
 
     def predict_mean(self, masks: Masks) -> Values:
-        """The loss change of masks bool [B, A]: [B]."""
+        """Predict the loss change [B] of masks bool [B, A]."""
         mean = np.empty(len(masks))
         for part, rows in self._blocks(masks):
             mean[part] = rows @ self.coefficients
         return np.asarray(mean + self.level - self.centre @ self.coefficients)
 
     def predict(self, masks: Masks) -> tuple[Values, Values]:
-        """The loss change [B] and its standard error [B] of masks bool [B, A]."""
+        """Predict the loss change [B] of masks bool [B, A], and its standard error [B]."""
         mean, variance = np.empty(len(masks)), np.empty(len(masks))
         for part, rows in self._blocks(masks):
             away = rows - self.centre
@@ -53,7 +53,7 @@ class Surrogate:
         return mean, np.sqrt(variance)
 
     def extrapolates(self, masks: Masks) -> NDArray[np.bool_]:
-        """Which masks [B, A] remove more, of a group or of all, than any that was measured."""
+        """Which masks [B, A] remove more, of a group or in total, than any measured mask."""
         return np.asarray(
             (removed_shares(masks, self.columns.group_of) > self.reach + 1e-6).any(axis=1)
         )
@@ -65,7 +65,7 @@ class Surrogate:
 
 
 def build_surrogate(ensemble: EnsembleResult, channel_map: ChannelMap) -> Surrogate:
-    """The surrogate that an ensemble of this network gives."""
+    """Build the surrogate of an ensemble of this network."""
     return Surrogate(
         columns=DesignMatrix(channel_map.group_of, ensemble.settings.curvature),
         coefficients=ensemble.coefficients.astype(np.float32),

@@ -1,4 +1,4 @@
-"""What is run of an ensemble, by whoever has the network: its beginning, and its parts."""
+"""The steps of an ensemble job that need the network: its hash, the dense losses, the chunks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from ...spaces.errors import UserError
 from ...spaces.graph.channels import ChannelMap
 from ...trainers.data.batches import fixed_subset
-from ...trainers.data.splits import DataSplits, Split
+from ...trainers.data.splits import Split
 from ...trainers.runtime.device import DeviceConfig, device_config_for, device_of, to_device
+from ..jobs import MeasuredNetwork
 from ..scores.measure import measurement_key
 from .chunks import ChunkGroupResult, ChunkSampler, measure_part
 from .masked_loss import MaskedLossProbe
@@ -24,37 +24,27 @@ from .result import MeasurementEffort
 from .settings import EnsembleSettings
 
 Values = NDArray[np.float64]
-SET_IMAGES = 512  # where a network forces one mask for a whole set
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MeasuredNetwork:
-    """A trained network, its map, and the data whose train part it is measured on."""
-
-    model: nn.Module
-    channel_map: ChannelMap
-    data: DataSplits
-    machine: DeviceConfig | None = None  # None: the best where the model lies
+SET_IMAGES = 512  # images per mask when a network does not support one mask per sample
 
 
 EnsembleStep = Callable[[MeasuredNetwork], Any]
 
 
-def without_network(function: Callable[[], Any], on: MeasuredNetwork) -> Any:
-    """A step that looks at sums alone."""
+def without_network(function: Callable[[], Any], _network: MeasuredNetwork) -> Any:
+    """Run a step that does not need the network."""
     return function()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EnsembleStart:
-    """What is known before the first mask."""
+    """Everything that is computed before the first mask."""
 
-    draws: ChunkSampler
+    sampler: ChunkSampler
     machine: DeviceConfig
-    dense: Values  # the losses of the images, unmasked
-    taylor: Values | None  # the prior's mean, if it was asked for
+    dense: Values  # loss of each image without a mask
+    taylor: Values | None  # mean of the prior, if the settings use it
     effort: MeasurementEffort
-    batch: int  # images at once that memory has room for
+    batch: int  # images per batch that fitted into memory
     notes: tuple[str, ...]
 
 
@@ -62,19 +52,20 @@ class EnsembleStart:
 def open_probe(
     network: MeasuredNetwork, settings: EnsembleSettings, machine: DeviceConfig
 ) -> Iterator[MaskedLossProbe]:
-    """A probe of the network, which goes back afterwards to where it was."""
-    split, here = fixed_subset(network.data.train, settings.images), device_of(network.model)
+    """Open a probe on the device; move the network back afterwards."""
+    split = fixed_subset(network.data.train, settings.images)
+    original_device = device_of(network.model)
     try:
         model = to_device(network.model, machine)
         yield MaskedLossProbe(model, network.channel_map, network.data, split, settings, machine)
     finally:
-        network.model.to(here)
+        network.model.to(original_device)
 
 
 def network_key(
     settings: EnsembleSettings, seed: int, network: MeasuredNetwork
 ) -> tuple[str, DeviceConfig]:
-    """A hash of the network and the images, on the machine that all steps use."""
+    """Hash of the network and images, and the device settings that all steps use."""
     check_removable(network.channel_map)
     machine = network.machine or device_config_for(network.model, network.data.input_shape)
     split = fixed_subset(network.data.train, settings.images)
@@ -89,20 +80,20 @@ def measure_unmasked(
     new: bool,
     network: MeasuredNetwork,
 ) -> EnsembleStart:
-    """What the unmasked network says, and of a `new` campaign what its prior expects."""
-    began = time.perf_counter()
+    """Measure the losses without a mask and, for a `new` estimator, the mean of the prior."""
+    started = time.perf_counter()
     with open_probe(network, settings, machine) as probe:
         notes = fall_back_to_set_masks(probe)
         probe.measure_dense()
         taylor = probe.taylor() if new and settings.prior == "taylor" else None
         return EnsembleStart(
-            draws=ChunkSampler(
+            sampler=ChunkSampler(
                 probe.settings, network.channel_map.group_of, len(probe.split), seed
             ),
             machine=machine,
             dense=probe.dense,
             taylor=taylor,
-            effort=probe.effort(time.perf_counter() - began),
+            effort=probe.effort(time.perf_counter() - started),
             batch=probe.size,
             notes=notes,
         )
@@ -111,29 +102,29 @@ def measure_unmasked(
 def run_chunks(
     start: EnsembleStart, batch: int, chunks: Sequence[int], network: MeasuredNetwork
 ) -> ChunkGroupResult:
-    """Some chunks of it."""
-    settings = replace(start.draws.settings, batch=batch)
+    """Measure some chunks of an ensemble."""
+    settings = replace(start.sampler.settings, batch=batch)
     with open_probe(network, settings, start.machine) as probe:
         probe.dense = start.dense
-        return measure_part(probe, start.draws, chunks)
+        return measure_part(probe, start.sampler, chunks)
 
 
 def check_removable(channel_map: ChannelMap) -> None:
-    """Raise unless some atom can be removed without emptying its group."""
+    """Raise UserError if no atom can be removed without emptying its group."""
     if channel_map.atoms == 0 or np.bincount(channel_map.group_of).max() < 2:
         raise UserError(
-            "an ensemble must have a group of two atoms or more, got "
+            "an ensemble needs a group of at least two atoms, got "
             f"{channel_map.atoms} atoms in {len(channel_map.groups)} groups; "
-            "paretoprune inspect says what protects the others"
+            "run `paretoprune inspect` to see which layers are protected"
         )
 
 
 def fall_back_to_set_masks(probe: MaskedLossProbe) -> tuple[str, ...]:
-    """Give a network that regroups its batch one mask for the whole set, and say so."""
+    """Use one mask for the whole set if the network regroups its batch; return a note."""
     if probe.settings.per == "batch" or probe.supports_sample_masks():
         return ()
     per = probe.settings.per
     images = min(probe.settings.images, SET_IMAGES)
     probe.settings = replace(probe.settings, per="batch", joined=False, images=images)
     probe.split = Split(probe.split.images[:images], probe.split.labels[:images])
-    return (f"one mask a set instead of one a {per}: this network regroups its batch",)
+    return (f"one mask per set instead of one per {per}: this network regroups its batch",)

@@ -1,7 +1,7 @@
-"""The values of trained gates as a score: what stays open as gradient descent shares a budget.
+"""Score `gates`: the values of gates that were trained under a FLOPs budget.
 
-Gates and a copy of the weights are trained until half of the FLOPs that can go are gone (Enderich
-et al. 2021 share the budget so); the weights are thrown away, the gates' values rank the atoms.
+Gates and a copy of the weights are trained until half of the removable FLOPs are removed, with the
+budget allocation of Enderich et al. 2021. The weights are discarded; the gate values are scores.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .calibration_pass import OnImagesDone
 from .measure import digest_texts, load_or_measure_scores, load_scores, measurement_key
 
 GATE_SCORE = "gates"
-TRAINING_IMAGES = 32_768  # trained on, unless limited
-INITIAL_POLICY = POLICY_PRESETS["holistic"]  # the gates begin in the order of its score
+TRAINING_IMAGES = 32_768  # default number of training images
+INITIAL_POLICY = POLICY_PRESETS["holistic"]  # its score initializes the order of the gates
 REPORT_COUNT = 20
 
 
@@ -48,7 +48,7 @@ def load_or_train_gate_score(
     images: int | None = None,
     on_progress: OnImagesDone | None = None,
 ) -> Measurements:
-    """The score `gates`; trained once for a folder, and further where that was broken off."""
+    """Read the score from the folder, or train it, resuming an interrupted training."""
     space, images = PruningSpace(channel_map, CostModel(channel_map)), images or TRAINING_IMAGES
     settings = gate_score_settings(images / len(data.train))
     target = half_flops_target(space, settings.floor)
@@ -86,16 +86,16 @@ def load_or_train_gate_score(
 
 
 def gate_score_settings(epochs: float) -> GateSettings:
-    """Nothing is cut on the way, so that every gate keeps its value."""
+    """Gate settings without pruning during training, so that every gate keeps its value."""
     reports = tuple(epochs * k / REPORT_COUNT for k in range(1, REPORT_COUNT))
     tuning = TrainingSettings(epochs=epochs, reports=reports)
     return GateSettings(tuning, floor=INITIAL_POLICY.floor, shrink_every=None)
 
 
 def half_flops_target(space: PruningSpace, floor: int) -> Target:
-    """Half of the FLOPs that can go."""
+    """The target that removes half of the removable FLOPs."""
     channel_map = space.channel_map
     sizes = np.bincount(channel_map.group_of)[channel_map.group_of]
-    left = removal_positions(np.zeros(channel_map.atoms), channel_map) > sizes - floor
-    least, _ = space.cost_model.cost_fractions(left)
+    kept = removal_positions(np.zeros(channel_map.atoms), channel_map) > sizes - floor
+    least, _ = space.cost_model.cost_fractions(kept)
     return Target(flops=round((1 + float(least)) / 2, 4))
