@@ -20,7 +20,7 @@ from .page_data import report_values
 from .report_data import Report
 from .svg_png import to_svg
 
-SCRIPT_FILES = ("plot.js", "front.js", "sections.js", "evidence.js", "page.js")
+SCRIPT_FILES = ("plot.js", "front.js", "sections.js", "measurements.js", "page.js")
 SCRIPT_ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}  # in script elements
 TABLE_COLUMNS = ("trial", "accuracy", "test", "FLOPs", "params", "latency ms")
 
