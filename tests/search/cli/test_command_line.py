@@ -46,7 +46,7 @@ def test_help_takes_less_than_half_a_second():
     ("module", "heavy"),
     [
         ("cli.app", {"torch", "torchvision", "ray", "optuna", "sklearn", "numpy", "pandas"}),
-        ("execution.remote_calls", {"ray.tune", "pandas", "torchvision", "sklearn"}),
+        ("execution.ray_executor", {"ray.tune", "pandas", "torchvision", "sklearn"}),
     ],
 )
 def test_modules_that_users_and_workers_wait_for_import_nothing_heavy(module, heavy):
@@ -120,7 +120,7 @@ WRONG = [
     (("--target-flops", "0.4", "--target-params", "9M"), "--target-params must be below the"),
     (("--target-flops", "10"), "for 10 percent write 0.1"),
     (("--target-flops", "0.4", "--out", "/dev/null/run"), "--out must be a folder"),
-    (("--target-flops", "0.4", "--out", "s3://bucket/run"), "got s3://bucket/run; --artifacts"),
+    (("--target-flops", "0.4", "--out", "s3://bucket/run"), "got s3://bucket/run; to store"),
     (("--resume", "/no/such/run"), "RUN must be the folder of a search"),
 ]  # fmt: skip
 
