@@ -114,7 +114,7 @@ def test_a_killed_search_resumes_its_dense_training(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "dense.checkpoint", killed)
     assert trained(tmp_path / "dense.checkpoint", said.append) == whole
-    assert any("going on after epoch 2" in line for line in said)
+    assert any("continuing after epoch 2" in line for line in said)
 
 
 def test_a_diverged_dense_training_raises_one_line_with_a_remedy(tmp_path):
