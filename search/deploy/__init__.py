@@ -1,1 +1,1 @@
-"""After the front: the full fine-tune, export, training of a dense baseline."""
+"""Steps after a search: `finetune_network`, `export_command`, `train_command`."""

@@ -1,7 +1,7 @@
-"""`paretoprune finetune`: the full fine-tune of a picked network; the same command goes on.
+"""`paretoprune finetune`: the full fine-tune of a picked network, resumably.
 
-It works in DIR/finetune and changes the network, its recipe and its card only at the end. With
---out the result goes to another folder and DIR stays as it is.
+It works in DIR/finetune and replaces the network, its recipe and its card only at the end. With
+--out it writes the result to another folder and leaves DIR unchanged.
 """
 
 from __future__ import annotations
@@ -64,28 +64,30 @@ from .finetune_request import (
 )
 from .train_command import training_progress_bar
 
-DEFAULT_DISTILL_WEIGHT = 0.7  # where the dense network is there to teach
+DEFAULT_DISTILL_WEIGHT = 0.7  # if the weights of the dense network are available
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineTuneInputs:
-    """What came from Python instead of by name."""
+    """The model and the data if they were passed as objects, not as names."""
 
     model: nn.Module | None = None
     data: DataSplits | None = None
 
 
 def finetune_command(request: FineTuneRequest) -> int:
-    """Fine-tune under a bar, show the figures, and return the exit code."""
-    stopping, team = SignalHandler(), ProcessGroup()
+    """Run `paretoprune finetune`: train, print the metrics, return the exit code."""
+    signals, process_group = SignalHandler(), ProcessGroup()
     try:
-        with stopping.installed(), init_process_group() as team:
-            recipe = finetune_network(request, FineTuneInputs(), team, quiet=not team.is_leader)
+        with signals.installed(), init_process_group() as process_group:
+            recipe = finetune_network(
+                request, FineTuneInputs(), process_group, quiet=not process_group.is_leader
+            )
     except StopRequested as stop:
-        if team.is_leader:
-            print(f"stopped; to go on: {request.command(team.size)}")
+        if process_group.is_leader:
+            print(f"stopped; to continue: {request.command(process_group.size)}")
         return stop.exit_code
-    if team.is_leader:
+    if process_group.is_leader:
         print_fine_tune(recipe, request.result_folder)
     return 0
 
@@ -93,7 +95,7 @@ def finetune_command(request: FineTuneRequest) -> int:
 def finetune_network(
     request: FineTuneRequest, inputs: FineTuneInputs, process_group: ProcessGroup, *, quiet: bool
 ) -> Recipe:
-    """The recipe of the fine-tuned network, once its folder is written by the team's leader."""
+    """Fine-tune a network, write its folder in the leading process and return its recipe."""
     request.check()
     recipe = read_recipe(request.folder / RECIPE_FILE)
     model = inputs.model or build_user_model(request.model, recipe)
@@ -108,30 +110,30 @@ def finetune_network(
     if not quiet:
         print("\n".join((*lines, *notes)))
     if request.distill == 0 and request.weights is not None and not quiet:
-        print(as_called("--weights has no effect with --distill 0: nothing is distilled"))
+        print(as_called("--weights has no effect with --distill 0"))
     if request.batch_size > len(data.train) and not quiet:
-        held = f"--batch-size {request.batch_size} is taken as {len(data.train)}, all of train"
-        print(as_called(held))
+        size = f"--batch-size {request.batch_size} is reduced to {len(data.train)}, all of train"
+        print(as_called(size))
     wanted_teacher = request.distill is None or request.distill > 0
     teacher = (
         load_teacher(request.folder, loaded, request.weights, model) if wanted_teacher else None
     )
     if request.distill and teacher is None:
         raise UserError(
-            "--distill needs the dense network's weights, got none beside the recipe; "
+            "--distill needs the dense network's weights, got a folder without them; "
             "add --weights FILE"
         )
     if wanted_teacher and teacher is None and not quiet:
-        said = "no distillation: the dense network is not beside the recipe; add --weights FILE"
-        print(as_called(said))
+        note = "no distillation: the folder has no dense weights; add --weights FILE"
+        print(as_called(note))
     request = replace(
         request, distill=0.0 if teacher is None else request.distill or DEFAULT_DISTILL_WEIGHT
     )
     done = finished_recipe(request, data, process_group)
     if done is not None:
         if not quiet:
-            said = "this fine-tune was finished before; another --epochs or --seed trains it on"
-            print(as_called(said))
+            note = "this fine-tune was finished before; change --epochs or --seed to train further"
+            print(as_called(note))
         return done
     with locked_work_folder(request.result_folder / FINETUNE_WORK_FOLDER, process_group):
         job = build_fine_tune_job(request, loaded, data, teacher, process_group)
@@ -139,38 +141,38 @@ def finetune_network(
 
 
 def as_trained(
-    data: DataSplits, asked: FineTuneRequest, recipe: Recipe
+    data: DataSplits, request: FineTuneRequest, recipe: Recipe
 ) -> tuple[DataSplits, tuple[str, str]]:
-    """The data normalised and augmented as asked, else as the recipe says; two lines about it."""
-    images, noted = asked.images(), recorded_images(recipe)
-    data = with_options(with_recorded(data, noted), images)
+    """Normalise and augment the data as requested, else as recorded; return notes about both."""
+    images, recorded = request.images(), recorded_images(recipe)
+    data = with_options(with_recorded(data, recorded), images)
     found = options_in(data)
-    same = (noted.mean, noted.std) == (found.mean, found.std)
+    same = (recorded.mean, recorded.std) == (found.mean, found.std)
     return data, (
         describe_normalisation(data, images, "the recipe" if same else None),
-        describe_augmentation(data, images, None if noted.augment is None else "the recipe"),
+        describe_augmentation(data, images, None if recorded.augment is None else "the recipe"),
     )
 
 
 def outputs_read(
-    asked: FineTuneRequest, loaded: LoadedNetwork, data: DataSplits
+    request: FineTuneRequest, loaded: LoadedNetwork, data: DataSplits
 ) -> tuple[DataSplits, tuple[str, ...]]:
-    """The data with what the network returns, by its recipe or by --outputs."""
-    kept = loaded.recipe.source.outputs
-    choice = asked.outputs or (SCORES if kept == SCORES else PROBABILITIES)
+    """Return the data with the form of the network's outputs, and notes about it."""
+    recorded = loaded.recipe.source.outputs
+    choice = request.outputs or (SCORES if recorded == SCORES else PROBABILITIES)
     data, notes = read_outputs(loaded.model, data, choice)
-    if kept != SCORES and choice == PROBABILITIES:
-        data = replace(data, outputs=replace(data.outputs, form=kept))
+    if recorded != SCORES and choice == PROBABILITIES:
+        data = replace(data, outputs=replace(data.outputs, form=recorded))
     return data, notes
 
 
 @contextmanager
 def locked_work_folder(work: Path, process_group: ProcessGroup) -> Iterator[None]:
-    """Hold the work folder for one fine-tune; it is gone after a good end."""
+    """Lock the work folder for one fine-tune and delete it after success."""
     if not process_group.is_leader:
         yield
         return
-    made = not_there(work)
+    created = not_there(work)
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -179,9 +181,9 @@ def locked_work_folder(work: Path, process_group: ProcessGroup) -> Iterator[None
         try:
             yield
         except UserError:
-            if made:  # nothing that an earlier call left
+            if created:  # an earlier call left nothing here
                 take_back(work)
-                remove_empty(made)
+                remove_empty(created)
             raise
     shutil.rmtree(work)
 
@@ -193,21 +195,21 @@ def build_fine_tune_job(
     teacher: nn.Module | None,
     process_group: ProcessGroup,
 ) -> FineTuneJob:
-    """What the trainers are to do, and what must be the same again to go on."""
+    """Return the training, with the settings that must be equal to continue it."""
     tuning = TrainingSettings(
         epochs=request.epochs,
         learning_rate=request.learning_rate,
         batch_size=request.batch_size,
         distill=request.distill or 0.0,
     )
-    machine = detect_device_config(loaded.model, data.input_shape)
+    device_config = detect_device_config(loaded.model, data.input_shape)
     return FineTuneJob(
         model=loaded.model,
         data=data,
         tuning=tuning,
         seed=request.seed,
-        teacher=None if teacher is None else Teacher(teacher, machine),
-        machine=machine,
+        teacher=None if teacher is None else Teacher(teacher, device_config),
+        machine=device_config,
         work_folder=request.result_folder / FINETUNE_WORK_FOLDER,
         settings={
             "network": loaded.recipe.weights_sha256,
@@ -222,7 +224,7 @@ def build_fine_tune_job(
             "seed": request.seed,
             "processes": process_group.size,
             **({"outputs": data.outputs.form} if data.outputs.exact else {}),
-            **{f"machine {name}": value for name, value in asdict(machine).items()},
+            **{f"machine {name}": value for name, value in asdict(device_config).items()},
         },
     )
 
@@ -235,13 +237,14 @@ def run_fine_tune_job(
     *,
     quiet: bool,
 ) -> Recipe:
-    """Train under a bar; the leader writes the folder."""
+    """Train with a progress bar and write the folder in the leading process."""
     if not quiet:
-        taught = f", distilled with weight {request.distill:g}" if request.distill else ""
+        distilled = f", distilled with weight {request.distill:g}" if request.distill else ""
         rate = f"learning rate {request.learning_rate:g}"
-        begun = "going on with " if any(job.work_folder.glob("*.safetensors")) else ""
+        resumed = "continuing: " if any(job.work_folder.glob("*.safetensors")) else ""
         print(
-            f"{begun}fine-tuning for {format_epochs(request.epochs)} at {rate}{taught}", flush=True
+            f"{resumed}fine-tuning for {format_epochs(request.epochs)} at {rate}{distilled}",
+            flush=True,
         )
     try:
         with training_progress_bar(quiet=quiet) as bar:
@@ -252,9 +255,9 @@ def run_fine_tune_job(
             best, test = run_fine_tune(job, process_group, report)
     except TrainingDivergedError as error:
         if process_group.is_leader:
-            take_back(job.work_folder)  # its session would lead there again
-        said = str(error).partition(";")[0]
-        raise UserError(f"{said}; begin again with a lower --learning-rate") from None
+            take_back(job.work_folder)  # its checkpoint would diverge again
+        reason = str(error).partition(";")[0]
+        raise UserError(f"{reason}; start again with a lower --learning-rate") from None
     weights = to_safetensors_bytes(job.model)
     recipe = replace(
         loaded.recipe,
@@ -289,16 +292,16 @@ def fine_tuned_metrics(
     test: ClassificationMetrics | None,
     request: FineTuneRequest,
 ) -> RecipeMetrics:
-    """The figures of the network; its sizes are counted, since a trial's recipe lacks them."""
-    price, before = CostModel(loaded.channel_map), loaded.recipe.figures
-    macs, params = (int(count) for count in price.cost_of(loaded.recipe.mask))
+    """Return the metrics of the network. Its sizes are counted: a trial's recipe lacks them."""
+    cost_model, before = CostModel(loaded.channel_map), loaded.recipe.figures
+    macs, params = (int(count) for count in cost_model.cost_of(loaded.recipe.mask))
     return RecipeMetrics(
         accuracy=best.accuracy,
         loss=best.loss,
         macs=macs,
         params=params,
-        flops_fraction=macs / price.dense[0],
-        params_fraction=params / price.dense[1],
+        flops_fraction=macs / cost_model.dense[0],
+        params_fraction=params / cost_model.dense[1],
         epochs=(before.epochs if before else 0.0) + request.epochs,
         test_accuracy=None if test is None else test.accuracy,
         latency_ms=before.latency_ms if before else None,
@@ -306,17 +309,17 @@ def fine_tuned_metrics(
 
 
 def print_fine_tune(recipe: Recipe, folder: Path) -> None:
-    """What came of it."""
-    done, figures = recipe.fine_tune, recipe.figures
+    """Print the metrics before and after, and where the network is."""
+    done, metrics = recipe.fine_tune, recipe.figures
     assert done is not None
-    assert figures is not None
-    test = "" if figures.test_accuracy is None else f", test {figures.test_accuracy:.4f}"
+    assert metrics is not None
+    test = "" if metrics.test_accuracy is None else f", test {metrics.test_accuracy:.4f}"
     print(
-        f"validation accuracy {done.accuracy_before:.4f} -> {figures.accuracy:.4f}{test}; "
+        f"validation accuracy {done.accuracy_before:.4f} -> {metrics.accuracy:.4f}{test}; "
         f"kept: {describe_kept_weights(done)}"
         + (f" of {done.epochs:g}" if done.best_epoch else "")
     )
-    for name in (f"model{ending}" for ending in EXPORT_SUFFIXES.values()):
+    for name in (f"model{suffix}" for suffix in EXPORT_SUFFIXES.values()):
         if done.best_epoch and (folder / name).exists():
-            print(f"{name} holds the network as it was before: export it again")
-    print(f"written to {folder}; its README.md has the lines that load it")
+            print(f"{name} still has the network from before: export it again")
+    print(f"written to {folder}; its README.md shows how to load it")

@@ -1,4 +1,4 @@
-"""What `paretoprune finetune` is asked for: its rules, and whether it was done before."""
+"""The request of `paretoprune finetune`: its checks and whether it was finished before."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ...trainers.training.distributed import ProcessGroup
 from ..driver.prepare import check_weights_file, data_digest
 from ..results.model_folder import unwritable_folder_message
 
-FINETUNE_WORK_FOLDER = "finetune"  # below the result: the session and the best weights so far
+FINETUNE_WORK_FOLDER = "finetune"  # in the result folder: checkpoint and best weights
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneRequest:
-    """What the command line asks for."""
+    """The options of `paretoprune finetune`."""
 
     folder: Path
     data: str
@@ -39,15 +39,15 @@ class FineTuneRequest:
     mean: str | None = None
     std: str | None = None
     augment: str | None = None
-    outputs: str | None = None  # None: as the recipe says
+    outputs: str | None = None  # None: as the recipe states
 
     @property
     def result_folder(self) -> Path:
-        """Where the result goes."""
+        """The folder of the result."""
         return self.folder if self.out is None else self.out
 
     def check(self) -> None:
-        """Refuse what could not be trained."""
+        """Raise a `UserError` if an option is out of range."""
         rules = (
             ("--epochs", self.epochs, 0 < self.epochs < 1e6, "above 0 and below 1e6; 40 is usual"),
             ("--learning-rate", self.learning_rate, 0 < self.learning_rate < 10,
@@ -67,11 +67,11 @@ class FineTuneRequest:
             check_choice("--outputs", self.outputs, CHOICES)
 
     def images(self) -> ImageOptions:
-        """--mean, --std and --augment."""
+        """Parse --mean, --std and --augment."""
         return image_options(self.mean, self.std, self.augment)
 
     def command(self, processes: int = 1) -> str:
-        """The line that asks for the same again."""
+        """Return the command line of this request."""
         words = ["paretoprune", "finetune", str(self.folder)]
         if processes > 1:
             words[:1] = ["torchrun", "...", "-m", "paretoprune"]
@@ -84,42 +84,45 @@ class FineTuneRequest:
 
 
 def check_result_folder(request: FineTuneRequest) -> None:
-    """A trial's own folder is part of its run and stays; --out must be new or begun by this."""
+    """Raise a `UserError` if the result folder is a trial's folder or has other files.
+
+    A trial's folder is part of its run. --out may hold what an earlier fine-tune left.
+    """
     if request.out is None:
         if (
             not (request.folder / PICKED_WEIGHTS_FILE).is_file()
             and not (request.folder / NEXT_WEIGHTS_FILE).is_file()
         ):
             raise UserError(
-                f"DIR must be a picked network's folder, got {request.folder} without {PICKED_WEIGHTS_FILE}; "
-                "pick it first, or name another folder with --out"
+                f"DIR must be a picked network's folder, got {request.folder} without "
+                f"{PICKED_WEIGHTS_FILE}; pick it first, or write to another folder with --out"
             )
         return
-    begun = request.out / FINETUNE_WORK_FOLDER
+    work = request.out / FINETUNE_WORK_FOLDER
     try:
-        there = os.path.isdir(request.out)
-        busy = there and any(path != begun for path in request.out.iterdir())
+        exists = os.path.isdir(request.out)
+        has_files = exists and any(path != work for path in request.out.iterdir())
     except OSError as error:
         raise UserError(unwritable_folder_message(request.out, error)) from None
-    if busy and not (request.out / RECIPE_FILE).is_file():
-        raise UserError(f"--out must be an empty folder, got {request.out}; name a new one")
+    if has_files and not (request.out / RECIPE_FILE).is_file():
+        raise UserError(f"--out must be an empty folder, got {request.out}; use a new one")
 
 
 def check_data_matches(data: DataSplits, recipe: Recipe) -> None:
-    """The data must be of the kind that the network was made for."""
+    """Raise a `UserError` if the classes or the input shape differ from those of the network."""
     found = (data.classes, tuple(data.input_shape))
     wanted = (recipe.source.classes, recipe.source.input_shape)
     if found != wanted:
         raise UserError(
             f"--data must have {wanted[0]} classes of shape {wanted[1]}, got {found[0]} of "
-            f"{found[1]}; name the data that the network was made for"
+            f"{found[1]}; use data like those that the network was pruned for"
         )
 
 
 def fine_tune_record(
     request: FineTuneRequest, data: DataSplits, process_group: ProcessGroup
 ) -> FineTuneRecord:
-    """What the recipe will say of this fine-tune; its outcome is not known yet."""
+    """Return the record of this fine-tune for the recipe, still without its outcome."""
     return FineTuneRecord(
         data=portable_data_name(data.name),
         epochs=request.epochs,
@@ -135,23 +138,30 @@ def fine_tune_record(
 
 
 def recorded_images(recipe: Recipe) -> ImageOptions:
-    """What the recipe says of normalisation and augmentation; older ones say less."""
+    """Return the recipe's normalisation and augmentation; None where an older recipe lacks it."""
     source = recipe.source
     return ImageOptions(source.mean or None, source.std or None, source.augment)
 
 
 def images_as_in(recipe: Recipe, data: DataSplits) -> bool:
-    """True if the data are normalised and augmented as the recipe says, where it says it."""
-    noted, found = recorded_images(recipe), options_in(data)
+    """Return whether the data have the normalisation and augmentation that the recipe states."""
+    recorded, found = recorded_images(recipe), options_in(data)
     return all(
-        getattr(noted, name) in (None, getattr(found, name)) for name in ("mean", "std", "augment")
+        getattr(recorded, name) in (None, getattr(found, name))
+        for name in ("mean", "std", "augment")
     )
 
 
 def finished_recipe(
     request: FineTuneRequest, data: DataSplits, process_group: ProcessGroup
 ) -> Recipe | None:
-    """The recipe of a fine-tune with these settings that came to its end, tidied up."""
+    """Return the recipe if a fine-tune with these settings was finished before, else None.
+
+    It also completes a fine-tune that was killed between its recipe and its end.
+
+    Raises:
+        UserError: --out holds the result of another fine-tune.
+    """
     if not (request.result_folder / RECIPE_FILE).is_file():
         return None
     recipe = read_recipe(request.result_folder / RECIPE_FILE)
@@ -166,12 +176,14 @@ def finished_recipe(
     ):
         if request.out is not None:
             raise UserError(
-                f"--out must be an empty folder, or that of the same command, got {request.out}; "
-                "name a new one"
+                "--out must be an empty folder or one that the same command wrote, got "
+                f"{request.out}; use a new one"
             )
         return None
     work = request.result_folder / FINETUNE_WORK_FOLDER
-    if process_group.is_leader and work.exists():  # killed between the recipe and the end
+    if (
+        process_group.is_leader and work.exists()
+    ):  # it was killed between writing the recipe and its end
         if (request.result_folder / NEXT_WEIGHTS_FILE).is_file():
             (request.result_folder / NEXT_WEIGHTS_FILE).replace(
                 request.result_folder / PICKED_WEIGHTS_FILE

@@ -1,4 +1,4 @@
-"""`paretoprune train`: a dense baseline by name, resumable, with a progress bar and its ETA."""
+"""`paretoprune train`: train a dense network from its name and data, resumably."""
 
 from __future__ import annotations
 
@@ -36,74 +36,76 @@ FINE_TUNE_LEARNING_RATE = 0.02
 
 
 def train_command(
-    job: DenseTrainingSpec, *, epochs: float, learning_rate: float | None, download: bool = False
+    spec: DenseTrainingSpec, *, epochs: float, learning_rate: float | None, download: bool = False
 ) -> int:
-    """Train, show the figures, and return the exit code."""
-    check_training_spec(job, epochs)
-    data = with_options(load_data(job.data, download=download), job.images)
+    """Run `paretoprune train`: train, print the metrics, return the exit code."""
+    check_training_spec(spec, epochs)
+    data = with_options(load_data(spec.data, download=download), spec.images)
     for note in data.notes:
         print(note)
-    print(describe_normalisation(data, job.images))
-    print(describe_augmentation(data, job.images))
+    print(describe_normalisation(data, spec.images))
+    print(describe_augmentation(data, spec.images))
     rate = learning_rate or (
-        FROM_SCRATCH_SETTINGS.learning_rate if job.weights is None else FINE_TUNE_LEARNING_RATE
+        FROM_SCRATCH_SETTINGS.learning_rate if spec.weights is None else FINE_TUNE_LEARNING_RATE
     )
-    job = replace(job, tuning=replace(FROM_SCRATCH_SETTINGS, epochs=epochs, learning_rate=rate))
-    stopping = SignalHandler()
+    spec = replace(spec, tuning=replace(FROM_SCRATCH_SETTINGS, epochs=epochs, learning_rate=rate))
+    signals = SignalHandler()
     try:
-        with stopping.installed(), training_progress_bar() as bar:
+        with signals.installed(), training_progress_bar() as bar:
             baseline = train_dense_baseline(
-                job, data=data, log=print, on_report=lambda now: bar(now, "") is None
+                spec, data=data, log=print, on_report=lambda now: bar(now, "") is None
             )
     except TrainingDivergedError as error:
-        job.out.with_name(job.out.name + ".checkpoint").unlink(missing_ok=True)
-        said = str(error).partition(";")[0]
-        raise UserError(f"{said}; begin again with a lower --learning-rate") from error
+        spec.out.with_name(spec.out.name + ".checkpoint").unlink(missing_ok=True)
+        reason = str(error).partition(";")[0]
+        raise UserError(f"{reason}; start again with a lower --learning-rate") from error
     except StopRequested as stop:
-        print(f"stopped; the same command goes on from {job.out}.checkpoint")
+        print(f"stopped; the same command continues from {spec.out}.checkpoint")
         return stop.exit_code
     print_baseline(baseline)
     return 0
 
 
-def check_training_spec(job: DenseTrainingSpec, epochs: float) -> None:
-    """Refuse what could not be written or trained."""
-    check_for_source(job.images, job.data)
-    check_weights_file(job.weights)
-    check_choice("--outputs", job.outputs, CHOICES)
+def check_training_spec(spec: DenseTrainingSpec, epochs: float) -> None:
+    """Raise a `UserError` if the network cannot be trained or written."""
+    check_for_source(spec.images, spec.data)
+    check_weights_file(spec.weights)
+    check_choice("--outputs", spec.outputs, CHOICES)
     if not 0 < epochs < 1e6:
         raise UserError(
             f"--epochs must be finite and above 0, got {epochs}; 30 is usual from scratch"
         )
-    if job.out.suffix != ".safetensors":
-        raise UserError(f"--out must end in .safetensors, got {job.out}; rename it")
-    if job.out.is_dir() or not job.out.absolute().parent.is_dir():
-        raise UserError(f"--out must be a file in a folder that exists, got {job.out}; make it")
+    if spec.out.suffix != ".safetensors":
+        raise UserError(f"--out must end in .safetensors, got {spec.out}; rename it")
+    if spec.out.is_dir() or not spec.out.absolute().parent.is_dir():
+        raise UserError(
+            f"--out must be a file in a folder that exists, got {spec.out}; create the folder"
+        )
 
 
 @contextmanager
 def training_progress_bar(
     *, quiet: bool = False
 ) -> Iterator[Callable[[TrainingProgress, str], None]]:
-    """Show a training's progress: a bar on a terminal, plain lines in a pipe."""
+    """Show the progress of a training: a bar on a terminal, plain lines in a pipe."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f}%"),
                TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn())  # fmt: skip
     on_terminal = sys.stdout.isatty()
     with Bar(*columns, console=Console(), disable=quiet or not on_terminal) as bar:
         task = bar.add_task("training", total=None)
 
-        def report(progress: TrainingProgress, more: str = "") -> None:
-            text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}{more}"
+        def report(progress: TrainingProgress, suffix: str = "") -> None:
+            text = f"epoch {progress.epoch:g} loss {progress.loss:.4f}{suffix}"
             bar.update(task, total=progress.steps, completed=progress.step, description=text)
             if not on_terminal and not quiet:
-                place = f"step {progress.step}/{progress.steps}"
-                print(f"{text}, {place}, ETA {progress.remaining:.0f} s", flush=True)
+                step = f"step {progress.step}/{progress.steps}"
+                print(f"{text}, {step}, ETA {progress.remaining:.0f} s", flush=True)
 
         yield report
 
 
 def print_baseline(baseline: DenseBaseline) -> None:
-    """The figures and where the network is."""
+    """Print the accuracies and the path of the network."""
     test = "" if baseline.test is None else f", test {baseline.test.accuracy:.4f}"
     print(f"validation accuracy {baseline.validation.accuracy:.4f}{test}")
-    print(f"written to {baseline.path}; its figures are in {baseline.path}.json")
+    print(f"written to {baseline.path}; its metrics are in {baseline.path}.json")

@@ -49,7 +49,10 @@ FloatArray = NDArray[np.float64]
 def compute_insights(trials: Sequence[Evaluation], front: Sequence[Evaluation]) -> Insights:
     """Importances over all finished trials, and what the front's policies have in common."""
     if len(trials) < MIN_TRIALS_FOR_INSIGHTS:
-        few = f"too few trials to say what mattered: {len(trials)} finished, {MIN_TRIALS_FOR_INSIGHTS} are needed"
+        few = (
+            f"too few trials to say what mattered: {len(trials)} finished, "
+            f"{MIN_TRIALS_FOR_INSIGHTS} are needed"
+        )
         return Insights(len(trials), note=few)
     varied = varied_fields(trials)
     if not varied:

@@ -92,8 +92,9 @@ def describe_fine_tune(done: FineTuneRecord) -> str:
     """The full fine-tune in one sentence."""
     taught = f", distilled with weight {done.distill:g}" if done.distill else ""
     return (
-        f"Fine-tuned for {format_epochs(done.epochs)} at learning rate {done.learning_rate:g}{taught}; "
-        f"kept: {describe_kept_weights(done)}, the best on validation (before: {done.accuracy_before:.4f})."
+        f"Fine-tuned for {format_epochs(done.epochs)} at learning rate "
+        f"{done.learning_rate:g}{taught}; kept: {describe_kept_weights(done)}, "
+        f"the best on validation (before: {done.accuracy_before:.4f})."
     )
 
 

@@ -74,12 +74,22 @@ def run_blocks(blocks, folder):
         elif block.act != "not run" and block.kind != "python":
             for words in block.lines:
                 assert words[0] == "paretoprune", block
-                commands.append([*words[1:], *block.added.get(words[1], ())])
+                commands.append(with_options(words[1:], block.added.get(words[1], ())))
         elif block.act != "not run":
             run_commands(commands, folder)
             commands = []
             check(python(quick(block), folder), block)
     run_commands(commands, folder)
+
+
+def with_options(words, added):
+    """The words of a command with these options instead of its own of the same names."""
+    names, kept = {word for word in added if word.startswith("--")}, []
+    for index, word in enumerate(words):
+        is_value = not word.startswith("--") and index > 0 and words[index - 1] in names
+        if word not in names and not is_value:
+            kept.append(word)
+    return [*kept, *added]
 
 
 COMMANDS = """

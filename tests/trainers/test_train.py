@@ -129,6 +129,6 @@ def test_a_diverged_dense_training_raises_one_line_with_a_remedy(tmp_path):
     assert "\n" not in str(error.value)
     asked = DenseTrainingSpec("digits-resnet", "digits", tmp_path / "w.safetensors")
     with pytest.raises(
-        UserError, match=r"at step \d+ of .*; begin again with a lower learning_rate"
+        UserError, match=r"at step \d+ of .*; start again with a lower learning_rate"
     ):
         train_command(asked, epochs=1, learning_rate=1e30)

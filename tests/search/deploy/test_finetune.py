@@ -93,7 +93,8 @@ def job_in(work, scene, save_seconds=0.0):
     work.mkdir(exist_ok=True)
     run, _, data = scene
     return FineTuneJob(
-        pp.load(run / "trials/1"), data, TrainingSettings(epochs=3, distill=0.0), 5, None, DeviceConfig(), work,
+        pp.load(run / "trials/1"), data, TrainingSettings(epochs=3, distill=0.0), 5, None,
+        DeviceConfig(), work,
         {"seed": 5}, save_seconds,
     )  # fmt: skip
 
@@ -157,7 +158,7 @@ def test_after_a_kill_and_a_stop_the_same_command_goes_on(picked, tmp_path, caps
         assert process.returncode == code
         assert torch.equal(pp.load(picked)(torch.ones(1, 1, 8, 8)), before)
     assert output.endswith(
-        f"to go on: paretoprune finetune {picked} --data digits --epochs 20 --seed 3\n"
+        f"to continue: paretoprune finetune {picked} --data digits --epochs 20 --seed 3\n"
     )
     assert finetune(capsys, picked, *words)[0] == 0
     assert finetune(capsys, whole, *words)[0] == 0
@@ -257,7 +258,7 @@ def test_without_the_dense_weights_there_is_no_teacher_and_that_is_said(picked, 
     assert "distilled with weight 0.7" in output.out
     code, output = finetune(capsys, *words)
     assert code == 0, output.err
-    assert "no distillation: the dense network is not beside the recipe" in output.out
+    assert "no distillation: the folder has no dense weights" in output.out
     assert "distilled" not in output.out
 
 

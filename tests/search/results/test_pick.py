@@ -65,9 +65,12 @@ FRONT = front_of(
 
 @pytest.mark.parametrize(
     ("wish", "trial"),
-    [(SelectionCriteria(max_flops=0.5), 1), (SelectionCriteria(max_flops=250), 0), (SelectionCriteria(max_params=0.5), 1), (SelectionCriteria(), 2),
-     (SelectionCriteria(max_latency_ms=2.2), 2), (SelectionCriteria(max_latency_ms=2.2, max_flops=0.5), 0),
-     (SelectionCriteria(min_accuracy=0.7), 1), (SelectionCriteria(min_accuracy=0.7, max_latency_ms=2.2), 2),
+    [(SelectionCriteria(max_flops=0.5), 1), (SelectionCriteria(max_flops=250), 0),
+     (SelectionCriteria(max_params=0.5), 1), (SelectionCriteria(), 2),
+     (SelectionCriteria(max_latency_ms=2.2), 2),
+     (SelectionCriteria(max_latency_ms=2.2, max_flops=0.5), 0),
+     (SelectionCriteria(min_accuracy=0.7), 1),
+     (SelectionCriteria(min_accuracy=0.7, max_latency_ms=2.2), 2),
      (SelectionCriteria(trial=0), 0), (SelectionCriteria(knee=True), 1)],
 )  # fmt: skip
 def test_each_wish_gets_the_point_that_its_words_mean(wish, trial):
