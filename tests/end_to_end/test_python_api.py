@@ -149,7 +149,7 @@ def test_a_run_from_python_is_resumed_with_the_same_objects(searched, tmp_path):
      ({"target_flops": 0.4, "spread": (0.8, 0.2)}, "spread must have LOW below HIGH"),
      ({"target_flops": 0.4, "json": True}, "search has no setting 'json'"),
      ({"target_flops": 0.4, "like": 3}, "like must be a result or its folder, got 3"),
-     ({"target_flops": 0.4, "download": True}, "download is for data by name"),
+     ({"target_flops": 0.4, "download": True}, "download needs data by name"),
      ({"target_flops": 0.4, "weights": __file__}, "weights must be left out")],
 )  # fmt: skip
 def test_wrong_settings_are_user_errors(settings, message):
