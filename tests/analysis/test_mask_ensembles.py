@@ -474,7 +474,7 @@ def test_caution_subtracts_standard_errors_if_they_are_known(trained):
     ordering = PolicyScorer(measurements, space.channel_map, space.cost_model)
     found = ordering.scores([Policy("a", caution=2.0), Policy("a")])
     np.testing.assert_allclose(found, [scores - 2 * errors, scores])
-    with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* known of a"):
+    with pytest.raises(UserError, match=r"caution must be 0 .* got 2.0 with 'b'; .* errors: a"):
         ordering.scores([Policy("b", caution=2.0)])
     with pytest.raises(UserError, match="caution must be in"):
         Policy("a", caution=-1.0)
