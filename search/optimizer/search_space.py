@@ -33,10 +33,10 @@ from ...spaces.policy.policy import (
 )
 from .suggesters import Asked, FixedSuggester, OutsideSpaceError, RandomSuggester
 
-# A control, and scores that are worse with every bias removal (docs/results.md).
+# A control, and scores that are worse with every bias removal (docs/experiments/).
 SCORES_NOT_SAMPLED = ("random", "bn-scale", "weight-gradient")
 # Range of a loss-variation threshold. The paper uses 0.007 to 0.019; the targets of small networks
-# need up to 0.3 (docs/results.md).
+# need up to 0.3 (docs/experiments/).
 LOSS_THRESHOLD_RANGE = (0.001, 1.0)
 NO_TARGET = Target()
 OWN_SPACE_DRAWS = 256  # policies drawn from a user's space to find what to measure

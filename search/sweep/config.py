@@ -50,7 +50,7 @@ def read_sweep_file(path: Path) -> tuple[SweepEntry, ...]:
     """Read the searches of a sweep from a TOML file.
 
     Args:
-        path: The file; docs/sweeps.md describes its format.
+        path: The file; docs/guide/sweeps.md describes its format.
 
     Returns:
         The searches in the order of the file.
@@ -72,7 +72,7 @@ def read_toml(path: Path) -> TomlTable:
         raise UserError("a sweep must be a TOML file, got none; check the path") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f"a sweep must be a TOML file, got {error}; docs/sweeps.md shows the format"
+            f"a sweep must be a TOML file, got {error}; docs/guide/sweeps.md shows the format"
         ) from None
 
 
