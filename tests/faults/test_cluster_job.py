@@ -84,7 +84,7 @@ def test_a_submitted_search_outlives_a_node_and_loses_nothing(place, tmp_path):
     end = time.monotonic() + 120
     while ray(*submit, "--", "true").returncode and time.monotonic() < end:
         time.sleep(1)  # the head takes jobs a while after it has started
-    left = shutil.ignore_patterns(".git", ".venv", "results", "docs", "*cache*")
+    left = shutil.ignore_patterns(".git", ".venv", "docs", "*cache*")
     shutil.copytree(ROOT, tmp_path / "tree", symlinks=True, ignore=left)
     (tmp_path / "tree" / "mine.py").write_text(PLUGIN)
     run = tmp_path / "run"

@@ -29,7 +29,7 @@ print(json.dumps(ray.get(look.remote())))
 
 def test_the_program_arrives_and_environments_and_runs_stay(tmp_path):
     tree = tmp_path / "tree"
-    left = shutil.ignore_patterns(".git", "results", "docs", "*cache*")
+    left = shutil.ignore_patterns(".git", ".venv", "docs", "*cache*")
     shutil.copytree(ROOT, tree, symlinks=True, ignore=left)
     planted = [".venv/lib/module.py", "runs/a/journal.log", "search/__pycache__/x.pyc"]
     for name in (*planted, "mine.py"):
