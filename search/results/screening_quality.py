@@ -1,4 +1,4 @@
-"""How well screening foretold what the trials then measured."""
+"""How well screening predicted what the trials then measured."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_TRIALS_FOR_CORRELATION = 8  # trials, below which a rank correlation says no
 
 
 def screening_correlation(records: TrialRecords) -> tuple[float | None, int]:
-    """Rank correlation of foretold loss and fine-tuned accuracy, and of how many trials.
+    """Rank correlation of predicted loss and fine-tuned accuracy, and of how many trials.
 
     What both owe to the size is taken out: that large networks are better is no foresight.
     """
@@ -36,8 +36,8 @@ def screening_correlation(records: TrialRecords) -> tuple[float | None, int]:
     ]
     if len(rows) < MIN_TRIALS_FOR_CORRELATION:
         return None, len(rows)
-    foretold, measured, size = np.array(rows).T
-    return partial_rank_correlation(size.round(2), foretold, measured), len(rows)
+    predicted, measured, size = np.array(rows).T
+    return partial_rank_correlation(size.round(2), predicted, measured), len(rows)
 
 
 def partial_rank_correlation(third: FloatArray, one: FloatArray, other: FloatArray) -> float:
@@ -63,7 +63,7 @@ def pearson_correlation(one: FloatArray, other: FloatArray) -> float:
 
 
 def describe_screening(records: TrialRecords, front: Front) -> str:
-    """A line on where the front came from, and on what screening foretold; empty where all of it
+    """A line on where the front came from, and on what screening predicted; empty where all of it
     was sampled.
     """
     kinds = Counter(str(point.origin).partition(":")[0] for point in front.points)
@@ -76,8 +76,8 @@ def describe_screening(records: TrialRecords, front: Front) -> str:
         return line
     correlation, count = screening_correlation(records)
     if correlation is None:
-        return f"{line}; finished trials that were foretold: {count}, too few to correlate"
+        return f"{line}; finished trials that were predicted: {count}, too few to correlate"
     return (
-        f"{line}; rank correlation of foretold and fine-tuned {correlation:.2f} "
+        f"{line}; rank correlation of predicted and fine-tuned {correlation:.2f} "
         f"({count} trials, their size taken out)"
     )

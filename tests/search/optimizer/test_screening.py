@@ -367,7 +367,7 @@ def test_the_origins_of_the_front_are_described(tmp_path):
     for origin, name in (("screened", "screening"), ("sampled", "the sampler")):
         count = sum(point.origin == origin for point in front.points)
         assert (f"{name} {count}" in line) == (count > 0)
-    assert line.endswith("finished trials that were foretold: 0, too few to correlate")
+    assert line.endswith("finished trials that were predicted: 0, too few to correlate")
     unfitted = open_ledger(tmp_path / "unfitted.log")
     run_to_the_end(unfitted)
     assert describe_screening(unfitted.records, unfitted.front()) == ""
